@@ -1,0 +1,280 @@
+//! The instance's half of the cut-over protocol.
+//!
+//! ```text
+//!  Settled ──Prepare──▶ Preparing ──slots ready──▶ Prepared ──Arm──▶ Armed ──Hold──▶ (gate held)
+//!     ▲                     │                         │                │                  │
+//!     └──── Refused ◀───────┴──────── Abort ──────────┴────────────────┴──────────────────┤
+//!     └──── Switched ◀─────────────────────── Switch ─────────────────────────────────────┘
+//! ```
+//!
+//! The rules that make it sound, each also a mutant that the model check must find:
+//! the promise is durable before it is acknowledged; an agent that restarts while armed comes
+//! back held and in doubt, never open to old; and a peer that answers "not committed" first
+//! durably refuses the epoch itself.
+//!
+//! After `Armed` this agent cannot decide alone. It obeys a decision from whoever brings it:
+//! decisions are facts. Everything else is fenced by (term, epoch).
+
+mod cut_over;
+mod doubt;
+mod effect;
+mod ledger;
+mod slots;
+
+pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
+pub use ledger::{AgentRecord, Decision, Ledger, Stage};
+pub use slots::SlotState;
+
+use crate::cut_over::CutOver;
+use crate::evidence::{DrainEvidence, HoldEvidence};
+use crate::id::{Epoch, Incarnation, InstanceId, Term, Token};
+use crate::message::{
+    Directive, Envelope, Healthy, InstanceStatus, LiveView, Report, Reported, StageView,
+};
+use crate::mutant::Mutant;
+use crate::release::Slot;
+use crate::time::Timestamp;
+use std::collections::BTreeMap;
+
+/// The agent: a durable ledger, and what is known only while the process lives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Agent {
+    me: InstanceId,
+    ledger: Ledger,
+    /// A cut-over whose slots are being started; forgotten by a restart, and asked for again.
+    preparing: Option<CutOver>,
+    hold: Hold,
+    /// A decision that the gate has yet to carry out.
+    verdict: Option<Decision>,
+    slots: BTreeMap<Slot, RunningSlot>,
+    /// Whether the runtime has told what runs; until then an absent slot is unknown, not empty.
+    listed: Listed,
+    /// The epoch for which `Retire` is under way, and what its stops have cut off so far.
+    retiring: Option<(Epoch, DrainEvidence)>,
+    attempts: u32,
+    mutant: Mutant,
+}
+
+/// What runs in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RunningSlot {
+    incarnation: Incarnation,
+    digest: String,
+    state: SlotState,
+}
+
+/// How far the hold of the armed epoch has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum Hold {
+    /// The gate admits to the old release, and always has.
+    #[default]
+    Open,
+    /// The gate was asked and has not answered.
+    Asked,
+    /// The gate is held and the coordinator may have been told.
+    Acknowledged(HoldEvidence),
+    /// The agent restarted while armed: it cannot know whether it had acknowledged.
+    Uncertain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Listed {
+    No,
+    Yes,
+}
+
+impl Agent {
+    /// An agent that has never run; same as recovering from no records.
+    pub fn new(me: InstanceId) -> Self {
+        Self::from_ledger(me, Ledger::default(), Mutant::None)
+    }
+
+    /// An agent as its records describe it, and what must be done first.
+    #[must_use = "effects not carried out are lost"]
+    pub fn recover(me: InstanceId, records: &[AgentRecord]) -> (Self, Vec<AgentEffect>) {
+        Self::recover_with(me, records, Mutant::None)
+    }
+
+    /// [`Agent::recover`] with a rule broken.
+    #[must_use = "effects not carried out are lost"]
+    pub fn recover_with(
+        me: InstanceId,
+        records: &[AgentRecord],
+        mutant: Mutant,
+    ) -> (Self, Vec<AgentEffect>) {
+        let mut ledger = Ledger::default();
+        for record in records {
+            ledger.apply(record);
+        }
+        let mut agent = Self::from_ledger(me, ledger, mutant);
+        let mut fx = Vec::new();
+        agent.come_back(&mut fx);
+        (agent, fx)
+    }
+
+    fn from_ledger(me: InstanceId, ledger: Ledger, mutant: Mutant) -> Self {
+        Self {
+            me,
+            ledger,
+            preparing: None,
+            hold: Hold::Open,
+            verdict: None,
+            slots: BTreeMap::new(),
+            listed: Listed::No,
+            retiring: None,
+            attempts: 0,
+            mutant,
+        }
+    }
+
+    /// Takes one event; never fails, because nobody is there to be told. What is stale or does
+    /// not fit is ignored or answered with the current status.
+    #[must_use = "effects not carried out are lost"]
+    pub fn handle(&mut self, event: AgentEvent, _now: Timestamp) -> Vec<AgentEffect> {
+        let mut fx = Vec::new();
+        match event {
+            AgentEvent::Directed(envelope) => self.directed(envelope, &mut fx),
+            AgentEvent::Connected => self.report_status(&mut fx),
+            AgentEvent::GateConnected => self.reassert_gate(&mut fx),
+            AgentEvent::GateHeld { epoch, evidence } => self.gate_held(epoch, evidence, &mut fx),
+            AgentEvent::GateRefused { epoch, reason } => self.gate_refused(epoch, reason, &mut fx),
+            AgentEvent::GateOpened {
+                epoch,
+                colors,
+                evidence,
+            } => self.gate_opened(epoch, &colors, evidence, &mut fx),
+            AgentEvent::SlotFound {
+                slot,
+                incarnation,
+                digest,
+            } => self.slot_found(&slot, incarnation, digest, &mut fx),
+            AgentEvent::SlotsListed => self.slots_listed(&mut fx),
+            AgentEvent::SlotReady { slot, incarnation } => {
+                self.slot_ready(&slot, incarnation, &mut fx);
+            }
+            AgentEvent::SlotUnhealthy {
+                slot,
+                incarnation,
+                reason,
+            } => self.slot_unhealthy(&slot, incarnation, reason, &mut fx),
+            AgentEvent::SlotExited {
+                slot,
+                incarnation,
+                reason,
+            } => self.slot_exited(&slot, incarnation, reason, &mut fx),
+            AgentEvent::SlotStopped { slot, drained } => {
+                self.slot_stopped(&slot, drained, &mut fx);
+            }
+            AgentEvent::TimerFired(AgentTimer::Doubt { epoch, asked }) => {
+                self.still_in_doubt(epoch, asked, &mut fx);
+            }
+            AgentEvent::TimerFired(AgentTimer::Restart) => self.restart_live(&mut fx),
+            AgentEvent::PeerAsked { peer, epoch } => self.peer_asked(peer, epoch, &mut fx),
+            AgentEvent::PeerAnswered { epoch, answer } => {
+                self.peer_answered(epoch, answer, &mut fx);
+            }
+        }
+        fx
+    }
+
+    /// What is durable.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// By slot: whether it runs, and how it is.
+    pub fn slots(&self) -> impl Iterator<Item = (&Slot, Incarnation, SlotState)> {
+        self.slots
+            .iter()
+            .map(|(slot, running)| (slot, running.incarnation, running.state))
+    }
+
+    /// How the instance stands, for reports and for people.
+    pub fn status(&self) -> InstanceStatus {
+        let live = self
+            .ledger
+            .live
+            .iter()
+            .map(|(service, live)| {
+                let slot = Slot {
+                    service: service.clone(),
+                    color: live.color,
+                };
+                let view = LiveView {
+                    version: live.release.version.clone(),
+                    digest: live.release.digest.clone(),
+                    color: live.color,
+                    healthy: if self.is_ready(&slot, &live.release) {
+                        Healthy::Yes
+                    } else {
+                        Healthy::No
+                    },
+                };
+                (service.clone(), view)
+            })
+            .collect();
+        let stage = match (&self.ledger.stage, &self.preparing) {
+            (Stage::Prepared(c), _) => StageView::Prepared(c.epoch),
+            (Stage::Armed(c), _) => StageView::Armed(c.epoch),
+            (Stage::Settled, Some(c)) => StageView::Preparing(c.epoch),
+            (Stage::Settled, None) => StageView::Settled,
+        };
+        InstanceStatus {
+            live,
+            stage,
+            decided: self.ledger.latest_decided(),
+        }
+    }
+
+    fn directed(&mut self, envelope: Envelope, fx: &mut Vec<AgentEffect>) {
+        let Token { term, epoch } = envelope.token;
+        if term < self.ledger.term {
+            self.report(epoch, Report::Fenced, fx);
+            return;
+        }
+        if term > self.ledger.term {
+            self.record(AgentRecord::TermSeen(term), fx);
+        }
+        match envelope.directive {
+            Directive::Prepare(cut_over) => self.prepare(*cut_over, fx),
+            Directive::Arm => self.arm(epoch, fx),
+            Directive::Hold => self.hold(epoch, fx),
+            Directive::Switch => self.decided(epoch, Decision::Committed, fx),
+            Directive::Abort => self.decided(epoch, Decision::Refused, fx),
+            Directive::Retire => self.retire(epoch, fx),
+            Directive::Greet => self.report_status(fx),
+        }
+    }
+
+    /// Changes the ledger and makes the change durable before anything that follows.
+    fn record(&mut self, record: AgentRecord, fx: &mut Vec<AgentEffect>) {
+        self.ledger.apply(&record);
+        fx.push(AgentEffect::Persist(record));
+    }
+
+    fn report(&self, epoch: Epoch, report: Report, fx: &mut Vec<AgentEffect>) {
+        fx.push(AgentEffect::Report(Reported {
+            token: Token {
+                term: self.ledger.term,
+                epoch,
+            },
+            report,
+        }));
+    }
+
+    fn report_status(&self, fx: &mut Vec<AgentEffect>) {
+        let epoch = self.ledger.latest_decided();
+        self.report(epoch, Report::Status(self.status()), fx);
+        self.report_troubles(fx);
+    }
+
+    /// This agent's name.
+    pub fn name(&self) -> &InstanceId {
+        &self.me
+    }
+
+    /// The highest term seen.
+    pub fn term(&self) -> Term {
+        self.ledger.term
+    }
+}

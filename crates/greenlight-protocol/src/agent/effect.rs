@@ -1,0 +1,204 @@
+//! The agent's vocabulary: what it learns, and what its shell must do.
+
+use super::ledger::AgentRecord;
+use crate::evidence::{DrainEvidence, HoldEvidence, SwitchEvidence};
+use crate::id::{Epoch, Incarnation, InstanceId, ServiceName};
+use crate::message::{Envelope, PeerAnswer, Reported};
+use crate::policy::{Exclusive, OnUncertain};
+use crate::release::{Color, Release, Slot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What the shell must do, in the order in which it is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AgentEffect {
+    /// Make this durable before carrying out anything after it; if that fails, end the process.
+    Persist(AgentRecord),
+    /// Send this to the coordinator.
+    Report(Reported),
+    /// Tell the gate. The answer comes back as `GateHeld`, `GateRefused` or `GateOpened`.
+    Gate(GateAction),
+    /// Start a release in an empty slot and check its health.
+    Start {
+        /// Where.
+        slot: Slot,
+        /// Which start this is.
+        incarnation: Incarnation,
+        /// What.
+        release: Release,
+        /// After this long without having become ready, it has failed.
+        ready_within: Duration,
+    },
+    /// Drain the slot's requests, then stop what runs there.
+    Stop {
+        /// Where.
+        slot: Slot,
+        /// How long its requests may take.
+        drain: Duration,
+        /// How long the application has after SIGTERM.
+        stop: Duration,
+    },
+    /// Ask a peer whether it knows the decision.
+    AskPeer {
+        /// Whom.
+        peer: InstanceId,
+        /// Which cut-over.
+        epoch: Epoch,
+    },
+    /// Answer a peer that asked.
+    AnswerPeer {
+        /// Whom.
+        peer: InstanceId,
+        /// Which cut-over.
+        epoch: Epoch,
+        /// The answer.
+        answer: PeerAnswer,
+    },
+    /// Wake the agent with `TimerFired` after this long.
+    SetTimer {
+        /// Which timer.
+        timer: AgentTimer,
+        /// How long from now.
+        after: Duration,
+    },
+}
+
+/// What the gate is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GateAction {
+    /// Stop admitting, recall what is not sent, and acknowledge when nothing more reaches the
+    /// old release.
+    Hold {
+        /// The cut-over.
+        epoch: Epoch,
+        /// The services that change.
+        services: BTreeSet<ServiceName>,
+        /// The gate's own deadline.
+        max_hold: Duration,
+        /// What the gate does then.
+        on_uncertain: OnUncertain,
+        /// Whether to wait for requests in flight as well.
+        exclusive: Exclusive,
+    },
+    /// Admit to these colors, and let go what was held.
+    Open {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Where each service goes.
+        colors: BTreeMap<ServiceName, Color>,
+    },
+    /// Keep requests waiting because the live release is not there to take them.
+    Park {
+        /// The cut-over that made it live.
+        epoch: Epoch,
+        /// The services concerned.
+        services: BTreeSet<ServiceName>,
+    },
+}
+
+/// The agent's timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AgentTimer {
+    /// When to ask again for a decision that has not come.
+    Doubt {
+        /// The epoch in doubt.
+        epoch: Epoch,
+        /// How often it was asked; bounded, so that the wait stops growing.
+        asked: u8,
+    },
+    /// When to start live applications again that died.
+    Restart,
+}
+
+/// What the agent learns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AgentEvent {
+    /// A directive came in.
+    Directed(Envelope),
+    /// The link to the coordinator is up.
+    Connected,
+    /// The gate answers again after it was not reachable; it has what it last persisted.
+    GateConnected,
+    /// A hold is complete.
+    GateHeld {
+        /// The cut-over.
+        epoch: Epoch,
+        /// What the gate saw.
+        evidence: HoldEvidence,
+    },
+    /// A hold could not be completed, and the gate is open to the old release.
+    GateRefused {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Why.
+        reason: String,
+    },
+    /// The gate is open.
+    GateOpened {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Where each service goes.
+        colors: BTreeMap<ServiceName, Color>,
+        /// What the gate saw.
+        evidence: SwitchEvidence,
+    },
+    /// After a restart of the agent: this runs. Its health is not yet known.
+    SlotFound {
+        /// Where.
+        slot: Slot,
+        /// Which start it is.
+        incarnation: Incarnation,
+        /// What.
+        digest: String,
+    },
+    /// After a restart of the agent: every `SlotFound` has been told.
+    SlotsListed,
+    /// The application passes its check.
+    SlotReady {
+        /// Where.
+        slot: Slot,
+        /// Which start it is.
+        incarnation: Incarnation,
+    },
+    /// The application runs but fails its check.
+    SlotUnhealthy {
+        /// Where.
+        slot: Slot,
+        /// Which start it is.
+        incarnation: Incarnation,
+        /// The last answers and the last lines it wrote.
+        reason: String,
+    },
+    /// The application is dead, or could not be started.
+    SlotExited {
+        /// Where.
+        slot: Slot,
+        /// Which start it is.
+        incarnation: Incarnation,
+        /// Why, with the last lines it wrote.
+        reason: String,
+    },
+    /// A stop is complete.
+    SlotStopped {
+        /// Where.
+        slot: Slot,
+        /// What was cut off.
+        drained: DrainEvidence,
+    },
+    /// A timer fired.
+    TimerFired(AgentTimer),
+    /// A peer asks for a decision.
+    PeerAsked {
+        /// Who.
+        peer: InstanceId,
+        /// Which cut-over.
+        epoch: Epoch,
+    },
+    /// A peer answered.
+    PeerAnswered {
+        /// Which cut-over.
+        epoch: Epoch,
+        /// Its answer.
+        answer: PeerAnswer,
+    },
+}

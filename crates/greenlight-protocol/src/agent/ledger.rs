@@ -1,0 +1,174 @@
+//! What an agent remembers across restarts, and the one function that changes it.
+//!
+//! Live execution and recovery both go through [`Ledger::apply`], so the journal and the running
+//! agent cannot disagree.
+
+use crate::cut_over::CutOver;
+use crate::id::{Epoch, ServiceName, Term};
+use crate::policy::Policy;
+use crate::release::{Color, Live, Slot};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Decisions kept for peers that ask; an agent in doubt asks about the latest epoch only.
+const DECISIONS_KEPT: usize = 16;
+
+/// What an agent makes durable.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentRecord {
+    /// A coordinator of this term has spoken; older ones are fenced from here on.
+    TermSeen(Term),
+    /// The slots of this cut-over are ready.
+    Prepared(Box<CutOver>),
+    /// The promise to obey the decision of this epoch.
+    Armed(Epoch),
+    /// The epoch was committed: its releases are live.
+    Switched(Epoch),
+    /// The epoch was aborted, or will never be agreed to.
+    Refused(Epoch),
+    /// The warm releases are stopped.
+    Retired(Epoch),
+}
+
+/// The durable decision of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// All switch.
+    Committed,
+    /// None switches.
+    Refused,
+}
+
+/// How far the promise for the latest cut-over goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Nothing is promised.
+    #[default]
+    Settled,
+    /// Ready, but free to refuse.
+    Prepared(CutOver),
+    /// Bound to the decision, whatever it is.
+    Armed(CutOver),
+}
+
+/// An agent's durable state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ledger {
+    /// The highest term seen (G6).
+    pub term: Term,
+    /// By service: what is live by decision.
+    pub live: BTreeMap<ServiceName, Live>,
+    /// By service: what was live before and may still be running.
+    pub warm: BTreeMap<ServiceName, Live>,
+    /// How far the latest cut-over has come.
+    pub stage: Stage,
+    /// The policy of the latest cut-over: how what is no longer live is drained and stopped.
+    pub policy: Policy,
+    /// Decisions of the last epochs.
+    pub decided: BTreeMap<Epoch, Decision>,
+}
+
+impl Ledger {
+    /// Changes the state by one record. A record that does not fit the state changes nothing:
+    /// it can only be a repetition, because live execution checks before it records.
+    pub fn apply(&mut self, record: &AgentRecord) {
+        match record {
+            AgentRecord::TermSeen(term) => self.term = self.term.max(*term),
+            AgentRecord::Prepared(cut_over) => {
+                for (service, release) in &cut_over.releases {
+                    if self
+                        .warm
+                        .get(service)
+                        .is_some_and(|warm| warm.release != *release)
+                    {
+                        self.warm.remove(service);
+                    }
+                }
+                self.policy = cut_over.policy.clone();
+                self.stage = Stage::Prepared((**cut_over).clone());
+            }
+            AgentRecord::Armed(epoch) => {
+                if let Some(cut_over) = self.take(*epoch) {
+                    self.stage = Stage::Armed(cut_over);
+                }
+            }
+            AgentRecord::Switched(epoch) => {
+                if let Some(cut_over) = self.take(*epoch) {
+                    self.make_live(&cut_over);
+                    self.decide(*epoch, Decision::Committed);
+                }
+            }
+            AgentRecord::Refused(epoch) => {
+                self.take(*epoch);
+                self.decide(*epoch, Decision::Refused);
+            }
+            AgentRecord::Retired(epoch) => {
+                if *epoch >= self.latest_decided() {
+                    self.warm.clear();
+                }
+            }
+        }
+    }
+
+    /// The highest epoch whose decision is durable here.
+    pub fn latest_decided(&self) -> Epoch {
+        self.decided.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// The cut-over under way, if its epoch is the one named.
+    pub fn under_way(&self, epoch: Epoch) -> Option<&CutOver> {
+        match &self.stage {
+            Stage::Prepared(c) | Stage::Armed(c) if c.epoch == epoch => Some(c),
+            Stage::Settled | Stage::Prepared(_) | Stage::Armed(_) => None,
+        }
+    }
+
+    /// The slot that a cut-over of this service fills: the one that is not live.
+    pub fn idle_slot(&self, service: &ServiceName) -> Slot {
+        Slot {
+            service: service.clone(),
+            color: self
+                .live
+                .get(service)
+                .map_or(Color::Blue, |live| live.color.other()),
+        }
+    }
+
+    /// Whether the slot holds what the service serves by decision.
+    pub fn is_live(&self, slot: &Slot) -> bool {
+        self.live
+            .get(&slot.service)
+            .is_some_and(|live| live.color == slot.color)
+    }
+
+    fn take(&mut self, epoch: Epoch) -> Option<CutOver> {
+        self.under_way(epoch)?;
+        match std::mem::take(&mut self.stage) {
+            Stage::Prepared(c) | Stage::Armed(c) => Some(c),
+            Stage::Settled => None,
+        }
+    }
+
+    fn make_live(&mut self, cut_over: &CutOver) {
+        for (service, release) in &cut_over.releases {
+            let color = self.idle_slot(service).color;
+            let live = Live {
+                color,
+                release: release.clone(),
+                epoch: cut_over.epoch,
+            };
+            self.warm.remove(service);
+            if let Some(old) = self.live.insert(service.clone(), live) {
+                self.warm.insert(service.clone(), old);
+            }
+        }
+    }
+
+    fn decide(&mut self, epoch: Epoch, decision: Decision) {
+        self.decided.entry(epoch).or_insert(decision);
+        while self.decided.len() > DECISIONS_KEPT {
+            self.decided.pop_first();
+        }
+    }
+}

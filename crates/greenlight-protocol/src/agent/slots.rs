@@ -1,0 +1,387 @@
+//! The two slots of each service: started, found again, healthy, dead, stopped.
+//!
+//! G4 lives here: the gate is opened to a slot only while the incarnation that runs there has
+//! passed its check. A live application that dies has its requests parked before it is started
+//! again, so that none reaches the new incarnation early.
+
+use super::{Agent, AgentEffect, AgentRecord, AgentTimer, GateAction, Listed, RunningSlot, Stage};
+use crate::cut_over::CutOver;
+use crate::evidence::DrainEvidence;
+use crate::id::{Epoch, Incarnation, ServiceName};
+use crate::message::Report;
+use crate::policy::Policy;
+use crate::release::{Live, Release, Slot};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a dead live application stays dead before it is started again: long enough for a
+/// rollback to be the faster remedy, short enough for requests to wait through.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// How a slot's application is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SlotState {
+    /// Started or found again, and its check has not yet passed.
+    Starting,
+    /// Its check passes.
+    Ready,
+    /// It ran well once, and its check fails.
+    Unhealthy,
+    /// It is being drained and stopped.
+    Stopping,
+}
+
+/// Whether a slot can take traffic for a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Ready,
+    /// Not known yet, or not yet ready.
+    Pending,
+    Dead,
+}
+
+impl Agent {
+    pub(super) fn is_ready(&self, slot: &Slot, release: &Release) -> bool {
+        self.readiness(slot, release) == Readiness::Ready
+    }
+
+    pub(super) fn readiness(&self, slot: &Slot, release: &Release) -> Readiness {
+        match self.slots.get(slot) {
+            Some(running) if running.digest == release.digest => match running.state {
+                SlotState::Ready => Readiness::Ready,
+                SlotState::Starting => Readiness::Pending,
+                SlotState::Unhealthy | SlotState::Stopping => Readiness::Dead,
+            },
+            None if self.listed == Listed::No => Readiness::Pending,
+            Some(_) | None => Readiness::Dead,
+        }
+    }
+
+    /// The readiness of a cut-over as a whole: one dead slot spoils it, one pending delays it.
+    pub(super) fn targets_ready(&self, cut_over: &CutOver) -> Readiness {
+        let mut all = Readiness::Ready;
+        for (service, release) in &cut_over.releases {
+            match self.readiness(&self.ledger.idle_slot(service), release) {
+                Readiness::Dead => return Readiness::Dead,
+                Readiness::Pending => all = Readiness::Pending,
+                Readiness::Ready => {}
+            }
+        }
+        all
+    }
+
+    pub(super) fn start(
+        &mut self,
+        slot: Slot,
+        epoch: Epoch,
+        release: Release,
+        ready_within: Duration,
+        fx: &mut Vec<AgentEffect>,
+    ) {
+        let incarnation = Incarnation {
+            epoch,
+            attempt: self.attempts,
+        };
+        self.attempts += 1;
+        self.slots.insert(
+            slot.clone(),
+            RunningSlot {
+                incarnation,
+                digest: release.digest.clone(),
+                state: SlotState::Starting,
+            },
+        );
+        fx.push(AgentEffect::Start {
+            slot,
+            incarnation,
+            release,
+            ready_within,
+        });
+    }
+
+    pub(super) fn stop(&mut self, slot: &Slot, policy: &Policy, fx: &mut Vec<AgentEffect>) {
+        let Some(running) = self.slots.get_mut(slot) else {
+            return;
+        };
+        if running.state == SlotState::Stopping {
+            return;
+        }
+        running.state = SlotState::Stopping;
+        fx.push(AgentEffect::Stop {
+            slot: slot.clone(),
+            drain: policy.drain,
+            stop: policy.stop,
+        });
+    }
+
+    pub(super) fn slot_found(
+        &mut self,
+        slot: &Slot,
+        incarnation: Incarnation,
+        digest: String,
+        fx: &mut Vec<AgentEffect>,
+    ) {
+        self.attempts = self.attempts.max(incarnation.attempt + 1);
+        let expected = self.expected_in(slot).is_some_and(|r| r.digest == digest);
+        self.slots.insert(
+            slot.clone(),
+            RunningSlot {
+                incarnation,
+                digest,
+                state: SlotState::Starting,
+            },
+        );
+        if !expected {
+            let policy = self.ledger.policy.clone();
+            self.stop(slot, &policy, fx);
+        }
+    }
+
+    /// Which release the ledger says belongs into a slot.
+    fn expected_in(&self, slot: &Slot) -> Option<&Release> {
+        let kept = |known: &BTreeMap<ServiceName, Live>| {
+            known
+                .get(&slot.service)
+                .filter(|live| live.color == slot.color)
+                .map(|live| live.release.digest.clone())
+        };
+        if kept(&self.ledger.live).is_some() {
+            return self.ledger.live.get(&slot.service).map(|l| &l.release);
+        }
+        if let Stage::Prepared(c) | Stage::Armed(c) = &self.ledger.stage
+            && let Some(release) = c.releases.get(&slot.service)
+        {
+            return Some(release);
+        }
+        kept(&self.ledger.warm)?;
+        self.ledger.warm.get(&slot.service).map(|l| &l.release)
+    }
+
+    pub(super) fn slots_listed(&mut self, fx: &mut Vec<AgentEffect>) {
+        self.listed = Listed::Yes;
+        let live: Vec<_> = self.ledger.live.keys().cloned().collect();
+        for service in live {
+            let slot = self.live_slot(&service);
+            if slot.as_ref().is_some_and(|s| !self.slots.contains_key(s)) {
+                self.park(&service, fx);
+            }
+        }
+        self.restart_live(fx);
+        self.advance(fx);
+    }
+
+    pub(super) fn slot_ready(
+        &mut self,
+        slot: &Slot,
+        incarnation: Incarnation,
+        fx: &mut Vec<AgentEffect>,
+    ) {
+        match self.slots.get_mut(slot) {
+            Some(running)
+                if running.incarnation == incarnation && running.state != SlotState::Stopping =>
+            {
+                running.state = SlotState::Ready;
+            }
+            Some(_) | None => return,
+        }
+        if self.ledger.is_live(slot) {
+            self.reassert_gate(fx);
+            self.report_status(fx);
+        }
+        self.advance(fx);
+    }
+
+    pub(super) fn slot_unhealthy(
+        &mut self,
+        slot: &Slot,
+        incarnation: Incarnation,
+        reason: String,
+        fx: &mut Vec<AgentEffect>,
+    ) {
+        match self.slots.get_mut(slot) {
+            Some(running)
+                if running.incarnation == incarnation && running.state != SlotState::Stopping =>
+            {
+                running.state = SlotState::Unhealthy;
+            }
+            Some(_) | None => return,
+        }
+        self.lost(slot, reason, fx);
+    }
+
+    pub(super) fn slot_exited(
+        &mut self,
+        slot: &Slot,
+        incarnation: Incarnation,
+        reason: String,
+        fx: &mut Vec<AgentEffect>,
+    ) {
+        match self.slots.get(slot) {
+            // A stop under way reports its own end.
+            Some(running)
+                if running.incarnation == incarnation && running.state != SlotState::Stopping => {}
+            Some(_) | None => return,
+        }
+        self.slots.remove(slot);
+        if self.ledger.is_live(slot) {
+            self.park(&slot.service, fx);
+            fx.push(AgentEffect::SetTimer {
+                timer: AgentTimer::Restart,
+                after: RESTART_AFTER,
+            });
+        }
+        self.lost(slot, reason, fx);
+    }
+
+    /// A slot can no longer take traffic: say so where it matters.
+    fn lost(&mut self, slot: &Slot, reason: String, fx: &mut Vec<AgentEffect>) {
+        if self.ledger.is_live(slot) {
+            let epoch = self
+                .ledger
+                .live
+                .get(&slot.service)
+                .map_or(Epoch(0), |live| live.epoch);
+            let service = slot.service.clone();
+            self.report(epoch, Report::Troubled { service, reason }, fx);
+        } else if let Some(cut_over) = self.preparing.clone()
+            && cut_over.releases.contains_key(&slot.service)
+        {
+            self.prepare_failed(&cut_over, reason, fx);
+        } else {
+            self.advance(fx);
+        }
+    }
+
+    pub(super) fn slot_stopped(
+        &mut self,
+        slot: &Slot,
+        drained: DrainEvidence,
+        fx: &mut Vec<AgentEffect>,
+    ) {
+        if self
+            .slots
+            .get(slot)
+            .is_some_and(|running| running.state == SlotState::Stopping)
+        {
+            self.slots.remove(slot);
+        }
+        self.advance_retire(drained, fx);
+        self.restart_live(fx);
+        self.advance(fx);
+    }
+
+    /// Says again which live applications are not there: the first report may have been lost.
+    pub(super) fn report_troubles(&self, fx: &mut Vec<AgentEffect>) {
+        for (service, live) in &self.ledger.live {
+            let slot = Slot {
+                service: service.clone(),
+                color: live.color,
+            };
+            if self.readiness(&slot, &live.release) == Readiness::Dead {
+                let service = service.clone();
+                let reason = "the live application is not healthy".to_owned();
+                self.report(live.epoch, Report::Troubled { service, reason }, fx);
+            }
+        }
+    }
+
+    /// Starts every live release that does not run.
+    pub(super) fn restart_live(&mut self, fx: &mut Vec<AgentEffect>) {
+        if self.listed == Listed::No {
+            return;
+        }
+        let live: Vec<_> = self
+            .ledger
+            .live
+            .iter()
+            .map(|(service, live)| (service.clone(), live.clone()))
+            .collect();
+        for (service, live) in live {
+            let slot = Slot {
+                service,
+                color: live.color,
+            };
+            if !self.slots.contains_key(&slot) {
+                let within = self.ledger.policy.prepare;
+                self.start(slot, live.epoch, live.release, within, fx);
+            }
+        }
+    }
+
+    /// Opens the gate to every live release that is ready, unless a hold is on.
+    pub(super) fn reassert_gate(&mut self, fx: &mut Vec<AgentEffect>) {
+        let mut epoch = self.ledger.latest_decided();
+        let mut colors = BTreeMap::new();
+        for (service, live) in &self.ledger.live {
+            let slot = Slot {
+                service: service.clone(),
+                color: live.color,
+            };
+            if self.is_ready(&slot, &live.release) && !self.is_held(service) {
+                epoch = epoch.max(live.epoch);
+                colors.insert(service.clone(), live.color);
+            }
+        }
+        if !colors.is_empty() {
+            fx.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
+        }
+        self.reassert_hold(fx);
+    }
+
+    fn park(&self, service: &ServiceName, fx: &mut Vec<AgentEffect>) {
+        if self.is_held(service) {
+            return;
+        }
+        fx.push(AgentEffect::Gate(GateAction::Park {
+            epoch: self.ledger.latest_decided(),
+            services: [service.clone()].into(),
+        }));
+    }
+
+    fn live_slot(&self, service: &ServiceName) -> Option<Slot> {
+        self.ledger.live.get(service).map(|live| Slot {
+            service: service.clone(),
+            color: live.color,
+        })
+    }
+
+    /// Directive `Retire`: what is not live since `epoch` is drained and stopped.
+    pub(super) fn retire(&mut self, epoch: Epoch, fx: &mut Vec<AgentEffect>) {
+        let busy = self.preparing.is_some() || self.ledger.stage != Stage::Settled;
+        if busy || epoch < self.ledger.latest_decided() {
+            self.report_status(fx);
+            return;
+        }
+        self.retiring = Some((epoch, DrainEvidence::default()));
+        let policy = self.ledger.policy.clone();
+        let idle: Vec<_> = self
+            .slots
+            .keys()
+            .filter(|slot| !self.ledger.is_live(slot))
+            .cloned()
+            .collect();
+        for slot in idle {
+            self.stop(&slot, &policy, fx);
+        }
+        self.advance_retire(DrainEvidence::default(), fx);
+    }
+
+    fn advance_retire(&mut self, drained: DrainEvidence, fx: &mut Vec<AgentEffect>) {
+        let Some((epoch, total)) = &mut self.retiring else {
+            return;
+        };
+        total.requests += drained.requests;
+        total.streams += drained.streams;
+        total.upgrades += drained.upgrades;
+        let (epoch, total) = (*epoch, *total);
+        let left = self.slots.keys().any(|slot| !self.ledger.is_live(slot));
+        if left || self.listed == Listed::No {
+            return;
+        }
+        self.retiring = None;
+        if !self.ledger.warm.is_empty() {
+            self.record(AgentRecord::Retired(epoch), fx);
+        }
+        self.report(epoch, Report::Retired(total), fx);
+    }
+}

@@ -1,0 +1,306 @@
+//! The fleet's half of the cut-over protocol: a saga for the slow phases, with a two-phase
+//! commit around a hold as its pivot.
+//!
+//! ```text
+//!  Preparing ─▶ Ready ─▶ Arming ─▶ Holding ─▶ [Committed] ─▶ Switching ─▶ Watching ─▶ next step
+//!      │          │         │         │                          │            │         or end
+//!      └──────────┴─────────┴─────────┴─▶ Aborting ─▶ end        └────────────┴─▶ new epoch back
+//! ```
+//!
+//! What makes it sound: `Switch` is sent only after `Committed` is durable, and `Committed` is
+//! recorded only when every participant has acknowledged the hold *to this term*. A coordinator
+//! that recovers and finds no commit aborts; it never resumes, because an acknowledgement given
+//! to its earlier self may since have been overtaken by a refusal.
+//!
+//! One deployment at a time. A rollback is a cut-over like any other, with the roles swapped.
+
+mod abort;
+mod effect;
+mod ledger;
+mod phase;
+mod prepare;
+mod recover;
+mod settle;
+
+pub use effect::{
+    Accepted, Command, CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, Refusal,
+    RollbackOrder,
+};
+pub use ledger::{
+    Begin, CoordinatorRecord, Deployment, Ledger, Order, Outcome, Promotion, Verdict, Warm,
+};
+pub use phase::Phase;
+
+use crate::id::{Epoch, InstanceId, Term, Token};
+use crate::message::{Directive, Envelope, InstanceStatus, Report, Reported};
+use crate::mutant::{Mutant, broken};
+use crate::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How often a directive is sent again while an answer is missing in the quick phases.
+const RESEND_QUICK: Duration = Duration::from_millis(100);
+/// The same while slots start and stop.
+const RESEND_SLOW: Duration = Duration::from_secs(1);
+
+/// The coordinator: a durable ledger, and what is known only while the process lives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Coordinator {
+    fleet: BTreeSet<InstanceId>,
+    ledger: Ledger,
+    phase: Phase,
+    /// Why the fleet must go back once the switch is complete.
+    trouble: Option<String>,
+    /// Who has yet to stop what is not live, once that was asked.
+    retiring: Option<(Epoch, BTreeSet<InstanceId>)>,
+    presence: BTreeMap<InstanceId, InstanceStatus>,
+    /// How long making a record durable takes here, as last measured.
+    sync: Duration,
+    mutant: Mutant,
+}
+
+impl Coordinator {
+    /// Takes a person's command, or refuses it and changes nothing.
+    pub fn command(
+        &mut self,
+        command: Command,
+        now: Timestamp,
+    ) -> Result<(Accepted, Vec<CoordinatorEffect>), Refusal> {
+        let mut fx = Vec::new();
+        let accepted = match command {
+            Command::Deploy(order) => self.deploy(*order, now, &mut fx)?,
+            Command::Rollback(rollback) => {
+                let order = self.rollback_order(rollback.order)?;
+                self.deploy(order, now, &mut fx)?
+            }
+            Command::Promote => self.promote(now, &mut fx)?,
+            Command::Abort { by } => self.abort_by(&by, &mut fx)?,
+        };
+        Ok((accepted, fx))
+    }
+
+    /// Takes one event; never fails. What is stale changes nothing (G6).
+    #[must_use = "effects not carried out are lost"]
+    pub fn handle(&mut self, event: CoordinatorEvent, now: Timestamp) -> Vec<CoordinatorEffect> {
+        let mut fx = Vec::new();
+        match event {
+            CoordinatorEvent::Connected(instance) => {
+                self.presence.entry(instance.clone()).or_default();
+                self.send(&instance, self.ledger.epoch, Directive::Greet, &mut fx);
+                self.prompt(&instance, &mut fx);
+            }
+            CoordinatorEvent::Disconnected(instance) => self.lost(&instance, &mut fx),
+            CoordinatorEvent::Reported { from, reported } => {
+                self.reported(&from, reported, now, &mut fx);
+            }
+            CoordinatorEvent::TimerFired(timer) => self.timer_fired(timer, now, &mut fx),
+            CoordinatorEvent::Synced(took) => self.sync = took,
+        }
+        fx
+    }
+
+    /// Where the deployment stands.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// What is durable.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The connected instances and how they said they stand.
+    pub fn presence(&self) -> &BTreeMap<InstanceId, InstanceStatus> {
+        &self.presence
+    }
+
+    /// Every instance of the fleet.
+    pub fn fleet(&self) -> &BTreeSet<InstanceId> {
+        &self.fleet
+    }
+
+    /// This coordinator's incarnation.
+    pub fn term(&self) -> Term {
+        self.ledger.term
+    }
+
+    /// Whether what is not live is still being stopped somewhere.
+    pub fn is_retiring(&self) -> bool {
+        self.retiring.is_some()
+    }
+
+    fn reported(
+        &mut self,
+        from: &InstanceId,
+        reported: Reported,
+        now: Timestamp,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        let Reported { token, report } = reported;
+        match report {
+            Report::Status(status) => self.status(from, status, fx),
+            Report::InDoubt => self.resolve_doubt(from, token.epoch, fx),
+            Report::Troubled { service, reason } => {
+                let reason = format!("`{service}` on instance `{from}`: {reason}");
+                self.troubled(token.epoch, reason, now, fx);
+            }
+            Report::Retired(_) => self.retired(from, token.epoch, fx),
+            Report::Fenced => {}
+            Report::Prepared
+            | Report::PrepareFailed { .. }
+            | Report::Armed { .. }
+            | Report::Held(_)
+            | Report::HoldRefused { .. } => {
+                if self.is_vote(token) {
+                    self.voted(from, report, now, fx);
+                }
+            }
+            Report::Switched(_) => self.switched(from, token.epoch, None, now, fx),
+            Report::SwitchFailed { reason } => {
+                let reason = format!("instance `{from}`: {reason}");
+                self.switched(from, token.epoch, Some(reason), now, fx);
+            }
+            Report::Aborted => self.abort_confirmed(from, token.epoch, now, fx),
+        }
+    }
+
+    /// A vote counts only for the epoch under way, and only if it was given to this term.
+    fn is_vote(&self, token: Token) -> bool {
+        let epoch_matches = self.phase.epoch() == Some(token.epoch);
+        epoch_matches && (token.term == self.ledger.term || broken!(self, ResumeUndecided))
+    }
+
+    /// Changes the ledger and makes the change durable before anything that follows.
+    fn record(&mut self, record: CoordinatorRecord, fx: &mut Vec<CoordinatorEffect>) {
+        self.ledger.apply(&record);
+        fx.push(CoordinatorEffect::Persist(record));
+    }
+
+    fn send(
+        &self,
+        to: &InstanceId,
+        epoch: Epoch,
+        directive: Directive,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        fx.push(CoordinatorEffect::Send {
+            to: to.clone(),
+            envelope: Envelope {
+                token: Token {
+                    term: self.ledger.term,
+                    epoch,
+                },
+                directive,
+            },
+        });
+    }
+
+    /// Sends the phase's directive to everyone who has not answered it.
+    fn prompt_all(&mut self, fx: &mut Vec<CoordinatorEffect>) {
+        for instance in self.phase.waiting_for() {
+            self.prompt(&instance, fx);
+        }
+    }
+
+    /// Sends the phase's directive to one instance, if it has not answered it.
+    fn prompt(&self, instance: &InstanceId, fx: &mut Vec<CoordinatorEffect>) {
+        if let Some((epoch, waiting)) = &self.retiring
+            && waiting.contains(instance)
+        {
+            self.send(instance, *epoch, Directive::Retire, fx);
+        }
+        let Some((begin, _)) = self.ledger.latest() else {
+            return;
+        };
+        if !self.phase.waiting_for().contains(instance) {
+            return;
+        }
+        let epoch = begin.cut_over.epoch;
+        let directive = match &self.phase {
+            Phase::Preparing { .. } => Directive::Prepare(Box::new(begin.cut_over.clone())),
+            Phase::Arming { .. } => Directive::Arm,
+            Phase::Holding { .. } => Directive::Hold,
+            Phase::Switching { .. } => Directive::Switch,
+            Phase::Aborting { .. } => Directive::Abort,
+            Phase::Idle | Phase::Ready { .. } | Phase::Watching { .. } | Phase::Retiring { .. } => {
+                return;
+            }
+        };
+        self.send(instance, epoch, directive, fx);
+    }
+
+    fn timer(timer: CoordinatorTimer, after: Duration, fx: &mut Vec<CoordinatorEffect>) {
+        fx.push(CoordinatorEffect::SetTimer { timer, after });
+    }
+
+    fn timer_fired(
+        &mut self,
+        timer: CoordinatorTimer,
+        now: Timestamp,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        let here = self.phase.epoch();
+        match timer {
+            CoordinatorTimer::PrepareDeadline(epoch) if here == Some(epoch) => {
+                self.prepare_overdue(fx);
+            }
+            CoordinatorTimer::ArmDeadline(epoch) if here == Some(epoch) => {
+                if matches!(self.phase, Phase::Arming { .. }) {
+                    self.abort_waiting("has not armed in time", fx);
+                }
+            }
+            CoordinatorTimer::HoldBudget(epoch) if here == Some(epoch) => {
+                if matches!(self.phase, Phase::Holding { .. }) {
+                    self.abort_waiting("has not held within the hold budget", fx);
+                }
+            }
+            CoordinatorTimer::AbortDeadline(epoch) if here == Some(epoch) => {
+                if matches!(self.phase, Phase::Aborting { .. }) {
+                    self.abort_complete(now, fx);
+                }
+            }
+            CoordinatorTimer::WatchOver(epoch) if here == Some(epoch) => self.watch_over(now, fx),
+            CoordinatorTimer::RetryBack(epoch) if here == Some(epoch) => self.go_back(now, fx),
+            CoordinatorTimer::WarmOver(epoch) => self.begin_retire(epoch, fx),
+            CoordinatorTimer::Resend(epoch) => self.resend(epoch, fx),
+            CoordinatorTimer::PrepareDeadline(_)
+            | CoordinatorTimer::ArmDeadline(_)
+            | CoordinatorTimer::HoldBudget(_)
+            | CoordinatorTimer::AbortDeadline(_)
+            | CoordinatorTimer::WatchOver(_)
+            | CoordinatorTimer::RetryBack(_) => {}
+        }
+    }
+
+    fn resend(&mut self, epoch: Epoch, fx: &mut Vec<CoordinatorEffect>) {
+        let retiring: Vec<_> = match &self.retiring {
+            Some((retired, waiting)) if *retired == epoch => waiting.iter().cloned().collect(),
+            Some(_) | None => Vec::new(),
+        };
+        for instance in &retiring {
+            self.send(instance, epoch, Directive::Retire, fx);
+        }
+        let mut pending = !retiring.is_empty();
+        if self.phase.epoch() == Some(epoch) && !self.phase.waiting_for().is_empty() {
+            self.prompt_all(fx);
+            pending = true;
+        }
+        if pending {
+            Self::timer(CoordinatorTimer::Resend(epoch), self.resend_after(), fx);
+        }
+    }
+
+    fn resend_after(&self) -> Duration {
+        match self.phase {
+            Phase::Arming { .. }
+            | Phase::Holding { .. }
+            | Phase::Switching { .. }
+            | Phase::Aborting { .. } => RESEND_QUICK,
+            Phase::Idle
+            | Phase::Preparing { .. }
+            | Phase::Ready { .. }
+            | Phase::Watching { .. }
+            | Phase::Retiring { .. } => RESEND_SLOW,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The coordinator's vocabulary: what people ask, what it learns, what its shell must do.
+
+use super::ledger::{CoordinatorRecord, Order};
+use crate::id::{DeploymentId, Epoch, InstanceId, ServiceName};
+use crate::message::{Envelope, Reported};
+use crate::plan::PlanError;
+use std::time::Duration;
+
+/// What the shell must do, in the order in which it is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CoordinatorEffect {
+    /// Make this durable before carrying out anything after it; if that fails, end the process.
+    Persist(CoordinatorRecord),
+    /// Send this to an agent. May be lost: the coordinator sends it again.
+    Send {
+        /// To whom.
+        to: InstanceId,
+        /// What.
+        envelope: Envelope,
+    },
+    /// Wake the coordinator with `TimerFired` after this long.
+    SetTimer {
+        /// Which timer.
+        timer: CoordinatorTimer,
+        /// How long from now.
+        after: Duration,
+    },
+}
+
+/// The coordinator's timers. One that fires after its phase is over is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CoordinatorTimer {
+    /// When preparing has taken too long.
+    PrepareDeadline(Epoch),
+    /// When arming has taken too long.
+    ArmDeadline(Epoch),
+    /// When holding has taken too long.
+    HoldBudget(Epoch),
+    /// When to stop waiting for an unreachable instance to confirm an abort.
+    AbortDeadline(Epoch),
+    /// When to send the phase's directive again to whoever has not answered.
+    Resend(Epoch),
+    /// When the watch is over.
+    WatchOver(Epoch),
+    /// When the old release has been kept warm for long enough.
+    WarmOver(Epoch),
+    /// When to try again to go back.
+    RetryBack(Epoch),
+}
+
+/// What a person asks. May be refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Bring releases to the fleet.
+    Deploy(Box<Order>),
+    /// Cut a prepared deployment over.
+    Promote,
+    /// Stop the deployment: before the commit nothing changes, after it the fleet goes back.
+    Abort {
+        /// Who asked, in a person's words.
+        by: String,
+    },
+    /// Cut over to what was live before.
+    Rollback(Box<RollbackOrder>),
+}
+
+/// A rollback as a person asks for it; what to go back to is the coordinator's knowledge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RollbackOrder {
+    /// The order, with no releases in it.
+    pub order: Order,
+}
+
+/// What a command led to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Accepted {
+    /// A deployment has begun.
+    Started(DeploymentId),
+    /// The same releases are being deployed; this is that deployment.
+    Attached(DeploymentId),
+    /// It is done as asked.
+    Done(DeploymentId),
+}
+
+/// Why a command was refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// One deployment at a time.
+    #[error("`{version}` is being deployed by {by} ({deployment}, {phase})")]
+    Busy {
+        /// The one under way.
+        deployment: DeploymentId,
+        /// Its version.
+        version: String,
+        /// Who asked for it.
+        by: String,
+        /// Where it stands.
+        phase: String,
+    },
+    /// An instance of the plan is not there.
+    #[error("instance `{0}` is not connected")]
+    NotConnected(InstanceId),
+    /// An instance of the plan is unknown.
+    #[error("instance `{0}` is not part of this fleet")]
+    UnknownInstance(InstanceId),
+    /// The plan cannot be run.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A deployment without a release.
+    #[error("the deployment names no service")]
+    NoServices,
+    /// There is nothing to promote or abort.
+    #[error("no deployment is under way")]
+    NothingUnderWay,
+    /// A promotion before all are ready.
+    #[error("the deployment is not waiting for a promotion: it is {0}")]
+    NotReady(String),
+    /// There is nothing to go back to.
+    #[error("service `{0}` has no earlier release to go back to")]
+    NoEarlierRelease(ServiceName),
+    /// The fleet has never served anything.
+    #[error("nothing has been deployed yet, so there is nothing to go back to")]
+    NeverDeployed,
+}
+
+/// What the coordinator learns.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CoordinatorEvent {
+    /// An agent's link is up.
+    Connected(InstanceId),
+    /// An agent's link is down.
+    Disconnected(InstanceId),
+    /// An agent reported.
+    Reported {
+        /// Who.
+        from: InstanceId,
+        /// What.
+        reported: Reported,
+    },
+    /// A timer fired.
+    TimerFired(CoordinatorTimer),
+    /// How long the last `Persist` took; a measured part of the predicted hold.
+    Synced(Duration),
+}

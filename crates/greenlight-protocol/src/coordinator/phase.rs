@@ -1,0 +1,123 @@
+//! Where a deployment stands: one enum, each variant with only its own data.
+
+use crate::id::{Epoch, InstanceId};
+use crate::time::Timestamp;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+/// Where the deployment under way stands. `waiting` is always who has yet to answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// No deployment is under way.
+    #[default]
+    Idle,
+    /// New releases are starting.
+    Preparing {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who is not ready.
+        waiting: BTreeSet<InstanceId>,
+    },
+    /// All are ready, and a person is to promote.
+    Ready {
+        /// The cut-over.
+        epoch: Epoch,
+    },
+    /// Agents make their promise durable.
+    Arming {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who has not promised.
+        waiting: BTreeSet<InstanceId>,
+        /// When arming began: the answers measure the round trip.
+        since: Timestamp,
+        /// The slowest round trip so far.
+        round_trip: Duration,
+    },
+    /// Gates close.
+    Holding {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Whose gate is not closed.
+        waiting: BTreeSet<InstanceId>,
+        /// When the hold began.
+        since: Timestamp,
+    },
+    /// The decision is durable; gates open to the new release.
+    Switching {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Whose gate is not known to be open.
+        waiting: BTreeSet<InstanceId>,
+    },
+    /// The new release is observed.
+    Watching {
+        /// The cut-over.
+        epoch: Epoch,
+    },
+    /// Gates reopen to the old release and the new one is removed.
+    Aborting {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who has not confirmed.
+        waiting: BTreeSet<InstanceId>,
+    },
+    /// After a way back: what was brought is being stopped.
+    Retiring {
+        /// The cut-over.
+        epoch: Epoch,
+    },
+}
+
+impl Phase {
+    /// The cut-over that the phase is about.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Idle => None,
+            Self::Preparing { epoch, .. }
+            | Self::Ready { epoch }
+            | Self::Arming { epoch, .. }
+            | Self::Holding { epoch, .. }
+            | Self::Switching { epoch, .. }
+            | Self::Watching { epoch }
+            | Self::Aborting { epoch, .. }
+            | Self::Retiring { epoch } => Some(*epoch),
+        }
+    }
+
+    /// Who has yet to answer this phase's directive.
+    pub fn waiting_for(&self) -> BTreeSet<InstanceId> {
+        match self {
+            Self::Preparing { waiting, .. }
+            | Self::Arming { waiting, .. }
+            | Self::Holding { waiting, .. }
+            | Self::Switching { waiting, .. }
+            | Self::Aborting { waiting, .. } => waiting.clone(),
+            Self::Idle | Self::Ready { .. } | Self::Watching { .. } | Self::Retiring { .. } => {
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// The phase's name, as people read it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Preparing { .. } => "preparing",
+            Self::Ready { .. } => "ready",
+            Self::Arming { .. } => "arming",
+            Self::Holding { .. } => "holding",
+            Self::Switching { .. } => "switching",
+            Self::Watching { .. } => "watching",
+            Self::Aborting { .. } => "aborting",
+            Self::Retiring { .. } => "retiring",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,193 @@
+//! After the commit: every gate opens, the new release is watched, the old one is retired.
+
+use super::{
+    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Outcome, Phase, Verdict,
+};
+use crate::cut_over::Direction;
+use crate::id::{Epoch, InstanceId};
+use crate::message::Directive;
+use crate::time::Timestamp;
+
+impl Coordinator {
+    pub(super) fn switched(
+        &mut self,
+        from: &InstanceId,
+        epoch: Epoch,
+        trouble: Option<String>,
+        now: Timestamp,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        let Phase::Switching {
+            epoch: here,
+            waiting,
+        } = &mut self.phase
+        else {
+            if let Some(reason) = trouble {
+                self.troubled(epoch, reason, now, fx);
+            }
+            return;
+        };
+        if *here != epoch {
+            return;
+        }
+        waiting.remove(from);
+        let complete = waiting.is_empty();
+        if trouble.is_some() {
+            self.trouble = trouble;
+        }
+        if complete {
+            self.all_switched(epoch, now, fx);
+        }
+    }
+
+    fn all_switched(&mut self, epoch: Epoch, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+        self.record(CoordinatorRecord::Settled(epoch), fx);
+        self.watch(epoch, now, fx);
+    }
+
+    /// Observes what was cut over to; a way back is not watched but cleaned up after.
+    pub(super) fn watch(&mut self, epoch: Epoch, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+        let Some((begin, _)) = self.ledger.latest() else {
+            return;
+        };
+        let policy = begin.cut_over.policy.clone();
+        match begin.cut_over.direction {
+            Direction::Back => {
+                self.phase = Phase::Retiring { epoch };
+                self.begin_retire(epoch, fx);
+            }
+            Direction::Forward => {
+                self.phase = Phase::Watching { epoch };
+                if let Some(reason) = self.trouble.take() {
+                    self.troubled(epoch, reason, now, fx);
+                } else {
+                    Self::timer(CoordinatorTimer::WatchOver(epoch), policy.watch, fx);
+                }
+            }
+        }
+    }
+
+    /// A live application died or fails its check: while it is watched, the fleet goes back.
+    pub(super) fn troubled(
+        &mut self,
+        epoch: Epoch,
+        reason: String,
+        now: Timestamp,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        if self.phase.epoch() != Some(epoch) {
+            return;
+        }
+        match &self.phase {
+            Phase::Watching { .. } => {
+                self.trouble = Some(reason);
+                self.go_back(now, fx);
+            }
+            Phase::Switching { .. } => self.trouble = Some(reason),
+            Phase::Idle
+            | Phase::Preparing { .. }
+            | Phase::Ready { .. }
+            | Phase::Arming { .. }
+            | Phase::Holding { .. }
+            | Phase::Aborting { .. }
+            | Phase::Retiring { .. } => {}
+        }
+    }
+
+    pub(super) fn watch_over(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+        if !matches!(self.phase, Phase::Watching { .. }) {
+            return;
+        }
+        let Some((begin, _)) = self.ledger.latest() else {
+            return;
+        };
+        let epoch = begin.cut_over.epoch;
+        let keep_warm = begin.cut_over.policy.keep_warm;
+        let next = self
+            .ledger
+            .active()
+            .and_then(|d| d.order.plan.after(begin.position));
+        if let Some(position) = next {
+            self.begin(Direction::Forward, position, None, now, fx);
+            return;
+        }
+        self.finish(Outcome::Promoted, fx);
+        Self::timer(CoordinatorTimer::WarmOver(epoch), keep_warm, fx);
+    }
+
+    pub(super) fn finish(&mut self, outcome: Outcome, fx: &mut Vec<CoordinatorEffect>) {
+        let Some(active) = self.ledger.active() else {
+            return;
+        };
+        let deployment = active.order.deployment.clone();
+        self.phase = Phase::Idle;
+        self.trouble = None;
+        self.record(
+            CoordinatorRecord::Finished {
+                deployment,
+                outcome,
+            },
+            fx,
+        );
+    }
+
+    /// Asks everyone to drain and stop what is not live since this epoch.
+    pub(super) fn begin_retire(&mut self, epoch: Epoch, fx: &mut Vec<CoordinatorEffect>) {
+        let Some(warm) = &self.ledger.warm else {
+            return;
+        };
+        let busy = self.ledger.active().is_some() && !matches!(self.phase, Phase::Retiring { .. });
+        if warm.epoch != epoch || busy {
+            return;
+        }
+        let waiting = warm.instances.clone();
+        for instance in &waiting {
+            self.send(instance, epoch, Directive::Retire, fx);
+        }
+        self.retiring = Some((epoch, waiting));
+        Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, fx);
+    }
+
+    pub(super) fn retired(
+        &mut self,
+        from: &InstanceId,
+        epoch: Epoch,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        let Some((retiring, waiting)) = &mut self.retiring else {
+            return;
+        };
+        if *retiring != epoch {
+            return;
+        }
+        waiting.remove(from);
+        if !waiting.is_empty() {
+            return;
+        }
+        self.retiring = None;
+        self.record(CoordinatorRecord::Retired(epoch), fx);
+        if matches!(self.phase, Phase::Retiring { .. }) {
+            let reason = self
+                .ledger
+                .active()
+                .and_then(|d| d.reason.clone())
+                .unwrap_or_default();
+            self.finish(Outcome::RolledBack { reason }, fx);
+        }
+    }
+
+    /// An agent that waits for a decision gets it, if there is one.
+    pub(super) fn resolve_doubt(
+        &mut self,
+        from: &InstanceId,
+        epoch: Epoch,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        let directive = match self.ledger.decided.get(&epoch) {
+            Some(Verdict::Committed | Verdict::Settled) => Directive::Switch,
+            Some(Verdict::Aborted) | None => Directive::Abort,
+            Some(Verdict::Open) => return,
+        };
+        self.send(from, epoch, directive, fx);
+    }
+}

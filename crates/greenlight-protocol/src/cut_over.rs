@@ -1,0 +1,34 @@
+//! One change of routing made by a set of instances together.
+
+use crate::id::{DeploymentId, Epoch, InstanceId, ServiceName};
+use crate::policy::Policy;
+use crate::release::Release;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether a cut-over brings a new release, or takes the fleet back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// To the release that the deployment brings.
+    Forward,
+    /// To the release that was live before.
+    Back,
+}
+
+/// Everything that an agent must know of a cut-over, also after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CutOver {
+    /// Its number.
+    pub epoch: Epoch,
+    /// The deployment that it belongs to.
+    pub deployment: DeploymentId,
+    /// Whether it goes forward or back.
+    pub direction: Direction,
+    /// Everyone who takes part; an agent in doubt asks them.
+    pub participants: BTreeSet<InstanceId>,
+    /// What each service cuts over to: they change as one set.
+    pub releases: BTreeMap<ServiceName, Release>,
+    /// Timers and choices.
+    pub policy: Policy,
+}

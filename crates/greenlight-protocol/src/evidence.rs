@@ -1,0 +1,43 @@
+//! What a gate saw, as it travels in reports and ends in receipts.
+//!
+//! Times are nanoseconds on the instance's own monotonic clock. They are compared with each
+//! other only on the same instance; between instances the order of messages is the evidence.
+
+use crate::id::ServiceName;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A gate's account of a hold, taken when nothing more could reach the old release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HoldEvidence {
+    /// When the hold was complete.
+    pub held_at_ns: u64,
+    /// By service: when the last request was admitted to the old release, if any ever was.
+    pub last_admission_ns: BTreeMap<ServiceName, u64>,
+    /// Requests of the old release still in flight.
+    pub in_flight: u64,
+    /// Requests that were picked but not yet sent, and were taken back.
+    pub recalled: u64,
+}
+
+/// A gate's account of opening to a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SwitchEvidence {
+    /// When the gate opened.
+    pub opened_at_ns: u64,
+    /// Requests that had been held and were let go.
+    pub released: u64,
+}
+
+/// What was left of a release when it was stopped.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct DrainEvidence {
+    /// Requests still in flight when the drain deadline passed.
+    pub requests: u64,
+    /// Streams still open then.
+    pub streams: u64,
+    /// Upgraded connections still open then.
+    pub upgrades: u64,
+}

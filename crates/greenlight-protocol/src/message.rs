@@ -1,0 +1,162 @@
+//! What coordinator and agents say to each other.
+//!
+//! *Directives* are imperative, coordinator to agent; *reports* are past tense, the way back.
+//! All may be lost, repeated or reordered: each is answered the same way however often it comes.
+
+use crate::cut_over::CutOver;
+use crate::evidence::{DrainEvidence, HoldEvidence, SwitchEvidence};
+use crate::id::{Epoch, ServiceName, Token};
+use crate::release::Color;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A directive with its fencing token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Who speaks, and of which cut-over.
+    pub token: Token,
+    /// What is to be done.
+    pub directive: Directive,
+}
+
+/// What the coordinator tells an agent to do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Directive {
+    /// Start the idle slots and get them healthy.
+    Prepare(Box<CutOver>),
+    /// Durably promise to obey this epoch's decision.
+    Arm,
+    /// Stop admitting requests.
+    Hold,
+    /// The epoch is committed: open to the new release.
+    Switch,
+    /// The epoch is aborted: open to the old release and remove the new one.
+    Abort,
+    /// Drain and stop what is no longer live since this epoch.
+    Retire,
+    /// Nothing: asks for a status, and tells the coordinator's term.
+    Greet,
+}
+
+/// A report with the token of the directive that it answers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Reported {
+    /// The term and epoch spoken of.
+    pub token: Token,
+    /// What happened.
+    pub report: Report,
+}
+
+/// What an agent tells the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// How the instance stands; sent on connecting and after changes.
+    Status(InstanceStatus),
+    /// Every slot of the cut-over is healthy, and that is durable.
+    Prepared,
+    /// A slot did not become healthy.
+    PrepareFailed {
+        /// What a person should read.
+        reason: String,
+    },
+    /// The promise is durable.
+    Armed {
+        /// How long making it durable took.
+        sync: Duration,
+    },
+    /// Nothing more will reach the old release.
+    Held(HoldEvidence),
+    /// The gate stays open to the old release.
+    HoldRefused {
+        /// What a person should read.
+        reason: String,
+    },
+    /// The gate is open to the new release, and that is durable.
+    Switched(SwitchEvidence),
+    /// The decision is durable, but the new release is dead: requests wait.
+    SwitchFailed {
+        /// What a person should read.
+        reason: String,
+    },
+    /// The gate is open to the old release, and that is durable.
+    Aborted,
+    /// What was not live is stopped.
+    Retired(DrainEvidence),
+    /// A live slot died or fails its check.
+    Troubled {
+        /// The service.
+        service: ServiceName,
+        /// What a person should read.
+        reason: String,
+    },
+    /// Held, and waiting for the decision.
+    InDoubt,
+    /// The directive was older than what this agent has seen.
+    Fenced,
+}
+
+/// How an instance stands, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// By service: what is live there.
+    pub live: BTreeMap<ServiceName, LiveView>,
+    /// Where its cut-over stands.
+    pub stage: StageView,
+    /// The highest epoch whose decision it has made durable.
+    pub decided: Epoch,
+}
+
+/// A live release as it stands in a status.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LiveView {
+    /// The release's label.
+    pub version: String,
+    /// The release's digest.
+    pub digest: String,
+    /// Where it runs.
+    pub color: Color,
+    /// Whether its check passes.
+    pub healthy: Healthy,
+}
+
+/// Whether an application passes its check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Healthy {
+    /// It does.
+    Yes,
+    /// It does not, or is not known to.
+    No,
+}
+
+/// The stage of an agent's cut-over.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case", tag = "stage", content = "epoch")]
+pub enum StageView {
+    /// Nothing is under way.
+    #[default]
+    Settled,
+    /// Slots are being started.
+    Preparing(Epoch),
+    /// Ready, and durable.
+    Prepared(Epoch),
+    /// Promised, and durable.
+    Armed(Epoch),
+}
+
+/// What a peer answers to "do you know the decision of this epoch?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerAnswer {
+    /// It was committed.
+    Committed,
+    /// It was aborted, or can no longer be committed: the peer has durably refused it.
+    Refused,
+    /// The peer waits for the decision itself.
+    Unknown,
+}

@@ -1,0 +1,72 @@
+//! What is deployed, and where on an instance it runs.
+
+use crate::id::{Epoch, ServiceName};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One of the two places that a service has on an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Color {
+    /// The first place; port 8080 unless configured.
+    Blue,
+    /// The second place; port 8081 unless configured.
+    Green,
+}
+
+impl Color {
+    /// The color that is not this one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Blue => Self::Green,
+            Self::Green => Self::Blue,
+        }
+    }
+}
+
+impl fmt::Display for Color {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blue => "blue",
+            Self::Green => "green",
+        })
+    }
+}
+
+/// An immutable thing to run: an artifact and its settings, with a label for people.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Release {
+    /// The label that people use, for example a git revision.
+    pub version: String,
+    /// Hash over `spec`: two releases are the same if and only if this is.
+    pub digest: String,
+    /// What the runtime driver needs to start it; opaque here.
+    pub spec: String,
+}
+
+/// One color's place for one service on one instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Slot {
+    /// The service.
+    pub service: ServiceName,
+    /// The color.
+    pub color: Color,
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.color)
+    }
+}
+
+/// What a service's slot holds by decision: the live release, or the warm one before it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Live {
+    /// Where it runs.
+    pub color: Color,
+    /// What runs.
+    pub release: Release,
+    /// The cut-over that made it live.
+    pub epoch: Epoch,
+}
