@@ -145,7 +145,7 @@ impl Coordinator {
                 self.troubled(token.epoch, reason, now, fx);
             }
             Report::Retired(_) => self.retired(from, token.epoch, fx),
-            Report::Fenced => {}
+            Report::Fenced | Report::Observed(_) => {}
             Report::Prepared
             | Report::PrepareFailed { .. }
             | Report::Armed { .. }

@@ -41,7 +41,7 @@ pub use coordinator::{
     CoordinatorTimer, Outcome, Phase, Refusal,
 };
 pub use cut_over::{CutOver, Direction};
-pub use evidence::{DrainEvidence, HoldEvidence, SwitchEvidence};
+pub use evidence::{DrainEvidence, GateEvidence, HoldEvidence, ServiceEvidence, SwitchEvidence};
 pub use id::{DeploymentId, Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
 pub use message::{Directive, Envelope, InstanceStatus, PeerAnswer, Report, Reported, StageView};
 pub use mutant::Mutant;
