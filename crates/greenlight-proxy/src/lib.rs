@@ -1,1 +1,38 @@
-//! Placeholder.
+//! The users' requests: listeners, gate, routing, forwarding. Knows no fleet.
+//!
+//! ```text
+//!  listener ─▶ find(host, path) ─▶ claim ─▶ (connection) ─▶ admit ─▶ forward ─▶ release
+//!   a thread     one atomic        count,     from this      count,    hyper      counts go
+//!   per core     snapshot          look again  thread's pool  look again          down
+//!                     ▲                ▲                         ▲
+//!                     └────────────────┴──── gate ◀──────────────┘
+//!                                             ▲
+//!                  admin socket: hold, open, park, shed, drain
+//! ```
+//!
+//! One direction, no lock across an await, the control plane never consulted. *Admitted* means
+//! that the first byte of the request was written to the application's connection; the
+//! acknowledgement of a hold means that no further request will be admitted to the old color.
+//! Why that is so is argued in [`gate`].
+//!
+//! Deliberately absent: fleets, deployments, health checks, TLS termination, HTTP/2.
+
+pub mod admin;
+mod body;
+mod error;
+mod forward;
+pub mod gate;
+mod headers;
+mod limits;
+mod listener;
+mod proxy;
+mod route_table;
+mod state_file;
+mod upgrade;
+mod upstream;
+mod worker;
+
+pub use error::ProxyError;
+pub use limits::Limits;
+pub use listener::ListenAddr;
+pub use proxy::{ProxyOptions, RunningProxy, run};

@@ -1,0 +1,192 @@
+//! The admin socket's words, and a client that speaks them.
+//!
+//! HTTP and JSON over a unix socket, so that `curl --unix-socket` shows everything.
+
+mod client;
+mod metrics;
+pub(crate) mod server;
+
+pub use client::{AdminClient, AdminError};
+
+pub use crate::gate::{Color, InFlight};
+pub use crate::route_table::ServiceSettings;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a gate does when a hold's deadline passes and nobody has said how to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUncertain {
+    /// Open to the old color again.
+    ServeOld,
+    /// Answer 503 until told otherwise.
+    Shed,
+}
+
+/// `POST /v1/hold`: stop admitting. Answered when nothing more reaches the old color.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldRequest {
+    /// The cut-over; an older one than was last obeyed is refused, and so is one that was
+    /// opened already.
+    pub epoch: u64,
+    /// The services to hold.
+    pub services: Vec<String>,
+    /// The deadline kept here, in milliseconds.
+    pub max_hold_ms: u64,
+    /// What happens at the deadline.
+    pub on_uncertain: OnUncertain,
+    /// Wait at most this long, in milliseconds, until the old color has no request in flight.
+    #[serde(default)]
+    pub exclusive_ms: Option<u64>,
+}
+
+/// The answer to a hold. Times are nanoseconds on the monotonic clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldAnswer {
+    /// When the hold was complete.
+    pub held_at_ns: u64,
+    /// By service.
+    pub services: BTreeMap<String, HeldService>,
+}
+
+/// One service as it was held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldService {
+    /// The color that was served.
+    pub color: Option<Color>,
+    /// When the last request was admitted to it.
+    pub last_admission_ns: Option<u64>,
+    /// Requests still in flight there.
+    pub in_flight: u64,
+    /// Requests that were picked but not yet sent, and taken back.
+    pub recalled: u64,
+}
+
+/// `POST /v1/open`: flip and release, in one message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenRequest {
+    /// The cut-over.
+    pub epoch: u64,
+    /// Where each service goes.
+    pub services: BTreeMap<String, Color>,
+}
+
+/// The answer to opening, given when the routing is on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAnswer {
+    /// When the gates opened.
+    pub opened_at_ns: u64,
+    /// Requests that had waited since the hold began.
+    pub released: u64,
+}
+
+/// `POST /v1/park` and `POST /v1/shed`: let requests wait without a deadline, or refuse them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicesRequest {
+    /// The cut-over.
+    pub epoch: u64,
+    /// The services concerned.
+    pub services: Vec<String>,
+}
+
+/// `POST /v1/drain`: wait until nothing is in flight to a color.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// The service.
+    pub service: String,
+    /// The color.
+    pub color: Color,
+    /// How long to wait, in milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// What was left in flight: all zero if the drain was complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainAnswer {
+    /// What is in flight.
+    #[serde(flatten)]
+    pub left: InFlight,
+}
+
+/// `GET /v1/evidence/{epoch}`: what the gates saw of a cut-over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceAnswer {
+    /// By service.
+    pub services: BTreeMap<String, ServiceEvidence>,
+}
+
+/// What one gate saw of one cut-over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEvidence {
+    /// The color served before.
+    pub old: Option<Color>,
+    /// The color served after.
+    pub new: Option<Color>,
+    /// When the hold was complete.
+    pub held_at_ns: Option<u64>,
+    /// When the last request was admitted to the old color before the hold.
+    pub last_admission_old_ns: Option<u64>,
+    /// When the gate opened again.
+    pub opened_at_ns: Option<u64>,
+    /// When the first request was admitted after that.
+    pub first_admission_new_ns: Option<u64>,
+    /// Requests that waited.
+    pub held: u64,
+    /// The longest wait, in microseconds.
+    pub max_held_us: u64,
+    /// Requests picked but not yet sent that were taken back.
+    pub recalled: u64,
+    /// Requests sent again because the application died under them.
+    pub retried: u64,
+    /// Requests answered 502.
+    pub failed: u64,
+    /// Requests answered 503 by the gate.
+    pub shed: u64,
+    /// Whether the deadline ended the hold.
+    pub expired: bool,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// The process.
+    pub pid: u32,
+    /// Where users come in.
+    pub listening: Vec<String>,
+    /// The highest epoch obeyed.
+    pub epoch: u64,
+    /// By service.
+    pub services: BTreeMap<String, ServiceStatus>,
+}
+
+/// One service as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// How it is routed.
+    pub settings: ServiceSettings,
+    /// `open`, `held`, `shed` or `closed`.
+    pub state: String,
+    /// The color that is served, or was until now.
+    pub color: Option<Color>,
+    /// In flight to blue.
+    pub blue: InFlight,
+    /// In flight to green.
+    pub green: InFlight,
+    /// Requests ever admitted to blue.
+    pub admitted_blue: u64,
+    /// Requests ever admitted to green.
+    pub admitted_green: u64,
+}
+
+/// Every refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// What is wrong.
+    pub error: String,
+    /// What to do next.
+    pub help: String,
+}

@@ -1,0 +1,45 @@
+//! Why a proxy cannot start or go on.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a proxy cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// A listening address is not to be had.
+    #[error("cannot listen on `{address}`: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin socket belongs to a running proxy.
+    #[error("`{path}` belongs to a running proxy; stop that one first")]
+    AdminInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The routing state is there and cannot be used. It is never silently replaced.
+    #[error(
+        "the routing state `{path}` cannot be used ({reason}); \
+         restore it, or move it away to start with no routes"
+    )]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The routing state cannot be read or written.
+    #[error("cannot keep the routing state in `{path}`: {source}")]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread or its runtime could not be started.
+    #[error("cannot start the proxy's threads: {0}")]
+    Threads(#[source] io::Error),
+}

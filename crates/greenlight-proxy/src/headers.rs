@@ -1,0 +1,168 @@
+//! What a proxy must do to headers: take off what is meant for one hop, say who asked.
+
+use hyper::HeaderMap;
+use hyper::header::{
+    CONNECTION, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use std::net::IpAddr;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Whether the other side of a listener may speak for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Clients connect directly: what they say of themselves is replaced.
+    Nobody,
+    /// Another proxy of this machine connects: what it says is kept.
+    Peer,
+}
+
+/// Removes what RFC 9110 section 7.6.1 says belongs to one hop, and what `Connection` nominates.
+/// Returns the protocol of an upgrade, if the message asks for one.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let mut upgrade = None;
+    if headers.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .collect();
+        for name in nominated {
+            if name == UPGRADE {
+                upgrade = headers.get(UPGRADE).cloned();
+            }
+            // A client must not be able to take off what routing and framing rest on.
+            if name != HOST && name != hyper::header::CONTENT_LENGTH {
+                headers.remove(name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    let wants_trailers = headers.contains_key(TE)
+        && headers
+            .get_all(TE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| {
+                value
+                    .split(',')
+                    .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
+            });
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    upgrade
+}
+
+/// Prepares a request's headers for the application.
+pub(crate) fn forwarded(headers: &mut HeaderMap, host: &str, client: Option<IpAddr>, trust: Trust) {
+    // hyper answers `100 Continue` when the body is first asked for, which is when it can be sent.
+    headers.remove(EXPECT);
+    if trust == Trust::Peer && headers.contains_key(X_FORWARDED_FOR) {
+        return;
+    }
+    let client_text = client.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+    set(headers, X_FORWARDED_FOR, &client_text);
+    set(headers, X_FORWARDED_HOST, host);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let node = match client {
+        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
+        Some(IpAddr::V4(ip)) => ip.to_string(),
+        None => "unknown".to_owned(),
+    };
+    set(
+        headers,
+        FORWARDED,
+        &format!("for={node};host=\"{host}\";proto=http"),
+    );
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => headers.insert(name, value),
+        // A host that cannot be a header value was refused before; nothing is better than a lie.
+        Err(_) => headers.remove(name),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_one_hop_and_what_connection_nominates_is_taken_off() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, X-Internal , content-length"),
+            ("keep-alive", "timeout=5"),
+            ("x-internal", "1"),
+            ("content-length", "3"),
+            ("te", "gzip, trailers"),
+            ("proxy-authorization", "secret"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(strip_hop_by_hop(&mut headers), None);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "content-length", "te"]);
+        assert_eq!(headers[TE], "trailers");
+    }
+
+    #[test]
+    fn an_upgrade_is_one_only_if_connection_says_so() {
+        let mut asks = map(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(
+            strip_hop_by_hop(&mut asks),
+            Some(HeaderValue::from_static("websocket"))
+        );
+        let mut does_not = map(&[("upgrade", "websocket")]);
+        assert_eq!(strip_hop_by_hop(&mut does_not), None);
+        assert!(!does_not.contains_key(UPGRADE));
+    }
+
+    #[test]
+    fn a_client_cannot_speak_for_another_but_a_trusted_proxy_can() {
+        let lie = [
+            ("x-forwarded-for", "10.9.9.9"),
+            ("forwarded", "for=10.9.9.9"),
+        ];
+        let client = Some("192.0.2.1".parse().expect("an address"));
+        let mut direct = map(&lie);
+        forwarded(&mut direct, "a.example", client, Trust::Nobody);
+        assert_eq!(direct[X_FORWARDED_FOR], "192.0.2.1");
+        assert_eq!(
+            direct[FORWARDED],
+            "for=192.0.2.1;host=\"a.example\";proto=http"
+        );
+        assert_eq!(direct[X_FORWARDED_HOST], "a.example");
+        assert_eq!(direct[X_FORWARDED_PROTO], "http");
+        let mut trusted = map(&lie);
+        forwarded(&mut trusted, "a.example", None, Trust::Peer);
+        assert_eq!(trusted[X_FORWARDED_FOR], "10.9.9.9");
+    }
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+}

@@ -1,0 +1,201 @@
+//! The routing as it survives a restart: replaced atomically, synced, and checked when read.
+
+use crate::admin::OnUncertain;
+use crate::error::ProxyError;
+use crate::gate::{Color, Route};
+use crate::route_table::ServiceSettings;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The first line of every state file; a file that does not begin with it is not ours.
+const MAGIC: &str = "greenlight-proxy routing 1";
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// The highest epoch that was obeyed: older ones are fenced also after a restart.
+    pub(crate) epoch: u64,
+    /// The highest epoch that was opened.
+    pub(crate) opened: u64,
+    /// The deadline in milliseconds of a hold that was on, and what happens then.
+    pub(crate) deadline: Option<(u64, OnUncertain)>,
+    /// By name.
+    pub(crate) services: BTreeMap<String, ServiceState>,
+}
+
+/// What is kept of one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServiceState {
+    pub(crate) settings: ServiceSettings,
+    pub(crate) route: RouteState,
+}
+
+/// A route as it is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "route", content = "color")]
+pub(crate) enum RouteState {
+    Closed,
+    Open(Color),
+    Held(Option<Color>),
+    Shed(Option<Color>),
+}
+
+impl From<Route> for RouteState {
+    fn from(route: Route) -> Self {
+        match route {
+            Route::Closed => Self::Closed,
+            Route::Open(color) => Self::Open(color),
+            Route::Held(color) => Self::Held(color),
+            Route::Shed(color) => Self::Shed(color),
+        }
+    }
+}
+
+impl From<RouteState> for Route {
+    fn from(state: RouteState) -> Self {
+        match state {
+            RouteState::Closed => Self::Closed,
+            RouteState::Open(color) => Self::Open(color),
+            RouteState::Held(color) => Self::Held(color),
+            RouteState::Shed(color) => Self::Shed(color),
+        }
+    }
+}
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+}
+
+impl StateFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Reads what was kept; nothing, if there is no file. A file that is there and cannot be
+    /// used is an error: replacing it silently would answer every request with 404.
+    pub(crate) fn load(&self) -> Result<State, ProxyError> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.unusable("it is not text"));
+            }
+            Err(source) => {
+                let path = self.path.clone();
+                return Err(ProxyError::Keep { path, source });
+            }
+        };
+        let mut lines = text.splitn(3, '\n');
+        if lines.next() != Some(MAGIC) {
+            return Err(self.unusable("it was not written by this version of greenlight"));
+        }
+        let (Some(sum), Some(body)) = (lines.next(), lines.next()) else {
+            return Err(self.unusable("it is cut off"));
+        };
+        if sum != checksum(body) {
+            return Err(self.unusable("its checksum does not match"));
+        }
+        serde_json::from_str(body).map_err(|error| self.unusable(&error.to_string()))
+    }
+
+    /// Replaces what is kept. When this returns, it is on disk.
+    pub(crate) fn store(&self, state: &State) -> Result<(), ProxyError> {
+        self.replace(state, File::sync_all)
+    }
+
+    /// Replaces what is kept. When this returns, it survives this process, though perhaps not
+    /// the machine.
+    pub(crate) fn store_unsynced(&self, state: &State) -> Result<(), ProxyError> {
+        self.replace(state, |_| Ok(()))
+    }
+
+    fn replace(&self, state: &State, sync: fn(&File) -> io::Result<()>) -> Result<(), ProxyError> {
+        let body = serde_json::to_string(state).expect("plain data serialises");
+        let text = format!("{MAGIC}\n{}\n{body}", checksum(&body));
+        replace(&self.path, text.as_bytes(), sync).map_err(|source| ProxyError::Keep {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn unusable(&self, reason: &str) -> ProxyError {
+        ProxyError::State {
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
+    let next = path.with_extension("next");
+    let mut file = File::create(&next)?;
+    file.write_all(bytes)?;
+    sync(&file)?;
+    std::fs::rename(&next, path)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    sync(&File::open(folder.unwrap_or(Path::new(".")))?)
+}
+
+/// FNV-1a over the body: finds torn and edited files, which is all that is asked of it.
+fn checksum(body: &str) -> String {
+    let hash = body.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_loaded_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = StateFile::new(dir.path().join("routing"));
+        assert_eq!(file.load().expect("no file"), State::default());
+        let state = example();
+        file.store(&state).expect("a folder that can be written");
+        assert_eq!(file.load().expect("a good file"), state);
+    }
+
+    #[test]
+    fn a_torn_or_foreign_file_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("routing");
+        let file = StateFile::new(path.clone());
+        file.store(&example())
+            .expect("a folder that can be written");
+        let whole = std::fs::read(&path).expect("a file");
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).expect("a file");
+            let error = file.load().expect_err("a torn file");
+            assert!(error.to_string().contains("cannot be used"), "{error}");
+            assert_eq!(std::fs::read(&path).expect("a file"), &whole[..cut]);
+        }
+        std::fs::write(&path, "server { listen 80; }").expect("a file");
+        let error = file.load().expect_err("a foreign file").to_string();
+        assert!(error.contains("was not written by this version"), "{error}");
+    }
+
+    fn example() -> State {
+        let settings = ServiceSettings {
+            hosts: vec!["shop.example.com".to_owned()],
+            path_prefix: "/".to_owned(),
+            blue: "127.0.0.1:8080".to_owned(),
+            green: "unix:/run/shop.sock".to_owned(),
+            request_timeout_ms: 30_000,
+        };
+        let route = RouteState::Held(Some(Color::Blue));
+        State {
+            epoch: 7,
+            opened: 6,
+            deadline: Some((2000, OnUncertain::Shed)),
+            services: [("shop".to_owned(), ServiceState { settings, route })].into(),
+        }
+    }
+}

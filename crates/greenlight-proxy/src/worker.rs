@@ -1,0 +1,201 @@
+//! One thread of the data plane: its listeners, its connections, its pool.
+
+use crate::forward::{Client, serve};
+use crate::headers::Trust;
+use crate::limits::Limits;
+use crate::listener::Listener;
+use crate::proxy::Shared;
+use crate::upstream::Pool;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, watch};
+
+/// The pause after `accept` failed, for example because descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the tasks of one thread share.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) limits: Limits,
+    pub(crate) pool: Rc<Pool>,
+    held: Cell<usize>,
+    fewer_held: Notify,
+    connections: Cell<usize>,
+}
+
+/// A waiting request's place; past the bound the thread stops accepting.
+pub(crate) struct HeldPlace<'a>(&'a Worker);
+
+impl Drop for HeldPlace<'_> {
+    fn drop(&mut self) {
+        self.0.held.set(self.0.held.get() - 1);
+        self.0.fewer_held.notify_waiters();
+    }
+}
+
+/// When the thread is to stop accepting, and then to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    /// Accept nothing more; answer what is there; end when nothing is left.
+    Leaving,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, limits: Limits) -> Self {
+        Self {
+            shared,
+            limits,
+            pool: Rc::new(Pool::new(limits.max_idle)),
+            held: Cell::new(0),
+            fewer_held: Notify::new(),
+            connections: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn hold_place(&self) -> HeldPlace<'_> {
+        self.held.set(self.held.get() + 1);
+        HeldPlace(self)
+    }
+
+    /// Runs until told to leave and nothing is left.
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        listeners: Vec<Listener>,
+        stage: watch::Receiver<Stage>,
+    ) {
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            let (worker, stage) = (self.clone(), stage.clone());
+            accepting.push(tokio::task::spawn_local(worker.accept(listener, stage)));
+        }
+        for task in accepting {
+            // A task that panicked takes its listener with it; the others go on.
+            let _ = task.await;
+        }
+        while self.connections.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn accept(self: Rc<Self>, listener: Listener, mut stage: watch::Receiver<Stage>) {
+        let trust = listener.trust();
+        let accepted = match listener {
+            Listener::Tcp(listener) => tokio::net::TcpListener::from_std(listener).map(Accept::Tcp),
+            Listener::Unix(listener) => {
+                tokio::net::UnixListener::from_std(listener).map(Accept::Unix)
+            }
+        };
+        let seen = stage.clone();
+        let listener = match accepted {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "a listener cannot be used");
+                return;
+            }
+        };
+        loop {
+            while self.held.get() >= self.limits.max_held {
+                self.fewer_held.notified().await;
+            }
+            tokio::select! {
+                biased;
+                _ = stage.wait_for(|stage| *stage == Stage::Leaving) => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => self.clone().connect(stream, address, trust, &seen),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn connect(
+        self: Rc<Self>,
+        stream: Accepted,
+        address: Option<IpAddr>,
+        trust: Trust,
+        stage: &watch::Receiver<Stage>,
+    ) {
+        let client = Client { address, trust };
+        let stage = stage.clone();
+        self.connections.set(self.connections.get() + 1);
+        tokio::task::spawn_local(async move {
+            match stream {
+                Accepted::Tcp(stream) => {
+                    // Latency matters more than the number of packets.
+                    let _ = stream.set_nodelay(true);
+                    self.converse(stream, client, stage).await;
+                }
+                Accepted::Unix(stream) => self.converse(stream, client, stage).await,
+            }
+            self.connections.set(self.connections.get() - 1);
+        });
+    }
+
+    async fn converse<S>(self: &Rc<Self>, stream: S, client: Client, stage: watch::Receiver<Stage>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request| {
+            let worker = self.clone();
+            async move { Ok::<_, Infallible>(serve(&worker, client, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .writev(false)
+            .half_close(true)
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(self.limits.max_head.max(8192))
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let mut leaving = stage;
+        let told = async {
+            // The sender lives as long as the proxy: an error cannot come first.
+            let _ = leaving.wait_for(|stage| *stage == Stage::Leaving).await;
+        };
+        tokio::select! {
+            // How a client's connection ends is the client's business.
+            _ = &mut connection => return,
+            () = told => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    }
+}
+
+enum Accept {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+enum Accepted {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Accept {
+    async fn accept(&self) -> io::Result<(Accepted, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Accepted::Tcp(stream), Some(address.ip())))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Accepted::Unix(stream), None))
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the server and its clients say to each other over HTTP, apart from the agents' link.
+
+use crate::receipt::Receipt;
+use greenlight_protocol::coordinator::Promotion;
+use greenlight_protocol::{
+    DeploymentId, InstanceId, InstanceStatus, Outcome, Policy, Release, ServiceName, Strategy,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `POST /v1/deployments`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeployRequest {
+    /// Who asks, for people to read.
+    pub by: String,
+    /// What each service is to run.
+    pub releases: BTreeMap<ServiceName, Release>,
+    /// How.
+    pub strategy: Strategy,
+    /// Timers and choices.
+    pub policy: Policy,
+    /// Whether it goes on by itself once all are ready.
+    pub promotion: Promotion,
+}
+
+/// `POST /v1/rollback`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// Who asks, for people to read.
+    pub by: String,
+    /// Only go back to this version; whatever was live before if none.
+    pub version: Option<String>,
+    /// Timers and choices.
+    pub policy: Policy,
+}
+
+/// `POST /v1/promote` and `POST /v1/abort`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ActRequest {
+    /// Who asks, for people to read.
+    pub by: String,
+}
+
+/// The answer to every command that is accepted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CommandAnswer {
+    /// The deployment it is about.
+    pub deployment: DeploymentId,
+    /// Whether it was under way already.
+    pub attached: bool,
+}
+
+/// Why a command was refused, and what to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// What is wrong.
+    pub error: String,
+    /// What to do next.
+    pub help: String,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FleetStatus {
+    /// The coordinator's incarnation.
+    pub term: u64,
+    /// The last cut-over's number.
+    pub epoch: u64,
+    /// By service: the label of what the fleet serves by decision.
+    pub live: BTreeMap<ServiceName, String>,
+    /// Every instance; `None` if it is not connected.
+    pub instances: BTreeMap<InstanceId, Option<InstanceStatus>>,
+    /// The deployment under way.
+    pub deployment: Option<DeploymentStatus>,
+    /// Whether an earlier release is being stopped somewhere.
+    pub retiring: bool,
+    /// Whether an earlier release still runs, so that a rollback needs no start.
+    pub warm: bool,
+}
+
+/// A deployment as it stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeploymentStatus {
+    /// Its id.
+    pub deployment: DeploymentId,
+    /// Who asked for it.
+    pub by: String,
+    /// By service: the label of the release it brings.
+    pub releases: BTreeMap<ServiceName, String>,
+    /// The phase's name.
+    pub phase: String,
+    /// Who has yet to answer in this phase.
+    pub waiting_for: Vec<InstanceId>,
+    /// When it was accepted, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// One line of progress; `GET /v1/events` streams them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Its number; grows by one, and starts again with the server.
+    pub number: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The deployment it is about.
+    pub deployment: DeploymentId,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What can happen in a deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Happening {
+    /// The deployment entered a phase.
+    Phase {
+        /// The cut-over.
+        epoch: u64,
+        /// The phase's name.
+        phase: String,
+    },
+    /// An instance reported.
+    Instance {
+        /// Who.
+        instance: InstanceId,
+        /// What, in a word.
+        report: String,
+        /// Why, if something went wrong.
+        reason: Option<String>,
+    },
+    /// The deployment is over.
+    Finished {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// `GET /v1/deployments`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct History {
+    /// Receipts of the latest deployments, oldest first.
+    pub deployments: Vec<Receipt>,
+}

@@ -1,0 +1,159 @@
+//! The receipt of a deployment: the evidence for what was promised.
+//!
+//! Evidence is causal, not by clocks. On one instance, times are compared on its own monotonic
+//! clock. Between instances the order is that of messages, as the server numbered them: every
+//! hold acknowledgement came in before the commit was durable, and every `Switch` went out after.
+//!
+//! This module only collects what passes by. It decides nothing.
+
+mod book;
+mod render;
+
+pub use book::ReceiptBook;
+
+use greenlight_protocol::{
+    Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,
+    SwitchEvidence,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The receipt of one deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The deployment's id.
+    pub deployment: String,
+    /// Who asked for it.
+    pub by: String,
+    /// By service: the label of the release it brought.
+    pub releases: BTreeMap<ServiceName, String>,
+    /// By service: the label of what was live before.
+    pub previous: BTreeMap<ServiceName, String>,
+    /// When it was accepted, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// When it ended, in milliseconds since 1970.
+    pub finished_ms: Option<u64>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Its cut-overs, in order.
+    pub cut_overs: Vec<CutOverReceipt>,
+}
+
+/// The receipt of one cut-over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOverReceipt {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Forward, or back.
+    pub direction: Direction,
+    /// Why the fleet went back.
+    pub reason: Option<String>,
+    /// When the first `Hold` was sent; nanoseconds on the server's monotonic clock.
+    pub hold_sent_ns: Option<u64>,
+    /// When the commit was durable, on the same clock.
+    pub committed_ns: Option<u64>,
+    /// How long making the commit durable took, in microseconds.
+    pub commit_sync_us: Option<u64>,
+    /// When the last instance had confirmed its switch, on the same clock.
+    pub settled_ns: Option<u64>,
+    /// Why it was aborted.
+    pub aborted: Option<String>,
+    /// The server's number for the moment of the commit, in the order of its messages.
+    pub commit_order: Option<u64>,
+    /// What each instance went through.
+    pub instances: BTreeMap<InstanceId, InstanceReceipt>,
+}
+
+/// What one instance went through in one cut-over. Orders are the server's message numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReceipt {
+    /// When `Held` came in.
+    pub held_order: Option<u64>,
+    /// When `Switch` was first sent.
+    pub switch_order: Option<u64>,
+    /// What the gate saw when it was closed.
+    pub held: Option<HoldEvidence>,
+    /// What the gate saw when it opened.
+    pub switched: Option<SwitchEvidence>,
+    /// What the gate has seen in all.
+    pub gate: Option<GateEvidence>,
+    /// What was cut off when the old release was stopped.
+    pub retired: Option<DrainEvidence>,
+    /// What went wrong here.
+    pub trouble: Option<String>,
+}
+
+/// One sentence that the evidence must bear out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// The sentence.
+    pub claim: String,
+    /// Whether the evidence bears it out.
+    pub holds: bool,
+}
+
+impl CutOverReceipt {
+    /// The claims of G1 and G5, each checked against the evidence. Empty if nothing was switched.
+    pub fn checks(&self) -> Vec<Check> {
+        let Some(commit) = self.commit_order else {
+            return Vec::new();
+        };
+        let mut checks = Vec::new();
+        let mut claim = |claim: String, holds: bool| checks.push(Check { claim, holds });
+        for (name, instance) in &self.instances {
+            let held = instance.held_order;
+            claim(
+                format!("`{name}` had stopped admitting to the old release before the commit"),
+                held.is_some_and(|held| held < commit) && instance.admits_in_order(),
+            );
+            claim(
+                format!("`{name}` was told to switch after the commit was durable"),
+                instance.switch_order.is_some_and(|switch| switch > commit),
+            );
+        }
+        checks
+    }
+
+    /// From the first `Hold` sent to the last switch confirmed, in milliseconds.
+    pub fn hold_ms(&self) -> Option<f64> {
+        let nanos = self.settled_ns?.saturating_sub(self.hold_sent_ns?);
+        Some(std::time::Duration::from_nanos(nanos).as_secs_f64() * 1e3)
+    }
+
+    /// Requests that waited at any gate.
+    pub fn held(&self) -> u64 {
+        self.gates().map(|gate| gate.held).sum()
+    }
+
+    /// The longest wait at any gate, in microseconds.
+    pub fn max_held_us(&self) -> u64 {
+        self.gates().map(|gate| gate.max_held_us).max().unwrap_or(0)
+    }
+
+    fn gates(&self) -> impl Iterator<Item = &greenlight_protocol::ServiceEvidence> {
+        self.instances
+            .values()
+            .filter_map(|instance| instance.gate.as_ref())
+            .flat_map(|gate| gate.services.values())
+    }
+}
+
+impl InstanceReceipt {
+    /// On the instance's own clock: the last admission to old, the hold, the opening, the first
+    /// admission to new. A hold that the gate's deadline ended proves nothing.
+    fn admits_in_order(&self) -> bool {
+        let held_in_order = self.held.as_ref().is_some_and(|held| {
+            held.last_admission_ns
+                .values()
+                .all(|admitted| *admitted <= held.held_at_ns)
+        });
+        let opened_in_order = self.gate.iter().flat_map(|gate| gate.services.values()).all(|seen| {
+            let opened = seen.opened_at_ns.unwrap_or(u64::MAX);
+            !seen.expired
+                && seen.last_admission_old_ns.unwrap_or(0) <= seen.held_at_ns.unwrap_or(u64::MAX)
+                && seen.held_at_ns.unwrap_or(0) <= opened
+                && seen.first_admission_new_ns.is_none_or(|first| first >= opened)
+        });
+        held_in_order && opened_in_order
+    }
+}

@@ -1,0 +1,18 @@
+//! `greenlight server`: the coordinator's shell, its journal, the API and the agents' link.
+//!
+//! ```text
+//!   operators ──HTTP──▶ api ──┐                       ┌──▶ journal (fsync)
+//!                             ├─▶ inbox ─▶ shell ─────┼──▶ directive streams ──▶ agents
+//!   agents ────reports─▶ link ┘           (one thread)└──▶ receipts, progress
+//! ```
+//!
+//! One thread owns the coordinator. It takes one input, carries out its effects in order, and
+//! only then takes the next: a record is durable before anything after it is done.
+
+mod api;
+mod shell;
+mod timers;
+
+pub use api::router;
+pub use shell::{Input, Shell, Snapshot};
+pub use timers::Timers;

@@ -1,0 +1,331 @@
+//! The coordinator's loop: take one input, carry out its effects in order, take the next.
+
+use super::timers::Timers;
+use crate::api::{DeploymentStatus, FleetStatus, Happening, Progress};
+use crate::clock;
+use crate::crash;
+use crate::journal::{Journal, JournalError};
+use crate::receipt::{Receipt, ReceiptBook};
+use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
+use greenlight_protocol::{
+    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId, Envelope,
+    InstanceId, Report, Reported, ServiceName,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, oneshot};
+
+/// What the shell waits for.
+pub enum Input {
+    /// Something happened on the link.
+    Event(CoordinatorEvent),
+    /// A person asks for something.
+    Command {
+        /// What.
+        command: Box<Command>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Accepted, Refusal>>,
+    },
+    /// Someone wants to know how things stand.
+    Look(oneshot::Sender<Snapshot>),
+    /// End the loop.
+    Stop,
+}
+
+/// How things stand, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The fleet.
+    pub status: FleetStatus,
+    /// The receipts of the latest deployments, oldest first.
+    pub receipts: Vec<Receipt>,
+    /// Progress so far of the latest deployment.
+    pub progress: Vec<Progress>,
+    /// By service: the label of what was live before.
+    pub before: BTreeMap<ServiceName, String>,
+}
+
+/// The loop's own state.
+pub struct Shell {
+    coordinator: Coordinator,
+    journal: Journal,
+    send: Box<dyn Fn(&[(InstanceId, Envelope)]) + Send>,
+    timers: Timers<CoordinatorTimer>,
+    book: ReceiptBook,
+    receipts_at: std::path::PathBuf,
+    progress: Vec<Progress>,
+    progress_sent: broadcast::Sender<Progress>,
+    numbered: u64,
+    phase: String,
+    pending: Vec<CoordinatorEffect>,
+}
+
+impl Shell {
+    /// Recovers the coordinator from its journal. Effects of the recovery are carried out when
+    /// the loop starts.
+    pub fn recover(
+        fleet: BTreeSet<InstanceId>,
+        journal: Journal,
+        receipts_at: std::path::PathBuf,
+        send: Box<dyn Fn(&[(InstanceId, Envelope)]) + Send>,
+        progress_sent: broadcast::Sender<Progress>,
+    ) -> Result<Self, JournalError> {
+        let records: Vec<CoordinatorRecord> = journal.load()?;
+        let receipts = std::fs::read(&receipts_at)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        let (coordinator, pending) = Coordinator::recover(fleet, &records, clock::now());
+        Ok(Self {
+            coordinator,
+            journal,
+            send,
+            timers: Timers::default(),
+            book: ReceiptBook::resume(receipts),
+            receipts_at,
+            progress: Vec::new(),
+            progress_sent,
+            numbered: 0,
+            phase: String::new(),
+            pending,
+        })
+    }
+
+    /// Runs until `Stop`, or until the journal fails: then the process must end, because what is
+    /// not durable must not be acted on.
+    pub fn run(mut self, inbox: &Receiver<Input>) -> Result<(), JournalError> {
+        let effects = std::mem::take(&mut self.pending);
+        self.carry_out(effects)?;
+        loop {
+            for timer in self.timers.take_due() {
+                self.event(CoordinatorEvent::TimerFired(timer))?;
+            }
+            let wait = self.timers.next_in().unwrap_or(Duration::from_mins(1));
+            match inbox.recv_timeout(wait) {
+                Ok(Input::Event(event)) => self.event(event)?,
+                Ok(Input::Command { command, answer }) => {
+                    let result = self.coordinator.command(*command, clock::now());
+                    let reply = match result {
+                        Ok((accepted, effects)) => {
+                            self.carry_out(effects)?;
+                            Ok(accepted)
+                        }
+                        Err(refusal) => Err(refusal),
+                    };
+                    // The asker may have gone away; the command stands (G8).
+                    let _ = answer.send(reply);
+                }
+                Ok(Input::Look(answer)) => {
+                    let _ = answer.send(self.snapshot());
+                }
+                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn event(&mut self, event: CoordinatorEvent) -> Result<(), JournalError> {
+        if let CoordinatorEvent::Reported { from, reported } = &event {
+            self.book.reported(from, reported);
+            self.tell_report(from, reported);
+        }
+        let effects = self.coordinator.handle(event, clock::now());
+        self.carry_out(effects)
+    }
+
+    fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) -> Result<(), JournalError> {
+        let mut outgoing = Vec::new();
+        for effect in effects {
+            match effect {
+                CoordinatorEffect::Persist(record) => {
+                    self.flush(&mut outgoing);
+                    self.persist(&record)?;
+                }
+                CoordinatorEffect::Send { to, envelope } => {
+                    self.book.sent(&to, &envelope);
+                    outgoing.push((to, envelope));
+                }
+                CoordinatorEffect::SetTimer { timer, after } => self.timers.set(timer, after),
+            }
+        }
+        self.flush(&mut outgoing);
+        self.tell_phase();
+        Ok(())
+    }
+
+    /// Sends what has gathered. Consecutive directives go out together, so that the last instance
+    /// of a large fleet is not told later than it must be.
+    fn flush(&self, outgoing: &mut Vec<(InstanceId, Envelope)>) {
+        if outgoing.is_empty() {
+            return;
+        }
+        crash::point("server", "send");
+        (self.send)(outgoing);
+        outgoing.clear();
+        crash::point("server", "sent");
+    }
+
+    fn persist(&mut self, record: &CoordinatorRecord) -> Result<(), JournalError> {
+        crash::point("server", "persist");
+        let began = Instant::now();
+        self.journal.append(record)?;
+        let took = began.elapsed();
+        crash::point("server", "persisted");
+        self.book.recorded(record, took);
+        // A measured write makes the predicted hold honest; it causes no effects.
+        let effects = self
+            .coordinator
+            .handle(CoordinatorEvent::Synced(took), clock::now());
+        debug_assert!(effects.is_empty());
+        if let CoordinatorRecord::Finished {
+            deployment,
+            outcome,
+        } = record
+        {
+            self.tell(
+                deployment.clone(),
+                Happening::Finished {
+                    outcome: outcome.clone(),
+                },
+            );
+        }
+        if matches!(
+            record,
+            CoordinatorRecord::Finished { .. } | CoordinatorRecord::Settled(_)
+        ) {
+            self.keep_receipts();
+        }
+        Ok(())
+    }
+
+    /// Receipts are evidence, not state: losing the latest of them to a crash changes no
+    /// decision, so they are replaced atomically but not synced.
+    fn keep_receipts(&self) {
+        let next = self.receipts_at.with_extension("next");
+        let kept = serde_json::to_vec(self.book.all())
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| std::fs::write(&next, bytes))
+            .and_then(|()| std::fs::rename(&next, &self.receipts_at));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the receipts could not be written");
+        }
+    }
+
+    fn tell_phase(&mut self) {
+        let phase = self.coordinator.phase();
+        let Some(epoch) = phase.epoch() else {
+            self.phase.clear();
+            return;
+        };
+        let name = phase.name().to_owned();
+        let key = format!("{epoch} {name}");
+        if key == self.phase {
+            return;
+        }
+        self.phase = key;
+        if let Some(active) = self.coordinator.ledger().active() {
+            let deployment = active.order.deployment.clone();
+            tracing::info!(deployment = %deployment, epoch = epoch.0, phase = name, "phase");
+            self.tell(
+                deployment,
+                Happening::Phase {
+                    epoch: epoch.0,
+                    phase: name,
+                },
+            );
+        }
+    }
+
+    fn tell_report(&mut self, from: &InstanceId, reported: &Reported) {
+        let (word, reason) = match &reported.report {
+            Report::Prepared => ("prepared", None),
+            Report::PrepareFailed { reason } => ("not prepared", Some(reason.clone())),
+            Report::Armed { .. } => ("armed", None),
+            Report::Held(_) => ("held", None),
+            Report::HoldRefused { reason } => ("not held", Some(reason.clone())),
+            Report::Switched(_) => ("switched", None),
+            Report::SwitchFailed { reason } => ("not switched", Some(reason.clone())),
+            Report::Aborted => ("back on the old release", None),
+            Report::Retired(_) => ("retired", None),
+            Report::Troubled { reason, .. } => ("in trouble", Some(reason.clone())),
+            Report::Status(_) | Report::InDoubt | Report::Fenced | Report::Observed(_) => return,
+        };
+        let Some(active) = self.coordinator.ledger().active() else {
+            return;
+        };
+        let happening = Happening::Instance {
+            instance: from.clone(),
+            report: word.to_owned(),
+            reason,
+        };
+        let repeated = self.progress.iter().rev().take(64).any(|p| p.what == happening);
+        let deployment = active.order.deployment.clone();
+        if !repeated {
+            self.tell(deployment, happening);
+        }
+    }
+
+    fn tell(&mut self, deployment: DeploymentId, what: Happening) {
+        if self
+            .progress
+            .first()
+            .is_some_and(|first| first.deployment != deployment)
+        {
+            self.progress.clear();
+        }
+        self.numbered += 1;
+        let progress = Progress {
+            number: self.numbered,
+            at_ms: clock::wall_ms(),
+            deployment,
+            what,
+        };
+        self.progress.push(progress.clone());
+        // Nobody may be listening.
+        let _ = self.progress_sent.send(progress);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let ledger = self.coordinator.ledger();
+        let fleet = self.coordinator.fleet().iter();
+        let presence = self.coordinator.presence();
+        let deployment = ledger.active().map(|active| DeploymentStatus {
+            deployment: active.order.deployment.clone(),
+            by: active.order.by.clone(),
+            releases: active
+                .order
+                .releases
+                .iter()
+                .map(|(service, release)| (service.clone(), release.version.clone()))
+                .collect(),
+            phase: self.coordinator.phase().to_string(),
+            waiting_for: self.coordinator.phase().waiting_for().into_iter().collect(),
+            since_ms: self
+                .book
+                .find(&active.order.deployment.0)
+                .map_or(0, |receipt| receipt.started_ms),
+        });
+        let live = ledger.live.iter();
+        Snapshot {
+            status: FleetStatus {
+                term: ledger.term.0,
+                epoch: ledger.epoch.0,
+                live: live.map(|(s, r)| (s.clone(), r.version.clone())).collect(),
+                instances: fleet
+                    .map(|name| (name.clone(), presence.get(name).cloned()))
+                    .collect(),
+                deployment,
+                retiring: self.coordinator.is_retiring(),
+                warm: ledger.warm.is_some(),
+            },
+            receipts: self.book.all().to_vec(),
+            progress: self.progress.clone(),
+            before: ledger
+                .before
+                .iter()
+                .map(|(service, release)| (service.clone(), release.version.clone()))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a release's settings are made of: the part that the protocol carries without reading it.
+//!
+//! A release is immutable, so everything that an agent needs to run and route it travels with it:
+//! the command, the environment, the check, and the ports of each instance.
+
+use crate::health::HealthCheck;
+use greenlight_protocol::{Color, InstanceId, Release};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The settings of one service's release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// The program and its arguments; `${PORT}` and `${VERSION}` are replaced.
+    pub command: Vec<String>,
+    /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.
+    pub env: BTreeMap<String, String>,
+    /// Where the command runs; the agent's own directory if none.
+    pub working_dir: Option<String>,
+    /// How its health is checked.
+    pub health: HealthCheck,
+    /// Hosts that are routed to the service; all if empty.
+    pub hosts: Vec<String>,
+    /// The prefix of the paths that are routed to the service.
+    pub path_prefix: String,
+    /// How long a request may wait for the application in all.
+    pub request_timeout: Duration,
+    /// How long the application has between SIGTERM and SIGKILL.
+    pub stop_timeout: Duration,
+    /// By instance: the ports of its two slots.
+    pub ports: BTreeMap<InstanceId, PortPair>,
+}
+
+/// The ports of the two slots of one service on one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortPair {
+    /// The blue slot's port.
+    pub blue: u16,
+    /// The green slot's port.
+    pub green: u16,
+}
+
+impl PortPair {
+    /// The port of one color.
+    pub fn of(self, color: Color) -> u16 {
+        match color {
+            Color::Blue => self.blue,
+            Color::Green => self.green,
+        }
+    }
+}
+
+/// Why a release's settings cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the settings of release `{version}` cannot be read; was it made by a newer greenlight?")]
+pub struct SpecError {
+    version: String,
+    #[source]
+    source: serde_json::Error,
+}
+
+impl ServiceSpec {
+    /// Seals the settings into a release. The same settings and label give the same digest.
+    pub fn seal(&self, version: &str) -> Release {
+        let spec = serde_json::to_string(self).expect("plain data serialises");
+        let mut hashed = version.as_bytes().to_vec();
+        hashed.push(0);
+        hashed.extend_from_slice(spec.as_bytes());
+        Release {
+            version: version.to_owned(),
+            digest: crate::digest::sha256_hex(&hashed),
+            spec,
+        }
+    }
+
+    /// Reads the settings of a release.
+    pub fn open(release: &Release) -> Result<Self, SpecError> {
+        serde_json::from_str(&release.spec).map_err(|source| SpecError {
+            version: release.version.clone(),
+            source,
+        })
+    }
+}
