@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Greenlight: zero-downtime deployment for a whole fleet at once.
+//!
+//! This crate is the shells around `greenlight-protocol` (which decides) and `greenlight-proxy`
+//! (which serves users): the agent, the server, their drivers, and the command line.
+
+pub mod agent;
+pub mod api;
+pub mod clock;
+pub mod crash;
+pub mod digest;
+pub mod front;
+pub mod health;
+pub mod journal;
+pub mod link;
+pub mod receipt;
+pub mod runtime;
+pub mod server;
+pub mod spec;

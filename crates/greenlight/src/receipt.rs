@@ -147,13 +147,20 @@ impl InstanceReceipt {
                 .values()
                 .all(|admitted| *admitted <= held.held_at_ns)
         });
-        let opened_in_order = self.gate.iter().flat_map(|gate| gate.services.values()).all(|seen| {
-            let opened = seen.opened_at_ns.unwrap_or(u64::MAX);
-            !seen.expired
-                && seen.last_admission_old_ns.unwrap_or(0) <= seen.held_at_ns.unwrap_or(u64::MAX)
-                && seen.held_at_ns.unwrap_or(0) <= opened
-                && seen.first_admission_new_ns.is_none_or(|first| first >= opened)
-        });
+        let opened_in_order = self
+            .gate
+            .iter()
+            .flat_map(|gate| gate.services.values())
+            .all(|seen| {
+                let opened = seen.opened_at_ns.unwrap_or(u64::MAX);
+                !seen.expired
+                    && seen.last_admission_old_ns.unwrap_or(0)
+                        <= seen.held_at_ns.unwrap_or(u64::MAX)
+                    && seen.held_at_ns.unwrap_or(0) <= opened
+                    && seen
+                        .first_admission_new_ns
+                        .is_none_or(|first| first >= opened)
+            });
         held_in_order && opened_in_order
     }
 }

@@ -43,7 +43,9 @@ impl ReceiptBook {
                 self.receipts.push(Receipt {
                     deployment: order.deployment.0.clone(),
                     by: order.by.clone(),
-                    releases: releases.map(|(s, r)| (s.clone(), r.version.clone())).collect(),
+                    releases: releases
+                        .map(|(s, r)| (s.clone(), r.version.clone()))
+                        .collect(),
                     previous: std::collections::BTreeMap::new(),
                     started_ms: clock::wall_ms(),
                     finished_ms: None,
@@ -108,7 +110,9 @@ impl ReceiptBook {
         if let Some(last) = self.receipts.last_mut() {
             if cut_over.direction == Direction::Back {
                 let releases = cut_over.releases.iter();
-                last.previous = releases.map(|(s, r)| (s.clone(), r.version.clone())).collect();
+                last.previous = releases
+                    .map(|(s, r)| (s.clone(), r.version.clone()))
+                    .collect();
             }
             last.cut_overs.push(receipt);
         }
@@ -123,7 +127,9 @@ impl ReceiptBook {
         };
         match envelope.directive {
             Directive::Hold => {
-                cut_over.hold_sent_ns.get_or_insert_with(clock::monotonic_ns);
+                cut_over
+                    .hold_sent_ns
+                    .get_or_insert_with(clock::monotonic_ns);
             }
             Directive::Switch => {
                 let instance = cut_over.instances.entry(to.clone()).or_default();

@@ -106,7 +106,10 @@ fn cannot_go_back_to(version: &str, snapshot: &Snapshot) -> Option<Response> {
         help: if known.is_empty() {
             "nothing was live before; deploy the version instead".to_owned()
         } else {
-            format!("a rollback goes to {}; deploy other versions", known.join(", "))
+            format!(
+                "a rollback goes to {}; deploy other versions",
+                known.join(", ")
+            )
         },
     };
     Some((StatusCode::CONFLICT, Json(answer)).into_response())
@@ -212,7 +215,10 @@ impl Api {
         }
     }
 
-    #[expect(clippy::result_large_err, reason = "the error is the answer to the client")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the answer to the client"
+    )]
     async fn look(&self) -> Result<Snapshot, Response> {
         let (answer, reply) = oneshot::channel();
         self.inbox.send(Input::Look(answer)).map_err(|_| ending())?;

@@ -259,7 +259,12 @@ impl Shell {
             report: word.to_owned(),
             reason,
         };
-        let repeated = self.progress.iter().rev().take(64).any(|p| p.what == happening);
+        let repeated = self
+            .progress
+            .iter()
+            .rev()
+            .take(64)
+            .any(|p| p.what == happening);
         let deployment = active.order.deployment.clone();
         if !repeated {
             self.tell(deployment, happening);

@@ -1,0 +1,17 @@
+//! `greenlight agent`: the shell around the instance's half of the protocol.
+//!
+//! ```text
+//!   server ──directives──▶ ┌───────┐ ──▶ journal (fsync)
+//!   peers  ──questions───▶ │ shell │ ──▶ runtime: start, stop   ──▶ health checks ─┐
+//!   timers ──────────────▶ │  loop │ ──▶ front: hold, open, park                   │
+//!                          └───────┘ ──▶ reports, answers                          │
+//!                              ▲──────── slot ready, exited, gate held, opened ◀───┘
+//! ```
+//!
+//! One loop owns the protocol's `Agent`. It takes one event, carries out the effects in order,
+//! and only then takes the next. What takes long runs beside it and comes back as an event.
+
+mod shell;
+mod slots;
+
+pub use shell::{AgentOptions, AgentShell};

@@ -1,0 +1,332 @@
+//! The agent's loop: take one event, carry out its effects in order, take the next.
+
+use super::slots::Slots;
+use crate::clock;
+use crate::crash;
+use crate::front::{Acted, Front, FrontError};
+use crate::journal::{Journal, JournalError};
+use crate::link::{Dial, DialEvent, peer};
+use crate::runtime::Runtime;
+use crate::server::Timers;
+use futures_util::FutureExt as _;
+use greenlight_protocol::{
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Epoch, GateAction, InstanceId,
+    PeerAnswer, Report, Reported, Token,
+};
+use rustls::ClientConfig;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+/// How often the front is asked whether it is still the one that was told.
+const FRONT_PULSE: Duration = Duration::from_millis(100);
+/// How often the gate's totals are reported after a cut-over, and for how long.
+const OBSERVE_EVERY: Duration = Duration::from_millis(250);
+const OBSERVE_TIMES: u32 = 8;
+
+/// What an agent needs to run.
+pub struct AgentOptions {
+    /// Its name.
+    pub name: InstanceId,
+    /// Where it keeps its journal.
+    pub journal: PathBuf,
+    /// How it reaches the server.
+    pub dial: Dial,
+    /// Where its peers answer.
+    pub peers: BTreeMap<InstanceId, SocketAddr>,
+    /// Its credentials, for asking peers.
+    pub tls: Arc<ClientConfig>,
+    /// What runs releases.
+    pub runtime: Arc<dyn Runtime>,
+    /// What receives user traffic.
+    pub front: Arc<dyn Front>,
+}
+
+/// The loop's own state.
+pub struct AgentShell {
+    agent: Agent,
+    journal: Journal,
+    front: Arc<dyn Front>,
+    slots: Slots,
+    peers: BTreeMap<InstanceId, SocketAddr>,
+    tls: Arc<ClientConfig>,
+    timers: Timers<AgentTimer>,
+    events: UnboundedSender<ShellEvent>,
+    inbox: UnboundedReceiver<ShellEvent>,
+    reports: UnboundedSender<(tokio::time::Instant, Reported)>,
+    asked: BTreeMap<(InstanceId, Epoch), Vec<oneshot::Sender<PeerAnswer>>>,
+    /// How long the last record took to become durable; part of what `Armed` reports.
+    sync: Duration,
+    pending: Vec<AgentEffect>,
+}
+
+/// What the loop waits for.
+pub(super) enum ShellEvent {
+    /// For the protocol.
+    Protocol(AgentEvent),
+    /// A peer asks, and waits for the answer.
+    Asked(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),
+    /// The gate's totals, for the receipt.
+    Observed(Epoch, greenlight_protocol::GateEvidence),
+}
+
+impl AgentShell {
+    /// Recovers the agent from its journal and starts what runs beside the loop.
+    pub fn recover(options: AgentOptions) -> Result<Self, JournalError> {
+        let journal = Journal::open(&options.journal)?;
+        let records: Vec<AgentRecord> = journal.load()?;
+        let (agent, pending) = Agent::recover(options.name.clone(), &records);
+        let (events, inbox) = unbounded_channel();
+        let (reports, outgoing) = unbounded_channel();
+        tokio::spawn(options.dial.clone().report(outgoing));
+        let (dialled, mut arriving) = unbounded_channel();
+        tokio::spawn(options.dial.listen(dialled));
+        let arrived = events.clone();
+        tokio::spawn(async move {
+            while let Some(event) = arriving.recv().await {
+                let event = match event {
+                    DialEvent::Connected => AgentEvent::Connected,
+                    DialEvent::Directed(envelope) => AgentEvent::Directed(*envelope),
+                };
+                if arrived.send(ShellEvent::Protocol(event)).is_err() {
+                    return;
+                }
+            }
+        });
+        let slots = Slots::new(
+            options.name,
+            options.runtime,
+            options.front.clone(),
+            events.clone(),
+        );
+        tokio::spawn(watch_front(options.front.clone(), events.clone()));
+        Ok(Self {
+            agent,
+            journal,
+            front: options.front,
+            slots,
+            peers: options.peers,
+            tls: options.tls,
+            timers: Timers::default(),
+            events,
+            inbox,
+            reports,
+            asked: BTreeMap::new(),
+            sync: Duration::ZERO,
+            pending,
+        })
+    }
+
+    /// What answers the peers' questions.
+    pub fn answerer(&self) -> peer::Answerer {
+        let events = self.events.clone();
+        Arc::new(move |peer, epoch| {
+            let events = events.clone();
+            async move {
+                let (sender, answer) = oneshot::channel();
+                events.send(ShellEvent::Asked(peer, epoch, sender)).ok()?;
+                answer.await.ok()
+            }
+            .boxed()
+        })
+    }
+
+    /// Runs for ever, or until the journal fails: then the process must end, because what is not
+    /// durable must not be acted on.
+    pub async fn run(mut self) -> Result<(), JournalError> {
+        let pending = std::mem::take(&mut self.pending);
+        self.carry_out(pending).await?;
+        for event in self.slots.adopt(self.agent.ledger()).await {
+            self.take(event).await?;
+        }
+        loop {
+            for timer in self.timers.take_due() {
+                self.take(AgentEvent::TimerFired(timer)).await?;
+            }
+            let wait = self.timers.next_in().unwrap_or(Duration::from_mins(1));
+            let Ok(event) = tokio::time::timeout(wait, self.inbox.recv()).await else {
+                continue;
+            };
+            match event {
+                None => return Ok(()),
+                Some(ShellEvent::Protocol(event)) => self.take(event).await?,
+                Some(ShellEvent::Asked(peer, epoch, answer)) => {
+                    let waiting = self.asked.entry((peer.clone(), epoch)).or_default();
+                    waiting.push(answer);
+                    self.take(AgentEvent::PeerAsked { peer, epoch }).await?;
+                }
+                Some(ShellEvent::Observed(epoch, evidence)) => {
+                    let token = Token {
+                        term: self.agent.term(),
+                        epoch,
+                    };
+                    let report = Report::Observed(evidence);
+                    self.report(Reported { token, report });
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, event: AgentEvent) -> Result<(), JournalError> {
+        self.slots.note(&event);
+        let effects = self.agent.handle(event, clock::now());
+        self.carry_out(effects).await
+    }
+
+    async fn carry_out(&mut self, effects: Vec<AgentEffect>) -> Result<(), JournalError> {
+        for effect in effects {
+            crash::point("agent", name(&effect));
+            self.carry_out_one(effect).await?;
+            crash::point("agent", "done");
+        }
+        Ok(())
+    }
+
+    async fn carry_out_one(&mut self, effect: AgentEffect) -> Result<(), JournalError> {
+        match effect {
+            AgentEffect::Persist(record) => {
+                tracing::debug!(?record, "record");
+                let began = Instant::now();
+                self.journal.append(&record)?;
+                self.sync = began.elapsed();
+            }
+            AgentEffect::Report(reported) => self.report(reported),
+            AgentEffect::Gate(action) => self.gate(action).await,
+            AgentEffect::Start {
+                slot,
+                incarnation,
+                release,
+                ready_within,
+            } => self.slots.start(slot, incarnation, release, ready_within),
+            AgentEffect::Stop { slot, drain, stop } => self.slots.stop(slot, drain, stop),
+            AgentEffect::AskPeer { peer, epoch } => self.ask(peer, epoch),
+            AgentEffect::AnswerPeer {
+                peer,
+                epoch,
+                answer,
+            } => {
+                for waiting in self.asked.remove(&(peer, epoch)).unwrap_or_default() {
+                    // The peer may have given up.
+                    let _ = waiting.send(answer);
+                }
+            }
+            AgentEffect::SetTimer { timer, after } => self.timers.set(timer, after),
+        }
+        Ok(())
+    }
+
+    fn report(&self, mut reported: Reported) {
+        if let Report::Armed { sync } = &mut reported.report {
+            *sync = self.sync;
+        }
+        // The sender task lives as long as the runtime does.
+        let _ = self.reports.send((tokio::time::Instant::now(), reported));
+    }
+
+    /// Holds run beside the loop, because they may wait; the gate itself refuses a hold that
+    /// comes after the opening of the same cut-over. Everything else is done in order.
+    async fn gate(&self, action: GateAction) {
+        let events = self.events.clone();
+        let acting = self.front.act(action.clone());
+        if let GateAction::Hold { epoch, .. } = action {
+            tokio::spawn(async move {
+                let event = match acting.await {
+                    Ok(Acted::Held(evidence)) => AgentEvent::GateHeld { epoch, evidence },
+                    Ok(Acted::Opened(_) | Acted::Parked) => return,
+                    Err(error) => AgentEvent::GateRefused {
+                        epoch,
+                        reason: error.to_string(),
+                    },
+                };
+                // The loop may be ending.
+                let _ = events.send(ShellEvent::Protocol(event));
+            });
+            return;
+        }
+        match (acting.await, action) {
+            (Ok(Acted::Opened(evidence)), GateAction::Open { epoch, colors }) => {
+                let opened = AgentEvent::GateOpened {
+                    epoch,
+                    colors,
+                    evidence,
+                };
+                let _ = events.send(ShellEvent::Protocol(opened));
+                tokio::spawn(observe(self.front.clone(), epoch, events));
+            }
+            (Ok(_), _) => {}
+            // When the front answers again, the protocol is told and acts again.
+            (Err(FrontError::Unreachable(error)), _) => {
+                tracing::warn!(error, "the front cannot be reached");
+            }
+            (Err(FrontError::Refused(error)), _) => tracing::warn!(error, "the front refused"),
+        }
+    }
+
+    fn ask(&self, peer: InstanceId, epoch: Epoch) {
+        let Some(address) = self.peers.get(&peer).copied() else {
+            return;
+        };
+        let (tls, events) = (self.tls.clone(), self.events.clone());
+        tokio::spawn(async move {
+            if let Some(answer) = peer::ask(address, &peer, epoch, tls).await {
+                let answered = AgentEvent::PeerAnswered { epoch, answer };
+                let _ = events.send(ShellEvent::Protocol(answered));
+            }
+        });
+    }
+}
+
+/// Tells the protocol whenever another incarnation of the front answers.
+async fn watch_front(front: Arc<dyn Front>, events: UnboundedSender<ShellEvent>) {
+    let mut known = None;
+    loop {
+        match front.incarnation().await {
+            Ok(incarnation) if known != Some(incarnation) => {
+                known = Some(incarnation);
+                let connected = ShellEvent::Protocol(AgentEvent::GateConnected);
+                if events.send(connected).is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(_) => known = None,
+        }
+        tokio::time::sleep(FRONT_PULSE).await;
+    }
+}
+
+/// Reports the gate's totals a few times after it opened: the first admission comes after it.
+async fn observe(front: Arc<dyn Front>, epoch: Epoch, events: UnboundedSender<ShellEvent>) {
+    let mut last = None;
+    for _ in 0..OBSERVE_TIMES {
+        tokio::time::sleep(OBSERVE_EVERY).await;
+        if let Ok(evidence) = front.evidence(epoch).await
+            && !evidence.services.is_empty()
+            && last.as_ref() != Some(&evidence)
+        {
+            last = Some(evidence.clone());
+            if events.send(ShellEvent::Observed(epoch, evidence)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn name(effect: &AgentEffect) -> &'static str {
+    match effect {
+        AgentEffect::Persist(_) => "persist",
+        AgentEffect::Report(_) => "report",
+        AgentEffect::Gate(GateAction::Hold { .. }) => "gate hold",
+        AgentEffect::Gate(GateAction::Open { .. }) => "gate open",
+        AgentEffect::Gate(GateAction::Park { .. }) => "gate park",
+        AgentEffect::Start { .. } => "start",
+        AgentEffect::Stop { .. } => "stop",
+        AgentEffect::AskPeer { .. } => "ask peer",
+        AgentEffect::AnswerPeer { .. } => "answer peer",
+        AgentEffect::SetTimer { .. } => "set timer",
+    }
+}

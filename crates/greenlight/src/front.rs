@@ -1,0 +1,57 @@
+//! What receives user traffic, as the agent's shell drives it.
+
+mod builtin;
+
+pub use builtin::BuiltinFront;
+
+use crate::spec::{PortPair, ServiceSpec};
+use futures_util::future::BoxFuture;
+use greenlight_protocol::{
+    DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot, SwitchEvidence,
+};
+use std::time::Duration;
+
+/// Why a front did not do as it was told.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FrontError {
+    /// It does not answer; it may be restarting.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refused, and said why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What an action on the gate led to.
+#[derive(Clone, Debug)]
+pub enum Acted {
+    /// The hold is complete.
+    Held(HoldEvidence),
+    /// The gate is open.
+    Opened(SwitchEvidence),
+    /// Requests wait.
+    Parked,
+}
+
+/// What receives user traffic. The agent's shell calls it; it decides nothing.
+pub trait Front: Send + Sync {
+    /// Tells where the two slots of a service are and what is routed to it.
+    fn define<'a>(
+        &'a self,
+        service: &'a ServiceName,
+        spec: &'a ServiceSpec,
+        ports: PortPair,
+    ) -> BoxFuture<'a, Result<(), FrontError>>;
+    /// Holds, opens or parks.
+    fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>>;
+    /// Waits until nothing is in flight to a slot, or the deadline; says what was left.
+    fn drain(
+        &self,
+        slot: Slot,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<DrainEvidence, FrontError>>;
+    /// What the gates saw of a cut-over.
+    fn evidence(&self, epoch: Epoch) -> BoxFuture<'static, Result<GateEvidence, FrontError>>;
+    /// Which incarnation of the front answers; changes when it was restarted.
+    fn incarnation(&self) -> BoxFuture<'static, Result<u64, FrontError>>;
+}

@@ -1,0 +1,192 @@
+//! The built-in proxy as a front: translates the protocol's words into the proxy's.
+
+use super::{Acted, Front, FrontError};
+use crate::spec::{PortPair, ServiceSpec};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use greenlight_protocol::policy::Exclusive;
+use greenlight_protocol::{
+    Color, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, OnUncertain,
+    ServiceEvidence, ServiceName, Slot, SwitchEvidence,
+};
+use greenlight_proxy::admin::{
+    self, AdminClient, AdminError, DrainRequest, HoldRequest, OpenRequest, ServiceSettings,
+    ServicesRequest,
+};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The built-in proxy, reached on its admin socket.
+#[derive(Clone, Debug)]
+pub struct BuiltinFront {
+    admin: AdminClient,
+}
+
+impl BuiltinFront {
+    /// The proxy whose admin socket is at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            admin: AdminClient::new(path),
+        }
+    }
+}
+
+impl Front for BuiltinFront {
+    fn define<'a>(
+        &'a self,
+        service: &'a ServiceName,
+        spec: &'a ServiceSpec,
+        ports: PortPair,
+    ) -> BoxFuture<'a, Result<(), FrontError>> {
+        let settings = ServiceSettings {
+            hosts: spec.hosts.clone(),
+            path_prefix: spec.path_prefix.clone(),
+            blue: format!("127.0.0.1:{}", ports.blue),
+            green: format!("127.0.0.1:{}", ports.green),
+            request_timeout_ms: millis(spec.request_timeout),
+        };
+        async move { Ok(self.admin.define(&service.0, &settings).await?) }.boxed()
+    }
+
+    fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>> {
+        let admin = self.admin.clone();
+        async move {
+            match action {
+                GateAction::Hold {
+                    epoch,
+                    services,
+                    max_hold,
+                    on_uncertain,
+                    exclusive,
+                } => {
+                    let request = HoldRequest {
+                        epoch: epoch.0,
+                        services: services.into_iter().map(|s| s.0).collect(),
+                        max_hold_ms: millis(max_hold),
+                        on_uncertain: match on_uncertain {
+                            OnUncertain::ServeOld => admin::OnUncertain::ServeOld,
+                            OnUncertain::Shed => admin::OnUncertain::Shed,
+                        },
+                        exclusive_ms: match exclusive {
+                            Exclusive::No => None,
+                            Exclusive::Yes => Some(millis(max_hold)),
+                        },
+                    };
+                    let answer = admin.hold(&request).await?;
+                    Ok(Acted::Held(held(answer)))
+                }
+                GateAction::Open { epoch, colors } => {
+                    let services = colors.into_iter().map(|(s, c)| (s.0, color(c)));
+                    let request = OpenRequest {
+                        epoch: epoch.0,
+                        services: services.collect(),
+                    };
+                    let answer = admin.open(&request).await?;
+                    Ok(Acted::Opened(SwitchEvidence {
+                        opened_at_ns: answer.opened_at_ns,
+                        released: answer.released,
+                    }))
+                }
+                GateAction::Park { epoch, services } => {
+                    let request = ServicesRequest {
+                        epoch: epoch.0,
+                        services: services.into_iter().map(|s| s.0).collect(),
+                    };
+                    admin.park(&request).await?;
+                    Ok(Acted::Parked)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn drain(
+        &self,
+        slot: Slot,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<DrainEvidence, FrontError>> {
+        let admin = self.admin.clone();
+        async move {
+            let request = DrainRequest {
+                service: slot.service.0,
+                color: color(slot.color),
+                deadline_ms: millis(deadline),
+            };
+            let left = admin.drain(&request).await?.left;
+            Ok(DrainEvidence {
+                requests: left.requests,
+                streams: left.streams,
+                upgrades: left.upgrades,
+            })
+        }
+        .boxed()
+    }
+
+    fn evidence(&self, epoch: Epoch) -> BoxFuture<'static, Result<GateEvidence, FrontError>> {
+        let admin = self.admin.clone();
+        async move {
+            let seen = admin.evidence(epoch.0).await?;
+            let services = seen.services.into_iter();
+            Ok(GateEvidence {
+                services: services
+                    .map(|(name, seen)| (ServiceName(name), service(&seen)))
+                    .collect(),
+            })
+        }
+        .boxed()
+    }
+
+    fn incarnation(&self) -> BoxFuture<'static, Result<u64, FrontError>> {
+        let admin = self.admin.clone();
+        async move { Ok(u64::from(admin.status().await?.pid)) }.boxed()
+    }
+}
+
+impl From<AdminError> for FrontError {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            AdminError::Refused { error, .. } => Self::Refused(error),
+        }
+    }
+}
+
+fn held(answer: admin::HoldAnswer) -> HoldEvidence {
+    let services = answer.services;
+    HoldEvidence {
+        held_at_ns: answer.held_at_ns,
+        in_flight: services.values().map(|seen| seen.in_flight).sum(),
+        recalled: services.values().map(|seen| seen.recalled).sum(),
+        last_admission_ns: services
+            .into_iter()
+            .filter_map(|(name, seen)| Some((ServiceName(name), seen.last_admission_ns?)))
+            .collect(),
+    }
+}
+
+fn service(seen: &admin::ServiceEvidence) -> ServiceEvidence {
+    ServiceEvidence {
+        held_at_ns: seen.held_at_ns,
+        last_admission_old_ns: seen.last_admission_old_ns,
+        opened_at_ns: seen.opened_at_ns,
+        first_admission_new_ns: seen.first_admission_new_ns,
+        held: seen.held,
+        max_held_us: seen.max_held_us,
+        recalled: seen.recalled,
+        retried: seen.retried,
+        failed: seen.failed,
+        shed: seen.shed,
+        expired: seen.expired,
+    }
+}
+
+fn color(color: Color) -> admin::Color {
+    match color {
+        Color::Blue => admin::Color::Blue,
+        Color::Green => admin::Color::Green,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

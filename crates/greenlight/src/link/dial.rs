@@ -1,0 +1,146 @@
+//! The agent's side of the link: it dials out, takes directives, and sends reports in order.
+
+use super::https::Https;
+use greenlight_protocol::{Envelope, Reported};
+use hyper::{Method, StatusCode};
+use rustls::ClientConfig;
+use sse_stream::SseStream;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// Waits between two tries to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// Without as much as a heartbeat for this long, the connection is taken for dead.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long the server may take to accept a report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What comes over the link.
+#[derive(Debug)]
+pub enum DialEvent {
+    /// The stream is open.
+    Connected,
+    /// A directive.
+    Directed(Box<Envelope>),
+}
+
+/// How an agent reaches its server.
+#[derive(Clone)]
+pub struct Dial {
+    /// The server.
+    pub server: SocketAddr,
+    /// The agent's credentials.
+    pub tls: Arc<ClientConfig>,
+    /// The agent's name.
+    pub name: String,
+    /// Every message is this late, both ways: a barrier shows its worth when something is late.
+    pub late: Duration,
+}
+
+impl Dial {
+    /// Takes directives for ever, and tells `events`.
+    pub async fn listen(self, events: UnboundedSender<DialEvent>) {
+        let mut pause = FIRST_PAUSE;
+        let mut position: Option<String> = None;
+        let (delayed, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
+        let late = self.late;
+        tokio::spawn(async move {
+            while let Some((arrived, event)) = arrivals.recv().await {
+                let arrived: Instant = arrived;
+                sleep_until(arrived + late).await;
+                if events.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        loop {
+            if self.listen_once(&mut position, &delayed).await {
+                pause = FIRST_PAUSE;
+            }
+            if delayed.is_closed() {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Returns whether the stream was open.
+    async fn listen_once(
+        &self,
+        position: &mut Option<String>,
+        arrivals: &UnboundedSender<(Instant, DialEvent)>,
+    ) -> bool {
+        let mut https = Https::to_server(self.server, self.tls.clone());
+        let path = format!("/v1/agents/{}/directives", self.name);
+        let seen = position.clone();
+        let headers: Vec<_> = seen
+            .iter()
+            .map(|id| ("last-event-id", id.as_str()))
+            .collect();
+        let response = match https.send(Method::GET, &path, &headers, Vec::new()).await {
+            Ok(response) if response.status() == StatusCode::OK => response,
+            Ok(response) => {
+                tracing::warn!(status = %response.status(), "the server refused the stream");
+                return false;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the server cannot be reached");
+                return false;
+            }
+        };
+        let arrive = |event| {
+            // If nobody takes events any more, the agent is ending.
+            let _ = arrivals.send((Instant::now(), event));
+        };
+        arrive(DialEvent::Connected);
+        let mut stream = SseStream::new(response.into_body());
+        loop {
+            let next = futures_util::future::poll_fn(|cx| {
+                futures_util::Stream::poll_next(std::pin::Pin::new(&mut stream), cx)
+            });
+            let Ok(Some(Ok(event))) = timeout(SILENCE, next).await else {
+                return true;
+            };
+            let Some(data) = event.data else { continue };
+            match serde_json::from_str(&data) {
+                Ok(envelope) => {
+                    *position = event.id;
+                    arrive(DialEvent::Directed(Box::new(envelope)));
+                }
+                Err(error) => tracing::warn!(%error, "a directive could not be read"),
+            }
+        }
+    }
+
+    /// Sends reports for ever, in order, each until the server has it.
+    pub async fn report(self, mut reports: UnboundedReceiver<(Instant, Reported)>) {
+        let mut https = Https::to_server(self.server, self.tls.clone());
+        let path = format!("/v1/agents/{}/reports", self.name);
+        while let Some((made, reported)) = reports.recv().await {
+            sleep_until(made + self.late).await;
+            let body = serde_json::to_vec(&reported).expect("reports serialise");
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let sent = https.exchange(Method::POST, &path, body.clone());
+                match timeout(REPORT_TIMEOUT, sent).await {
+                    Ok(Ok((status, _))) if status.is_success() => break,
+                    Ok(Ok((status, _))) => {
+                        tracing::warn!(%status, "the server did not take a report");
+                        if status.is_client_error() {
+                            break;
+                        }
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "a report could not be sent"),
+                    Err(_) => tracing::debug!("a report got no answer"),
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The server's side of the agents' link: a stream of directives to each, reports from each.
+
+use super::pki::Role;
+use axum::body::Body;
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::Stream;
+use greenlight_protocol::{Envelope, InstanceId, Reported};
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Directives kept for each agent, so that a cut connection loses none.
+const KEPT: usize = 256;
+/// A comment this often keeps NATs and proxies from forgetting the connection.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// What happens on the link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// An agent's stream is open.
+    Connected(InstanceId),
+    /// An agent's stream is closed.
+    Disconnected(InstanceId),
+    /// An agent reported.
+    Reported(InstanceId, Box<Reported>),
+}
+
+/// The outboxes of all agents.
+#[derive(Clone)]
+pub struct Outboxes {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The coordinator's incarnation: positions of another one mean nothing here.
+    term: u64,
+    boxes: Mutex<BTreeMap<InstanceId, Outbox>>,
+    events: Box<dyn Fn(LinkEvent) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Outbox {
+    next: u64,
+    kept: VecDeque<(u64, Bytes)>,
+    stream: Option<UnboundedSender<Bytes>>,
+    connection: u64,
+}
+
+impl Outboxes {
+    /// Outboxes of a coordinator of this term; `events` is told what happens.
+    pub fn new(term: u64, events: impl Fn(LinkEvent) + Send + Sync + 'static) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                term,
+                boxes: Mutex::default(),
+                events: Box::new(events),
+            }),
+        }
+    }
+
+    /// Sends directives. Those to an agent that is away wait for it, up to a bound.
+    pub fn send(&self, outgoing: &[(InstanceId, Envelope)]) {
+        let mut last: Option<(&Envelope, String)> = None;
+        for (to, envelope) in outgoing {
+            // The same directive goes to many: it is written once.
+            let json = match &last {
+                Some((known, json)) if *known == envelope => json.clone(),
+                Some(_) | None => serde_json::to_string(envelope).expect("directives serialise"),
+            };
+            let mut boxes = self.shared.boxes();
+            let outbox = boxes.entry(to.clone()).or_default();
+            outbox.next += 1;
+            let position = outbox.next;
+            let text = format!("id: {}-{position}\ndata: {json}\n\n", self.shared.term);
+            let bytes = Bytes::from(text);
+            outbox.kept.push_back((position, bytes.clone()));
+            if outbox.kept.len() > KEPT {
+                outbox.kept.pop_front();
+            }
+            if let Some(stream) = &outbox.stream {
+                // A closed stream is noticed by its own end; the directive is kept.
+                let _ = stream.send(bytes);
+            }
+            last = Some((envelope, json));
+        }
+    }
+
+    fn connect(&self, agent: &InstanceId, last_seen: Option<&str>) -> DirectiveStream {
+        let (sender, receiver) = unbounded_channel();
+        let seen = last_seen.and_then(|id| {
+            let (term, position) = id.split_once('-')?;
+            (term.parse() == Ok(self.shared.term)).then(|| position.parse::<u64>().ok())?
+        });
+        let connection = {
+            let mut boxes = self.shared.boxes();
+            let outbox = boxes.entry(agent.clone()).or_default();
+            // Without a position the coordinator prompts again: old directives would only be late.
+            if let Some(seen) = seen {
+                for (position, bytes) in &outbox.kept {
+                    if *position > seen {
+                        let _ = sender.send(bytes.clone());
+                    }
+                }
+            }
+            outbox.connection += 1;
+            outbox.stream = Some(sender.clone());
+            outbox.connection
+        };
+        (self.shared.events)(LinkEvent::Connected(agent.clone()));
+        tokio::spawn(async move {
+            while sender.send(Bytes::from_static(b": alive\n\n")).is_ok() {
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        });
+        DirectiveStream {
+            receiver,
+            agent: agent.clone(),
+            connection,
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl Shared {
+    fn boxes(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Outbox>> {
+        self.boxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One agent's open stream. Its end is the agent's disconnection, unless a newer one is open.
+struct DirectiveStream {
+    receiver: UnboundedReceiver<Bytes>,
+    agent: InstanceId,
+    connection: u64,
+    shared: Arc<Shared>,
+}
+
+impl Stream for DirectiveStream {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(cx).map(|bytes| bytes.map(Ok))
+    }
+}
+
+impl Drop for DirectiveStream {
+    fn drop(&mut self) {
+        let mut boxes = self.shared.boxes();
+        let Some(outbox) = boxes.get_mut(&self.agent) else {
+            return;
+        };
+        if outbox.connection == self.connection {
+            outbox.stream = None;
+            drop(boxes);
+            (self.shared.events)(LinkEvent::Disconnected(self.agent.clone()));
+        }
+    }
+}
+
+/// The agents' routes.
+pub fn agent_router(outboxes: Outboxes) -> Router {
+    Router::new()
+        .route("/v1/agents/{id}/directives", get(directives))
+        .route("/v1/agents/{id}/reports", post(report))
+        .with_state(outboxes)
+}
+
+async fn directives(
+    State(outboxes): State<Outboxes>,
+    Extension(role): Extension<Role>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if role != Role::Agent(id.clone()) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let stream = outboxes.connect(&InstanceId(id), last_seen);
+    let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+    (kind, Body::from_stream(stream)).into_response()
+}
+
+async fn report(
+    State(outboxes): State<Outboxes>,
+    Extension(role): Extension<Role>,
+    Path(id): Path<String>,
+    Json(reported): Json<Reported>,
+) -> Response {
+    if role != Role::Agent(id.clone()) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    // The coordinator takes every report any number of times, so nothing need be remembered here.
+    (outboxes.shared.events)(LinkEvent::Reported(InstanceId(id), Box::new(reported)));
+    StatusCode::NO_CONTENT.into_response()
+}

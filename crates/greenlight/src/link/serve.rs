@@ -1,0 +1,82 @@
+//! Accepts connections of the fleet, and knows who speaks on each.
+
+use super::pki::Role;
+use crate::api::ErrorAnswer;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after `accept` failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `router` to whoever has a certificate of the fleet, until the task is dropped.
+/// Handlers find the caller's [`Role`] in the request's extensions.
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router) {
+    let acceptor = TlsAcceptor::from(tls);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(converse(stream, acceptor.clone(), router.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    // Latency matters more than the number of packets.
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let stream = match handshake.await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let Some(role) = certificates.and_then(|chain| Role::of(chain.first()?)) else {
+        tracing::warn!("a certificate of the fleet has no role");
+        return;
+    };
+    let router = router.layer(axum::Extension(role));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // How the other side ends is its business.
+    let _ = served.await;
+}
+
+/// Lets only callers through whose role `permitted` accepts.
+pub fn allow(router: Router, permitted: fn(&Role) -> bool) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| async move {
+        match request.extensions().get::<Role>() {
+            Some(role) if permitted(role) => next.run(request).await,
+            Some(_) | None => forbidden(),
+        }
+    }))
+}
+
+fn forbidden() -> Response {
+    let answer = ErrorAnswer {
+        error: "this certificate's role may not do that".to_owned(),
+        help: "operators use the credentials that `greenlight up` or the server wrote".to_owned(),
+    };
+    (StatusCode::FORBIDDEN, Json(answer)).into_response()
+}

@@ -1,0 +1,1 @@
+//! Renders receipts for people.

@@ -1,0 +1,296 @@
+//! The process runtime: a command with `PORT` set, in a process group of its own.
+//!
+//! Applications outlive the agent. Each slot has a file that says what runs there: the process,
+//! when it started, and in which boot of the machine; together they tell a process from another
+//! that was given the same number later. Output goes to a file, because a pipe would die with the
+//! agent. Death is noticed by pidfd, which also works for processes that are not our children.
+
+use super::{Launch, Running, Runtime, RuntimeError};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use greenlight_protocol::{Color, Slot};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid,
+};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long to wait between two looks at a group whose leader is dead.
+const GROUP_PAUSE: Duration = Duration::from_millis(5);
+
+/// Runs releases as processes of this machine.
+#[derive(Clone, Debug)]
+pub struct ProcessRuntime {
+    dir: PathBuf,
+}
+
+/// What the slot's file says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    running: Running,
+    /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
+    started: u64,
+    boot: String,
+}
+
+impl ProcessRuntime {
+    /// A runtime that keeps its files in `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Result<Self, RuntimeError> {
+        let dir = dir.into();
+        std::fs::create_dir_all(&dir).map_err(|source| files(&dir, source))?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, slot: &Slot, ending: &str) -> PathBuf {
+        self.dir
+            .join(format!("{}-{}.{ending}", slot.service, slot.color))
+    }
+
+    fn spawn(&self, launch: Launch) -> Result<Running, RuntimeError> {
+        let slot = launch.slot.clone();
+        let fill = |text: &str| {
+            text.replace("${PORT}", &launch.port.to_string())
+                .replace("${VERSION}", &launch.version)
+        };
+        let Some((program, arguments)) = launch.command.split_first() else {
+            return Err(RuntimeError::EmptyCommand(slot));
+        };
+        if std::net::TcpListener::bind(("127.0.0.1", launch.port)).is_err() {
+            let port = launch.port;
+            return Err(RuntimeError::PortTaken { slot, port });
+        }
+        let log = self.path(&slot, "log");
+        // The last application's output is what a person asks for after a failure.
+        let _ = std::fs::rename(&log, self.path(&slot, "log.1"));
+        let output = File::create(&log).map_err(|source| files(&log, source))?;
+        let errors = output.try_clone().map_err(|source| files(&log, source))?;
+        let program = fill(program);
+        let mut command = Command::new(&program);
+        command
+            .args(arguments.iter().map(|argument| fill(argument)))
+            .envs(launch.env.iter().map(|(name, value)| (name, fill(value))))
+            .env("PORT", launch.port.to_string())
+            .env("VERSION", &launch.version)
+            .env("GREENLIGHT_SERVICE", &slot.service.0)
+            .env("GREENLIGHT_COLOR", slot.color.to_string())
+            .env("GREENLIGHT_INCARNATION", launch.incarnation.to_string())
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0);
+        if let Some(dir) = &launch.working_dir {
+            command.current_dir(dir);
+        }
+        let child = command
+            .spawn()
+            .map_err(|source| RuntimeError::Spawn { program, source })?;
+        let pid = i32::try_from(child.id()).expect("process numbers fit");
+        let running = Running { launch, pid };
+        let kept = Kept {
+            started: start_ticks(pid).unwrap_or(0),
+            boot: boot_id(),
+            running: running.clone(),
+        };
+        let path = self.path(&slot, "json");
+        if let Err(source) = write_synced(&path, &kept) {
+            // Unrecorded it would be lost to the next agent: better not to have it at all.
+            signal_group(pid, Signal::KILL);
+            return Err(files(&path, source));
+        }
+        Ok(running)
+    }
+
+    /// What the slot's file says, if it is still true.
+    fn recorded(&self, slot: &Slot) -> Option<Kept> {
+        let bytes = std::fs::read(self.path(slot, "json")).ok()?;
+        let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+        (kept.boot == boot_id() && start_ticks(kept.running.pid) == Some(kept.started))
+            .then_some(kept)
+    }
+
+    fn found(&self) -> Result<Vec<Running>, RuntimeError> {
+        let entries = std::fs::read_dir(&self.dir).map_err(|source| files(&self.dir, source))?;
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|ending| ending != "json") {
+                continue;
+            }
+            let kept: Option<Kept> = std::fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            match kept.and_then(|kept| self.recorded(&kept.running.launch.slot)) {
+                Some(kept) => found.push(kept.running),
+                // It speaks of a process that is gone.
+                None => drop(std::fs::remove_file(&path)),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn end(&self, slot: Slot, patience: Duration) -> Result<(), RuntimeError> {
+        let path = self.path(&slot, "json");
+        if let Some(kept) = self.recorded(&slot) {
+            let pid = kept.running.pid;
+            signal_group(pid, Signal::TERM);
+            let died = died(pid);
+            if tokio::time::timeout(patience, died).await.is_err() {
+                signal_group(pid, Signal::KILL);
+            }
+            // Children that the leader left behind go with it.
+            signal_group(pid, Signal::KILL);
+            while group_exists(pid) {
+                reap(pid);
+                tokio::time::sleep(GROUP_PAUSE).await;
+            }
+        }
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(files(&path, source)),
+        }
+    }
+}
+
+impl Runtime for ProcessRuntime {
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Running, RuntimeError>> {
+        async move { self.spawn(launch) }.boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Running>, RuntimeError>> {
+        async move { self.found() }.boxed()
+    }
+
+    fn exited(&self, running: Running) -> BoxFuture<'static, String> {
+        async move {
+            died(running.pid).await;
+            reap(running.pid).unwrap_or_else(|| "it ended while nobody watched".to_owned())
+        }
+        .boxed()
+    }
+
+    fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.end(slot, patience).boxed()
+    }
+
+    fn logs(&self, slot: &Slot, lines: usize) -> Vec<String> {
+        let text = std::fs::read(self.path(slot, "log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
+        all[all.len().saturating_sub(lines)..].to_vec()
+    }
+}
+
+impl ProcessRuntime {
+    /// Every slot that has a log here, for `greenlight logs`.
+    pub fn slots_with_logs(&self) -> Vec<Slot> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else {
+            return Vec::new();
+        };
+        let names = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let (service, color) = name.strip_suffix(".log")?.rsplit_once('-')?;
+            let color = match color {
+                "blue" => Color::Blue,
+                "green" => Color::Green,
+                _ => return None,
+            };
+            Some(Slot {
+                service: service.into(),
+                color,
+            })
+        });
+        names.collect()
+    }
+}
+
+/// Resolves when the process is dead.
+async fn died(pid: i32) {
+    let Some(pid) = Pid::from_raw(pid) else {
+        return;
+    };
+    let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else {
+        return;
+    };
+    let (sender, dead) = tokio::sync::oneshot::channel();
+    // A pidfd becomes readable once, when its process ends. A thread of its own waits for that:
+    // it needs no unsafe code, and an instance has few applications.
+    let waiting = std::thread::Builder::new()
+        .name("pidfd".to_owned())
+        .spawn(move || {
+            let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+            while poll(&mut fds, None).is_err() {}
+            // Whoever waited may have gone.
+            let _ = sender.send(());
+        });
+    if let Err(error) = waiting {
+        tracing::error!(%error, "an application cannot be followed");
+        std::future::pending::<()>().await;
+    }
+    // The thread sends before it ends.
+    let _ = dead.await;
+}
+
+/// Takes the exit status of a child, so that it does not stay a zombie.
+fn reap(pid: i32) -> Option<String> {
+    let (_, status) = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG).ok()??;
+    Some(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("it ended with exit status {code}"),
+        (None, Some(signal)) => format!("it was killed by signal {signal}"),
+        (None, None) => "it ended".to_owned(),
+    })
+}
+
+fn signal_group(pid: i32, signal: Signal) {
+    if let Some(group) = Pid::from_raw(pid) {
+        // The group may be gone already, which is what is wanted.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+fn group_exists(pid: i32) -> bool {
+    Pid::from_raw(pid).is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
+        && !only_zombies(pid)
+}
+
+/// A zombie of another parent cannot be reaped here, and holds no port and no memory.
+fn only_zombies(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, but it ends at the last parenthesis.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    if rest.starts_with('Z') {
+        return None;
+    }
+    rest.split(' ').nth(19)?.parse().ok()
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+fn write_synced(path: &Path, kept: &Kept) -> io::Result<()> {
+    let next = path.with_extension("next");
+    let bytes = serde_json::to_vec(kept).map_err(io::Error::other)?;
+    std::fs::write(&next, bytes)?;
+    File::open(&next)?.sync_all()?;
+    std::fs::rename(&next, path)
+}
+
+fn files(path: &Path, source: io::Error) -> RuntimeError {
+    RuntimeError::Files {
+        path: path.display().to_string(),
+        source,
+    }
+}
