@@ -5,14 +5,19 @@
 
 pub mod agent;
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod crash;
+pub mod demo;
 pub mod digest;
+pub mod fleet;
 pub mod front;
 pub mod health;
 pub mod journal;
 pub mod link;
+pub mod load;
 pub mod receipt;
 pub mod runtime;
+pub mod sample;
 pub mod server;
 pub mod spec;

@@ -14,5 +14,5 @@ mod shell;
 mod timers;
 
 pub use api::router;
-pub use shell::{Input, Shell, Snapshot};
+pub use shell::{Input, SendDirectives, Shell, Snapshot};
 pub use timers::Timers;

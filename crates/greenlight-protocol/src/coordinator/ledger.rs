@@ -136,6 +136,8 @@ pub struct Deployment {
     pub order: Order,
     /// What was live before, to go back to.
     pub previous: BTreeMap<ServiceName, Release>,
+    /// What a rollback would have gone to before this deployment; restored if it goes back.
+    pub before: BTreeMap<ServiceName, Release>,
     /// The latest cut-over, and its decision.
     pub latest: Option<(Begin, Verdict)>,
     /// Who has switched to the new release in this deployment.
@@ -225,6 +227,7 @@ impl Ledger {
         self.deployment = Some(Deployment {
             order: order.clone(),
             previous,
+            before: self.before.clone(),
             latest: None,
             changed: BTreeSet::new(),
             back_attempts: 0,
@@ -285,6 +288,9 @@ impl Ledger {
             {
                 self.before.insert(service.clone(), old);
             }
+        }
+        if cut_over.direction == Direction::Back {
+            self.before.clone_from(&deployment.before);
         }
         self.warm = Some(Warm {
             epoch,

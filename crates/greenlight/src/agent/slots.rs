@@ -185,13 +185,15 @@ async fn begin(
     left.map_err(|error| error.to_string())?;
     let defined = front.define(&slot.service, &spec, ports).await;
     defined.map_err(|error| error.to_string())?;
+    let mut env = spec.env;
+    env.insert("GREENLIGHT_INSTANCE".to_owned(), me.0.clone());
     let launch = Launch {
         slot: slot.clone(),
         incarnation,
         digest: release.digest.clone(),
         version: release.version.clone(),
         command: spec.command,
-        env: spec.env,
+        env,
         working_dir: spec.working_dir,
         port: ports.of(slot.color),
     };

@@ -130,19 +130,16 @@ impl Role {
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let names = parsed.subject_alternative_name().ok()??;
-        names
-            .value
-            .general_names
-            .iter()
-            .find_map(|name| match name {
-                GeneralName::DNSName(SERVER_NAME) => Some(Self::Server),
-                GeneralName::DNSName(OPERATOR_NAME) => Some(Self::Operator),
-                GeneralName::DNSName(name) => {
-                    let name = name.strip_suffix(AGENT_SUFFIX)?;
-                    Some(Self::Agent(name.to_owned()))
-                }
-                _ => None,
-            })
+        names.value.general_names.iter().find_map(|name| {
+            let GeneralName::DNSName(name) = name else {
+                return None;
+            };
+            match *name {
+                SERVER_NAME => Some(Self::Server),
+                OPERATOR_NAME => Some(Self::Operator),
+                name => Some(Self::Agent(name.strip_suffix(AGENT_SUFFIX)?.to_owned())),
+            }
+        })
     }
 }
 

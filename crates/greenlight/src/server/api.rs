@@ -147,16 +147,14 @@ async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
     };
     let mut receipts = snapshot.receipts.into_iter().rev();
     let found = receipts.find(|receipt| id == "latest" || receipt.deployment == id);
-    match found {
-        Some(receipt) => Json(receipt).into_response(),
-        None => {
-            let answer = ErrorAnswer {
-                error: format!("there is no deployment `{id}`"),
-                help: "`greenlight history` lists the deployments that are known".to_owned(),
-            };
-            (StatusCode::NOT_FOUND, Json(answer)).into_response()
-        }
+    if let Some(receipt) = found {
+        return Json(receipt).into_response();
     }
+    let answer = ErrorAnswer {
+        error: format!("there is no deployment `{id}`"),
+        help: "`greenlight history` lists the deployments that are known".to_owned(),
+    };
+    (StatusCode::NOT_FOUND, Json(answer)).into_response()
 }
 
 /// The latest deployment's progress so far, and then as it comes.
@@ -215,10 +213,6 @@ impl Api {
         }
     }
 
-    #[expect(
-        clippy::result_large_err,
-        reason = "the error is the answer to the client"
-    )]
     async fn look(&self) -> Result<Snapshot, Response> {
         let (answer, reply) = oneshot::channel();
         self.inbox.send(Input::Look(answer)).map_err(|_| ending())?;

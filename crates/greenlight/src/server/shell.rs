@@ -16,6 +16,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, oneshot};
 
+/// Sends directives to agents.
+pub type SendDirectives = Box<dyn Fn(&[(InstanceId, Envelope)]) + Send>;
+
 /// What the shell waits for.
 pub enum Input {
     /// Something happened on the link.
@@ -50,7 +53,7 @@ pub struct Snapshot {
 pub struct Shell {
     coordinator: Coordinator,
     journal: Journal,
-    send: Box<dyn Fn(&[(InstanceId, Envelope)]) + Send>,
+    send: SendDirectives,
     timers: Timers<CoordinatorTimer>,
     book: ReceiptBook,
     receipts_at: std::path::PathBuf,
@@ -68,7 +71,7 @@ impl Shell {
         fleet: BTreeSet<InstanceId>,
         journal: Journal,
         receipts_at: std::path::PathBuf,
-        send: Box<dyn Fn(&[(InstanceId, Envelope)]) + Send>,
+        send: SendDirectives,
         progress_sent: broadcast::Sender<Progress>,
     ) -> Result<Self, JournalError> {
         let records: Vec<CoordinatorRecord> = journal.load()?;

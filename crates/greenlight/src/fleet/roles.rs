@@ -1,0 +1,168 @@
+//! The long-running roles, each as a process runs it.
+
+use crate::agent::{AgentOptions, AgentShell};
+use crate::api::Progress;
+use crate::front::BuiltinFront;
+use crate::journal::Journal;
+use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
+use crate::runtime::ProcessRuntime;
+use crate::server::{Input, Shell, router};
+use greenlight_protocol::coordinator::CoordinatorEvent;
+use greenlight_protocol::{CoordinatorRecord, InstanceId};
+use greenlight_proxy::{Limits, ListenAddr, ProxyError, ProxyOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Progress kept for a slow reader before it loses some.
+const PROGRESS_BUFFER: usize = 1024;
+
+type RoleResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// `greenlight server`.
+#[derive(Clone, Debug)]
+pub struct ServerRole {
+    /// Its folder: authority, identity, journal, receipts.
+    pub state: PathBuf,
+    /// Where agents and operators connect.
+    pub listen: SocketAddr,
+    /// The fleet.
+    pub instances: BTreeSet<InstanceId>,
+}
+
+/// `greenlight agent`.
+#[derive(Clone, Debug)]
+pub struct AgentRole {
+    /// Its name.
+    pub name: InstanceId,
+    /// Its folder: identity, journal, slots.
+    pub state: PathBuf,
+    /// The server.
+    pub server: SocketAddr,
+    /// Where its peers ask it.
+    pub listen: SocketAddr,
+    /// Where its peers answer.
+    pub peers: BTreeMap<InstanceId, SocketAddr>,
+    /// The proxy's admin socket.
+    pub proxy_admin: PathBuf,
+    /// How late its control messages are.
+    pub late: Duration,
+}
+
+/// `greenlight proxy`.
+#[derive(Clone, Debug)]
+pub struct ProxyRole {
+    /// Where users come in.
+    pub listen: Vec<ListenAddr>,
+    /// The admin socket.
+    pub admin: PathBuf,
+    /// The file that keeps the routing.
+    pub state: PathBuf,
+    /// A separate address for status, metrics and health.
+    pub status: Option<SocketAddr>,
+    /// Threads; one for each core if none.
+    pub threads: Option<usize>,
+}
+
+/// Runs the server until SIGTERM.
+pub async fn run_server(role: ServerRole) -> RoleResult {
+    let journal = Journal::open(&role.state.join("journal.redb"))?;
+    let records: Vec<CoordinatorRecord> = journal.load()?;
+    let terms = records.iter().filter_map(|record| match record {
+        CoordinatorRecord::TermStarted(term) => Some(term.0),
+        CoordinatorRecord::Accepted(_)
+        | CoordinatorRecord::Begun(_)
+        | CoordinatorRecord::Committed(_)
+        | CoordinatorRecord::Aborted { .. }
+        | CoordinatorRecord::Settled(_)
+        | CoordinatorRecord::Finished { .. }
+        | CoordinatorRecord::Retired(_) => None,
+    });
+    let term = terms.max().unwrap_or(0) + 1;
+    let (inbox, input) = std::sync::mpsc::channel();
+    let told = inbox.clone();
+    let outboxes = Outboxes::new(term, move |event| {
+        let event = match event {
+            LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
+            LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
+            LinkEvent::Reported(from, reported) => CoordinatorEvent::Reported {
+                from,
+                reported: *reported,
+            },
+        };
+        // When the shell has ended the process is ending.
+        let _ = told.send(Input::Event(event));
+    });
+    let (progress, _) = tokio::sync::broadcast::channel::<Progress>(PROGRESS_BUFFER);
+    let sending = outboxes.clone();
+    let shell = Shell::recover(
+        role.instances.clone(),
+        journal,
+        role.state.join("receipts.json"),
+        Box::new(move |outgoing| sending.send(outgoing)),
+        progress.clone(),
+    )?;
+    let tls = Credentials::load(&role.state.join("identity"))?.server_config()?;
+    let listener = TcpListener::bind(role.listen).await?;
+    let operators = router(inbox.clone(), progress, role.instances);
+    let operators = allow(operators, |role| *role == Role::Operator);
+    let routes = operators.merge(agent_router(outboxes));
+    tokio::spawn(serve(listener, tls, routes));
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("coordinator".to_owned())
+        .spawn(move || {
+            // The receiver lives until the process ends.
+            let _ = ended.send(shell.run(&input));
+        })?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = end => Ok(ended??),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Runs an agent until SIGTERM. Applications go on without it.
+pub async fn run_agent(role: AgentRole) -> RoleResult {
+    let identity = Credentials::load(&role.state.join("identity"))?;
+    let tls = identity.client_config()?;
+    let shell = AgentShell::recover(AgentOptions {
+        name: role.name.clone(),
+        journal: role.state.join("agent.redb"),
+        dial: Dial {
+            server: role.server,
+            tls: tls.clone(),
+            name: role.name.0.clone(),
+            late: role.late,
+        },
+        peers: role.peers,
+        tls,
+        runtime: Arc::new(ProcessRuntime::new(role.state.join("slots"))?),
+        front: Arc::new(BuiltinFront::new(role.proxy_admin)),
+    })?;
+    let listener = TcpListener::bind(role.listen).await?;
+    let routes = peer::router(shell.answerer());
+    tokio::spawn(serve(listener, identity.server_config()?, routes));
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = shell.run() => Ok(ended?),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Runs a proxy until SIGTERM.
+pub fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    greenlight_proxy::run(&ProxyOptions {
+        listen: role.listen,
+        admin: role.admin,
+        state: role.state,
+        status: role.status,
+        threads: role.threads.unwrap_or(cores),
+        limits: Limits::default(),
+    })
+}

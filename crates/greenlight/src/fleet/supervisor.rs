@@ -1,0 +1,118 @@
+//! Keeps processes running: one that ends without being told to is started again.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The pause before a process is started again: a hold must not outlast a crash.
+const RESTART_PAUSE: Duration = Duration::from_millis(50);
+/// How often a process is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a process gets to end after SIGTERM.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Keeps processes of this program running.
+pub struct Supervisor {
+    program: PathBuf,
+    /// Where each process's number and output are kept, by name.
+    dir: PathBuf,
+    ending: Arc<AtomicBool>,
+    kept: Vec<Supervised>,
+}
+
+/// One process that is kept running.
+pub struct Supervised {
+    name: String,
+    child: Arc<Mutex<Child>>,
+    thread: JoinHandle<()>,
+}
+
+impl Supervisor {
+    /// A supervisor for processes of `program`.
+    pub fn new(program: PathBuf, dir: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self {
+            program,
+            dir,
+            ending: Arc::default(),
+            kept: Vec::new(),
+        })
+    }
+
+    /// Starts a process and keeps it running.
+    pub fn keep(&mut self, name: &str, arguments: Vec<String>) -> io::Result<()> {
+        let (program, dir) = (self.program.clone(), self.dir.clone());
+        let own_name = name.to_owned();
+        let start = move || -> io::Result<Child> {
+            let log = File::options()
+                .create(true)
+                .append(true)
+                .open(dir.join(format!("{own_name}.log")))?;
+            let child = Command::new(&program)
+                .args(&arguments)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()?;
+            std::fs::write(dir.join(format!("{own_name}.pid")), child.id().to_string())?;
+            Ok(child)
+        };
+        let child = Arc::new(Mutex::new(start()?));
+        let (watched, ending) = (child.clone(), self.ending.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("keep-{name}"))
+            .spawn(move || {
+                while !ending.load(SeqCst) {
+                    std::thread::sleep(LOOK_EVERY);
+                    let mut child = watched.lock().unwrap_or_else(PoisonError::into_inner);
+                    if matches!(child.try_wait(), Ok(Some(_))) && !ending.load(SeqCst) {
+                        std::thread::sleep(RESTART_PAUSE);
+                        match start() {
+                            Ok(started) => *child = started,
+                            Err(error) => tracing::error!(%error, "a process cannot be started"),
+                        }
+                    }
+                }
+            })?;
+        self.kept.push(Supervised {
+            name: name.to_owned(),
+            child,
+            thread,
+        });
+        Ok(())
+    }
+
+    /// Ends every process, the last started first.
+    pub fn stop(self) {
+        self.ending.store(true, SeqCst);
+        for kept in self.kept.into_iter().rev() {
+            // The thread sees that the end is meant; only then is the process told.
+            let _ = kept.thread.join();
+            let mut child = kept.child.lock().unwrap_or_else(PoisonError::into_inner);
+            end(&mut child, &kept.name);
+        }
+    }
+}
+
+fn end(child: &mut Child, name: &str) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let deadline = Instant::now() + END_PATIENCE;
+    while Instant::now() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    tracing::warn!(name, "a process did not end and is killed");
+    let _ = child.kill();
+    let _ = child.wait();
+}

@@ -1,0 +1,196 @@
+//! An open-loop load: requests leave at their appointed times, whatever becomes of the others.
+//!
+//! It measures from outside, as users would see it, and on one clock, because it is one process.
+
+mod window;
+
+pub use window::{Flip, Segment, Window, analyse};
+
+use crate::clock::monotonic_ns;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A request that gets no answer in this time has failed.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of one request. Times are nanoseconds on the monotonic clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Which target.
+    pub instance: usize,
+    /// When it was sent.
+    pub sent_ns: u64,
+    /// When the answer's head had come, or the failure was known.
+    pub received_ns: u64,
+    /// Which release answered, or what went wrong.
+    pub result: Result<String, String>,
+}
+
+/// The load as it runs.
+pub struct Load {
+    samples: Arc<Mutex<Vec<Sample>>>,
+    stop: watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Load {
+    /// Starts sending `per_second` GET requests to each target. Every `fresh`-th goes over a new
+    /// connection, the others over kept ones.
+    pub fn start(targets: Vec<SocketAddr>, per_second: u32, fresh: u64) -> std::io::Result<Self> {
+        let samples = Arc::new(Mutex::new(Vec::new()));
+        let (stop, stopped) = watch::channel(false);
+        let seen = samples.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name("load".to_owned())
+            .spawn(move || {
+                let local = tokio::task::LocalSet::new();
+                let every = Duration::from_secs(1) / per_second.max(1);
+                for (instance, target) in targets.into_iter().enumerate() {
+                    let stopped = stopped.clone();
+                    local.spawn_local(drive(instance, target, every, fresh, seen.clone(), stopped));
+                }
+                runtime.block_on(local);
+            })?;
+        Ok(Self {
+            samples,
+            stop,
+            thread,
+        })
+    }
+
+    /// How many requests have been answered so far, and how many of these failed.
+    pub fn progress(&self) -> (usize, usize) {
+        let samples = lock(&self.samples);
+        let failed = samples
+            .iter()
+            .filter(|sample| sample.result.is_err())
+            .count();
+        (samples.len(), failed)
+    }
+
+    /// What became of the requests so far.
+    pub fn samples(&self) -> Vec<Sample> {
+        lock(&self.samples).clone()
+    }
+
+    /// Sends nothing more, waits for the last answers, and returns everything.
+    pub fn stop(self) -> Vec<Sample> {
+        // If the thread has ended there is nobody to tell.
+        let _ = self.stop.send(true);
+        let _ = self.thread.join();
+        std::mem::take(&mut *lock(&self.samples))
+    }
+}
+
+fn lock(samples: &Mutex<Vec<Sample>>) -> MutexGuard<'_, Vec<Sample>> {
+    samples.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Idle = std::rc::Rc<std::cell::RefCell<VecDeque<SendRequest<Empty<Bytes>>>>>;
+
+async fn drive(
+    instance: usize,
+    target: SocketAddr,
+    every: Duration,
+    fresh: u64,
+    samples: Arc<Mutex<Vec<Sample>>>,
+    stopped: watch::Receiver<bool>,
+) {
+    let idle = Idle::default();
+    let mut due = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut number = 0_u64;
+    while !*stopped.borrow() {
+        tokio::time::sleep_until(due).await;
+        due += every;
+        number += 1;
+        let kept = if number.is_multiple_of(fresh.max(1)) {
+            None
+        } else {
+            idle.borrow_mut().pop_front()
+        };
+        let (idle, samples) = (idle.clone(), samples.clone());
+        tasks.spawn_local(async move {
+            let sent_ns = monotonic_ns();
+            let asked = tokio::time::timeout(TIMEOUT, ask(target, kept)).await;
+            let (received_ns, result, sender) = match asked {
+                Ok(Ok((at, release, sender))) => (at, Ok(release), sender),
+                Ok(Err(error)) => (monotonic_ns(), Err(error), None),
+                Err(_) => (monotonic_ns(), Err("no answer".to_owned()), None),
+            };
+            if let Some(sender) = sender {
+                idle.borrow_mut().push_back(sender);
+            }
+            lock(&samples).push(Sample {
+                instance,
+                sent_ns,
+                received_ns,
+                result,
+            });
+        });
+        while tasks.try_join_next().is_some() {}
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+type Answered = (u64, String, Option<SendRequest<Empty<Bytes>>>);
+
+async fn ask(
+    target: SocketAddr,
+    kept: Option<SendRequest<Empty<Bytes>>>,
+) -> Result<Answered, String> {
+    let mut sender = match kept {
+        Some(sender) if !sender.is_closed() => sender,
+        Some(_) | None => connect(target).await?,
+    };
+    let broken = |error: hyper::Error| format!("connection broke: {error}");
+    sender.ready().await.map_err(broken)?;
+    let request = Request::get("/").header("host", target.to_string());
+    let request = request
+        .body(Empty::new())
+        .map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let received_ns = monotonic_ns();
+    let status = response.status();
+    let release = response.headers().get("x-release");
+    let release = release
+        .and_then(|r| r.to_str().ok())
+        .unwrap_or("unknown")
+        .to_owned();
+    response.into_body().collect().await.map_err(broken)?;
+    if status.is_success() {
+        Ok((received_ns, release, Some(sender)))
+    } else {
+        Err(format!("status {}", status.as_u16()))
+    }
+}
+
+async fn connect(target: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, String> {
+    let stream = TcpStream::connect(target)
+        .await
+        .map_err(|error| error.to_string())?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| error.to_string())?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::task::spawn_local(async move {
+        // Its error reaches whoever waits for the answer.
+        let _ = connection.await;
+    });
+    Ok(sender)
+}

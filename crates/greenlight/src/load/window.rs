@@ -1,0 +1,179 @@
+//! Finds the mixed window in what a load saw. Pure.
+//!
+//! A request is *stale* if it was sent after the new release had answered on any instance, and
+//! was answered by the old one. The mixed window is the time from that first answer to the
+//! sending of the last stale request.
+
+use super::Sample;
+use serde::{Deserialize, Serialize};
+
+/// One change from an old release to a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flip {
+    /// Served before.
+    pub old: String,
+    /// Served after.
+    pub new: String,
+    /// When it was decided; answers that came before belong to what was before.
+    pub decided_ns: u64,
+}
+
+/// The part of a recording that belongs to one deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// From when, by sending.
+    pub from_ns: u64,
+    /// Until when, by sending.
+    pub until_ns: u64,
+}
+
+/// What users saw of a deployment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// Requests sent.
+    pub requests: usize,
+    /// Requests without a good answer.
+    pub failed: usize,
+    /// What went wrong, with how often.
+    pub failures: std::collections::BTreeMap<String, usize>,
+    /// Stale requests.
+    pub stale: usize,
+    /// The mixed window, in milliseconds.
+    pub mixed_window_ms: f64,
+    /// The slowest good answer, in milliseconds.
+    pub max_latency_ms: f64,
+}
+
+/// Analyses the part of a recording that belongs to one deployment with these flips, in order.
+pub fn analyse(samples: &[Sample], segment: Segment, flips: &[Flip]) -> Window {
+    let mut window = Window::default();
+    let inside = |sample: &&Sample| (segment.from_ns..segment.until_ns).contains(&sample.sent_ns);
+    let inside: Vec<_> = samples.iter().filter(inside).collect();
+    window.requests = inside.len();
+    for sample in &inside {
+        match &sample.result {
+            Ok(_) => {
+                let nanos = sample.received_ns.saturating_sub(sample.sent_ns);
+                window.max_latency_ms = window.max_latency_ms.max(millis(nanos));
+            }
+            Err(reason) => {
+                window.failed += 1;
+                *window.failures.entry(reason.clone()).or_default() += 1;
+            }
+        }
+    }
+    for (number, flip) in flips.iter().enumerate() {
+        let until = flips
+            .get(number + 1)
+            .map_or(u64::MAX, |next| next.decided_ns);
+        let (stale, nanos) = stale(&inside, flip, until);
+        window.stale += stale;
+        window.mixed_window_ms = window.mixed_window_ms.max(millis(nanos));
+    }
+    window
+}
+
+/// Stale requests of one flip, among answers that came before `until`.
+fn stale(samples: &[&Sample], flip: &Flip, until: u64) -> (usize, u64) {
+    let answers = |release: &str| {
+        let release = release.to_owned();
+        samples.iter().filter(move |sample| {
+            sample.result.as_ref() == Ok(&release)
+                && (flip.decided_ns..until).contains(&sample.received_ns)
+        })
+    };
+    let Some(first_new) = answers(&flip.new).map(|sample| sample.received_ns).min() else {
+        return (0, 0);
+    };
+    let stale: Vec<_> = answers(&flip.old)
+        .filter(|sample| sample.sent_ns > first_new)
+        .map(|sample| sample.sent_ns)
+        .collect();
+    let last = stale.iter().max().copied().unwrap_or(first_new);
+    (stale.len(), last - first_new)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a measured time needs no 64 bits"
+)]
+fn millis(nanos: u64) -> f64 {
+    nanos as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Segment = Segment {
+        from_ns: 0,
+        until_ns: u64::MAX,
+    };
+
+    #[test]
+    fn without_overlap_nothing_is_stale() {
+        let samples = [answer("v1", 1, 2), answer("v1", 5, 30), answer("v2", 8, 20)];
+        let window = analyse(&samples, ALL, &[flip("v1", "v2", 6)]);
+        assert_eq!((window.stale, window.failed, window.requests), (0, 0, 3));
+        assert!(window.mixed_window_ms < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_request_sent_after_the_first_new_answer_and_answered_by_old_is_stale() {
+        let samples = [
+            answer("v2", 8_000_000, 10_000_000),
+            answer("v1", 9_000_000, 30_000_000),
+            answer("v1", 12_000_000, 13_000_000),
+            answer("v1", 25_000_000, 26_000_000),
+        ];
+        let window = analyse(&samples, ALL, &[flip("v1", "v2", 6)]);
+        assert_eq!(window.stale, 2);
+        assert!((window.mixed_window_ms - 15.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn after_a_way_back_the_first_release_is_the_new_one() {
+        let samples = [
+            answer("v1", 1, 2),
+            answer("v2", 11, 12),
+            answer("v2", 13, 14),
+            answer("v1", 15, 25),
+            answer("v1", 26, 27),
+            answer("v2", 28, 29),
+        ];
+        let flips = [flip("v1", "v2", 10), flip("v2", "v1", 20)];
+        let window = analyse(&samples, ALL, &flips);
+        assert_eq!(window.stale, 1);
+    }
+
+    #[test]
+    fn failures_are_counted_by_reason_within_the_segment() {
+        let mut lost = answer("v1", 5, 6);
+        lost.result = Err("status 502".to_owned());
+        let samples = [answer("v1", 1, 2), lost.clone(), lost];
+        let segment = Segment {
+            from_ns: 3,
+            until_ns: 10,
+        };
+        let window = analyse(&samples, segment, &[]);
+        assert_eq!((window.requests, window.failed), (2, 2));
+        assert_eq!(window.failures["status 502"], 2);
+    }
+
+    fn answer(release: &str, sent_ns: u64, received_ns: u64) -> Sample {
+        Sample {
+            instance: 0,
+            sent_ns,
+            received_ns,
+            result: Ok(release.to_owned()),
+        }
+    }
+
+    fn flip(old: &str, new: &str, decided_ns: u64) -> Flip {
+        Flip {
+            old: old.to_owned(),
+            new: new.to_owned(),
+            decided_ns,
+        }
+    }
+}
