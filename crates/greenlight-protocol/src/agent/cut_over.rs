@@ -14,6 +14,11 @@ use std::time::Duration;
 impl Agent {
     pub(super) fn prepare(&mut self, cut_over: CutOver, fx: &mut Vec<AgentEffect>) {
         let epoch = cut_over.epoch;
+        if let Some(known) = self.ledger.decided.get(&epoch).copied() {
+            // The first answer may have been lost, and nobody else knows of this refusal.
+            self.answer_again(epoch, known, fx);
+            return;
+        }
         match &self.ledger.stage {
             Stage::Prepared(c) if c.epoch == epoch => {
                 self.report(epoch, Report::Prepared, fx);
@@ -28,7 +33,12 @@ impl Agent {
                 let older = older.epoch;
                 self.decided(older, Decision::Refused, fx);
             }
-            Stage::Prepared(_) | Stage::Settled => {}
+            Stage::Prepared(_) => {
+                // Overtaken on its way by a newer cut-over's (G6).
+                self.report_status(fx);
+                return;
+            }
+            Stage::Settled => {}
         }
         if epoch <= self.ledger.latest_decided() {
             self.report_status(fx);
@@ -114,7 +124,12 @@ impl Agent {
                 let sync = Duration::ZERO;
                 self.report(epoch, Report::Armed { sync }, fx);
             }
-            Stage::Settled | Stage::Prepared(_) | Stage::Armed(_) => self.report_status(fx),
+            Stage::Settled | Stage::Prepared(_) | Stage::Armed(_) => {
+                match self.ledger.decided.get(&epoch).copied() {
+                    Some(known) => self.answer_again(epoch, known, fx),
+                    None => self.report_status(fx),
+                }
+            }
         }
     }
 
@@ -209,7 +224,8 @@ impl Agent {
                 self.remove_new(&c, fx);
             }
             (Stage::Settled | Stage::Prepared(_) | Stage::Armed(_), Decision::Refused)
-                if epoch > self.ledger.latest_decided() =>
+                if epoch > self.ledger.latest_decided()
+                    || self.preparing.as_ref().is_some_and(|c| c.epoch == epoch) =>
             {
                 // Never heard of, or not yet ready: refuse it for good, so that a late `Prepare`
                 // starts nothing.
@@ -227,28 +243,33 @@ impl Agent {
     fn answer_again(&self, epoch: Epoch, known: Decision, fx: &mut Vec<AgentEffect>) {
         match known {
             Decision::Refused => self.report(epoch, Report::Aborted, fx),
-            Decision::Committed if self.live_is_ready(epoch) => {
-                self.report(epoch, Report::Switched(SwitchEvidence::default()), fx);
-            }
-            Decision::Committed => {
-                let reason = "the new release is not healthy".to_owned();
-                self.report(epoch, Report::SwitchFailed { reason }, fx);
-            }
+            Decision::Committed => match self.live_readiness(epoch) {
+                Readiness::Ready => {
+                    self.report(epoch, Report::Switched(SwitchEvidence::default()), fx);
+                }
+                // After a restart the checks need a moment; the coordinator asks again.
+                Readiness::Pending => {}
+                Readiness::Dead => {
+                    let reason = "the new release is not healthy".to_owned();
+                    self.report(epoch, Report::SwitchFailed { reason }, fx);
+                }
+            },
         }
     }
 
-    fn live_is_ready(&self, epoch: Epoch) -> bool {
-        self.ledger
-            .live
-            .iter()
-            .filter(|(_, live)| live.epoch == epoch)
-            .all(|(service, live)| {
-                let slot = Slot {
-                    service: service.clone(),
-                    color: live.color,
-                };
-                self.is_ready(&slot, &live.release)
-            })
+    fn live_readiness(&self, epoch: Epoch) -> Readiness {
+        let mut all = Readiness::Ready;
+        for (service, live) in &self.ledger.live {
+            if live.epoch != epoch {
+                continue;
+            }
+            let slot = Slot {
+                service: service.clone(),
+                color: live.color,
+            };
+            all = all.and(self.readiness(&slot, &live.release));
+        }
+        all
     }
 
     /// Opens to the new release if the epoch is committed and the release is there (G4).
@@ -273,6 +294,8 @@ impl Agent {
                 self.record(AgentRecord::Switched(epoch), fx);
                 let services = cut_over.releases.keys().cloned().collect();
                 fx.push(AgentEffect::Gate(GateAction::Park { epoch, services }));
+                // It died when it was not yet live, so nothing has asked for its restart.
+                Self::restart_soon(fx);
                 let reason = "the new release died before the switch".to_owned();
                 self.report(epoch, Report::SwitchFailed { reason }, fx);
             }
@@ -295,6 +318,11 @@ impl Agent {
             .filter_map(|service| Some((service.clone(), self.ledger.live.get(service)?.color)))
             .collect();
         let epoch = cut_over.epoch;
+        if self.hold == Hold::Open {
+            // What the gate served it serves on; or it is parked, and a check opens it.
+            self.refused(epoch, cut_over, fx);
+            return;
+        }
         if colors.is_empty() || !self.old_is_ready(cut_over) {
             // Nothing was served before, or it is being started again: its check opens the gate.
             self.refused(epoch, cut_over, fx);
@@ -311,8 +339,7 @@ impl Agent {
                     service: service.clone(),
                     color: live.color,
                 };
-                // A gate that never closed need not be opened: what it serves, it serves on.
-                self.hold == Hold::Open || self.is_ready(&slot, &live.release)
+                self.is_ready(&slot, &live.release)
             })
         })
     }
@@ -363,6 +390,17 @@ impl Agent {
                 self.stop(&slot, &cut_over.policy, fx);
             }
         }
+    }
+
+    /// Whether the gate was told to open to the service's new release, which is live as soon as
+    /// the gate has answered.
+    pub(super) fn has_opened_to_new(&self, service: &ServiceName) -> bool {
+        let Stage::Armed(cut_over) = &self.ledger.stage else {
+            return false;
+        };
+        self.verdict == Some(Decision::Committed)
+            && cut_over.releases.contains_key(service)
+            && self.targets_ready(cut_over) == Readiness::Ready
     }
 
     /// Whether a hold covers the service, so that only a decision may open its gate.

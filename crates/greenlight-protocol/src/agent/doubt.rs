@@ -1,7 +1,8 @@
 //! Doubt and its end: what an armed agent does when the decision does not come.
 //!
-//! It asks the coordinator and every peer, at once and again. A peer that knows the decision
-//! says so. A peer that has not acknowledged a hold can still refuse the epoch, and does, durably,
+//! It asks the coordinator at once and again, and every peer as well once the hold budget is over:
+//! a question makes a peer that is merely late refuse, so until the coordinator must have decided
+//! it would do harm. A peer that knows the decision says so. A peer that has not acknowledged a hold can still refuse the epoch, and does, durably,
 //! *before* it answers: after that no commit can come about, because a commit needs its
 //! acknowledgement. If all are held and nobody knows, all wait: nobody may guess (G1).
 
@@ -20,8 +21,13 @@ impl Agent {
     pub(super) fn doubt(epoch: Epoch, asked: u8, fx: &mut Vec<AgentEffect>) {
         fx.push(AgentEffect::SetTimer {
             timer: AgentTimer::Doubt { epoch, asked },
-            after: FIRST_DOUBT * (1 << asked.min(DOUBLINGS)),
+            after: Self::doubt_after(asked),
         });
+    }
+
+    /// The wait before question number `asked`, from 0.
+    fn doubt_after(asked: u8) -> Duration {
+        FIRST_DOUBT * (1 << asked.min(DOUBLINGS))
     }
 
     pub(super) fn still_in_doubt(&mut self, epoch: Epoch, asked: u8, fx: &mut Vec<AgentEffect>) {
@@ -38,13 +44,17 @@ impl Agent {
             .filter(|peer| **peer != self.me)
             .cloned()
             .collect();
+        let waited: Duration = (0..=asked).map(Self::doubt_after).sum();
+        let overdue = waited >= cut_over.policy.hold_budget || asked == u8::MAX;
         if self.verdict.is_none() {
             self.report(epoch, Report::InDoubt, fx);
-            for peer in peers {
-                fx.push(AgentEffect::AskPeer { peer, epoch });
+            if overdue {
+                for peer in peers {
+                    fx.push(AgentEffect::AskPeer { peer, epoch });
+                }
             }
         }
-        Self::doubt(epoch, (asked + 1).min(DOUBLINGS), fx);
+        Self::doubt(epoch, asked.saturating_add(1), fx);
     }
 
     /// What a restart does: an armed agent comes back held and in doubt, never open to old.

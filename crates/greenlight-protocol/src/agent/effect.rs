@@ -103,7 +103,7 @@ pub enum AgentTimer {
     Doubt {
         /// The epoch in doubt.
         epoch: Epoch,
-        /// How often it was asked; bounded, so that the wait stops growing.
+        /// How often it was asked; tells how long the doubt has lasted.
         asked: u8,
     },
     /// When to start live applications again that died.

@@ -104,7 +104,7 @@ impl Ledger {
                 self.decide(*epoch, Decision::Refused);
             }
             AgentRecord::Retired(epoch) => {
-                if *epoch >= self.latest_decided() {
+                if *epoch >= self.latest_switch() {
                     self.warm.clear();
                 }
             }
@@ -114,6 +114,16 @@ impl Ledger {
     /// The highest epoch whose decision is durable here.
     pub fn latest_decided(&self) -> Epoch {
         self.decided.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// The latest cut-over that made live what is live. A refused one since then changes nothing
+    /// about what may be retired.
+    pub fn latest_switch(&self) -> Epoch {
+        self.live
+            .values()
+            .map(|live| live.epoch)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The cut-over under way, if its epoch is the one named.

@@ -40,6 +40,17 @@ pub(super) enum Readiness {
     Dead,
 }
 
+impl Readiness {
+    /// The readiness of two slots together: a dead one spoils it, a pending one delays it.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Dead, _) | (_, Self::Dead) => Self::Dead,
+            (Self::Pending, _) | (_, Self::Pending) => Self::Pending,
+            (Self::Ready, Self::Ready) => Self::Ready,
+        }
+    }
+}
+
 impl Agent {
     pub(super) fn is_ready(&self, slot: &Slot, release: &Release) -> bool {
         self.readiness(slot, release) == Readiness::Ready
@@ -57,15 +68,11 @@ impl Agent {
         }
     }
 
-    /// The readiness of a cut-over as a whole: one dead slot spoils it, one pending delays it.
+    /// The readiness of a cut-over as a whole.
     pub(super) fn targets_ready(&self, cut_over: &CutOver) -> Readiness {
         let mut all = Readiness::Ready;
         for (service, release) in &cut_over.releases {
-            match self.readiness(&self.ledger.idle_slot(service), release) {
-                Readiness::Dead => return Readiness::Dead,
-                Readiness::Pending => all = Readiness::Pending,
-                Readiness::Ready => {}
-            }
+            all = all.and(self.readiness(&self.ledger.idle_slot(service), release));
         }
         all
     }
@@ -225,12 +232,16 @@ impl Agent {
         self.slots.remove(slot);
         if self.ledger.is_live(slot) {
             self.park(&slot.service, fx);
-            fx.push(AgentEffect::SetTimer {
-                timer: AgentTimer::Restart,
-                after: RESTART_AFTER,
-            });
+            Self::restart_soon(fx);
         }
         self.lost(slot, reason, fx);
+    }
+
+    pub(super) fn restart_soon(fx: &mut Vec<AgentEffect>) {
+        fx.push(AgentEffect::SetTimer {
+            timer: AgentTimer::Restart,
+            after: RESTART_AFTER,
+        });
     }
 
     /// A slot can no longer take traffic: say so where it matters.
@@ -328,8 +339,10 @@ impl Agent {
         self.reassert_hold(fx);
     }
 
+    /// Keeps the requests of a service whose live application is gone. A held gate is parked as
+    /// well, or its deadline would let them through to what is being started there.
     fn park(&self, service: &ServiceName, fx: &mut Vec<AgentEffect>) {
-        if self.is_held(service) {
+        if self.has_opened_to_new(service) {
             return;
         }
         fx.push(AgentEffect::Gate(GateAction::Park {
@@ -348,7 +361,7 @@ impl Agent {
     /// Directive `Retire`: what is not live since `epoch` is drained and stopped.
     pub(super) fn retire(&mut self, epoch: Epoch, fx: &mut Vec<AgentEffect>) {
         let busy = self.preparing.is_some() || self.ledger.stage != Stage::Settled;
-        if busy || epoch < self.ledger.latest_decided() {
+        if busy || epoch < self.ledger.latest_switch() {
             self.report_status(fx);
             return;
         }

@@ -66,7 +66,13 @@ impl Coordinator {
         };
         let deployment = active.order.deployment.clone();
         let reason = format!("aborted by {by}");
+        let goes_back = self
+            .ledger
+            .latest()
+            .is_some_and(|(begin, _)| begin.cut_over.direction == Direction::Back);
         match &self.phase {
+            // It is on its way back already, and stopping that would be no way back.
+            _ if goes_back => {}
             Phase::Preparing { .. }
             | Phase::Ready { .. }
             | Phase::Arming { .. }
@@ -76,7 +82,6 @@ impl Coordinator {
                 self.trouble = Some(reason);
                 self.go_back(Timestamp::default(), fx);
             }
-            // It is on its way back already.
             Phase::Idle | Phase::Aborting { .. } | Phase::Retiring { .. } => {}
         }
         Ok(Accepted::Done(deployment))

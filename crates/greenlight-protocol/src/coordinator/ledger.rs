@@ -136,8 +136,8 @@ pub struct Deployment {
     pub order: Order,
     /// What was live before, to go back to.
     pub previous: BTreeMap<ServiceName, Release>,
-    /// What a rollback would have gone to before this deployment; restored if it goes back.
-    pub before: BTreeMap<ServiceName, Release>,
+    /// What was live before that: after a way back it is again the target of a rollback.
+    pub earlier: BTreeMap<ServiceName, Release>,
     /// The latest cut-over, and its decision.
     pub latest: Option<(Begin, Verdict)>,
     /// Who has switched to the new release in this deployment.
@@ -227,7 +227,7 @@ impl Ledger {
         self.deployment = Some(Deployment {
             order: order.clone(),
             previous,
-            before: self.before.clone(),
+            earlier: self.before.clone(),
             latest: None,
             changed: BTreeSet::new(),
             back_attempts: 0,
@@ -290,7 +290,8 @@ impl Ledger {
             }
         }
         if cut_over.direction == Direction::Back {
-            self.before.clone_from(&deployment.before);
+            // Nobody wants to roll back to what has just failed.
+            self.before.clone_from(&deployment.earlier);
         }
         self.warm = Some(Warm {
             epoch,

@@ -95,9 +95,6 @@ impl Coordinator {
             // Accepted, and nothing begun: begin.
             self.begin(Direction::Forward, Position::default(), None, now, fx);
         }
-        if let Some(warm) = &self.ledger.warm {
-            let (epoch, keep_warm) = (warm.epoch, warm.policy.keep_warm);
-            Self::timer(CoordinatorTimer::WarmOver(epoch), keep_warm, fx);
-        }
+        self.keep_warm(fx);
     }
 }

@@ -52,6 +52,10 @@ impl Coordinator {
         };
         let policy = begin.cut_over.policy.clone();
         match begin.cut_over.direction {
+            Direction::Back if self.ledger.warm.is_none() => {
+                // A restart between the last `Retired` and the end of the deployment.
+                self.finish_back(fx);
+            }
             Direction::Back => {
                 self.phase = Phase::Retiring { epoch };
                 self.begin_retire(epoch, fx);
@@ -101,8 +105,6 @@ impl Coordinator {
         let Some((begin, _)) = self.ledger.latest() else {
             return;
         };
-        let epoch = begin.cut_over.epoch;
-        let keep_warm = begin.cut_over.policy.keep_warm;
         let next = self
             .ledger
             .active()
@@ -112,9 +114,10 @@ impl Coordinator {
             return;
         }
         self.finish(Outcome::Promoted, fx);
-        Self::timer(CoordinatorTimer::WarmOver(epoch), keep_warm, fx);
     }
 
+    /// Ends the deployment. What is left warm, be it by this one or by one before it, has its
+    /// time from now on: nothing is retired while a deployment is under way.
     pub(super) fn finish(&mut self, outcome: Outcome, fx: &mut Vec<CoordinatorEffect>) {
         let Some(active) = self.ledger.active() else {
             return;
@@ -129,6 +132,15 @@ impl Coordinator {
             },
             fx,
         );
+        self.keep_warm(fx);
+    }
+
+    /// Sets the time at which the releases that are left warm are retired, if there are any.
+    pub(super) fn keep_warm(&self, fx: &mut Vec<CoordinatorEffect>) {
+        if let Some(warm) = &self.ledger.warm {
+            let timer = CoordinatorTimer::WarmOver(warm.epoch);
+            Self::timer(timer, warm.policy.keep_warm, fx);
+        }
     }
 
     /// Asks everyone to drain and stop what is not live since this epoch.
@@ -167,13 +179,17 @@ impl Coordinator {
         self.retiring = None;
         self.record(CoordinatorRecord::Retired(epoch), fx);
         if matches!(self.phase, Phase::Retiring { .. }) {
-            let reason = self
-                .ledger
-                .active()
-                .and_then(|d| d.reason.clone())
-                .unwrap_or_default();
-            self.finish(Outcome::RolledBack { reason }, fx);
+            self.finish_back(fx);
         }
+    }
+
+    fn finish_back(&mut self, fx: &mut Vec<CoordinatorEffect>) {
+        let reason = self
+            .ledger
+            .active()
+            .and_then(|d| d.reason.clone())
+            .unwrap_or_default();
+        self.finish(Outcome::RolledBack { reason }, fx);
     }
 
     /// An agent that waits for a decision gets it, if there is one.

@@ -1,0 +1,108 @@
+//! Letters that no longer matter, and may be forgotten to make states equal.
+//!
+//! A letter is dead if whoever reads it from now on does nothing but send dead letters. Each rule
+//! rests on something that never changes back: a durable decision, a higher term or epoch, the
+//! end of the deployment. That a dead letter is without effect is checked against the real
+//! machines whenever one is forgotten.
+
+use super::post::Letter;
+use super::table::{LetterId, Net, PostOffice};
+use greenlight_protocol::coordinator::{Ledger, Verdict};
+use greenlight_protocol::{Directive, Envelope, Epoch, Mutant, Report, Reported, agent};
+
+/// The durable facts of a state that make letters dead.
+pub(crate) struct Facts<'a> {
+    pub(crate) server: &'a Ledger,
+    pub(crate) machines: Vec<&'a agent::Ledger>,
+    /// Whether statuses and doubts reach the coordinator at all.
+    pub(crate) reminders: bool,
+    /// Whether applications may die.
+    pub(crate) deaths: bool,
+    pub(crate) mutant: Mutant,
+    pub(crate) net: &'a Net,
+    pub(crate) post: &'a PostOffice,
+}
+
+impl Facts<'_> {
+    pub(crate) fn is_dead(&self, letter: LetterId) -> bool {
+        match &*self.post.letter(letter) {
+            Letter::Report(from, reported) => self.is_dead_report(*from, reported),
+            Letter::Directive(to, envelope) => self.is_dead_directive(*to, envelope),
+            Letter::Ask { from, to, epoch } => {
+                self.has_decided(*from, *epoch) && self.has_decided(*to, *epoch)
+            }
+            Letter::Answer { to, epoch, .. } => self.has_decided(*to, *epoch),
+        }
+    }
+
+    fn has_decided(&self, index: usize, epoch: Epoch) -> bool {
+        self.machines[index].decided.contains_key(&epoch)
+    }
+
+    /// Whether the coordinator will never again be at this cut-over.
+    fn is_past(&self, epoch: Epoch) -> bool {
+        epoch < self.server.epoch || self.server.active().is_none()
+    }
+
+    fn is_dead_report(&self, from: usize, reported: &Reported) -> bool {
+        let epoch = reported.token.epoch;
+        let verdict = self.server.decided.get(&epoch);
+        match &reported.report {
+            Report::Prepared
+            | Report::PrepareFailed { .. }
+            | Report::Armed { .. }
+            | Report::Held(_)
+            | Report::HoldRefused { .. } => {
+                let counts_anyway = self.mutant == Mutant::ResumeUndecided;
+                let fenced = reported.token.term < self.server.term && !counts_anyway;
+                fenced || verdict != Some(&Verdict::Open) || self.is_past(epoch)
+            }
+            Report::Switched(_) => {
+                matches!(verdict, Some(Verdict::Settled | Verdict::Aborted)) || self.is_past(epoch)
+            }
+            Report::SwitchFailed { .. } | Report::Troubled { .. } | Report::Aborted => {
+                self.is_past(epoch)
+            }
+            Report::Retired(_) => {
+                let warm = self.server.warm.as_ref();
+                self.server.active().is_none() && warm.is_none()
+            }
+            Report::InDoubt => !self.reminders && self.has_decided(from, epoch),
+            Report::Status(_) | Report::Fenced => !self.reminders,
+            Report::Observed(_) => true,
+        }
+    }
+
+    fn is_dead_directive(&self, to: usize, envelope: &Envelope) -> bool {
+        let (term, epoch) = (envelope.token.term, envelope.token.epoch);
+        let machine = self.machines[to];
+        if term != machine.term {
+            return term < machine.term;
+        }
+        if self.reminders || !self.has_decided(to, epoch) {
+            return false;
+        }
+        match &envelope.directive {
+            // Answered with a status, and with it what is wrong with the live release.
+            Directive::Hold => !self.deaths,
+            Directive::Switch | Directive::Abort => self.is_past(epoch),
+            Directive::Prepare(_) | Directive::Arm => {
+                self.is_past(epoch) || self.same_as(to, envelope).is_some()
+            }
+            Directive::Retire | Directive::Greet => false,
+        }
+    }
+
+    /// A letter on its way that does the same as a directive on a cut-over which the instance
+    /// has decided: it is answered as the decision would be.
+    pub(crate) fn same_as(&self, to: usize, envelope: &Envelope) -> Option<LetterId> {
+        self.net.letters().find(|letter| {
+            let letter = self.post.letter(*letter);
+            let Letter::Directive(other, known) = &*letter else {
+                return false;
+            };
+            let decision = matches!(known.directive, Directive::Switch | Directive::Abort);
+            *other == to && decision && known.token == envelope.token
+        })
+    }
+}

@@ -1,0 +1,297 @@
+//! What becomes of a state once faults stop: one fair schedule, run to its end.
+//!
+//! Everything on its way is lost, whoever is down comes back, every link comes up anew; then
+//! letters arrive in order, checks pass, and timers fire in the order of their waits. The fleet
+//! must come to rest, and at rest the deployment is over, every instance serves the release that
+//! its outcome names, and nothing else runs.
+
+use super::fleet::{Fleet, State};
+use super::machine::{Gate, Machine};
+use super::step::Step;
+use super::table::{LetterId, NodeId, Outcome};
+use greenlight_protocol::agent::Stage;
+use greenlight_protocol::{AgentTimer, Color, CoordinatorTimer, Outcome as Ending, StageView};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Steps after which a fleet that has not come to rest never will.
+const PATIENCE: usize = 5_000;
+/// Questions after which peers that know nothing never will.
+const QUESTIONS: usize = 12;
+
+/// What is known of the ends of states; those with the same nodes end the same way.
+#[derive(Default)]
+pub(crate) struct Schedule {
+    known: Mutex<BTreeMap<(NodeId, Vec<NodeId>), Result<(), String>>>,
+}
+
+impl Schedule {
+    /// Runs a fleet with its coordinator.
+    pub(crate) fn ends_well(&self, fleet: &Fleet, state: &State) -> Result<(), String> {
+        self.remember(fleet, state, state.server, |mut run| {
+            run.connect();
+            run.to_the_end()?;
+            run.at_rest()
+        })
+    }
+
+    /// Runs the agents alone.
+    pub(crate) fn peers_end_well(&self, fleet: &Fleet, state: &State) -> Result<(), String> {
+        self.remember(fleet, state, NodeId::MAX, |mut run| {
+            run.server = None;
+            run.to_the_end()?;
+            run.at_rest_without_coordinator()
+        })
+    }
+
+    fn remember(
+        &self,
+        fleet: &Fleet,
+        state: &State,
+        server: NodeId,
+        run: impl FnOnce(Run<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let machines = state.machines[..fleet.faults.instances].to_vec();
+        let key = (server, machines);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ended) = known.get(&key) {
+            return ended.clone();
+        }
+        drop(known);
+        let ended = run(Run::from(fleet, state));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(key, ended.clone());
+        ended
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Coordinator(CoordinatorTimer),
+    Agent(usize, AgentTimer),
+}
+
+struct Run<'a> {
+    fleet: &'a Fleet,
+    server: Option<NodeId>,
+    machines: Vec<NodeId>,
+    mail: VecDeque<LetterId>,
+    due: BTreeMap<Timer, Duration>,
+    now: Duration,
+    asked: usize,
+}
+
+impl<'a> Run<'a> {
+    fn from(fleet: &'a Fleet, state: &State) -> Self {
+        Self {
+            fleet,
+            server: Some(state.server),
+            machines: state.machines[..fleet.faults.instances].to_vec(),
+            mail: VecDeque::new(),
+            due: BTreeMap::new(),
+            now: Duration::ZERO,
+            asked: 0,
+        }
+    }
+
+    /// Everyone is up, and every link comes up anew.
+    fn connect(&mut self) {
+        while self.prompt_step() {}
+        self.mail.clear();
+        for index in 0..self.machines.len() {
+            self.take_at_server(&Step::SeesConnection(index));
+            self.take_at(index, &Step::Connects);
+        }
+    }
+
+    fn to_the_end(&mut self) -> Result<(), String> {
+        for _ in 0..PATIENCE {
+            if self.prompt_step() {
+                continue;
+            }
+            if let Some(letter) = self.mail.pop_front() {
+                self.deliver(letter);
+                continue;
+            }
+            let Some((timer, at)) = self.due.iter().min_by_key(|(timer, at)| (**at, **timer))
+            else {
+                return Ok(());
+            };
+            let (timer, at) = (*timer, *at);
+            self.now = self.now.max(at);
+            self.due.remove(&timer);
+            match timer {
+                Timer::Coordinator(timer) => self.take_at_server(&Step::CoordinatorTimer(timer)),
+                Timer::Agent(index, timer) => {
+                    if self.server.is_none() && matches!(timer, AgentTimer::Doubt { .. }) {
+                        self.asked += 1;
+                        if self.asked > QUESTIONS {
+                            return Ok(());
+                        }
+                    }
+                    self.take_at(index, &Step::AgentTimer(timer));
+                }
+            }
+        }
+        Err("it never comes to rest".to_owned())
+    }
+
+    /// Takes one step that waits for nothing, if there is one.
+    fn prompt_step(&mut self) -> bool {
+        if let Some(server) = self.server {
+            let entry = self.fleet.servers.entry(server);
+            if let Some(step) = entry.steps.iter().find(|step| step.is_prompt()) {
+                self.take_at_server(step);
+                return true;
+            }
+        }
+        for index in 0..self.machines.len() {
+            let entry = self.fleet.machines.entry(self.machines[index]);
+            if let Some(step) = entry.steps.iter().find(|step| step.is_prompt()) {
+                self.take_at(index, step);
+                return true;
+            }
+        }
+        self.refresh_timers();
+        false
+    }
+
+    fn deliver(&mut self, number: LetterId) {
+        let letter = self.fleet.post.letter(number);
+        match letter.addressee() {
+            Some(index) => {
+                let entry = self.fleet.machines.entry(self.machines[index]);
+                let local = self.fleet.to_local(index, number);
+                let outcomes = self.fleet.machines.read(&entry, local, &self.fleet.post);
+                self.done_at(index, &outcomes[0]);
+            }
+            None => {
+                if let Some(server) = self.server {
+                    let entry = self.fleet.servers.entry(server);
+                    let outcomes = self.fleet.servers.read(&entry, number, &self.fleet.post);
+                    self.done_at_server(&outcomes[0]);
+                }
+            }
+        }
+        self.refresh_timers();
+    }
+
+    fn take_at_server(&mut self, step: &Step) {
+        if let Some(server) = self.server {
+            let entry = self.fleet.servers.entry(server);
+            let outcomes = self.fleet.servers.take(&entry, step, &self.fleet.post);
+            self.done_at_server(&outcomes[0]);
+            self.refresh_timers();
+        }
+    }
+
+    fn take_at(&mut self, index: usize, step: &Step) {
+        let entry = self.fleet.machines.entry(self.machines[index]);
+        let outcomes = self.fleet.machines.take(&entry, step, &self.fleet.post);
+        self.done_at(index, &outcomes[0]);
+        self.refresh_timers();
+    }
+
+    fn done_at_server(&mut self, outcome: &Outcome) {
+        self.mail.extend(&outcome.sent);
+        self.server = Some(outcome.node);
+    }
+
+    fn done_at(&mut self, index: usize, outcome: &Outcome) {
+        let sent = outcome.sent.iter();
+        let sent = sent.map(|letter| self.fleet.to_global(index, *letter));
+        self.mail.extend(sent);
+        self.machines[index] = outcome.node;
+    }
+
+    /// Timers that are newly set begin to run; those that are gone are forgotten.
+    fn refresh_timers(&mut self) {
+        let mut set = BTreeMap::new();
+        if let Some(server) = self.server {
+            let entry = self.fleet.servers.entry(server);
+            let timers = entry.node.timers.iter();
+            set.extend(timers.map(|(timer, after)| (Timer::Coordinator(*timer), *after)));
+        }
+        for (index, machine) in self.machines.iter().enumerate() {
+            let entry = self.fleet.machines.entry(*machine);
+            let timers = entry.node.timers.iter();
+            set.extend(timers.map(|(timer, after)| (Timer::Agent(index, *timer), *after)));
+        }
+        self.due.retain(|timer, _| set.contains_key(timer));
+        for (timer, after) in set {
+            self.due.entry(timer).or_insert(self.now + after);
+        }
+    }
+
+    fn at_rest(&self) -> Result<(), String> {
+        let Some(server) = self.server else {
+            return Err("the coordinator is gone".to_owned());
+        };
+        let server = self.fleet.servers.entry(server);
+        let ledger = &server.node.disk;
+        if ledger.active().is_some() {
+            return Err("the deployment is not over".to_owned());
+        }
+        let ending = ledger.deployment.as_ref().and_then(|d| d.outcome.clone());
+        let expected = match (&ending, ledger.epoch.0) {
+            // The order was lost with the coordinator that took it.
+            (Some(Ending::Promoted), 1) => "v1",
+            (Some(Ending::Promoted | Ending::Stuck { .. }), _) => "v2",
+            (Some(Ending::Aborted { .. } | Ending::RolledBack { .. }), _) => "v1",
+            (None, _) => return Err("there was no deployment".to_owned()),
+        };
+        for (index, machine) in self.machines.iter().enumerate() {
+            let machine = self.fleet.machines.entry(*machine);
+            self.serves_alone(&machine.node, expected)
+                .map_err(|why| format!("after {ending:?}, instance {index} {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn serves_alone(&self, machine: &Machine, expected: &str) -> Result<(), String> {
+        let Gate::Open(admits) = machine.gate else {
+            return Err(format!("has its gate {:?}", machine.gate));
+        };
+        let stage = machine.agent.as_ref().map(|agent| agent.status().stage);
+        if stage != Some(StageView::Settled) {
+            return Err(format!("is at {stage:?}"));
+        }
+        let runs: Vec<_> = machine
+            .apps
+            .iter()
+            .map(|(color, app)| (*color, app.digest.as_str(), app.passed))
+            .collect();
+        let wanted: &[(Color, &str, bool)] = &[(admits.color, expected, true)];
+        if runs != wanted {
+            return Err(format!("serves {:?} and runs {runs:?}", admits.color));
+        }
+        Ok(())
+    }
+
+    /// Without a coordinator, peers that are held may wait for it only if nobody among them
+    /// knows the decision and nobody among them can still refuse.
+    fn at_rest_without_coordinator(&self) -> Result<(), String> {
+        let machines: Vec<_> = self
+            .machines
+            .iter()
+            .map(|machine| self.fleet.machines.entry(*machine))
+            .collect();
+        for machine in &machines {
+            let Stage::Armed(cut_over) = &machine.node.disk.stage else {
+                continue;
+            };
+            if !matches!(machine.node.gate, Gate::Held { .. }) {
+                continue;
+            }
+            let all_wait = machines.iter().all(|peer| {
+                let armed = Fleet::is_armed(&peer.node) == Some(cut_over.epoch);
+                armed && matches!(peer.node.gate, Gate::Held { .. })
+            });
+            if !all_wait {
+                return Err(format!("one waits for e{} for nothing", cut_over.epoch));
+            }
+        }
+        Ok(())
+    }
+}

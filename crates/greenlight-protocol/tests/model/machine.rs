@@ -1,0 +1,511 @@
+//! One instance as the model sees it: the real agent, what survives it, and what it drives.
+//!
+//! A step is one event and as many of its effects as are carried out before a crash. The effects
+//! of one event touch this instance only, and letters; the letters already sent stay sent.
+//!
+//! Deliberately absent: time, and the requests themselves. A gate is open, closing, held or
+//! parked; a closing one still admits, so a hold is as slow as it can be.
+
+use super::post::{Letter, canonical_report};
+use super::step::{Step, Taken};
+use super::table::Node;
+use greenlight_protocol::agent::{Ledger, SlotState, Stage};
+use greenlight_protocol::{
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DrainEvidence,
+    Envelope, Epoch, GateAction, HoldEvidence, Incarnation, InstanceId, Mutant, PeerAnswer, Slot,
+    StageView, SwitchEvidence, Timestamp,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What every machine calls itself. No decision depends on a name, so one table serves for all
+/// instances, and names are translated where letters leave and arrive.
+pub(crate) const ME: usize = 0;
+
+/// What the gate admits to: a color, and the number of the cut-over that put it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Admits {
+    pub(crate) color: Color,
+    pub(crate) ordinal: Epoch,
+}
+
+/// The gate of the one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open(Admits),
+    /// Asked to hold; requests on their way still get through.
+    Closing(Admits),
+    Held {
+        epoch: Epoch,
+        before: Option<Admits>,
+    },
+    Parked,
+}
+
+impl Gate {
+    /// What a request that comes now may reach.
+    pub(crate) fn admits(self) -> Option<Admits> {
+        match self {
+            Self::Open(admits) | Self::Closing(admits) => Some(admits),
+            Self::Held { .. } | Self::Parked => None,
+        }
+    }
+}
+
+/// What runs in a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct App {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) digest: String,
+    /// Whether this incarnation has ever passed its check (G4).
+    pub(crate) passed: bool,
+    stopping: bool,
+}
+
+/// One instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    mutant: Mutant,
+    pub(crate) agent: Option<Agent>,
+    records: Vec<AgentRecord>,
+    /// What the records say; two machines whose records say the same are the same.
+    pub(crate) disk: Ledger,
+    pub(crate) timers: BTreeMap<AgentTimer, Duration>,
+    pub(crate) gate: Gate,
+    /// A hold that the gate has yet to acknowledge.
+    asked: Option<Epoch>,
+    /// Answers of the gate that the agent has yet to read.
+    opened: BTreeSet<AgentEvent>,
+    pub(crate) apps: BTreeMap<Color, App>,
+    listed: bool,
+}
+
+impl Node for Machine {
+    /// What makes two machines the same; see [`super::post::without_reasons`].
+    fn key(&self) -> String {
+        super::post::without_reasons(&format!(
+            "{:?}",
+            (
+                &self.agent,
+                &self.disk,
+                &self.timers,
+                self.gate,
+                self.asked,
+                &self.opened,
+                &self.apps,
+                self.listed
+            )
+        ))
+    }
+
+    /// Everything that may happen here by itself, faults included.
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if matches!(self.gate, Gate::Held { .. }) {
+            steps.push(Step::HoldExpires);
+        }
+        for (color, app) in &self.apps {
+            // One that is being stopped ends by its stop.
+            if !app.stopping {
+                steps.push(Step::SlotDies(*color));
+            }
+        }
+        let Some(agent) = &self.agent else {
+            steps.push(Step::Restarts);
+            return steps;
+        };
+        steps.push(Step::Crashes);
+        if !self.listed {
+            steps.push(Step::SlotsAreListed);
+        }
+        if self.asked.is_some() {
+            steps.push(Step::HoldCompletes);
+        }
+        for number in 0..self.opened.len() {
+            steps.push(Step::OpenIsAnswered(number));
+        }
+        for (slot, incarnation, state) in agent.slots() {
+            let Some(app) = self.apps.get(&slot.color) else {
+                continue;
+            };
+            if state == SlotState::Starting && app.incarnation == incarnation {
+                steps.push(Step::CheckPasses(slot.color));
+            }
+            if state == SlotState::Stopping && app.stopping {
+                steps.push(Step::StopEnds(slot.color));
+            }
+        }
+        steps.extend(self.timers.keys().map(|timer| Step::AgentTimer(*timer)));
+        steps
+    }
+
+    /// Takes a step: the complete one first, then the ones that a crash cuts short.
+    fn take(&self, step: &Step) -> Vec<Taken<Self>> {
+        let mut next = self.clone();
+        let events = match step {
+            Step::Crashes => {
+                next.crash();
+                let crashed = Taken::of(next);
+                return vec![Taken {
+                    crashes: true,
+                    ..crashed
+                }];
+            }
+            Step::HoldExpires => {
+                if let Gate::Held { before, .. } = self.gate {
+                    next.gate = before.map_or(Gate::Parked, Gate::Open);
+                }
+                return vec![Taken::of(next)];
+            }
+            Step::Restarts => return self.restart(),
+            Step::HoldCompletes => next.hold_completes(),
+            Step::OpenIsAnswered(number) => {
+                let event = self.opened.iter().nth(*number).cloned();
+                let event = event.expect("the step was offered");
+                next.opened.remove(&event);
+                vec![event]
+            }
+            Step::CheckPasses(color) => {
+                let app = next.apps.get_mut(color).expect("the step was offered");
+                app.passed = true;
+                let (slot, incarnation) = (slot(*color), app.incarnation);
+                vec![AgentEvent::SlotReady { slot, incarnation }]
+            }
+            Step::StopEnds(color) => {
+                next.apps.remove(color);
+                let (slot, drained) = (slot(*color), DrainEvidence::default());
+                vec![AgentEvent::SlotStopped { slot, drained }]
+            }
+            Step::SlotDies(color) => {
+                let app = next.apps.remove(color).expect("the step was offered");
+                vec![AgentEvent::SlotExited {
+                    slot: slot(*color),
+                    incarnation: app.incarnation,
+                    reason: String::new(),
+                }]
+            }
+            Step::SlotsAreListed => next.list(),
+            Step::AgentTimer(timer) => {
+                next.timers.remove(timer);
+                vec![AgentEvent::TimerFired(*timer)]
+            }
+            Step::Connects => vec![AgentEvent::Connected],
+            Step::Reads(letter) => vec![letter.to_agent()],
+            Step::CoordinatorTimer(_) | Step::SeesConnection(_) => {
+                unreachable!("these are the coordinator's")
+            }
+        };
+        let trouble = matches!(step, Step::SlotDies(_));
+        let mut taken = next.tell(events);
+        for outcome in &mut taken {
+            outcome.trouble = trouble;
+        }
+        taken
+    }
+}
+
+impl Machine {
+    /// An instance that serves the release of an earlier, finished deployment.
+    pub(crate) fn serving(records: Vec<AgentRecord>, mutant: Mutant) -> Self {
+        let mut disk = Ledger::default();
+        records.iter().for_each(|record| disk.apply(record));
+        let live = disk.live.get(&"shop".into()).expect("a release is live");
+        let admits = Admits {
+            color: live.color,
+            ordinal: live.epoch,
+        };
+        let app = App {
+            incarnation: Incarnation {
+                epoch: live.epoch,
+                attempt: 0,
+            },
+            digest: live.release.digest.clone(),
+            passed: true,
+            stopping: false,
+        };
+        Self {
+            mutant,
+            agent: None,
+            records,
+            timers: BTreeMap::new(),
+            gate: Gate::Open(admits),
+            asked: None,
+            opened: BTreeSet::new(),
+            apps: [(live.color, app)].into(),
+            listed: false,
+            disk,
+        }
+    }
+
+    fn hold_completes(&mut self) -> Vec<AgentEvent> {
+        let epoch = self.asked.take().expect("the step was offered");
+        if let Gate::Closing(admits) = self.gate {
+            let before = Some(admits);
+            self.gate = Gate::Held { epoch, before };
+        }
+        let evidence = HoldEvidence::default();
+        vec![AgentEvent::GateHeld { epoch, evidence }]
+    }
+
+    fn list(&mut self) -> Vec<AgentEvent> {
+        self.listed = true;
+        let found = self.apps.iter().map(|(color, app)| AgentEvent::SlotFound {
+            slot: slot(*color),
+            incarnation: app.incarnation,
+            digest: app.digest.clone(),
+        });
+        found.chain([AgentEvent::SlotsListed]).collect()
+    }
+
+    fn restart(&self) -> Vec<Taken<Self>> {
+        let mut next = self.clone();
+        let (agent, effects) = Agent::recover_with(name(ME), &self.records, self.mutant);
+        next.agent = Some(agent);
+        next.listed = false;
+        next.carry_out(&effects)
+    }
+
+    /// Gives the agent events, if it runs, and carries out what follows.
+    fn tell(mut self, events: Vec<AgentEvent>) -> Vec<Taken<Self>> {
+        let Some(mut agent) = self.agent.take() else {
+            return vec![Taken::of(self)];
+        };
+        let mut effects = Vec::new();
+        let mut breach = None;
+        for event in events {
+            let stale = is_stale(&agent, &event);
+            let before = stale.then(|| agent.clone());
+            let followed = agent.handle(event, Timestamp(0));
+            let reports_only = followed
+                .iter()
+                .all(|effect| matches!(effect, AgentEffect::Report(_)));
+            if before.is_some_and(|before| before != agent || !reports_only) {
+                breach = Some("G6: a stale directive changed something");
+            }
+            effects.extend(followed);
+        }
+        self.agent = Some(agent);
+        let mut taken = self.carry_out(&effects);
+        for outcome in &mut taken {
+            outcome.breach = outcome.breach.or(breach);
+        }
+        taken
+    }
+
+    /// All effects, and then every beginning of them that a crash may leave.
+    fn carry_out(&self, effects: &[AgentEffect]) -> Vec<Taken<Self>> {
+        let mut complete = self.carry_out_first(effects);
+        complete.node.forget_idle_timers();
+        let beginnings = (1..=effects.len()).map(|count| {
+            let mut cut_short = self.carry_out_first(&effects[..count]);
+            cut_short.node.crash();
+            cut_short
+        });
+        Taken::with_crashes(complete, beginnings)
+    }
+
+    fn carry_out_first(&self, effects: &[AgentEffect]) -> Taken<Self> {
+        let mut taken = Taken::of(self.clone());
+        for effect in effects {
+            match effect {
+                AgentEffect::Persist(record) => {
+                    taken.node.disk.apply(record);
+                    taken.node.records.push(record.clone());
+                }
+                AgentEffect::Report(reported) => {
+                    let letter = Letter::Report(ME, canonical_report(reported));
+                    taken.sent.push(letter);
+                }
+                AgentEffect::Gate(action) => taken.gate(action),
+                AgentEffect::Start {
+                    slot,
+                    incarnation,
+                    release,
+                    ..
+                } => {
+                    let app = App {
+                        incarnation: *incarnation,
+                        digest: release.digest.clone(),
+                        passed: false,
+                        stopping: false,
+                    };
+                    if taken.node.apps.insert(slot.color, app).is_some() {
+                        taken.breach = Some("a taken slot was started");
+                    }
+                }
+                AgentEffect::Stop { slot, .. } => taken.stop(slot.color),
+                AgentEffect::AskPeer { peer, epoch } => taken.sent.push(Letter::Ask {
+                    from: ME,
+                    to: index(peer),
+                    epoch: *epoch,
+                }),
+                AgentEffect::AnswerPeer {
+                    peer,
+                    epoch,
+                    answer,
+                } => taken.sent.push(Letter::Answer {
+                    to: index(peer),
+                    epoch: *epoch,
+                    answer: *answer,
+                }),
+                AgentEffect::SetTimer { timer, after } => {
+                    let timer = match *timer {
+                        // As if it had lasted long: peers are asked as well.
+                        AgentTimer::Doubt { epoch, .. } => AgentTimer::Doubt {
+                            epoch,
+                            asked: u8::MAX,
+                        },
+                        AgentTimer::Restart => AgentTimer::Restart,
+                    };
+                    taken.node.timers.insert(timer, *after);
+                }
+            }
+        }
+        taken.check_serving();
+        taken
+    }
+
+    /// Drops the timers that would change nothing: a state with them is no other state.
+    fn forget_idle_timers(&mut self) {
+        let Some(agent) = &self.agent else {
+            return;
+        };
+        self.timers.retain(|timer, _| {
+            let mut after = agent.clone();
+            let effects = after.handle(AgentEvent::TimerFired(*timer), Timestamp(0));
+            !effects.is_empty() || after != *agent
+        });
+        for epoch in [1, 2, 3].map(Epoch) {
+            let answer = PeerAnswer::Unknown;
+            let mut after = agent.clone();
+            let effects = after.handle(AgentEvent::PeerAnswered { epoch, answer }, Timestamp(0));
+            assert!(
+                effects.is_empty() && after == *agent,
+                "an empty answer did something"
+            );
+        }
+    }
+
+    fn crash(&mut self) {
+        self.agent = None;
+        self.timers.clear();
+        self.asked = None;
+        self.opened.clear();
+        self.listed = false;
+        for app in self.apps.values_mut() {
+            app.stopping = false;
+        }
+    }
+
+    /// What the gate would be said to admit to, if it opened to this color now.
+    fn admits(&self, color: Color) -> Option<Admits> {
+        let ledger = self.agent.as_ref()?.ledger();
+        let live = ledger.live.get(&"shop".into())?;
+        let ordinal = match &ledger.stage {
+            _ if live.color == color => live.epoch,
+            Stage::Armed(cut_over) => cut_over.epoch,
+            Stage::Settled | Stage::Prepared(_) => return None,
+        };
+        Some(Admits { color, ordinal })
+    }
+}
+
+impl Taken<Machine> {
+    fn gate(&mut self, action: &GateAction) {
+        let machine = &mut self.node;
+        match action {
+            GateAction::Hold { epoch, .. } => {
+                machine.asked = Some(*epoch);
+                machine.gate = match machine.gate {
+                    Gate::Open(admits) | Gate::Closing(admits) => Gate::Closing(admits),
+                    Gate::Held { before, .. } => Gate::Held {
+                        epoch: *epoch,
+                        before,
+                    },
+                    Gate::Parked => Gate::Held {
+                        epoch: *epoch,
+                        before: None,
+                    },
+                };
+            }
+            GateAction::Open { epoch, colors } => {
+                machine.asked = None;
+                let color = colors[&"shop".into()];
+                let Some(admits) = machine.admits(color) else {
+                    self.breach = Some("a gate opened to a release that nothing was decided on");
+                    return;
+                };
+                machine.gate = Gate::Open(admits);
+                machine.opened.insert(AgentEvent::GateOpened {
+                    epoch: *epoch,
+                    colors: colors.clone(),
+                    evidence: SwitchEvidence::default(),
+                });
+                self.opened = self.opened.max(Some(admits.ordinal));
+                if !machine.apps.get(&color).is_some_and(|app| app.passed) {
+                    self.breach = Some("G4: a gate opened to what has not passed its check");
+                }
+            }
+            GateAction::Park { .. } => {
+                machine.asked = None;
+                machine.gate = Gate::Parked;
+            }
+        }
+    }
+
+    fn stop(&mut self, color: Color) {
+        let admits = self.node.gate.admits();
+        if admits.is_some_and(|admits| admits.color == color) {
+            self.breach = Some("G3: what serves was stopped");
+        }
+        if let Some(app) = self.node.apps.get_mut(&color) {
+            app.stopping = true;
+        }
+    }
+
+    fn check_serving(&mut self) {
+        if let Some(admits) = self.node.gate.admits()
+            && let Some(app) = self.node.apps.get(&admits.color)
+            && !app.passed
+        {
+            self.breach = Some("G4: a gate is open to what has not passed its check");
+        }
+    }
+}
+
+/// Whether G6 forbids the event to change anything: an older term; or, in the same term, an
+/// older cut-over than the one at hand, unless it is a decision.
+fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
+    let AgentEvent::Directed(Envelope { token, directive }) = event else {
+        return false;
+    };
+    if token.term != agent.term() {
+        return token.term < agent.term();
+    }
+    let at_hand = match agent.status().stage {
+        StageView::Settled => agent.ledger().latest_decided(),
+        StageView::Preparing(epoch) | StageView::Prepared(epoch) | StageView::Armed(epoch) => epoch,
+    };
+    match directive {
+        Directive::Prepare(_) | Directive::Arm | Directive::Hold => token.epoch < at_hand,
+        Directive::Retire => token.epoch < agent.ledger().latest_switch(),
+        Directive::Switch | Directive::Abort | Directive::Greet => false,
+    }
+}
+
+/// The name of the instance with this index, from 0.
+pub(crate) fn name(index: usize) -> InstanceId {
+    InstanceId(format!("i{index}"))
+}
+
+/// The index of the instance with this name.
+pub(crate) fn index(name: &InstanceId) -> usize {
+    name.0[1..].parse().expect("named by `name`")
+}
+
+fn slot(color: Color) -> Slot {
+    Slot {
+        service: "shop".into(),
+        color,
+    }
+}

@@ -1,0 +1,185 @@
+//! What is on its way between the nodes, in a form in which equal meaning is equal text.
+
+use super::machine::{index, name};
+use greenlight_protocol::coordinator::CoordinatorEvent;
+use greenlight_protocol::{
+    AgentEvent, Envelope, Epoch, InstanceStatus, PeerAnswer, Report, Reported, StageView, Term,
+    Token,
+};
+
+/// New names of instances: the new index by the old one.
+pub(crate) type Names = [usize; 3];
+
+/// A message; instances are named by index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Letter {
+    Directive(usize, Envelope),
+    Report(usize, Reported),
+    Ask {
+        from: usize,
+        to: usize,
+        epoch: Epoch,
+    },
+    Answer {
+        to: usize,
+        epoch: Epoch,
+        answer: PeerAnswer,
+    },
+}
+
+impl Letter {
+    /// The instance that it is for; none for the coordinator.
+    pub(crate) fn addressee(&self) -> Option<usize> {
+        match self {
+            Self::Directive(to, _) | Self::Ask { to, .. } | Self::Answer { to, .. } => Some(*to),
+            Self::Report(..) => None,
+        }
+    }
+
+    pub(crate) fn to_agent(&self) -> AgentEvent {
+        match self {
+            Self::Directive(_, envelope) => AgentEvent::Directed(envelope.clone()),
+            Self::Ask { from, epoch, .. } => AgentEvent::PeerAsked {
+                peer: name(*from),
+                epoch: *epoch,
+            },
+            Self::Answer { epoch, answer, .. } => AgentEvent::PeerAnswered {
+                epoch: *epoch,
+                answer: *answer,
+            },
+            Self::Report(..) => unreachable!("reports are for the coordinator"),
+        }
+    }
+
+    pub(crate) fn to_coordinator(&self) -> CoordinatorEvent {
+        match self {
+            Self::Report(from, reported) => CoordinatorEvent::Reported {
+                from: name(*from),
+                reported: reported.clone(),
+            },
+            Self::Directive(..) | Self::Ask { .. } | Self::Answer { .. } => {
+                unreachable!("these are for agents")
+            }
+        }
+    }
+
+    /// The same letter in a fleet whose instances are named otherwise.
+    pub(crate) fn renamed(&self, names: &Names) -> Self {
+        match self {
+            Self::Directive(to, envelope) => Self::Directive(names[*to], envelope.clone()),
+            Self::Report(from, reported) => Self::Report(names[*from], reported.clone()),
+            Self::Ask { from, to, epoch } => Self::Ask {
+                from: names[*from],
+                to: names[*to],
+                epoch: *epoch,
+            },
+            Self::Answer { to, epoch, answer } => Self::Answer {
+                to: names[*to],
+                epoch: *epoch,
+                answer: *answer,
+            },
+        }
+    }
+
+    /// Whether the letter only tells the coordinator that somebody waits for a decision.
+    pub(crate) fn is_reminder(&self) -> bool {
+        let Self::Report(_, reported) = self else {
+            return false;
+        };
+        matches!(reported.report, Report::Status(_) | Report::InDoubt)
+    }
+
+    /// Whether no reader ever does anything on it. The tables check that against every node.
+    pub(crate) fn is_idle(&self) -> bool {
+        match self {
+            Self::Report(_, Reported { report, .. }) => match report {
+                Report::Fenced | Report::Observed(_) => true,
+                Report::Status(status) => status.stage == StageView::Settled,
+                Report::Prepared
+                | Report::PrepareFailed { .. }
+                | Report::Armed { .. }
+                | Report::Held(_)
+                | Report::HoldRefused { .. }
+                | Report::Switched(_)
+                | Report::SwitchFailed { .. }
+                | Report::Aborted
+                | Report::Retired(_)
+                | Report::Troubled { .. }
+                | Report::InDoubt => false,
+            },
+            Self::Answer { answer, .. } => *answer == PeerAnswer::Unknown,
+            Self::Directive(..) | Self::Ask { .. } => false,
+        }
+    }
+
+    /// Short, for counterexamples.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Directive(to, Envelope { token, directive }) => {
+                let directive = format!("{directive:?}");
+                let verb = directive.split(['(', ' ']).next().unwrap_or_default();
+                format!("{verb} t{} e{} to {to}", token.term, token.epoch)
+            }
+            Self::Report(from, Reported { token, report }) => {
+                format!("{report:?} t{} e{} from {from}", token.term, token.epoch)
+            }
+            Self::Ask { from, to, epoch } => format!("{from} asks {to} about e{epoch}"),
+            Self::Answer { to, epoch, answer } => format!("{answer:?} on e{epoch} to {to}"),
+        }
+    }
+}
+
+/// A report without what nothing is decided by: reasons, and in a status all but the stage.
+pub(crate) fn canonical_report(reported: &Reported) -> Reported {
+    let Reported { mut token, report } = reported.clone();
+    let reason = String::new();
+    let report = match report {
+        Report::Status(status) => {
+            token = Token::default();
+            Report::Status(InstanceStatus {
+                stage: status.stage,
+                ..InstanceStatus::default()
+            })
+        }
+        Report::PrepareFailed { .. } => Report::PrepareFailed { reason },
+        Report::HoldRefused { .. } => Report::HoldRefused { reason },
+        Report::Prepared | Report::Armed { .. } | Report::Held(_) => report,
+        Report::SwitchFailed { .. }
+        | Report::Troubled { .. }
+        | Report::Switched(_)
+        | Report::Aborted
+        | Report::Retired(_)
+        | Report::InDoubt
+        | Report::Observed(_)
+        | Report::Fenced => {
+            // A fact, whoever was told it; the server checks that its term is never looked at.
+            token.term = Term(0);
+            match report {
+                Report::SwitchFailed { .. } => Report::SwitchFailed { reason },
+                Report::Troubled { service, .. } => Report::Troubled { service, reason },
+                fact => fact,
+            }
+        }
+    };
+    Reported { token, report }
+}
+
+/// A node's text without the reasons in it, which are for people and decide nothing: every
+/// quoted text with a space, and the empty one, becomes the same.
+pub(crate) fn without_reasons(text: &str) -> String {
+    let mut parts = text.split('"');
+    let mut kept = String::with_capacity(text.len());
+    while let Some(outside) = parts.next() {
+        kept.push_str(outside);
+        if let Some(quoted) = parts.next() {
+            let reason = quoted.is_empty() || quoted.contains(' ');
+            kept.push_str(if reason { "\"…\"" } else { quoted });
+        }
+    }
+    kept
+}
+
+/// The index of the instance that a coordinator's letter goes to.
+pub(crate) fn directive(to: &greenlight_protocol::InstanceId, envelope: Envelope) -> Letter {
+    Letter::Directive(index(to), envelope)
+}

@@ -1,0 +1,115 @@
+//! What may happen at one node, and what comes of it.
+
+use super::post::{Letter, Names};
+use super::table::Node;
+use greenlight_protocol::{AgentTimer, Color, CoordinatorTimer, Epoch};
+
+/// One thing that may happen at a node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// A letter arrives; it stays on its way, and may arrive again.
+    Reads(Letter),
+    /// The link to the coordinator comes up; the agent notices.
+    Connects,
+    /// The link to this instance comes up; the coordinator notices.
+    SeesConnection(usize),
+    CoordinatorTimer(CoordinatorTimer),
+    AgentTimer(AgentTimer),
+    HoldCompletes,
+    /// The gate's own deadline passes, and `on_uncertain` is `serve_old`.
+    HoldExpires,
+    OpenIsAnswered(usize),
+    CheckPasses(Color),
+    StopEnds(Color),
+    SlotDies(Color),
+    SlotsAreListed,
+    Restarts,
+    Crashes,
+}
+
+impl Step {
+    /// The same step in a fleet whose instances are named otherwise.
+    pub(crate) fn renamed(&self, names: &Names) -> Self {
+        match self {
+            Self::SeesConnection(from) => Self::SeesConnection(names[*from]),
+            Self::Reads(letter) => Self::Reads(letter.renamed(names)),
+            step => step.clone(),
+        }
+    }
+
+    /// Whether a fleet without faults does this by itself, without waiting for anything.
+    pub(crate) fn is_prompt(&self) -> bool {
+        match self {
+            Self::HoldCompletes
+            | Self::OpenIsAnswered(_)
+            | Self::CheckPasses(_)
+            | Self::StopEnds(_)
+            | Self::SlotsAreListed
+            | Self::Restarts => true,
+            Self::Reads(_)
+            | Self::Connects
+            | Self::SeesConnection(_)
+            | Self::CoordinatorTimer(_)
+            | Self::AgentTimer(_)
+            | Self::HoldExpires
+            | Self::SlotDies(_)
+            | Self::Crashes => false,
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken<Node> {
+    /// The node after it.
+    pub(crate) node: Node,
+    /// What it sent, in order.
+    pub(crate) sent: Vec<Letter>,
+    /// Whether the process crashed in it.
+    pub(crate) crashes: bool,
+    /// Whether an application died in it.
+    pub(crate) trouble: bool,
+    /// The newest cut-over that a gate was opened for.
+    pub(crate) opened: Option<Epoch>,
+    /// The rule that was broken in it.
+    pub(crate) breach: Option<&'static str>,
+}
+
+impl<Node> Taken<Node> {
+    pub(crate) fn of(node: Node) -> Self {
+        Self {
+            node,
+            sent: Vec::new(),
+            crashes: false,
+            trouble: false,
+            opened: None,
+            breach: None,
+        }
+    }
+}
+
+impl<N: Node> Taken<N> {
+    /// A complete step, and the beginnings of it that a crash may leave.
+    ///
+    /// Of beginnings that leave the node the same, only the longest counts: it has sent the most
+    /// letters, and a letter that is sent may still never arrive. One that leaves it as a crash
+    /// after the complete step does is left out, because that crash is a step of its own.
+    pub(crate) fn with_crashes(
+        complete: Self,
+        beginnings: impl Iterator<Item = Self>,
+    ) -> Vec<Self> {
+        let mut longest: Vec<(String, Self)> = Vec::new();
+        for beginning in beginnings {
+            let key = beginning.node.key();
+            longest.retain(|(known, _)| *known != key);
+            longest.push((key, beginning));
+        }
+        // The last one is the complete step.
+        longest.pop();
+        let cut_short = longest.into_iter().map(|(_, beginning)| Self {
+            crashes: true,
+            ..beginning
+        });
+        [complete].into_iter().chain(cut_short).collect()
+    }
+}

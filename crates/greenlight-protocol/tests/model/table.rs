@@ -1,0 +1,311 @@
+//! Nodes and letters by number, and what comes of each step, worked out once.
+//!
+//! The real machines are pure, so a step from the same node always ends the same way. A fleet
+//! has far fewer different nodes than it has states; a state is therefore a handful of numbers,
+//! and the real code runs once for each node and step.
+
+use super::post::{Letter, Names};
+use super::step::{Step, Taken};
+use greenlight_protocol::Epoch;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Number of a node in its [`Table`].
+pub(crate) type NodeId = u32;
+/// Number of a letter in the [`PostOffice`].
+pub(crate) type LetterId = u16;
+
+/// How many different letters there may be.
+const LETTERS: usize = 512;
+
+/// Every way to name three instances otherwise; the first leaves them as they are.
+pub(crate) const RENAMINGS: [Names; 6] = [
+    [0, 1, 2],
+    [1, 0, 2],
+    [0, 2, 1],
+    [2, 1, 0],
+    [1, 2, 0],
+    [2, 0, 1],
+];
+
+/// Index of a renaming in [`RENAMINGS`].
+pub(crate) type Renaming = usize;
+
+/// Stands for a letter whose other name is not yet known.
+const UNKNOWN: LetterId = LetterId::MAX;
+
+/// Every letter ever sent, by number.
+pub(crate) struct PostOffice {
+    known: RwLock<(BTreeMap<Letter, LetterId>, Vec<Arc<Letter>>)>,
+    renamed: Vec<[AtomicU16; RENAMINGS.len()]>,
+}
+
+impl PostOffice {
+    pub(crate) fn new() -> Self {
+        let renamed = || std::array::from_fn(|_| AtomicU16::new(UNKNOWN));
+        Self {
+            known: RwLock::default(),
+            renamed: std::iter::repeat_with(renamed).take(LETTERS).collect(),
+        }
+    }
+
+    /// The same letter in a fleet whose instances are named otherwise.
+    pub(crate) fn renamed(&self, letter: LetterId, renaming: Renaming) -> LetterId {
+        let known = &self.renamed[usize::from(letter)][renaming];
+        let found = known.load(Ordering::Relaxed);
+        if found != UNKNOWN {
+            return found;
+        }
+        let renamed = self.letter(letter).renamed(&RENAMINGS[renaming]);
+        let number = self.number(renamed);
+        known.store(number, Ordering::Relaxed);
+        number
+    }
+
+    pub(crate) fn number(&self, letter: Letter) -> LetterId {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let (numbers, letters) = &mut *known;
+        *numbers.entry(letter).or_insert_with_key(|letter| {
+            letters.push(Arc::new(letter.clone()));
+            assert!(letters.len() <= LETTERS, "more than {LETTERS} letters");
+            LetterId::try_from(letters.len() - 1).expect("there are fewer than 2^16")
+        })
+    }
+
+    pub(crate) fn letter(&self, number: LetterId) -> Arc<Letter> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.1[usize::from(number)].clone()
+    }
+}
+
+/// A set of letters that only grows: what was sent may arrive at any time, never, or often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Net([u64; LETTERS / 64]);
+
+impl Net {
+    pub(crate) fn put(&mut self, letter: LetterId) {
+        self.0[usize::from(letter / 64)] |= 1 << (letter % 64);
+    }
+
+    pub(crate) fn has(&self, letter: LetterId) -> bool {
+        self.0[usize::from(letter / 64)] & (1 << (letter % 64)) != 0
+    }
+
+    pub(crate) fn letters(&self) -> impl Iterator<Item = LetterId> {
+        self.0.into_iter().zip(0..).flat_map(|(mut word, index)| {
+            std::iter::from_fn(move || {
+                let bit = LetterId::try_from(word.trailing_zeros()).expect("it is at most 64");
+                word &= word.checked_sub(1)?;
+                Some(index * 64 + bit)
+            })
+        })
+    }
+}
+
+/// What came of a step, with nodes and letters by number.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) node: NodeId,
+    pub(crate) sent: Vec<LetterId>,
+    pub(crate) crashes: bool,
+    pub(crate) trouble: bool,
+    pub(crate) opened: Option<Epoch>,
+    pub(crate) breach: Option<&'static str>,
+}
+
+/// What happens at a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// It reads a letter.
+    Reads(LetterId),
+    /// It takes a step by itself.
+    Own(Step),
+}
+
+/// How a node first came about.
+#[derive(Clone, Debug)]
+struct Origin {
+    parent: NodeId,
+    what: What,
+    outcome: usize,
+}
+
+/// One node, and what is known to come of its steps.
+pub(crate) struct Entry<Node> {
+    number: NodeId,
+    origin: Option<Origin>,
+    pub(crate) node: Node,
+    /// What it may do by itself.
+    pub(crate) steps: Vec<Step>,
+    own: RwLock<BTreeMap<Step, Arc<[Outcome]>>>,
+    reads: RwLock<BTreeMap<LetterId, Arc<[Outcome]>>>,
+}
+
+/// What a [`Table`] needs of its nodes.
+pub(crate) trait Node: Clone {
+    fn key(&self) -> String;
+    fn steps(&self) -> Vec<Step>;
+    fn take(&self, step: &Step) -> Vec<Taken<Self>>;
+}
+
+/// Every different node met so far.
+pub(crate) struct Table<Node> {
+    numbers: RwLock<BTreeMap<String, NodeId>>,
+    entries: RwLock<Vec<Arc<Entry<Node>>>>,
+    renamed: RwLock<BTreeMap<(NodeId, Renaming), NodeId>>,
+}
+
+impl<N: Node> Table<N> {
+    pub(crate) fn new() -> Self {
+        Self {
+            numbers: RwLock::default(),
+            entries: RwLock::new(Vec::new()),
+            renamed: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        read(&self.entries).len()
+    }
+
+    /// The number of a node that nothing came before.
+    pub(crate) fn root(&self, node: N) -> NodeId {
+        self.number(node, None)
+    }
+
+    fn number(&self, node: N, origin: Option<Origin>) -> NodeId {
+        let key = node.key();
+        let mut numbers = write(&self.numbers);
+        *numbers.entry(key).or_insert_with(|| {
+            let mut entries = write(&self.entries);
+            let number = NodeId::try_from(entries.len()).expect("there are fewer than 2^32");
+            let steps = node.steps();
+            entries.push(Arc::new(Entry {
+                number,
+                origin,
+                node,
+                steps,
+                own: RwLock::default(),
+                reads: RwLock::default(),
+            }));
+            number
+        })
+    }
+
+    pub(crate) fn entry(&self, number: NodeId) -> Arc<Entry<N>> {
+        read(&self.entries)[usize::try_from(number).expect("usize has 32 bits or more")].clone()
+    }
+
+    /// What may come of something; the first outcome is the one without a crash.
+    pub(crate) fn outcomes(
+        &self,
+        entry: &Entry<N>,
+        what: &What,
+        post: &PostOffice,
+    ) -> Arc<[Outcome]> {
+        match what {
+            What::Reads(letter) => self.read(entry, *letter, post),
+            What::Own(step) => self.take(entry, step, post),
+        }
+    }
+
+    /// What may come of a step.
+    pub(crate) fn take(&self, entry: &Entry<N>, step: &Step, post: &PostOffice) -> Arc<[Outcome]> {
+        if let Some(outcomes) = read(&entry.own).get(step) {
+            return outcomes.clone();
+        }
+        let what = What::Own(step.clone());
+        let outcomes = self.work_out(entry, &what, entry.node.take(step), post);
+        let mut own = write(&entry.own);
+        own.entry(step.clone()).or_insert(outcomes).clone()
+    }
+
+    /// What may come of reading a letter.
+    pub(crate) fn read(
+        &self,
+        entry: &Entry<N>,
+        letter: LetterId,
+        post: &PostOffice,
+    ) -> Arc<[Outcome]> {
+        if let Some(outcomes) = read(&entry.reads).get(&letter) {
+            return outcomes.clone();
+        }
+        let step = Step::Reads((*post.letter(letter)).clone());
+        let what = What::Reads(letter);
+        let outcomes = self.work_out(entry, &what, entry.node.take(&step), post);
+        let mut reads = write(&entry.reads);
+        reads.entry(letter).or_insert(outcomes).clone()
+    }
+
+    fn work_out(
+        &self,
+        entry: &Entry<N>,
+        what: &What,
+        taken: Vec<Taken<N>>,
+        post: &PostOffice,
+    ) -> Arc<[Outcome]> {
+        let outcomes = taken.into_iter().enumerate().map(|(outcome, taken)| {
+            let origin = Origin {
+                parent: entry.number,
+                what: what.clone(),
+                outcome,
+            };
+            self.outcome(taken, Some(origin), post)
+        });
+        outcomes.collect()
+    }
+
+    fn outcome(&self, taken: Taken<N>, origin: Option<Origin>, post: &PostOffice) -> Outcome {
+        let sent = taken.sent.into_iter().filter(|letter| !letter.is_idle());
+        Outcome {
+            node: self.number(taken.node, origin),
+            sent: sent.map(|letter| post.number(letter)).collect(),
+            crashes: taken.crashes,
+            trouble: taken.trouble,
+            opened: taken.opened,
+            breach: taken.breach,
+        }
+    }
+
+    /// Outcomes of something that came before all nodes.
+    pub(crate) fn roots(&self, taken: Vec<Taken<N>>, post: &PostOffice) -> Vec<Outcome> {
+        let outcomes = taken.into_iter();
+        outcomes
+            .map(|taken| self.outcome(taken, None, post))
+            .collect()
+    }
+
+    /// The same node in a fleet whose instances are named otherwise: the one that comes of the
+    /// same history, told with the other names. Roots are the same under all names.
+    pub(crate) fn renamed(&self, number: NodeId, renaming: Renaming, post: &PostOffice) -> NodeId {
+        if renaming == 0 {
+            return number;
+        }
+        if let Some(known) = read(&self.renamed).get(&(number, renaming)) {
+            return *known;
+        }
+        let entry = self.entry(number);
+        let renamed = match &entry.origin {
+            None => number,
+            Some(origin) => {
+                let parent = self.entry(self.renamed(origin.parent, renaming, post));
+                let what = match &origin.what {
+                    What::Reads(letter) => What::Reads(post.renamed(*letter, renaming)),
+                    What::Own(step) => What::Own(step.renamed(&RENAMINGS[renaming])),
+                };
+                self.outcomes(&parent, &what, post)[origin.outcome].node
+            }
+        };
+        write(&self.renamed).insert((number, renaming), renamed);
+        renamed
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,515 @@
+//! A fleet in memory: a coordinator, agents, and beside each agent a fake gate and fake slots.
+//!
+//! Everything happens in one deterministic order: letters are delivered first in, first out, and
+//! time passes only when a test says so. Faults are made by the tests, between two letters.
+//!
+//! Deliberately absent: chance. Random faults are the simulator's, all faults the model's.
+
+use greenlight_protocol::coordinator::{CoordinatorRecord, Order, Promotion};
+use greenlight_protocol::message::{PeerAnswer, Reported};
+use greenlight_protocol::{
+    Accepted, Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Command, Coordinator,
+    CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, DeploymentId, DrainEvidence, Envelope,
+    Epoch, GateAction, HoldEvidence, Incarnation, InstanceId, Outcome, Plan, Policy, Refusal,
+    Release, ServiceName, Slot, Strategy, SwitchEvidence, Timestamp,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// What a service's gate does with requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open(Color),
+    Held,
+    Parked,
+}
+
+/// What runs in a slot, whoever knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) release: Release,
+}
+
+/// One machine: what survives its agent, and the agent.
+#[derive(Default)]
+pub(crate) struct Machine {
+    pub(crate) agent: Option<Agent>,
+    disk: Vec<AgentRecord>,
+    pub(crate) gates: BTreeMap<ServiceName, Gate>,
+    pub(crate) apps: BTreeMap<Slot, App>,
+    /// Versions that exit here instead of passing their check.
+    pub(crate) broken: BTreeSet<String>,
+    pub(crate) starts: usize,
+    pub(crate) holds: usize,
+}
+
+/// Something on its way.
+#[derive(Clone, Debug)]
+pub(crate) enum Letter {
+    Directive(InstanceId, Envelope),
+    Report(InstanceId, Reported),
+    Ask {
+        from: InstanceId,
+        to: InstanceId,
+        epoch: Epoch,
+    },
+    Answer {
+        to: InstanceId,
+        epoch: Epoch,
+        answer: PeerAnswer,
+    },
+    Local(InstanceId, AgentEvent),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Coordinator(CoordinatorTimer),
+    Agent(InstanceId, AgentTimer),
+}
+
+/// The whole fleet.
+pub(crate) struct World {
+    pub(crate) coordinator: Option<Coordinator>,
+    pub(crate) records: Vec<CoordinatorRecord>,
+    pub(crate) machines: BTreeMap<InstanceId, Machine>,
+    pub(crate) mail: VecDeque<Letter>,
+    timers: BTreeMap<(Timestamp, u64), Timer>,
+    armed: u64,
+    pub(crate) now: Timestamp,
+    /// The coordinator crashes as soon as it has written this many records.
+    pub(crate) crash_after: Option<usize>,
+    /// Directives to this instance are lost.
+    pub(crate) deaf: Option<InstanceId>,
+}
+
+impl World {
+    /// A fleet that has never run anything, everyone connected.
+    pub(crate) fn new(size: usize) -> Self {
+        let names: BTreeSet<_> = (1..=size).map(name).collect();
+        let mut world = Self {
+            coordinator: None,
+            records: Vec::new(),
+            machines: BTreeMap::new(),
+            mail: VecDeque::new(),
+            timers: BTreeMap::new(),
+            armed: 0,
+            now: Timestamp(0),
+            crash_after: None,
+            deaf: None,
+        };
+        for machine in names {
+            world.machines.insert(machine.clone(), Machine::default());
+            world.restart_agent(&machine);
+        }
+        world.restart_coordinator();
+        world.run();
+        world
+    }
+
+    /// A fleet on which `shop` at `v1` was deployed and nothing else is left running.
+    pub(crate) fn serving_v1(size: usize) -> Self {
+        let mut world = Self::new(size);
+        let order = world.order(&[("shop", "v1")]);
+        world.deploy(order).expect("an idle fleet takes an order");
+        world.pass(Duration::from_hours(1));
+        world
+    }
+
+    /// An order for everyone at once, named after its first version.
+    pub(crate) fn order(&self, releases: &[(&str, &str)]) -> Order {
+        self.order_by(Strategy::BlueGreen, releases)
+    }
+
+    /// An order with a strategy.
+    pub(crate) fn order_by(&self, strategy: Strategy, releases: &[(&str, &str)]) -> Order {
+        let instances = self.machines.keys().cloned().collect();
+        Order {
+            deployment: DeploymentId(releases.first().map_or("", |(_, version)| version).into()),
+            by: "a test".to_owned(),
+            releases: releases
+                .iter()
+                .map(|(service, version)| ((*service).into(), release(version)))
+                .collect(),
+            plan: Plan::compile(strategy, &instances).expect("the fleet is not empty"),
+            policy: Policy::default(),
+            promotion: Promotion::Automatic,
+        }
+    }
+
+    pub(crate) fn deploy(&mut self, order: Order) -> Result<Accepted, Refusal> {
+        self.command(Command::Deploy(Box::new(order)))
+    }
+
+    pub(crate) fn command(&mut self, command: Command) -> Result<Accepted, Refusal> {
+        let now = self.now;
+        let coordinator = self.coordinator.as_mut().expect("the coordinator is up");
+        let (accepted, effects) = coordinator.command(command, now)?;
+        self.carry_out(effects);
+        Ok(accepted)
+    }
+
+    /// Delivers until nothing is on its way.
+    pub(crate) fn run(&mut self) {
+        self.run_until(|_| false);
+    }
+
+    /// Delivers until the condition holds or nothing is on its way; says whether it holds.
+    pub(crate) fn run_until(&mut self, reached: impl Fn(&Self) -> bool) -> bool {
+        for _ in 0..100_000 {
+            if reached(self) {
+                return true;
+            }
+            let Some(letter) = self.mail.pop_front() else {
+                return false;
+            };
+            self.deliver(letter);
+        }
+        panic!("the fleet never comes to rest; on its way: {:?}", self.mail);
+    }
+
+    /// Lets time pass: delivers, and fires what is due.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).expect("tests do not wait for ages");
+        let end = Timestamp(self.now.0 + micros);
+        self.run();
+        while let Some(entry) = self.timers.first_entry()
+            && entry.key().0 <= end
+        {
+            let (at, _) = *entry.key();
+            let timer = entry.remove();
+            self.now = self.now.max(at);
+            self.fire(timer);
+            self.run();
+        }
+        self.now = end;
+    }
+
+    /// The coordinator's process ends; its records stay.
+    pub(crate) fn crash_coordinator(&mut self) {
+        self.coordinator = None;
+        self.timers
+            .retain(|_, timer| !matches!(timer, Timer::Coordinator(_)));
+    }
+
+    /// The coordinator comes back from its records, and everyone's link with it.
+    pub(crate) fn restart_coordinator(&mut self) {
+        let fleet: BTreeSet<_> = self.machines.keys().cloned().collect();
+        let (coordinator, effects) = Coordinator::recover(fleet.clone(), &self.records, self.now);
+        self.coordinator = Some(coordinator);
+        self.carry_out(effects);
+        for machine in fleet {
+            self.connect(&machine);
+        }
+    }
+
+    /// The agent's process ends; its records, its gate and its slots stay.
+    pub(crate) fn crash_agent(&mut self, at: &InstanceId) {
+        self.machine(at).agent = None;
+        self.timers
+            .retain(|_, timer| !matches!(timer, Timer::Agent(who, _) if who == at));
+        self.mail
+            .retain(|letter| !matches!(letter, Letter::Local(who, _) if who == at));
+    }
+
+    /// The agent comes back from its records, is told what runs, and connects.
+    pub(crate) fn restart_agent(&mut self, at: &InstanceId) {
+        let (agent, effects) = Agent::recover(at.clone(), &self.machine(at).disk);
+        self.machine(at).agent = Some(agent);
+        self.carry_out_at(at, effects);
+        let found: Vec<_> = self.machine(at).apps.clone().into_iter().collect();
+        for (slot, app) in &found {
+            let event = AgentEvent::SlotFound {
+                slot: slot.clone(),
+                incarnation: app.incarnation,
+                digest: app.release.digest.clone(),
+            };
+            self.mail.push_back(Letter::Local(at.clone(), event));
+        }
+        self.mail
+            .push_back(Letter::Local(at.clone(), AgentEvent::SlotsListed));
+        // The link is up before the first check has passed.
+        self.connect(at);
+        self.run();
+        for (slot, app) in found {
+            let incarnation = app.incarnation;
+            let event = AgentEvent::SlotReady { slot, incarnation };
+            self.mail.push_back(Letter::Local(at.clone(), event));
+        }
+    }
+
+    /// A link comes up: both ends notice.
+    pub(crate) fn connect(&mut self, at: &InstanceId) {
+        if self.machine(at).agent.is_none() {
+            return;
+        }
+        let now = self.now;
+        if let Some(coordinator) = &mut self.coordinator {
+            let effects = coordinator.handle(CoordinatorEvent::Connected(at.clone()), now);
+            self.carry_out(effects);
+            self.mail
+                .push_back(Letter::Local(at.clone(), AgentEvent::Connected));
+        }
+    }
+
+    /// A link goes down: the coordinator notices, and what was on its way is lost.
+    pub(crate) fn disconnect(&mut self, at: &InstanceId) {
+        self.mail.retain(|letter| {
+            !matches!(letter, Letter::Directive(who, _) | Letter::Report(who, _) if who == at)
+        });
+        let now = self.now;
+        if let Some(coordinator) = &mut self.coordinator {
+            let effects = coordinator.handle(CoordinatorEvent::Disconnected(at.clone()), now);
+            self.carry_out(effects);
+        }
+    }
+
+    /// The application in a slot dies, and its agent is told.
+    pub(crate) fn kill(&mut self, at: &InstanceId, version: &str) {
+        let (slot, app) = self
+            .machine(at)
+            .apps
+            .iter()
+            .find(|(_, app)| app.release.version == version)
+            .map(|(slot, app)| (slot.clone(), app.clone()))
+            .expect("the version runs there");
+        self.machine(at).apps.remove(&slot);
+        let event = AgentEvent::SlotExited {
+            slot,
+            incarnation: app.incarnation,
+            reason: "killed by the test".to_owned(),
+        };
+        self.mail.push_back(Letter::Local(at.clone(), event));
+    }
+
+    pub(crate) fn machine(&mut self, at: &InstanceId) -> &mut Machine {
+        self.machines.get_mut(at).expect("the instance exists")
+    }
+
+    /// By instance: the version that its gate for `service` is open to, if it is open.
+    pub(crate) fn served(&self, service: &str) -> Vec<Option<String>> {
+        self.machines
+            .values()
+            .map(|machine| {
+                let Gate::Open(color) = machine.gates.get(&service.into())? else {
+                    return None;
+                };
+                let slot = Slot {
+                    service: service.into(),
+                    color: *color,
+                };
+                Some(machine.apps.get(&slot)?.release.version.clone())
+            })
+            .collect()
+    }
+
+    /// By instance: every version that runs, in order.
+    pub(crate) fn running(&self) -> Vec<Vec<String>> {
+        self.machines
+            .values()
+            .map(|machine| {
+                let mut versions: Vec<_> = machine
+                    .apps
+                    .values()
+                    .map(|app| app.release.version.clone())
+                    .collect();
+                versions.sort();
+                versions
+            })
+            .collect()
+    }
+
+    /// How the latest deployment ended, if it has.
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        let ledger = self.coordinator.as_ref()?.ledger();
+        ledger.deployment.as_ref()?.outcome.as_ref()
+    }
+
+    /// The name of the coordinator's phase.
+    pub(crate) fn phase(&self) -> &'static str {
+        self.coordinator
+            .as_ref()
+            .map_or("down", |c| c.phase().name())
+    }
+
+    fn deliver(&mut self, letter: Letter) {
+        match letter {
+            Letter::Directive(to, _) if self.deaf.as_ref() == Some(&to) => {}
+            Letter::Directive(to, envelope) => self.tell(&to, AgentEvent::Directed(envelope)),
+            Letter::Report(from, reported) => {
+                let now = self.now;
+                if let Some(coordinator) = &mut self.coordinator {
+                    let event = CoordinatorEvent::Reported { from, reported };
+                    let effects = coordinator.handle(event, now);
+                    self.carry_out(effects);
+                }
+            }
+            Letter::Ask { from, to, epoch } => {
+                self.tell(&to, AgentEvent::PeerAsked { peer: from, epoch });
+            }
+            Letter::Answer { to, epoch, answer } => {
+                self.tell(&to, AgentEvent::PeerAnswered { epoch, answer });
+            }
+            Letter::Local(at, event) => self.tell(&at, event),
+        }
+    }
+
+    /// Gives an agent an event and carries out what follows.
+    pub(crate) fn tell(&mut self, at: &InstanceId, event: AgentEvent) {
+        let now = self.now;
+        if let Some(agent) = &mut self.machine(at).agent {
+            let effects = agent.handle(event, now);
+            self.carry_out_at(at, effects);
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Coordinator(timer) => {
+                let now = self.now;
+                if let Some(coordinator) = &mut self.coordinator {
+                    let effects = coordinator.handle(CoordinatorEvent::TimerFired(timer), now);
+                    self.carry_out(effects);
+                }
+            }
+            Timer::Agent(at, timer) => self.tell(&at, AgentEvent::TimerFired(timer)),
+        }
+    }
+
+    fn set_timer(&mut self, timer: Timer, after: Duration) {
+        self.armed += 1;
+        let micros = u64::try_from(after.as_micros()).expect("no timer runs for ages");
+        self.timers
+            .insert((Timestamp(self.now.0 + micros), self.armed), timer);
+    }
+
+    fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) {
+        for effect in effects {
+            match effect {
+                CoordinatorEffect::Persist(record) => {
+                    self.records.push(record);
+                    if self.crash_after == Some(self.records.len()) {
+                        self.crash_coordinator();
+                        return;
+                    }
+                }
+                CoordinatorEffect::Send { to, envelope } => {
+                    self.mail.push_back(Letter::Directive(to, envelope));
+                }
+                CoordinatorEffect::SetTimer { timer, after } => {
+                    self.set_timer(Timer::Coordinator(timer), after);
+                }
+            }
+        }
+    }
+
+    fn carry_out_at(&mut self, at: &InstanceId, effects: Vec<AgentEffect>) {
+        for effect in effects {
+            match effect {
+                AgentEffect::Persist(record) => self.machine(at).disk.push(record),
+                AgentEffect::Report(reported) => {
+                    self.mail.push_back(Letter::Report(at.clone(), reported));
+                }
+                AgentEffect::Gate(action) => self.gate(at, action),
+                AgentEffect::Start {
+                    slot,
+                    incarnation,
+                    release,
+                    ready_within: _,
+                } => self.start(at, slot, incarnation, release),
+                AgentEffect::Stop { slot, .. } => {
+                    self.machine(at).apps.remove(&slot);
+                    let drained = DrainEvidence::default();
+                    let event = AgentEvent::SlotStopped { slot, drained };
+                    self.mail.push_back(Letter::Local(at.clone(), event));
+                }
+                AgentEffect::AskPeer { peer, epoch } => self.mail.push_back(Letter::Ask {
+                    from: at.clone(),
+                    to: peer,
+                    epoch,
+                }),
+                AgentEffect::AnswerPeer {
+                    peer,
+                    epoch,
+                    answer,
+                } => self.mail.push_back(Letter::Answer {
+                    to: peer,
+                    epoch,
+                    answer,
+                }),
+                AgentEffect::SetTimer { timer, after } => {
+                    self.set_timer(Timer::Agent(at.clone(), timer), after);
+                }
+            }
+        }
+    }
+
+    fn gate(&mut self, at: &InstanceId, action: GateAction) {
+        let machine = self.machine(at);
+        let answer = match action {
+            GateAction::Hold {
+                epoch, services, ..
+            } => {
+                machine.holds += 1;
+                let closed = services.into_iter().map(|service| (service, Gate::Held));
+                machine.gates.extend(closed);
+                let evidence = HoldEvidence::default();
+                AgentEvent::GateHeld { epoch, evidence }
+            }
+            GateAction::Open { epoch, colors } => {
+                let opened = colors
+                    .iter()
+                    .map(|(service, color)| (service.clone(), Gate::Open(*color)));
+                machine.gates.extend(opened);
+                let evidence = SwitchEvidence::default();
+                AgentEvent::GateOpened {
+                    epoch,
+                    colors,
+                    evidence,
+                }
+            }
+            GateAction::Park { services, .. } => {
+                let parked = services.into_iter().map(|service| (service, Gate::Parked));
+                machine.gates.extend(parked);
+                return;
+            }
+        };
+        self.mail.push_back(Letter::Local(at.clone(), answer));
+    }
+
+    fn start(&mut self, at: &InstanceId, slot: Slot, incarnation: Incarnation, release: Release) {
+        let machine = self.machine(at);
+        machine.starts += 1;
+        let event = if machine.broken.contains(&release.version) {
+            let reason = "it never passed its check".to_owned();
+            AgentEvent::SlotExited {
+                slot,
+                incarnation,
+                reason,
+            }
+        } else {
+            let app = App {
+                incarnation,
+                release,
+            };
+            let before = machine.apps.insert(slot.clone(), app);
+            assert!(before.is_none(), "`{slot}` was started while it was taken");
+            AgentEvent::SlotReady { slot, incarnation }
+        };
+        self.mail.push_back(Letter::Local(at.clone(), event));
+    }
+}
+
+/// The name of the n-th instance, from 1.
+pub(crate) fn name(n: usize) -> InstanceId {
+    InstanceId(format!("i{n}"))
+}
+
+/// A release whose digest is its version.
+pub(crate) fn release(version: &str) -> Release {
+    Release {
+        version: version.to_owned(),
+        digest: version.to_owned(),
+        spec: String::new(),
+    }
+}
