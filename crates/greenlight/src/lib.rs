@@ -7,6 +7,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod crash;
 pub mod demo;
 pub mod digest;

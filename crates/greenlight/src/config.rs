@@ -1,0 +1,114 @@
+//! `greenlight.yml`: what users say about their fleet and what is deployed to it.
+//!
+//! ```text
+//!   text ──parse──▶ File ──resolve──▶ Config          in plain types, defaults filled in
+//!             │               │
+//!             └── ConfigError ┘                        file, line, caret, what to do
+//! ```
+//!
+//! Strict, because a setting that is silently ignored is found in production: unknown and
+//! repeated keys, wrong types, ports that collide and times that make no sense are all refused,
+//! each at its place. [`file::File`] is the file as written, and the source of the JSON schema
+//! that editors use; [`Config`] is what the program works with.
+//!
+//! Deliberately absent: secrets (only their names are here), DNS, and any look at the fleet.
+
+pub mod duration;
+pub mod error;
+pub mod fault;
+pub mod file;
+pub mod host;
+pub mod located;
+
+mod interpolation;
+mod parse;
+mod resolve;
+mod service;
+mod suggestion;
+
+#[cfg(test)]
+mod tests;
+
+pub use duration::parse_duration;
+pub use error::{ConfigError, Faults};
+pub use fault::Fault;
+pub use host::Host;
+pub use service::{EnvConfig, MissingSecrets, ServiceConfig};
+
+use crate::spec::PortPair;
+use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The name of the file where nobody gives another.
+pub const DEFAULT_FILE: &str = "greenlight.yml";
+
+/// What `greenlight.yml` says, with defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What is deployed; at least one. Several cut over together.
+    pub services: BTreeMap<ServiceName, ServiceConfig>,
+    /// The fleet, in the order of the file; at least one.
+    pub instances: Vec<InstanceConfig>,
+    /// How a deployment proceeds over the fleet.
+    pub strategy: Strategy,
+    /// The timers and choices of its cut-overs.
+    pub policy: Policy,
+    /// How many stopped containers of earlier releases are kept on an instance.
+    pub retain_containers: u32,
+}
+
+/// One machine of the fleet, or one of several instances on a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceConfig {
+    /// What it is called: as configured, or its host, with the port if hosts repeat.
+    pub name: InstanceId,
+    /// Where it is.
+    pub host: Host,
+    /// The public port of its proxy.
+    pub port: u16,
+    /// The local ports of the two slots of each service.
+    pub ports: BTreeMap<ServiceName, PortPair>,
+}
+
+impl Config {
+    /// Reads a file, with `${NAME}` from the environment of this process.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            let path = path.to_owned();
+            match source.kind() {
+                std::io::ErrorKind::NotFound => ConfigError::Missing { path },
+                _ => ConfigError::Unreadable { path, source },
+            }
+        })?;
+        // Variables that are not UTF-8 cannot be meant by a file that is.
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::parse(&path.display().to_string(), &text, variables)
+    }
+
+    /// Reads a text. `file` is its name in faults, `variables` what `${NAME}` is replaced from.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        // A byte order mark would shift every place by one column.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let faulty = |faults| {
+            ConfigError::Faulty(Box::new(
+                Faults::of(file, text, faults).expect("a refusal has at least one fault"),
+            ))
+        };
+        let read = parse::parse(text, variables).map_err(|fault| faulty(vec![fault]))?;
+        resolve::resolve(&read, text).map_err(faulty)
+    }
+
+    /// The instance of that name.
+    pub fn instance(&self, name: &InstanceId) -> Option<&InstanceConfig> {
+        self.instances
+            .iter()
+            .find(|instance| instance.name == *name)
+    }
+}

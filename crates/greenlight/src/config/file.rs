@@ -1,0 +1,142 @@
+//! `greenlight.yml` as it is written: the types that are both its parser and its JSON schema.
+//!
+//! Nothing here is understood yet: times and addresses are still text, and every value knows its
+//! place. `super::resolve` turns a [`File`] into the configuration that the program uses.
+//!
+//! Words are taken from the tool that owns the idea: Kamal (`service`, `servers`, `proxy`,
+//! `env: {clear, secret}`), Compose (`services`, `command`, `x-*`), Argo Rollouts (`strategy`).
+//! The doc comments of the fields are what an editor shows to users: they describe the file.
+
+mod env;
+mod extensions;
+mod proxy;
+mod server;
+
+pub use env::EnvSection;
+pub use proxy::{Front, HealthSection, PortsSection, ProxySection, StatusText};
+pub use server::{ServerEntry, ServerPorts, ServerSection};
+
+pub(super) use extensions::WithoutExtensions;
+
+use super::duration::DurationText;
+use super::located::Located;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// The settings of a fleet and of what is deployed to it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(
+    title = "greenlight.yml",
+    extend("patternProperties" = {
+        "^x-": { "description": "Yours: greenlight ignores it. A good place for YAML anchors." }
+    })
+)]
+pub struct File {
+    /// Name of the service that is deployed: small letters, digits and hyphens.
+    #[schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    pub service: Option<Located<String>>,
+    /// Several services that are deployed together and cut over as one, by name. Use instead of
+    /// `service`; `command`, `image`, `env` and `proxy` then belong into each of them.
+    pub services: Option<Located<BTreeMap<Located<String>, Located<ServiceSection>>>>,
+    /// The program to run and its arguments. It must listen on the port in the environment
+    /// variable `PORT`. `"${PORT}"` and `"${VERSION}"` are replaced when it starts.
+    #[schemars(length(min = 1))]
+    pub command: Option<Located<Vec<Located<String>>>>,
+    /// The container image to run. Needs the docker runtime, which this version does not have.
+    pub image: Option<Located<String>>,
+    /// The instances of the fleet: each an address, `host` or `host:port`, or a map.
+    #[schemars(required, length(min = 1))]
+    pub servers: Option<Located<Vec<Located<ServerEntry>>>>,
+    /// How users reach the service, and how its health is checked.
+    pub proxy: Option<Located<ProxySection>>,
+    /// The environment of the application.
+    pub env: Option<Located<EnvSection>>,
+    /// How a deployment proceeds over the fleet. This version has `blue_green` only.
+    #[schemars(extend("default" = "blue_green"))]
+    pub strategy: Option<Located<StrategyWord>>,
+    /// How the fleet switches from the old release to the new one.
+    pub cutover: Option<Located<CutoverSection>>,
+    /// How long the new release is observed after a cut-over, ready to go back.
+    #[schemars(extend("default" = "60s"))]
+    pub watch: Option<Located<DurationText>>,
+    /// How long the old release is left running after the watch, so that a rollback is a cut-over
+    /// and not a start.
+    #[schemars(extend("default" = "15m"))]
+    pub keep_warm: Option<Located<DurationText>>,
+    /// How long requests in flight may take on a release that is being stopped.
+    #[schemars(extend("default" = "30s"))]
+    pub drain_timeout: Option<Located<DurationText>>,
+    /// How long the application has between SIGTERM and SIGKILL.
+    #[schemars(extend("default" = "10s"))]
+    pub stop_timeout: Option<Located<DurationText>>,
+    /// How long the new release may take to become ready on every instance.
+    #[schemars(extend("default" = "5m"))]
+    pub deploy_timeout: Option<Located<DurationText>>,
+    /// How many stopped containers of earlier releases are kept.
+    #[schemars(extend("default" = 5))]
+    pub retain_containers: Option<Located<u32>>,
+}
+
+/// One of several services that are deployed together.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSection {
+    /// The program to run and its arguments. It must listen on the port in the environment
+    /// variable `PORT`. `"${PORT}"` and `"${VERSION}"` are replaced when it starts.
+    #[schemars(length(min = 1))]
+    pub command: Option<Located<Vec<Located<String>>>>,
+    /// The container image to run. Needs the docker runtime, which this version does not have.
+    pub image: Option<Located<String>>,
+    /// How users reach the service, and how its health is checked.
+    pub proxy: Option<Located<ProxySection>>,
+    /// The environment of the application.
+    pub env: Option<Located<EnvSection>>,
+}
+
+/// How the fleet switches from the old release to the new one.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CutoverSection {
+    /// A cut-over that would hold requests for longer is called off; the old release serves on.
+    #[schemars(extend("default" = "250ms"))]
+    pub hold_budget: Option<Located<DurationText>>,
+    /// An instance that hears no decision holds requests for at most this long.
+    #[schemars(extend("default" = "2s"))]
+    pub max_hold: Option<Located<DurationText>>,
+    /// What such an instance does then: `serve_old` goes on with the old release, so that no
+    /// request fails; `shed` answers 503 until it knows, so that old and new never mix.
+    #[schemars(extend("default" = "serve_old"))]
+    pub on_uncertain: Option<Located<OnUncertainWord>>,
+    /// Whether the switch also waits until the old release has no request in flight, so that two
+    /// releases never even run a request at the same time.
+    #[schemars(extend("default" = false))]
+    pub exclusive: Option<Located<bool>>,
+}
+
+/// How a deployment proceeds over the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Strategy")]
+pub enum StrategyWord {
+    /// All instances at once, through one barrier.
+    BlueGreen,
+    /// Some instances at a time. Not in this version.
+    Rolling,
+    /// Some users at a time. Not in this version.
+    Canary,
+    /// Stop the old, start the new; has downtime. Not in this version.
+    Recreate,
+}
+
+/// What a gate does when its hold deadline passes and the decision is still unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "OnUncertain")]
+pub enum OnUncertainWord {
+    /// Serve the old release again: no request fails, and the receipt reports the window.
+    ServeOld,
+    /// Answer 503 until the decision is known: old and new never mix.
+    Shed,
+}

@@ -1,0 +1,221 @@
+//! From [`File`] to [`Config`]: defaults filled in, every value understood and checked.
+//!
+//! Faults are collected, not returned one by one: whoever writes a file wants to see them all.
+//! Where a value is faulty its default stands in, so that the checks after it can go on.
+
+mod instances;
+mod ports;
+mod services;
+
+use super::Config;
+use super::duration::{DurationText, parse_duration};
+use super::fault::Fault;
+use super::file::{CutoverSection, File, Front, OnUncertainWord, StrategyWord};
+use super::interpolation::{self, Leftover};
+use super::located::Located;
+use greenlight_protocol::policy::Exclusive;
+use greenlight_protocol::{OnUncertain, Policy, Strategy};
+use miette::SourceSpan;
+use std::time::Duration;
+
+/// What the file says, or everything that is wrong with it. `text` is the whole file.
+pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
+    let mut resolver = Resolver {
+        text,
+        faults: Vec::new(),
+    };
+    resolver.strategy(file);
+    resolver.front(file);
+    let policy = resolver.policy(file);
+    let services = resolver.services(file);
+    let instances = resolver.instances(file, &services);
+    if !resolver.faults.is_empty() {
+        return Err(resolver.faults);
+    }
+    Ok(Config {
+        services: services
+            .into_iter()
+            .map(|service| (service.name.value, service.config))
+            .collect(),
+        instances,
+        strategy: Strategy::BlueGreen,
+        policy,
+        retain_containers: file
+            .retain_containers
+            .as_ref()
+            .map_or(5, |count| count.value),
+    })
+}
+
+/// The whole text, and what was found wrong so far.
+struct Resolver<'a> {
+    text: &'a str,
+    faults: Vec<Fault>,
+}
+
+impl Resolver<'_> {
+    fn strategy(&mut self, file: &File) {
+        let Some(strategy) = &file.strategy else {
+            return;
+        };
+        let name = match strategy.value {
+            StrategyWord::BlueGreen => return,
+            StrategyWord::Rolling => "rolling",
+            StrategyWord::Canary => "canary",
+            StrategyWord::Recreate => "recreate",
+        };
+        self.faults.push(Fault::NotInThisVersion {
+            feature: format!("the strategy `{name}`"),
+            at: strategy.at,
+            help: "write `strategy: blue_green`, or leave it out: the whole fleet then cuts over \
+                   together"
+                .to_owned(),
+        });
+    }
+
+    fn front(&mut self, file: &File) {
+        let Some(front) = file
+            .proxy
+            .as_ref()
+            .and_then(|proxy| proxy.value.front.as_ref())
+        else {
+            return;
+        };
+        let name = match front.value {
+            Front::Builtin => return,
+            Front::Nginx => "nginx",
+            Front::NginxReload => "nginx_reload",
+        };
+        self.faults.push(Fault::NotInThisVersion {
+            feature: format!("the front `{name}`"),
+            at: front.at,
+            help: "write `front: builtin`; if Nginx owns port 80, give the built-in proxy another \
+                   `port` and let Nginx pass everything to it"
+                .to_owned(),
+        });
+    }
+
+    fn policy(&mut self, file: &File) -> Policy {
+        let fallback = Policy::default();
+        let none = CutoverSection::default();
+        let cutover = file
+            .cutover
+            .as_ref()
+            .map_or(&none, |cutover| &cutover.value);
+        let mut time = |key, text: &Option<_>, default| self.duration(key, text.as_ref(), default);
+        let policy = Policy {
+            hold_budget: time("hold_budget", &cutover.hold_budget, fallback.hold_budget),
+            max_hold: time("max_hold", &cutover.max_hold, fallback.max_hold),
+            on_uncertain: match &cutover.on_uncertain {
+                None => fallback.on_uncertain,
+                Some(word) => match word.value {
+                    OnUncertainWord::ServeOld => OnUncertain::ServeOld,
+                    OnUncertainWord::Shed => OnUncertain::Shed,
+                },
+            },
+            exclusive: match cutover.exclusive.as_ref().is_some_and(|yes| yes.value) {
+                true => Exclusive::Yes,
+                false => Exclusive::No,
+            },
+            prepare: time("deploy_timeout", &file.deploy_timeout, fallback.prepare),
+            watch: time("watch", &file.watch, fallback.watch),
+            keep_warm: time("keep_warm", &file.keep_warm, fallback.keep_warm),
+            drain: time("drain_timeout", &file.drain_timeout, fallback.drain),
+            stop: time("stop_timeout", &file.stop_timeout, fallback.stop),
+            rollback_attempts: fallback.rollback_attempts,
+        };
+        if policy.hold_budget >= policy.max_hold {
+            let shown = |text: &Option<Located<DurationText>>, default: Duration| match text {
+                Some(text) => text.value.0.clone(),
+                None => format!("{default:?} unless set"),
+            };
+            self.faults.push(Fault::BudgetBeyondDeadline {
+                budget: shown(&cutover.hold_budget, fallback.hold_budget),
+                budget_at: cutover.hold_budget.as_ref().map(|text| text.at),
+                deadline: shown(&cutover.max_hold, fallback.max_hold),
+                deadline_at: cutover.max_hold.as_ref().map(|text| text.at),
+            });
+        }
+        policy
+    }
+
+    /// A time that must be longer than nothing.
+    fn duration(
+        &mut self,
+        key: &str,
+        text: Option<&Located<DurationText>>,
+        default: Duration,
+    ) -> Duration {
+        let Some(text) = text else {
+            return default;
+        };
+        match parse_duration(&text.value.0) {
+            Ok(Duration::ZERO) => {
+                let help = format!("leave it out for the default, {default:?}");
+                let shown = self.as_written(text.at, &text.value.0);
+                self.bad_value(key, text.at, shown, "a time must be longer than this", help);
+                default
+            }
+            Ok(time) => time,
+            Err(error) => {
+                let shown = self.as_written(text.at, &text.value.0);
+                self.faults.push(Fault::NotATime {
+                    text: shown,
+                    error,
+                    at: text.at,
+                });
+                default
+            }
+        }
+    }
+
+    /// A port number; the type has refused what is above 65535.
+    fn port(&mut self, key: &str, port: &Located<u16>) -> u16 {
+        if port.value == 0 {
+            let help = "write a number from 1 to 65535";
+            self.bad_value(key, port.at, "0".to_owned(), "not a port", help.to_owned());
+        }
+        port.value
+    }
+
+    /// A text in which nothing is left to be replaced.
+    fn plain(&mut self, value: &Located<String>) -> bool {
+        self.replaced(value, Leftover::Nothing)
+    }
+
+    fn replaced(&mut self, value: &Located<String>, allowed: Leftover) -> bool {
+        match interpolation::check(value, allowed, self.text) {
+            Ok(()) => true,
+            Err(fault) => {
+                self.faults.push(fault);
+                false
+            }
+        }
+    }
+
+    fn bad_value(
+        &mut self,
+        key: &str,
+        at: SourceSpan,
+        value: String,
+        reason: impl Into<String>,
+        help: String,
+    ) {
+        self.faults.push(Fault::BadValue {
+            key: key.to_owned(),
+            value,
+            at,
+            reason: reason.into(),
+            help,
+        });
+    }
+
+    /// A value as a report may show it: what came from the environment may be secret, so the
+    /// reference is shown in its place.
+    fn as_written(&self, at: SourceSpan, value: &str) -> String {
+        match self.text.get(at.offset()..at.offset() + at.len()) {
+            Some(written) if written.contains("${") => written.to_owned(),
+            Some(_) | None => value.to_owned(),
+        }
+    }
+}

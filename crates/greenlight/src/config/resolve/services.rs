@@ -1,0 +1,470 @@
+//! The services: one at the top of the file, or several under `services`.
+
+use super::Resolver;
+use crate::config::fault::Fault;
+use crate::config::file::{
+    EnvSection, File, HealthSection, PortsSection, ProxySection, ServiceSection, StatusText,
+};
+use crate::config::host::{is_host_name, is_label};
+use crate::config::interpolation::Leftover;
+use crate::config::located::Located;
+use crate::config::parse::unknown_key;
+use crate::config::service::{EnvConfig, ServiceConfig};
+use crate::health::HealthCheck;
+use crate::spec::PortPair;
+use greenlight_protocol::ServiceName;
+use miette::SourceSpan;
+use std::time::Duration;
+
+/// The local ports of a service that says nothing about them.
+const DEFAULT_PORTS: PortPair = PortPair {
+    blue: 8080,
+    green: 8081,
+};
+
+/// A service that was understood.
+pub(super) struct Resolved {
+    pub(super) name: Located<ServiceName>,
+    pub(super) config: ServiceConfig,
+    pub(super) ports: LocatedPorts,
+}
+
+/// A pair of ports and where each comes from.
+#[derive(Clone, Copy)]
+pub(super) struct LocatedPorts {
+    pub(super) pair: PortPair,
+    pub(super) blue_at: SourceSpan,
+    pub(super) green_at: SourceSpan,
+}
+
+impl Resolver<'_> {
+    /// All services. Those with faults are there too, so that others can be checked against them.
+    pub(super) fn services(&mut self, file: &File) -> Vec<Resolved> {
+        let resolved: Vec<Resolved> = match (&file.service, &file.services) {
+            (Some(one), Some(several)) => {
+                self.faults.push(Fault::Conflict {
+                    key: "service".to_owned(),
+                    at: one.at,
+                    other: "services".to_owned(),
+                    other_at: several.at,
+                    help: "keep `service` for one, `services` for several".to_owned(),
+                });
+                Vec::new()
+            }
+            (None, None) => {
+                self.faults.push(Fault::MissingKey {
+                    key: "service".to_owned(),
+                    at: SourceSpan::new(0.into(), 0),
+                    help: "name what is deployed: `service: shop`".to_owned(),
+                });
+                Vec::new()
+            }
+            (Some(name), None) => {
+                let section = ServiceSection {
+                    command: file.command.clone(),
+                    image: file.image.clone(),
+                    proxy: file.proxy.clone(),
+                    env: file.env.clone(),
+                };
+                vec![self.service(name, &name.with(section))]
+            }
+            (None, Some(several)) => {
+                self.nothing_shared(file);
+                if several.value.is_empty() {
+                    self.faults.push(Fault::MissingKey {
+                        key: "services".to_owned(),
+                        at: several.at,
+                        help: "name at least one service, or use `service`".to_owned(),
+                    });
+                }
+                several
+                    .value
+                    .iter()
+                    .map(|(name, section)| {
+                        self.only_at_the_top(&section.value);
+                        self.service(name, section)
+                    })
+                    .collect()
+            }
+        };
+        self.routes_differ(&resolved);
+        resolved
+    }
+
+    /// With `services`, what one service has must not stand at the top.
+    fn nothing_shared(&mut self, file: &File) {
+        let no_proxy = ProxySection::default();
+        let proxy = file.proxy.as_ref().map_or(&no_proxy, |proxy| &proxy.value);
+        let misplaced = [
+            ("command", file.command.as_ref().map(|key| key.at)),
+            ("image", file.image.as_ref().map(|key| key.at)),
+            ("env", file.env.as_ref().map(|key| key.at)),
+            ("proxy.host", proxy.host.as_ref().map(|key| key.at)),
+            ("proxy.hosts", proxy.hosts.as_ref().map(|key| key.at)),
+            (
+                "proxy.path_prefix",
+                proxy.path_prefix.as_ref().map(|key| key.at),
+            ),
+            ("proxy.app_port", proxy.app_port.as_ref().map(|key| key.at)),
+            ("proxy.ports", proxy.ports.as_ref().map(|key| key.at)),
+            (
+                "proxy.healthcheck",
+                proxy.healthcheck.as_ref().map(|key| key.at),
+            ),
+            (
+                "proxy.request_timeout",
+                proxy.request_timeout.as_ref().map(|key| key.at),
+            ),
+        ];
+        for (key, at) in misplaced {
+            if let Some(at) = at {
+                self.faults.push(Fault::Misplaced {
+                    key: key.to_owned(),
+                    at,
+                    help: "with `services`, each service has its own; move it into them".to_owned(),
+                });
+            }
+        }
+    }
+
+    /// What concerns an instance as a whole must not stand in one of several services.
+    fn only_at_the_top(&mut self, section: &ServiceSection) {
+        let Some(proxy) = &section.proxy else {
+            return;
+        };
+        let misplaced = [
+            ("proxy.front", proxy.value.front.as_ref().map(|key| key.at)),
+            ("proxy.port", proxy.value.port.as_ref().map(|key| key.at)),
+        ];
+        for (key, at) in misplaced {
+            if let Some(at) = at {
+                self.faults.push(Fault::Misplaced {
+                    key: key.to_owned(),
+                    at,
+                    help: "all services of an instance share it; move it to the `proxy` at the \
+                           top of the file"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+
+    fn service(&mut self, name: &Located<String>, section: &Located<ServiceSection>) -> Resolved {
+        self.service_name(name);
+        let command = self.command(name, section);
+        let no_proxy = ProxySection::default();
+        let proxy = match &section.value.proxy {
+            Some(proxy) => &proxy.value,
+            None => &no_proxy,
+        };
+        if let (Some(port), None) = (&proxy.app_port, &section.value.image) {
+            self.faults.push(Fault::Misplaced {
+                key: "app_port".to_owned(),
+                at: port.at,
+                help: "it belongs to `image`; a `command` listens on the port in `PORT`, which \
+                       differs from release to release"
+                    .to_owned(),
+            });
+        }
+        let config = ServiceConfig {
+            command,
+            env: self.env(section.value.env.as_ref()),
+            hosts: self.hosts(proxy),
+            path_prefix: self.path("path_prefix", proxy.path_prefix.as_ref(), "/"),
+            health: self.health(proxy.healthcheck.as_ref().map(|health| &health.value)),
+            request_timeout: self.duration(
+                "request_timeout",
+                proxy.request_timeout.as_ref(),
+                Duration::from_secs(30),
+            ),
+        };
+        let ports = match &proxy.ports {
+            Some(ports) => self.ports(&ports.value),
+            None => LocatedPorts {
+                pair: DEFAULT_PORTS,
+                blue_at: name.at,
+                green_at: name.at,
+            },
+        };
+        Resolved {
+            name: name.with(ServiceName(name.value.clone())),
+            config,
+            ports,
+        }
+    }
+
+    fn service_name(&mut self, name: &Located<String>) {
+        if self.plain(name) && (!is_label(&name.value) || name.value != name.value.to_lowercase()) {
+            let shown = self.as_written(name.at, &name.value);
+            self.bad_value(
+                "service",
+                name.at,
+                shown,
+                "not a service name",
+                "use small letters, digits and inner hyphens, at most 63".to_owned(),
+            );
+        }
+    }
+
+    fn command(
+        &mut self,
+        name: &Located<String>,
+        section: &Located<ServiceSection>,
+    ) -> Vec<String> {
+        if let Some(image) = &section.value.image {
+            self.faults.push(Fault::NotInThisVersion {
+                feature: "the docker runtime, which `image` needs,".to_owned(),
+                at: image.at,
+                help: "run the program itself: `command: [\"./shop\"]`, listening on the port in \
+                       `PORT`"
+                    .to_owned(),
+            });
+            return Vec::new();
+        }
+        let Some(command) = &section.value.command else {
+            self.faults.push(Fault::MissingKey {
+                key: "command".to_owned(),
+                at: name.at,
+                help: "say how to start it: `command: [\"./shop\", \"--port\", \"${PORT}\"]`"
+                    .to_owned(),
+            });
+            return Vec::new();
+        };
+        if command
+            .value
+            .first()
+            .is_none_or(|program| program.value.is_empty())
+        {
+            self.bad_value(
+                "command",
+                command.at,
+                "[]".to_owned(),
+                "names no program",
+                "write the program and its arguments: `[\"./shop\", \"--port\", \"${PORT}\"]`"
+                    .to_owned(),
+            );
+        }
+        command
+            .value
+            .iter()
+            .map(|word| word.value.clone())
+            .collect()
+    }
+
+    fn env(&mut self, section: Option<&Located<EnvSection>>) -> EnvConfig {
+        let Some(section) = section else {
+            return EnvConfig::default();
+        };
+        let EnvSection {
+            clear,
+            secret,
+            stray,
+        } = &section.value;
+        if let Some(stray) = stray {
+            self.faults.push(Fault::Misplaced {
+                key: stray.value.clone(),
+                at: stray.at,
+                help: "beside `clear` or `secret` there are no variables; move it into `clear`"
+                    .to_owned(),
+            });
+        }
+        for name in clear.keys().chain(secret) {
+            self.variable_name(name);
+        }
+        for value in clear.values() {
+            self.replaced(value, Leftover::Later);
+        }
+        for name in secret {
+            if let Some((twin, _)) = clear.get_key_value(name) {
+                self.faults.push(Fault::Conflict {
+                    key: format!("secret: {}", name.value),
+                    at: name.at,
+                    other: format!("clear: {}", name.value),
+                    other_at: twin.at,
+                    help: "keep one of them".to_owned(),
+                });
+            }
+        }
+        EnvConfig {
+            clear: clear
+                .iter()
+                .map(|(name, value)| (name.value.clone(), value.value.clone()))
+                .collect(),
+            secret: secret.iter().map(|name| name.value.clone()).collect(),
+        }
+    }
+
+    fn variable_name(&mut self, name: &Located<String>) {
+        let text = &name.value;
+        let (reason, help) = if text.is_empty() || text.contains(['=', '\0', ' ', '$']) {
+            (
+                "not a variable's name",
+                "use letters, digits and underscores",
+            )
+        } else if matches!(text.as_str(), "PORT" | "VERSION") || text.starts_with("GREENLIGHT_") {
+            (
+                "set by greenlight for each release",
+                "remove it; the application finds it in its environment",
+            )
+        } else {
+            return;
+        };
+        let shown = self.as_written(name.at, text);
+        self.bad_value("env", name.at, shown, reason, help.to_owned());
+    }
+
+    fn hosts(&mut self, proxy: &ProxySection) -> Vec<String> {
+        let hosts: Vec<&Located<String>> = match (&proxy.host, &proxy.hosts) {
+            (Some(one), Some(several)) => {
+                self.faults.push(Fault::Conflict {
+                    key: "host".to_owned(),
+                    at: one.at,
+                    other: "hosts".to_owned(),
+                    other_at: several.at,
+                    help: "keep `host` for one, `hosts` for several".to_owned(),
+                });
+                Vec::new()
+            }
+            (Some(one), None) => vec![one],
+            (None, Some(several)) => several.value.iter().collect(),
+            (None, None) => Vec::new(),
+        };
+        for host in &hosts {
+            let name = host.value.strip_prefix("*.").unwrap_or(&host.value);
+            if self.plain(host) && !is_host_name(name) {
+                let shown = self.as_written(host.at, &host.value);
+                let help = "write the name alone, without scheme, port or path: \
+                            `shop.example.com` or `*.example.com`";
+                self.bad_value("host", host.at, shown, "not a host name", help.to_owned());
+            }
+        }
+        hosts
+            .iter()
+            .map(|host| host.value.to_ascii_lowercase())
+            .collect()
+    }
+
+    fn path(&mut self, key: &str, path: Option<&Located<String>>, default: &str) -> String {
+        let Some(path) = path else {
+            return default.to_owned();
+        };
+        let strange = |c: char| c.is_whitespace() || c.is_control() || c == '#';
+        if self.plain(path) && (!path.value.starts_with('/') || path.value.contains(strange)) {
+            let shown = self.as_written(path.at, &path.value);
+            let help = format!("begin it with a slash, without blanks: `{default}`");
+            self.bad_value(key, path.at, shown, "not a path", help);
+        }
+        path.value.clone()
+    }
+
+    fn health(&mut self, section: Option<&HealthSection>) -> HealthCheck {
+        let fallback = HealthCheck::default();
+        let Some(section) = section else {
+            return fallback;
+        };
+        if let Some(host) = &section.host {
+            self.plain(host);
+        }
+        HealthCheck {
+            path: self.path("path", section.path.as_ref(), &fallback.path),
+            host: section.host.as_ref().map(|host| host.value.clone()),
+            interval: self.duration("interval", section.interval.as_ref(), fallback.interval),
+            timeout: self.duration("timeout", section.timeout.as_ref(), fallback.timeout),
+            successes: self.count("successes", section.successes.as_ref(), fallback.successes),
+            failures: self.count("failures", section.failures.as_ref(), fallback.failures),
+            statuses: match &section.statuses {
+                None => fallback.statuses,
+                Some(statuses) => self.statuses(statuses),
+            },
+        }
+    }
+
+    fn count(&mut self, key: &str, count: Option<&Located<u32>>, default: u32) -> u32 {
+        let Some(count) = count else {
+            return default;
+        };
+        if count.value == 0 {
+            let help = "write 1 or more".to_owned();
+            self.bad_value(
+                key,
+                count.at,
+                "0".to_owned(),
+                "nothing would be asked",
+                help,
+            );
+        }
+        count.value
+    }
+
+    fn statuses(&mut self, statuses: &Located<Vec<Located<StatusText>>>) -> Vec<(u16, u16)> {
+        let help = || "write statuses from 100 to 599: `[200, 204]` or `[\"200-399\"]`".to_owned();
+        if statuses.value.is_empty() {
+            let reason = "no answer would be good";
+            self.bad_value("statuses", statuses.at, "[]".to_owned(), reason, help());
+        }
+        let mut ranges = Vec::new();
+        for status in &statuses.value {
+            match status_range(&status.value.0) {
+                Some(range) => ranges.push(range),
+                None => {
+                    let shown = self.as_written(status.at, &status.value.0);
+                    self.bad_value("statuses", status.at, shown, "not a status", help());
+                }
+            }
+        }
+        ranges
+    }
+
+    /// A pair of ports as written.
+    pub(super) fn ports(&mut self, section: &PortsSection) -> LocatedPorts {
+        LocatedPorts {
+            pair: PortPair {
+                blue: self.port("blue", &section.blue),
+                green: self.port("green", &section.green),
+            },
+            blue_at: section.blue.at,
+            green_at: section.green.at,
+        }
+    }
+
+    /// Two services with a host and a path in common would be told apart by nothing.
+    fn routes_differ(&mut self, services: &[Resolved]) {
+        let path = |service: &Resolved| {
+            let path = &service.config.path_prefix;
+            path.trim_end_matches('/').to_owned()
+        };
+        for (index, second) in services.iter().enumerate() {
+            for first in &services[..index] {
+                let (one, other) = (&first.config.hosts, &second.config.hosts);
+                let shared = match (one.is_empty(), other.is_empty()) {
+                    (true, true) => true,
+                    (false, false) => one.iter().any(|host| other.contains(host)),
+                    (true, false) | (false, true) => false,
+                };
+                if shared && path(first) == path(second) {
+                    self.faults.push(Fault::SameRoute {
+                        first: first.name.value.to_string(),
+                        second: second.name.value.to_string(),
+                        first_at: first.name.at,
+                        at: second.name.at,
+                    });
+                }
+            }
+        }
+    }
+
+    /// A key that is not the name of a service, where one was expected.
+    pub(super) fn no_such_service(&mut self, key: &Located<String>, services: &[Resolved]) {
+        let names: Vec<&str> = services
+            .iter()
+            .map(|service| service.name.value.0.as_str())
+            .collect();
+        self.faults.push(unknown_key(&key.value, key.at, &names));
+    }
+}
+
+fn status_range(text: &str) -> Option<(u16, u16)> {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let range = (from.trim().parse().ok()?, to.trim().parse().ok()?);
+    (100 <= range.0 && range.0 <= range.1 && range.1 <= 599).then_some(range)
+}

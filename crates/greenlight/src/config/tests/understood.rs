@@ -1,0 +1,1 @@
+//! What a file means once it is read.
