@@ -3,7 +3,8 @@
 use crate::receipt::Receipt;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{
-    DeploymentId, InstanceId, InstanceStatus, Outcome, Policy, Release, ServiceName, Strategy,
+    Color, DeploymentId, InstanceId, InstanceStatus, Outcome, Policy, Release, ServiceName,
+    Strategy,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -122,6 +123,8 @@ pub enum Happening {
     },
     /// An instance reported.
     Instance {
+        /// The cut-over.
+        epoch: u64,
         /// Who.
         instance: InstanceId,
         /// What, in a word.
@@ -134,6 +137,24 @@ pub enum Happening {
         /// How.
         outcome: Outcome,
     },
+}
+
+/// `GET /v1/logs`, by instance; `None` for one that did not answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogsAnswer {
+    /// What was written there.
+    pub instances: BTreeMap<InstanceId, Option<Vec<SlotLog>>>,
+}
+
+/// The last lines that the application of one slot wrote, or the one before it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotLog {
+    /// The service.
+    pub service: ServiceName,
+    /// The slot's color.
+    pub color: Color,
+    /// The lines, oldest first.
+    pub lines: Vec<String>,
 }
 
 /// `GET /v1/deployments`.

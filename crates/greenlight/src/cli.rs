@@ -1,14 +1,21 @@
 //! The command line: parse, ask or run, print, and say by the exit code how it went.
 
 mod args;
+mod deploy;
+mod failure;
+mod fleet;
+mod plan;
+pub mod progress;
+mod show;
+mod up;
 
 pub use args::{Cli, Verb};
+pub use failure::Failure;
 
-use crate::api::Happening;
 use crate::demo::{self, DemoOptions};
-use crate::fleet::{AgentRole, ProxyRole, ServerRole, run_agent, run_proxy, run_server};
+use crate::fleet::{run_agent, run_proxy, run_server};
 use clap::Parser as _;
-use greenlight_protocol::{InstanceId, Outcome};
+use serde::Serialize;
 use std::process::ExitCode;
 
 /// How a command ended, for scripts.
@@ -18,6 +25,8 @@ pub enum Exit {
     Done,
     /// Failed, with the old release serving.
     Failed,
+    /// The command or its configuration makes no sense.
+    Usage,
     /// Refused, because something else is under way or missing.
     Refused,
     /// The outcome is not known.
@@ -29,92 +38,105 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
+            Exit::Usage => 2,
             Exit::Refused => 3,
             Exit::Unknown => 4,
         })
     }
 }
 
+/// What a command prints on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Text for people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Prints a document on standard output.
+pub fn print_json(document: &impl Serialize) {
+    let text = serde_json::to_string_pretty(document).expect("plain data serialises");
+    print(&format!("{text}\n"));
+}
+
+/// Prints on standard output. Whoever closed it wants no more, which is no error.
+pub fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GREENLIGHT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let talk = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    talk.init();
-    let exit = match cli.verb {
-        Verb::Proxy(proxy) => finish(run_proxy(ProxyRole {
-            listen: proxy.listen,
-            admin: proxy.admin,
-            state: proxy.state,
-            status: proxy.status,
-            threads: proxy.threads,
-        })),
-        verb @ (Verb::Demo(_) | Verb::Server(_) | Verb::Agent(_) | Verb::SampleApp) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build();
-            match runtime {
-                Ok(runtime) => {
-                    let exit = runtime.block_on(run(verb, cli.json));
-                    // Tasks that never end must not keep the process.
-                    runtime.shutdown_background();
-                    exit
-                }
-                Err(error) => finish(Err(error)),
-            }
-        }
+    let output = match cli.json {
+        true => Output::Json,
+        false => Output::Text,
     };
-    exit.into()
-}
-
-async fn run(verb: Verb, json: bool) -> Exit {
-    match verb {
-        Verb::Demo(demo) => run_demo(&demo, json).await,
-        Verb::SampleApp => finish(crate::sample::run().await),
-        Verb::Server(server) => finish(
-            run_server(ServerRole {
-                state: server.state,
-                listen: server.listen,
-                instances: server.instance.into_iter().map(InstanceId).collect(),
-            })
-            .await,
-        ),
-        Verb::Agent(agent) => finish(
-            run_agent(AgentRole {
-                name: InstanceId(agent.name),
-                state: agent.state,
-                server: agent.server,
-                listen: agent.listen,
-                peers: agent
-                    .peers
-                    .into_iter()
-                    .map(|p| (InstanceId(p.0), p.1))
-                    .collect(),
-                proxy_admin: agent.proxy_admin,
-                late: agent.late,
-            })
-            .await,
-        ),
-        Verb::Proxy(_) => Exit::Refused,
+    // A role's talk is its log; a command's talk is its own.
+    let long_running = matches!(cli.verb, Verb::Server(_) | Verb::Agent(_) | Verb::Proxy(_));
+    let default = if long_running { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GREENLIGHT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(Err(error)).into(),
+    };
+    let done = runtime.block_on(run(cli.verb, output));
+    // Tasks that never end must not keep the process.
+    runtime.shutdown_background();
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.show(output);
+            failure.exit().into()
+        }
     }
 }
 
-async fn run_demo(demo: &args::Demo, json: bool) -> Exit {
+async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Up(args) => up::up(&args, output).await,
+        Verb::Plan(args) => plan::plan(&args, output).await,
+        Verb::Deploy(args) => deploy::deploy(&args, output).await,
+        Verb::Prepare(args) => deploy::prepare(&args, output).await,
+        Verb::Promote(args) => deploy::promote(&args, output).await,
+        Verb::Abort(args) => deploy::abort(&args, output).await,
+        Verb::Rollback(args) => deploy::rollback(&args, output).await,
+        Verb::Status(args) => show::status(&args, output).await,
+        Verb::History(args) => show::history(&args, output).await,
+        Verb::Receipt(args) => show::receipt(&args, output).await,
+        Verb::Logs(args) => show::logs(&args, output).await,
+        Verb::Demo(demo) => Ok(run_demo(&demo, output).await),
+        Verb::SampleApp => Ok(finish(crate::sample::run().await)),
+        Verb::Server(server) => Ok(finish(run_server(server.into()).await)),
+        Verb::Agent(agent) => Ok(finish(run_agent(agent.into()).await)),
+        Verb::Proxy(proxy) => {
+            // It has threads and runtimes of its own.
+            let proxy = tokio::task::spawn_blocking(|| run_proxy(proxy.into()));
+            Ok(finish(proxy.await.expect("the proxy does not panic")))
+        }
+    }
+}
+
+async fn run_demo(demo: &args::Demo, output: Output) -> Exit {
     let options = DemoOptions {
         late: demo.late,
         keep: demo.keep.clone(),
     };
     match demo::run(options, |line| eprintln!("{line}")).await {
         Ok(report) => {
-            if json {
-                let text = serde_json::to_string_pretty(&report).expect("plain data serialises");
-                println!("{text}");
-            } else {
-                println!("\n{}", report.render());
+            match output {
+                Output::Json => print_json(&report),
+                Output::Text => print(&format!("\n{}\n", report.render())),
             }
             if report.held_up {
                 Exit::Done
@@ -133,28 +155,5 @@ fn finish<E: std::fmt::Display>(result: Result<(), E>) -> Exit {
             eprintln!("error: {error}");
             Exit::Failed
         }
-    }
-}
-
-/// One line of progress for people.
-pub fn line(what: &Happening) -> String {
-    match what {
-        Happening::Phase { epoch, phase } => format!("cut-over {epoch}: {phase}"),
-        Happening::Instance {
-            instance,
-            report,
-            reason: None,
-        } => format!("  {instance}: {report}"),
-        Happening::Instance {
-            instance,
-            report,
-            reason: Some(reason),
-        } => format!("  {instance}: {report}: {reason}"),
-        Happening::Finished { outcome } => match outcome {
-            Outcome::Promoted => "promoted".to_owned(),
-            Outcome::Aborted { .. } | Outcome::RolledBack { .. } | Outcome::Stuck { .. } => {
-                outcome.to_string()
-            }
-        },
     }
 }

@@ -25,3 +25,23 @@ pub fn wall_ms() -> u64 {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         })
 }
+
+/// A wall-clock time in milliseconds since 1970, for people: `2026-01-31 13:05:59 UTC`.
+pub fn utc(ms: u64) -> String {
+    let format =
+        time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    i64::try_from(ms / 1000)
+        .ok()
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|at| at.format(&format).ok())
+        .unwrap_or_else(|| "an unknown time".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_wall_clock_time_reads_as_utc() {
+        assert_eq!(super::utc(1_767_225_599_999), "2025-12-31 23:59:59 UTC");
+        assert_eq!(super::utc(u64::MAX), "an unknown time");
+    }
+}

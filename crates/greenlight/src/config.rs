@@ -76,9 +76,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| {
             let path = path.to_owned();
-            match source.kind() {
-                std::io::ErrorKind::NotFound => ConfigError::Missing { path },
-                _ => ConfigError::Unreadable { path, source },
+            if source.kind() == std::io::ErrorKind::NotFound {
+                ConfigError::Missing { path }
+            } else {
+                ConfigError::Unreadable { path, source }
             }
         })?;
         // Variables that are not UTF-8 cannot be meant by a file that is.

@@ -72,7 +72,7 @@ pub async fn run(options: DemoOptions, say: impl Fn(&str) + Copy) -> Result<Demo
         let listen = free_address()?;
         instances.push(LocalInstance { name, listen, late });
     }
-    let fleet = LocalFleet::start(&dir, instances)?;
+    let fleet = LocalFleet::start(&dir, instances, None)?;
     let result = Demo::new(&fleet, ports)?.perform(&options, &dir, say).await;
     fleet.stop().await;
     if options.keep.is_none() && result.is_ok() {
@@ -220,7 +220,10 @@ impl Demo {
             if progress.deployment != answer.deployment {
                 return Follow::On;
             }
-            say(&format!("    {}", crate::cli::line(&progress.what)));
+            say(&format!(
+                "    {}",
+                crate::cli::progress::line(&progress.what)
+            ));
             match progress.what {
                 Happening::Finished { .. } => Follow::Enough,
                 Happening::Phase { .. } | Happening::Instance { .. } => Follow::On,

@@ -49,8 +49,13 @@ pub struct LocalFleet {
 }
 
 impl LocalFleet {
-    /// Enrols and starts server, agents and proxies with their state in `dir`.
-    pub fn start(dir: &Path, instances: Vec<LocalInstance>) -> Result<Self, FleetError> {
+    /// Enrols and starts server, agents and proxies with their state in `dir`. Applications run
+    /// in `home`, or where this process does.
+    pub fn start(
+        dir: &Path,
+        instances: Vec<LocalInstance>,
+        home: Option<&Path>,
+    ) -> Result<Self, FleetError> {
         std::fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
         let program = std::env::current_exe()?;
@@ -76,7 +81,7 @@ impl LocalFleet {
             .collect();
         let peer_list = peer_list.join(",");
         let mut fleet = Self {
-            supervisor: Supervisor::new(program, dir.join("run"))?,
+            supervisor: Supervisor::new(program, dir.join("run"), home.map(ToOwned::to_owned))?,
             dir,
             instances,
         };

@@ -6,6 +6,7 @@
 mod client;
 mod dial;
 mod https;
+mod logs;
 mod outbox;
 pub mod peer;
 mod pki;
@@ -14,6 +15,7 @@ mod serve;
 pub use client::{ApiClient, ApiError, Follow};
 pub use dial::{Dial, DialEvent};
 pub use https::{Https, HttpsError};
+pub use logs::LogsQuestion;
 pub use outbox::{LinkEvent, Outboxes, agent_router};
 pub use pki::{Authority, Credentials, PkiError, Role};
 pub use serve::{allow, serve};

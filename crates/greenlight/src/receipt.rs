@@ -58,6 +58,10 @@ pub struct CutOverReceipt {
     pub settled_ns: Option<u64>,
     /// Why it was aborted.
     pub aborted: Option<String>,
+    /// Whether the server died while it was going on: then the order of the messages before is
+    /// not known, and nothing is claimed of it.
+    #[serde(default)]
+    pub recovered: bool,
     /// The server's number for the moment of the commit, in the order of its messages.
     pub commit_order: Option<u64>,
     /// What each instance went through.
@@ -95,16 +99,20 @@ pub struct Check {
 impl CutOverReceipt {
     /// The claims of G1 and G5, each checked against the evidence. Empty if nothing was switched.
     pub fn checks(&self) -> Vec<Check> {
+        if self.recovered {
+            return self.checks_of_instances();
+        }
         let Some(commit) = self.commit_order else {
             return Vec::new();
         };
         let mut checks = Vec::new();
         let mut claim = |claim: String, holds: bool| checks.push(Check { claim, holds });
         for (name, instance) in &self.instances {
-            let held = instance.held_order;
             claim(
                 format!("`{name}` had stopped admitting to the old release before the commit"),
-                held.is_some_and(|held| held < commit) && instance.admits_in_order(),
+                instance.held_order.is_some_and(|held| held < commit)
+                    && instance.held_in_order()
+                    && instance.opened_in_order(),
             );
             claim(
                 format!("`{name}` was told to switch after the commit was durable"),
@@ -112,6 +120,17 @@ impl CutOverReceipt {
             );
         }
         checks
+    }
+
+    /// What can be claimed when the server has lost the order of its messages: what each gate
+    /// knows of itself.
+    fn checks_of_instances(&self) -> Vec<Check> {
+        let opened = self.instances.iter().filter(|(_, i)| i.gate.is_some());
+        let claim = |(name, instance): (&InstanceId, &InstanceReceipt)| Check {
+            claim: format!("`{name}` admitted nothing to the old release after its gate closed"),
+            holds: instance.opened_in_order(),
+        };
+        opened.map(claim).collect()
     }
 
     /// From the first `Hold` sent to the last switch confirmed, in milliseconds.
@@ -139,28 +158,26 @@ impl CutOverReceipt {
 }
 
 impl InstanceReceipt {
+    /// On the instance's own clock: the last admission to old came before the hold was complete.
+    fn held_in_order(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| {
+            let mut admissions = held.last_admission_ns.values();
+            admissions.all(|admitted| *admitted <= held.held_at_ns)
+        })
+    }
+
     /// On the instance's own clock: the last admission to old, the hold, the opening, the first
     /// admission to new. A hold that the gate's deadline ended proves nothing.
-    fn admits_in_order(&self) -> bool {
-        let held_in_order = self.held.as_ref().is_some_and(|held| {
-            held.last_admission_ns
-                .values()
-                .all(|admitted| *admitted <= held.held_at_ns)
-        });
-        let opened_in_order = self
-            .gate
-            .iter()
-            .flat_map(|gate| gate.services.values())
-            .all(|seen| {
-                let opened = seen.opened_at_ns.unwrap_or(u64::MAX);
-                !seen.expired
-                    && seen.last_admission_old_ns.unwrap_or(0)
-                        <= seen.held_at_ns.unwrap_or(u64::MAX)
-                    && seen.held_at_ns.unwrap_or(0) <= opened
-                    && seen
-                        .first_admission_new_ns
-                        .is_none_or(|first| first >= opened)
-            });
-        held_in_order && opened_in_order
+    fn opened_in_order(&self) -> bool {
+        let mut services = self.gate.iter().flat_map(|gate| gate.services.values());
+        services.all(|seen| {
+            let opened = seen.opened_at_ns.unwrap_or(u64::MAX);
+            !seen.expired
+                && seen.last_admission_old_ns.unwrap_or(0) <= seen.held_at_ns.unwrap_or(u64::MAX)
+                && seen.held_at_ns.unwrap_or(0) <= opened
+                && seen
+                    .first_admission_new_ns
+                    .is_none_or(|first| first >= opened)
+        })
     }
 }

@@ -1,17 +1,18 @@
 //! The agent's loop: take one event, carry out its effects in order, take the next.
 
 use super::slots::Slots;
+use crate::api::SlotLog;
 use crate::clock;
 use crate::crash;
 use crate::front::{Acted, Front, FrontError};
 use crate::journal::{Journal, JournalError};
-use crate::link::{Dial, DialEvent, peer};
+use crate::link::{Dial, DialEvent, LogsQuestion, peer};
 use crate::runtime::Runtime;
 use crate::server::Timers;
 use futures_util::FutureExt as _;
 use greenlight_protocol::{
-    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Epoch, GateAction, InstanceId,
-    PeerAnswer, Report, Reported, Token,
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, InstanceId,
+    InstanceStatus, PeerAnswer, Report, Reported, Slot, StageView, Token,
 };
 use rustls::ClientConfig;
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ pub struct AgentShell {
     asked: BTreeMap<(InstanceId, Epoch), Vec<oneshot::Sender<PeerAnswer>>>,
     /// How long the last record took to become durable; part of what `Armed` reports.
     sync: Duration,
+    /// How the server was last told that this instance stands.
+    told: Option<InstanceStatus>,
     pending: Vec<AgentEffect>,
 }
 
@@ -84,11 +87,16 @@ impl AgentShell {
         let (reports, outgoing) = unbounded_channel();
         tokio::spawn(options.dial.clone().report(outgoing));
         let (dialled, mut arriving) = unbounded_channel();
-        tokio::spawn(options.dial.listen(dialled));
+        tokio::spawn(options.dial.clone().listen(dialled));
         let arrived = events.clone();
+        let (runtime, dial) = (options.runtime.clone(), options.dial.clone());
         tokio::spawn(async move {
             while let Some(event) = arriving.recv().await {
                 let event = match event {
+                    DialEvent::LogsAsked(question) => {
+                        tokio::spawn(answer_logs(runtime.clone(), dial.clone(), question));
+                        continue;
+                    }
                     DialEvent::Connected => AgentEvent::Connected,
                     DialEvent::Directed(envelope) => AgentEvent::Directed(*envelope),
                 };
@@ -117,6 +125,7 @@ impl AgentShell {
             reports,
             asked: BTreeMap::new(),
             sync: Duration::ZERO,
+            told: None,
             pending,
         })
     }
@@ -174,7 +183,27 @@ impl AgentShell {
     async fn take(&mut self, event: AgentEvent) -> Result<(), JournalError> {
         self.slots.note(&event);
         let effects = self.agent.handle(event, clock::now());
-        self.carry_out(effects).await
+        self.carry_out(effects).await?;
+        self.tell_status();
+        Ok(())
+    }
+
+    /// Tells the server how this instance stands whenever that has changed. Not while a cut-over
+    /// is at its barrier: nothing may delay what decides there.
+    fn tell_status(&mut self) {
+        let status = self.agent.status();
+        if matches!(status.stage, StageView::Prepared(_) | StageView::Armed(_))
+            || self.told.as_ref() == Some(&status)
+        {
+            return;
+        }
+        self.told = Some(status.clone());
+        let token = Token {
+            term: self.agent.term(),
+            epoch: status.decided,
+        };
+        let report = Report::Status(status);
+        self.report(Reported { token, report });
     }
 
     async fn carry_out(&mut self, effects: Vec<AgentEffect>) -> Result<(), JournalError> {
@@ -278,6 +307,28 @@ impl AgentShell {
             }
         });
     }
+}
+
+/// Sends what the applications of the services asked for wrote.
+async fn answer_logs(runtime: Arc<dyn Runtime>, dial: Dial, question: LogsQuestion) {
+    let mut logs = Vec::new();
+    for service in question.services {
+        for color in [Color::Blue, Color::Green] {
+            let slot = Slot {
+                service: service.clone(),
+                color,
+            };
+            let lines = runtime.logs(&slot, question.lines);
+            if !lines.is_empty() {
+                logs.push(SlotLog {
+                    service: service.clone(),
+                    color,
+                    lines,
+                });
+            }
+        }
+    }
+    dial.answer_logs(question.number, &logs).await;
 }
 
 /// Tells the protocol whenever another incarnation of the front answers.

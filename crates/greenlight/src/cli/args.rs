@@ -1,6 +1,8 @@
 //! What can be typed.
 
+use crate::fleet::{AgentRole, ProxyRole, ServerRole};
 use clap::{Args, Parser, Subcommand};
+use greenlight_protocol::InstanceId;
 use greenlight_proxy::ListenAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +25,28 @@ pub struct Cli {
 pub enum Verb {
     /// Show the main job on this machine: two instances, load, five deployments, receipts.
     Demo(Demo),
+    /// Run a whole fleet on this machine for a `greenlight.yml`, until interrupted.
+    Up(Up),
+    /// Say what a deployment would do, and what stands in its way. Changes nothing.
+    Plan(Plan),
+    /// Bring a release to the whole fleet: prepare it everywhere, then cut over together.
+    Deploy(Deploy),
+    /// Start a release everywhere and check it; `promote` cuts over.
+    Prepare(Deploy),
+    /// Cut over to the release that was prepared.
+    Promote(Act),
+    /// Stop the deployment under way; the fleet ends on the old release.
+    Abort(Act),
+    /// Cut over to the release before the live one.
+    Rollback(Rollback),
+    /// Show how the fleet stands.
+    Status(Status),
+    /// List the latest deployments.
+    History(History),
+    /// Show the evidence for one deployment.
+    Receipt(Receipt),
+    /// Show what the applications wrote.
+    Logs(Logs),
     /// Run the coordinator.
     Server(Server),
     /// Run an instance's agent.
@@ -34,6 +58,148 @@ pub enum Verb {
     SampleApp,
 }
 
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct FileArg {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE)]
+    pub file: PathBuf,
+}
+
+/// Where the fleet is.
+#[derive(Debug, Args)]
+pub struct FleetArg {
+    /// The folder with the fleet's address and credentials; what `greenlight up` wrote beside
+    /// the configuration file unless given.
+    #[arg(long, value_name = "DIR", env = "GREENLIGHT_FLEET")]
+    pub fleet: Option<PathBuf>,
+}
+
+/// `greenlight up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Keep the fleet's files in this folder; `.greenlight` beside the configuration unless given.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
+/// `greenlight plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet: FleetArg,
+    /// The release's label; the commit that is checked out unless given.
+    #[arg(long)]
+    pub version: Option<String>,
+}
+
+/// `greenlight deploy` and `greenlight prepare`.
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet: FleetArg,
+    /// The release's label; the commit that is checked out unless given.
+    #[arg(long)]
+    pub version: Option<String>,
+    /// Do not wait for the end.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `greenlight promote` and `greenlight abort`.
+#[derive(Debug, Args)]
+pub struct Act {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet: FleetArg,
+    /// Do not wait for the end.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `greenlight rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// What every command that acts takes.
+    #[command(flatten)]
+    pub act: Act,
+    /// Only go back if this is the release before the live one.
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
+}
+
+/// `greenlight status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet: FleetArg,
+}
+
+/// `greenlight history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet: FleetArg,
+    /// Show at most so many.
+    #[arg(long, short = 'n', default_value_t = 20)]
+    pub limit: usize,
+}
+
+/// `greenlight receipt`.
+#[derive(Debug, Args)]
+pub struct Receipt {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet: FleetArg,
+    /// The deployment.
+    #[arg(default_value = "latest")]
+    pub deployment: String,
+}
+
+/// `greenlight logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet: FleetArg,
+    /// Only this service.
+    pub service: Option<String>,
+    /// Only this instance.
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// The last so many lines of each application.
+    #[arg(long, short = 'n', default_value_t = 50)]
+    pub lines: usize,
+}
+
 /// `greenlight demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
@@ -41,6 +207,9 @@ pub struct Demo {
     /// something is late.
     #[arg(long, default_value = "20ms", value_parser = duration)]
     pub late: Duration,
+    /// Switch each instance on its own, as scripts do, and show what that leaves.
+    #[arg(long)]
+    pub without_barrier: bool,
     /// Keep the fleet's files in this folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
@@ -104,6 +273,43 @@ pub struct Proxy {
     /// Threads that serve users; one for each core unless given.
     #[arg(long)]
     pub threads: Option<usize>,
+}
+
+impl From<Server> for ServerRole {
+    fn from(server: Server) -> Self {
+        Self {
+            state: server.state,
+            listen: server.listen,
+            instances: server.instance.into_iter().map(InstanceId).collect(),
+        }
+    }
+}
+
+impl From<Agent> for AgentRole {
+    fn from(agent: Agent) -> Self {
+        let peers = agent.peers.into_iter();
+        Self {
+            name: InstanceId(agent.name),
+            state: agent.state,
+            server: agent.server,
+            listen: agent.listen,
+            peers: peers.map(|(name, at)| (InstanceId(name), at)).collect(),
+            proxy_admin: agent.proxy_admin,
+            late: agent.late,
+        }
+    }
+}
+
+impl From<Proxy> for ProxyRole {
+    fn from(proxy: Proxy) -> Self {
+        Self {
+            listen: proxy.listen,
+            admin: proxy.admin,
+            state: proxy.state,
+            status: proxy.status,
+            threads: proxy.threads,
+        }
+    }
 }
 
 fn peer(text: &str) -> Result<(String, SocketAddr), String> {

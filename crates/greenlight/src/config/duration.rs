@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 /// No timer of a deployment is longer than this; a longer one is a slip of the keyboard.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 /// Why a text is no time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -108,7 +108,7 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     )?;
     let tls = Credentials::load(&role.state.join("identity"))?.server_config()?;
     let listener = TcpListener::bind(role.listen).await?;
-    let operators = router(inbox.clone(), progress, role.instances);
+    let operators = router(inbox.clone(), progress, role.instances, outboxes.clone());
     let operators = allow(operators, |role| *role == Role::Operator);
     let routes = operators.merge(agent_router(outboxes));
     tokio::spawn(serve(listener, tls, routes));

@@ -22,6 +22,8 @@ pub struct Supervisor {
     program: PathBuf,
     /// Where each process's number and output are kept, by name.
     dir: PathBuf,
+    /// Where processes run; here if none.
+    home: Option<PathBuf>,
     ending: Arc<AtomicBool>,
     kept: Vec<Supervised>,
 }
@@ -35,11 +37,12 @@ pub struct Supervised {
 
 impl Supervisor {
     /// A supervisor for processes of `program`.
-    pub fn new(program: PathBuf, dir: PathBuf) -> io::Result<Self> {
+    pub fn new(program: PathBuf, dir: PathBuf, home: Option<PathBuf>) -> io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         Ok(Self {
             program,
             dir,
+            home,
             ending: Arc::default(),
             kept: Vec::new(),
         })
@@ -48,13 +51,18 @@ impl Supervisor {
     /// Starts a process and keeps it running.
     pub fn keep(&mut self, name: &str, arguments: Vec<String>) -> io::Result<()> {
         let (program, dir) = (self.program.clone(), self.dir.clone());
+        let home = self.home.clone();
         let own_name = name.to_owned();
         let start = move || -> io::Result<Child> {
             let log = File::options()
                 .create(true)
                 .append(true)
                 .open(dir.join(format!("{own_name}.log")))?;
-            let child = Command::new(&program)
+            let mut command = Command::new(&program);
+            if let Some(home) = &home {
+                command.current_dir(home);
+            }
+            let child = command
                 .args(&arguments)
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)

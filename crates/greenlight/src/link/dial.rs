@@ -1,6 +1,8 @@
 //! The agent's side of the link: it dials out, takes directives, and sends reports in order.
 
 use super::https::Https;
+use super::logs::{EVENT, LogsQuestion};
+use crate::api::SlotLog;
 use greenlight_protocol::{Envelope, Reported};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -26,6 +28,8 @@ pub enum DialEvent {
     Connected,
     /// A directive.
     Directed(Box<Envelope>),
+    /// Someone wants to see what applications wrote.
+    LogsAsked(LogsQuestion),
 }
 
 /// How an agent reaches its server.
@@ -107,6 +111,12 @@ impl Dial {
                 return true;
             };
             let Some(data) = event.data else { continue };
+            if event.event.as_deref() == Some(EVENT) {
+                if let Ok(question) = serde_json::from_str(&data) {
+                    arrive(DialEvent::LogsAsked(question));
+                }
+                continue;
+            }
             match serde_json::from_str(&data) {
                 Ok(envelope) => {
                     *position = event.id;
@@ -114,6 +124,16 @@ impl Dial {
                 }
                 Err(error) => tracing::warn!(%error, "a directive could not be read"),
             }
+        }
+    }
+
+    /// Answers a question for what applications wrote.
+    pub async fn answer_logs(&self, number: u64, logs: &[SlotLog]) {
+        let mut https = Https::to_server(self.server, self.tls.clone());
+        let path = format!("/v1/agents/{}/logs/{number}", self.name);
+        let body = serde_json::to_vec(logs).expect("lines serialise");
+        if let Err(error) = https.exchange(Method::POST, &path, body).await {
+            tracing::debug!(%error, "logs could not be sent");
         }
     }
 

@@ -1,6 +1,8 @@
 //! The server's side of the agents' link: a stream of directives to each, reports from each.
 
+use super::logs::Waiting;
 use super::pki::Role;
+use crate::api::SlotLog;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -44,6 +46,7 @@ struct Shared {
     /// The coordinator's incarnation: positions of another one mean nothing here.
     term: u64,
     boxes: Mutex<BTreeMap<InstanceId, Outbox>>,
+    waiting: Mutex<Waiting>,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
 }
 
@@ -62,6 +65,7 @@ impl Outboxes {
             shared: Arc::new(Shared {
                 term,
                 boxes: Mutex::default(),
+                waiting: Mutex::default(),
                 events: Box::new(events),
             }),
         }
@@ -92,6 +96,19 @@ impl Outboxes {
             }
             last = Some((envelope, json));
         }
+    }
+
+    /// Sends an event that is not kept; whether anyone is there to hear it.
+    pub(super) fn whisper(&self, to: &InstanceId, event: Bytes) -> bool {
+        let boxes = self.shared.boxes();
+        let stream = boxes.get(to).and_then(|outbox| outbox.stream.as_ref());
+        stream.is_some_and(|stream| stream.send(event).is_ok())
+    }
+
+    /// The answers that someone waits for.
+    pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        let waiting = self.shared.waiting.lock();
+        waiting.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connect(&self, agent: &InstanceId, last_seen: Option<&str>) -> DirectiveStream {
@@ -171,6 +188,7 @@ pub fn agent_router(outboxes: Outboxes) -> Router {
     Router::new()
         .route("/v1/agents/{id}/directives", get(directives))
         .route("/v1/agents/{id}/reports", post(report))
+        .route("/v1/agents/{id}/logs/{number}", post(logs))
         .with_state(outboxes)
 }
 
@@ -200,5 +218,18 @@ async fn report(
     }
     // The coordinator takes every report any number of times, so nothing need be remembered here.
     (outboxes.shared.events)(LinkEvent::Reported(InstanceId(id), Box::new(reported)));
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn logs(
+    State(outboxes): State<Outboxes>,
+    Extension(role): Extension<Role>,
+    Path((id, number)): Path<(String, u64)>,
+    Json(logs): Json<Vec<SlotLog>>,
+) -> Response {
+    if role != Role::Agent(id) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    outboxes.waiting().answered(number, logs);
     StatusCode::NO_CONTENT.into_response()
 }

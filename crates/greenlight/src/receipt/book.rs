@@ -3,8 +3,10 @@
 use super::{CutOverReceipt, InstanceReceipt, Receipt};
 use crate::clock;
 use greenlight_protocol::{
-    CoordinatorRecord, Direction, Directive, Envelope, Epoch, InstanceId, Report, Reported,
+    CoordinatorRecord, DeploymentId, Directive, Envelope, Epoch, InstanceId, Report, Reported,
+    ServiceName,
 };
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Receipts kept in memory; the journal has the rest.
@@ -15,12 +17,42 @@ const KEPT: usize = 100;
 pub struct ReceiptBook {
     receipts: Vec<Receipt>,
     order: u64,
+    /// By service: the label of what is live, as far as the records go.
+    live: BTreeMap<ServiceName, String>,
+    /// What each cut-over that is not yet decided brings.
+    brings: BTreeMap<Epoch, BTreeMap<ServiceName, String>>,
+    /// Whether records are only being read again.
+    replaying: bool,
 }
 
 impl ReceiptBook {
-    /// A book that begins with receipts written earlier.
-    pub fn resume(receipts: Vec<Receipt>) -> Self {
-        Self { receipts, order: 0 }
+    /// A book that begins with receipts written earlier. What the records tell beyond them is
+    /// filled in; the order of messages before a crash is lost, and the receipt says so.
+    pub fn resume(receipts: Vec<Receipt>, records: &[CoordinatorRecord]) -> Self {
+        let cut_overs = receipts.iter().flat_map(|receipt| &receipt.cut_overs);
+        let orders = cut_overs.flat_map(|cut_over| {
+            let instances = cut_over.instances.values();
+            let of_instances = instances.flat_map(|i| [i.held_order, i.switch_order]);
+            of_instances.chain([cut_over.commit_order])
+        });
+        let mut book = Self {
+            order: orders.flatten().max().unwrap_or(0),
+            receipts,
+            replaying: true,
+            ..Self::default()
+        };
+        for record in records {
+            book.recorded(record, Duration::ZERO);
+        }
+        book.replaying = false;
+        book.receipts.sort_by_key(|receipt| receipt.started_ms);
+        let surplus = book.receipts.len().saturating_sub(KEPT);
+        book.receipts.drain(..surplus);
+        let cut_overs = book.receipts.iter_mut().flat_map(|r| &mut r.cut_overs);
+        for cut_over in cut_overs {
+            cut_over.recovered |= cut_over.settled_ns.is_none() && cut_over.aborted.is_none();
+        }
+        book
     }
 
     /// All receipts, oldest first.
@@ -39,28 +71,37 @@ impl ReceiptBook {
         match record {
             CoordinatorRecord::TermStarted(_) | CoordinatorRecord::Retired(_) => {}
             CoordinatorRecord::Accepted(order) => {
+                if self.find(&order.deployment.0).is_some() {
+                    return;
+                }
                 let releases = order.releases.iter();
+                let previous = releases
+                    .clone()
+                    .filter_map(|(s, _)| Some((s.clone(), self.live.get(s)?.clone())));
                 self.receipts.push(Receipt {
+                    previous: previous.collect(),
                     deployment: order.deployment.0.clone(),
                     by: order.by.clone(),
                     releases: releases
                         .map(|(s, r)| (s.clone(), r.version.clone()))
                         .collect(),
-                    previous: std::collections::BTreeMap::new(),
-                    started_ms: clock::wall_ms(),
+                    started_ms: started_ms(&order.deployment).unwrap_or_else(clock::wall_ms),
                     finished_ms: None,
                     outcome: None,
                     cut_overs: Vec::new(),
                 });
-                if self.receipts.len() > KEPT {
+                if !self.replaying && self.receipts.len() > KEPT {
                     self.receipts.remove(0);
                 }
             }
             CoordinatorRecord::Begun(begin) => self.begun(begin),
             CoordinatorRecord::Committed(epoch) => {
-                let order = self.order;
+                let (order, replaying) = (self.order, self.replaying);
+                self.live
+                    .extend(self.brings.remove(epoch).unwrap_or_default());
                 if let Some(cut_over) = self.cut_over(*epoch)
                     && cut_over.committed_ns.is_none()
+                    && !replaying
                 {
                     cut_over.committed_ns = Some(clock::monotonic_ns());
                     cut_over.commit_sync_us = u64::try_from(sync.as_micros()).ok();
@@ -73,7 +114,9 @@ impl ReceiptBook {
                 }
             }
             CoordinatorRecord::Settled(epoch) => {
-                if let Some(cut_over) = self.cut_over(*epoch) {
+                if !self.replaying
+                    && let Some(cut_over) = self.cut_over(*epoch)
+                {
                     cut_over.settled_ns.get_or_insert_with(clock::monotonic_ns);
                 }
             }
@@ -83,7 +126,9 @@ impl ReceiptBook {
             } => {
                 let mut receipts = self.receipts.iter_mut();
                 if let Some(receipt) = receipts.find(|r| r.deployment == deployment.0) {
-                    receipt.finished_ms = Some(clock::wall_ms());
+                    if !self.replaying {
+                        receipt.finished_ms = Some(clock::wall_ms());
+                    }
                     receipt.outcome = Some(outcome.clone());
                 }
             }
@@ -92,6 +137,12 @@ impl ReceiptBook {
 
     fn begun(&mut self, begin: &greenlight_protocol::coordinator::Begin) {
         let cut_over = &begin.cut_over;
+        let releases = cut_over.releases.iter();
+        let brings = releases.map(|(s, r)| (s.clone(), r.version.clone()));
+        self.brings.insert(cut_over.epoch, brings.collect());
+        if self.cut_over(cut_over.epoch).is_some() {
+            return;
+        }
         let participants = cut_over.participants.iter();
         let receipt = CutOverReceipt {
             epoch: cut_over.epoch,
@@ -102,19 +153,16 @@ impl ReceiptBook {
             commit_sync_us: None,
             settled_ns: None,
             aborted: None,
+            recovered: self.replaying,
             commit_order: None,
             instances: participants
                 .map(|name| (name.clone(), InstanceReceipt::default()))
                 .collect(),
         };
-        if let Some(last) = self.receipts.last_mut() {
-            if cut_over.direction == Direction::Back {
-                let releases = cut_over.releases.iter();
-                last.previous = releases
-                    .map(|(s, r)| (s.clone(), r.version.clone()))
-                    .collect();
-            }
-            last.cut_overs.push(receipt);
+        let deployment = &cut_over.deployment.0;
+        let mut receipts = self.receipts.iter_mut();
+        if let Some(its) = receipts.find(|receipt| receipt.deployment == *deployment) {
+            its.cut_overs.push(receipt);
         }
     }
 
@@ -187,4 +235,11 @@ impl ReceiptBook {
             .flat_map(|receipt| receipt.cut_overs.iter_mut())
             .find(|cut_over| cut_over.epoch == epoch)
     }
+}
+
+/// When a deployment was accepted: its id begins with that time.
+fn started_ms(deployment: &DeploymentId) -> Option<u64> {
+    let id = uuid::Uuid::parse_str(&deployment.0).ok()?;
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
 }

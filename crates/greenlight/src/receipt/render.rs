@@ -1,1 +1,187 @@
-//! Renders receipts for people.
+//! The receipt as people read it: what happened, on every instance, and whether it bears out what
+//! was promised.
+//!
+//! Each instance's times are shown from its own hold, on its own clock: nothing here compares
+//! the clocks of two machines.
+
+use super::{CutOverReceipt, InstanceReceipt, Receipt};
+use crate::clock::utc;
+use greenlight_protocol::{Direction, InstanceId, Outcome, ServiceName};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+impl Receipt {
+    /// The receipt as text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let mut line =
+            |add: &str| writeln!(text, "{}", add.trim_end()).expect("a string takes all");
+        line(&format!("deployment {}", self.deployment));
+        line(&format!("  {}", self.headline()));
+        line(&format!(
+            "  asked by {} at {}",
+            self.by,
+            utc(self.started_ms)
+        ));
+        for cut_over in &self.cut_overs {
+            line("");
+            line(&cut_over.headline());
+            for row in cut_over.table() {
+                line(&format!("  {row}"));
+            }
+            for (name, instance) in &cut_over.instances {
+                if let Some(trouble) = &instance.trouble {
+                    line(&format!("  `{name}`: {}", indented(trouble)));
+                }
+            }
+            let checks = cut_over.checks();
+            let borne_out = checks.iter().filter(|check| check.holds).count();
+            if !checks.is_empty() {
+                line(&format!(
+                    "  {borne_out} of {} claims borne out",
+                    checks.len()
+                ));
+            }
+            for check in checks.iter().filter(|check| !check.holds) {
+                line(&format!("  NOT BORNE OUT: {}", check.claim));
+            }
+        }
+        text
+    }
+
+    fn headline(&self) -> String {
+        let changes = self.releases.iter().map(|(service, to)| {
+            let from = self.previous.get(service);
+            let from = from.map_or_else(String::new, |from| format!("{from} -> "));
+            format!("{service} {from}{to}")
+        });
+        let changes: Vec<_> = changes.collect();
+        let took = self.finished_ms.map(|finished| {
+            let took = Duration::from_millis(finished.saturating_sub(self.started_ms));
+            format!(" after {:.1} s", took.as_secs_f64())
+        });
+        let outcome = match &self.outcome {
+            None => "under way".to_owned(),
+            Some(Outcome::Promoted) => "promoted".to_owned(),
+            Some(outcome) => indented(&outcome.to_string()),
+        };
+        format!(
+            "{}: {outcome}{}",
+            changes.join(", "),
+            took.unwrap_or_default()
+        )
+    }
+}
+
+impl CutOverReceipt {
+    fn headline(&self) -> String {
+        let direction = match self.direction {
+            Direction::Forward => "to the new release",
+            Direction::Back => "back to the old release",
+        };
+        let mut text = format!("cut-over {} {direction}", self.epoch);
+        if let Some(reason) = &self.aborted {
+            write!(text, ", aborted: {}", first_line(reason)).expect("a string takes all");
+        }
+        if let Some(reason) = &self.reason {
+            write!(text, ", because {}", first_line(reason)).expect("a string takes all");
+        }
+        if self.recovered {
+            text.push_str("; the server died during it, so the order of its messages is not known");
+        }
+        if let Some(hold) = self.hold_ms() {
+            let sync = self
+                .commit_sync_us
+                .map_or(0.0, |us| Duration::from_micros(us).as_secs_f64() * 1e3);
+            write!(
+                text,
+                ": hold at most {hold:.1} ms (the commit's fsync {sync:.1} ms of it), {} held, longest \
+                 wait {:.1} ms",
+                self.held(),
+                Duration::from_micros(self.max_held_us()).as_secs_f64() * 1e3
+            )
+            .expect("a string takes all");
+        }
+        text
+    }
+
+    fn table(&self) -> Vec<String> {
+        let rows = self.instances.iter().flat_map(|(name, i)| i.rows(name));
+        let rows: Vec<_> = rows.collect();
+        if rows.is_empty() {
+            return rows;
+        }
+        let head = format!(
+            "{:<16} {:<12} {:>12} {:>10} {:>13} {:>6} {:>10} {:>7} {:>5}  {}",
+            "instance",
+            "service",
+            "last to old",
+            "opened",
+            "first to new",
+            "held",
+            "sent again",
+            "failed",
+            "shed",
+            "cut off by the drain"
+        );
+        std::iter::once(head).chain(rows).collect()
+    }
+}
+
+impl InstanceReceipt {
+    fn rows(&self, name: &InstanceId) -> Vec<String> {
+        let none = BTreeMap::new();
+        let services = self.gate.as_ref().map_or(&none, |gate| &gate.services);
+        let row = |(service, seen): (&ServiceName, &greenlight_protocol::ServiceEvidence)| {
+            let held_at = seen.held_at_ns;
+            let from_hold = |at: Option<u64>| match (at, held_at) {
+                (Some(at), Some(held)) => signed(held, at),
+                (Some(_), None) | (None, _) => "-".to_owned(),
+            };
+            let drained = self.retired.map_or_else(
+                || "not yet drained".to_owned(),
+                |left| match (left.requests, left.streams, left.upgrades) {
+                    (0, 0, 0) => "nothing".to_owned(),
+                    (requests, streams, upgrades) => {
+                        format!("{requests} requests, {streams} streams, {upgrades} upgraded")
+                    }
+                },
+            );
+            format!(
+                "{:<16} {:<12} {:>12} {:>10} {:>13} {:>6} {:>10} {:>7} {:>5}  {}{}",
+                name.0,
+                service.0,
+                from_hold(seen.last_admission_old_ns),
+                from_hold(seen.opened_at_ns),
+                from_hold(seen.first_admission_new_ns),
+                seen.held,
+                seen.retried,
+                seen.failed,
+                seen.shed,
+                drained,
+                match seen.expired {
+                    true => "; the gate's deadline passed",
+                    false => "",
+                }
+            )
+        };
+        services.iter().map(row).collect()
+    }
+}
+
+/// The time from one moment to another, in milliseconds, with its sign.
+fn signed(from: u64, to: u64) -> String {
+    let apart = Duration::from_nanos(to.abs_diff(from)).as_secs_f64() * 1e3;
+    let sign = if to < from { '-' } else { '+' };
+    format!("{sign}{apart:.2} ms")
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// What has several lines keeps them, under what they belong to.
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n      ")
+}

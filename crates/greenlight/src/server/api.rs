@@ -2,9 +2,12 @@
 
 use super::shell::{Input, Snapshot};
 use crate::api::{
-    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, Progress, RollbackRequest,
+    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, Progress,
+    RollbackRequest,
 };
-use axum::extract::{Path, State};
+use crate::clock::utc;
+use crate::link::Outboxes;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +17,8 @@ use futures_util::Stream;
 use greenlight_protocol::coordinator::{
     Accepted, Command, Order, Promotion, Refusal, RollbackOrder,
 };
-use greenlight_protocol::{DeploymentId, InstanceId, Plan, Strategy};
+use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,13 +31,26 @@ pub(crate) struct Api {
     inbox: Sender<Input>,
     progress: broadcast::Sender<Progress>,
     fleet: Arc<BTreeSet<InstanceId>>,
+    outboxes: Outboxes,
 }
+
+/// `GET /v1/logs?…`.
+#[derive(Deserialize)]
+struct LogsQuery {
+    lines: usize,
+    instance: Option<InstanceId>,
+    service: Option<ServiceName>,
+}
+
+/// More than this of each application is not sent.
+const MOST_LINES: usize = 10_000;
 
 /// The operators' routes. Who may call them is the link's business.
 pub fn router(
     inbox: Sender<Input>,
     progress: broadcast::Sender<Progress>,
     fleet: BTreeSet<InstanceId>,
+    outboxes: Outboxes,
 ) -> Router {
     let fleet = Arc::new(fleet);
     Router::new()
@@ -44,17 +61,19 @@ pub fn router(
         .route("/v1/rollback", post(rollback))
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/logs", get(logs))
         .with_state(Api {
             inbox,
             progress,
             fleet,
+            outboxes,
         })
 }
 
 async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> Response {
     let plan = match Plan::compile(request.strategy, &api.fleet) {
         Ok(plan) => plan,
-        Err(error) => return refuse(&Refusal::Plan(error)),
+        Err(error) => return refuse(&Refusal::Plan(error), None),
     };
     let order = Order {
         deployment: new_id(),
@@ -80,7 +99,7 @@ async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) 
     }
     let plan = match Plan::compile(Strategy::BlueGreen, &api.fleet) {
         Ok(plan) => plan,
-        Err(error) => return refuse(&Refusal::Plan(error)),
+        Err(error) => return refuse(&Refusal::Plan(error), None),
     };
     let order = Order {
         deployment: new_id(),
@@ -150,11 +169,66 @@ async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
     if let Some(receipt) = found {
         return Json(receipt).into_response();
     }
-    let answer = ErrorAnswer {
-        error: format!("there is no deployment `{id}`"),
-        help: "`greenlight history` lists the deployments that are known".to_owned(),
+    let (error, help) = match id.as_str() {
+        "latest" => (
+            "nothing has been deployed yet".to_owned(),
+            "`greenlight deploy` brings a first release",
+        ),
+        _ => (
+            format!("there is no deployment `{id}`"),
+            "`greenlight history` lists the deployments that are known",
+        ),
     };
-    (StatusCode::NOT_FOUND, Json(answer)).into_response()
+    not_found(error, help.to_owned())
+}
+
+/// The last lines of the applications of all or one instance, and of all or one service.
+async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Response {
+    let snapshot = match api.look().await {
+        Ok(snapshot) => snapshot,
+        Err(response) => return response,
+    };
+    let status = &snapshot.status;
+    let deploying = status.deployment.iter().flat_map(|d| d.releases.keys());
+    let receipts = snapshot.receipts.iter().flat_map(|r| r.releases.keys());
+    let mut services: BTreeSet<_> = status
+        .live
+        .keys()
+        .chain(deploying)
+        .chain(receipts)
+        .collect();
+    if let Some(service) = &query.service {
+        if !services.contains(service) {
+            let known: Vec<_> = services.iter().map(|s| format!("`{s}`")).collect();
+            return not_found(
+                format!("there is no service `{service}`"),
+                match known.is_empty() {
+                    true => "nothing has been deployed yet".to_owned(),
+                    false => format!("the fleet knows {}", known.join(", ")),
+                },
+            );
+        }
+        services.retain(|known| *known == service);
+    }
+    let agents = match query.instance {
+        None => (*api.fleet).clone(),
+        Some(instance) if api.fleet.contains(&instance) => [instance].into(),
+        Some(instance) => {
+            let known: Vec<_> = api.fleet.iter().map(|i| format!("`{i}`")).collect();
+            return not_found(
+                format!("there is no instance `{instance}`"),
+                format!("the fleet has {}", known.join(", ")),
+            );
+        }
+    };
+    let services = services.into_iter().cloned().collect();
+    let lines = query.lines.min(MOST_LINES);
+    let instances = api.outboxes.logs(agents, &services, lines).await;
+    Json(LogsAnswer { instances }).into_response()
+}
+
+fn not_found(error: String, help: String) -> Response {
+    (StatusCode::NOT_FOUND, Json(ErrorAnswer { error, help })).into_response()
 }
 
 /// The latest deployment's progress so far, and then as it comes.
@@ -208,9 +282,19 @@ impl Api {
         }
         match reply.await {
             Ok(Ok(accepted)) => Json(accepted_answer(accepted)).into_response(),
-            Ok(Err(refusal)) => refuse(&refusal),
+            Ok(Err(refusal)) => self.refuse(&refusal).await,
             Err(_) => ending(),
         }
+    }
+
+    /// A refusal; one for being busy also says since when.
+    async fn refuse(&self, refusal: &Refusal) -> Response {
+        let Refusal::Busy { .. } = refusal else {
+            return refuse(refusal, None);
+        };
+        let snapshot = self.look().await.ok();
+        let busy = snapshot.and_then(|snapshot| snapshot.status.deployment);
+        refuse(refusal, busy.map(|busy| busy.since_ms))
     }
 
     async fn look(&self) -> Result<Snapshot, Response> {
@@ -231,7 +315,7 @@ fn accepted_answer(accepted: Accepted) -> CommandAnswer {
     }
 }
 
-fn refuse(refusal: &Refusal) -> Response {
+fn refuse(refusal: &Refusal, since_ms: Option<u64>) -> Response {
     let help = match refusal {
         Refusal::Busy { .. } => {
             "wait for it, or stop it with `greenlight abort`; `greenlight status` shows it"
@@ -246,8 +330,9 @@ fn refuse(refusal: &Refusal) -> Response {
         Refusal::NotReady(_) => "wait until it is ready; `greenlight status` shows it",
         Refusal::NoEarlierRelease(_) | Refusal::NeverDeployed => "deploy a version instead",
     };
+    let since = since_ms.map(|ms| format!(" since {}", utc(ms)));
     let answer = ErrorAnswer {
-        error: refusal.to_string(),
+        error: format!("{refusal}{}", since.unwrap_or_default()),
         help: help.to_owned(),
     };
     (StatusCode::CONFLICT, Json(answer)).into_response()

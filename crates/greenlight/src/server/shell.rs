@@ -85,7 +85,7 @@ impl Shell {
             journal,
             send,
             timers: Timers::default(),
-            book: ReceiptBook::resume(receipts),
+            book: ReceiptBook::resume(receipts, &records),
             receipts_at,
             progress: Vec::new(),
             progress_sent,
@@ -258,6 +258,7 @@ impl Shell {
             return;
         };
         let happening = Happening::Instance {
+            epoch: reported.token.epoch.0,
             instance: from.clone(),
             report: word.to_owned(),
             reason,
@@ -325,7 +326,7 @@ impl Shell {
                     .collect(),
                 deployment,
                 retiring: self.coordinator.is_retiring(),
-                warm: ledger.warm.is_some(),
+                warm: ledger.warm.is_some() && !ledger.before.is_empty(),
             },
             receipts: self.book.all().to_vec(),
             progress: self.progress.clone(),

@@ -404,12 +404,11 @@ impl Resolver<'_> {
         }
         let mut ranges = Vec::new();
         for status in &statuses.value {
-            match status_range(&status.value.0) {
-                Some(range) => ranges.push(range),
-                None => {
-                    let shown = self.as_written(status.at, &status.value.0);
-                    self.bad_value("statuses", status.at, shown, "not a status", help());
-                }
+            if let Some(range) = status_range(&status.value.0) {
+                ranges.push(range);
+            } else {
+                let shown = self.as_written(status.at, &status.value.0);
+                self.bad_value("statuses", status.at, shown, "not a status", help());
             }
         }
         ranges

@@ -1,0 +1,268 @@
+//! The commands that change what the fleet serves, and the waiting for how they end.
+//!
+//! The server does the work; a command only asks and watches. Killing it changes nothing (G8).
+
+use super::args::{Act, Deploy, Rollback};
+use super::fleet::{asker, configuration, connect, version};
+use super::progress::Display;
+use super::{Exit, Failure, Output, print, print_json};
+use crate::api::{ActRequest, CommandAnswer, DeployRequest, Happening, RollbackRequest};
+use crate::config::{Config, ConfigError};
+use crate::link::{ApiClient, ApiError, Follow};
+use crate::receipt::Receipt;
+use greenlight_protocol::coordinator::Promotion;
+use greenlight_protocol::{DeploymentId, Outcome, Policy};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// How long a server may be away before a command stops waiting for it.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The pause before asking a server again that was away.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// When a command has seen enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// The deployment is over.
+    Finished,
+    /// All instances are ready, or it is over.
+    Ready,
+}
+
+/// How a followed deployment was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It is over.
+    Finished,
+    /// It waits for `promote`.
+    Ready,
+}
+
+/// What `--json` prints of a deployment that goes on without the command.
+#[derive(Serialize)]
+struct Ongoing<'a> {
+    deployment: &'a DeploymentId,
+    attached: bool,
+    state: &'a str,
+}
+
+/// `greenlight deploy`.
+pub(super) async fn deploy(args: &Deploy, output: Output) -> Result<Exit, Failure> {
+    start(args, Promotion::Automatic, output).await
+}
+
+/// `greenlight prepare`.
+pub(super) async fn prepare(args: &Deploy, output: Output) -> Result<Exit, Failure> {
+    start(args, Promotion::Manual, output).await
+}
+
+async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Exit, Failure> {
+    let config = configuration(&args.file)?;
+    let version = version(args.version.as_deref(), &args.file.file)?;
+    let api = connect(&args.fleet, &args.file)?;
+    let specs = config.specs(|name| std::env::var(name).ok())?;
+    let releases = specs
+        .into_iter()
+        .map(|(service, spec)| (service, spec.seal(&version)));
+    let request = DeployRequest {
+        by: asker(),
+        releases: releases.collect(),
+        strategy: config.strategy.clone(),
+        policy: config.policy.clone(),
+        promotion,
+    };
+    let answer: CommandAnswer = api.post("/v1/deployments", &request).await?;
+    let display = Display::suited();
+    let verb = if answer.attached {
+        "attached to"
+    } else {
+        "started"
+    };
+    display.say(&format!(
+        "{verb} deployment {} of `{version}`",
+        answer.deployment
+    ));
+    if args.detach {
+        return Ok(leave(&answer, "going_on", output));
+    }
+    let until = match promotion {
+        Promotion::Manual => Until::Ready,
+        // One that was only prepared waits, and to deploy is to prepare and promote.
+        Promotion::Automatic if answer.attached => Until::Ready,
+        Promotion::Automatic => Until::Finished,
+    };
+    let (mut left, mut display) = follow(&api, &answer.deployment, until, display).await?;
+    if left == Left::Ready && promotion == Promotion::Automatic {
+        let question = ActRequest { by: asker() };
+        match api.post::<_, CommandAnswer>("/v1/promote", &question).await {
+            // Whoever promoted it first has done what is wanted here.
+            Ok(_) | Err(ApiError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        (left, display) = follow(&api, &answer.deployment, Until::Finished, display).await?;
+    }
+    display.end();
+    match left {
+        Left::Ready => {
+            eprintln!("all instances are ready; `greenlight promote` cuts over");
+            Ok(leave(&answer, "ready", output))
+        }
+        Left::Finished => conclude(&api, &answer.deployment, Wanted::Promoted, output).await,
+    }
+}
+
+fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
+    if output == Output::Json {
+        print_json(&Ongoing {
+            deployment: &answer.deployment,
+            attached: answer.attached,
+            state,
+        });
+    }
+    Exit::Done
+}
+
+/// `greenlight promote`.
+pub(super) async fn promote(args: &Act, output: Output) -> Result<Exit, Failure> {
+    act(args, "/v1/promote", Wanted::Promoted, output).await
+}
+
+/// `greenlight abort`.
+pub(super) async fn abort(args: &Act, output: Output) -> Result<Exit, Failure> {
+    act(args, "/v1/abort", Wanted::Back, output).await
+}
+
+async fn act(args: &Act, path: &str, wanted: Wanted, output: Output) -> Result<Exit, Failure> {
+    let api = connect(&args.fleet, &args.file)?;
+    let question = ActRequest { by: asker() };
+    let answer: CommandAnswer = api.post(path, &question).await?;
+    finish(&api, &answer, args.detach, wanted, output).await
+}
+
+/// `greenlight rollback`.
+pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Failure> {
+    let api = connect(&args.act.fleet, &args.act.file)?;
+    let policy = match Config::load(&args.act.file.file) {
+        Ok(config) => config.policy,
+        Err(ConfigError::Missing { .. }) => Policy::default(),
+        // Going back must not depend on a file that someone has just broken.
+        Err(error) => {
+            eprintln!("warning: {error}; going back with the default timers");
+            Policy::default()
+        }
+    };
+    let request = RollbackRequest {
+        by: asker(),
+        version: args.to.clone(),
+        policy,
+    };
+    let answer: CommandAnswer = api.post("/v1/rollback", &request).await?;
+    finish(&api, &answer, args.act.detach, Wanted::Promoted, output).await
+}
+
+async fn finish(
+    api: &ApiClient,
+    answer: &CommandAnswer,
+    detach: bool,
+    wanted: Wanted,
+    output: Output,
+) -> Result<Exit, Failure> {
+    if detach {
+        return Ok(leave(answer, "going_on", output));
+    }
+    let display = Display::suited();
+    let (_, mut display) = follow(api, &answer.deployment, Until::Finished, display).await?;
+    display.end();
+    conclude(api, &answer.deployment, wanted, output).await
+}
+
+/// Shows a deployment's progress until the command has seen enough. A server that is started
+/// again in between is found again.
+pub(super) async fn follow(
+    api: &ApiClient,
+    deployment: &DeploymentId,
+    until: Until,
+    mut display: Display,
+) -> Result<(Left, Display), Failure> {
+    let mut seen = 0;
+    let mut last_heard = Instant::now();
+    loop {
+        let mut left = None;
+        let following = api.follow(|progress| {
+            last_heard = Instant::now();
+            if progress.deployment != *deployment || progress.number <= seen {
+                return Follow::On;
+            }
+            seen = progress.number;
+            display.show(&progress);
+            left = match &progress.what {
+                Happening::Finished { .. } => Some(Left::Finished),
+                Happening::Phase { phase, .. } if phase == "ready" => Some(Left::Ready),
+                Happening::Phase { .. } | Happening::Instance { .. } => None,
+            };
+            match (left, until) {
+                (Some(Left::Finished), _) | (Some(Left::Ready), Until::Ready) => Follow::Enough,
+                (Some(Left::Ready), Until::Finished) | (None, _) => Follow::On,
+            }
+        });
+        let lost = following.await;
+        match (left, until) {
+            (Some(Left::Finished), _) => return Ok((Left::Finished, display)),
+            (Some(Left::Ready), Until::Ready) => return Ok((Left::Ready, display)),
+            (Some(Left::Ready), Until::Finished) | (None, _) => {}
+        }
+        if let Ok(receipt) = receipt(api, deployment).await
+            && receipt.outcome.is_some()
+        {
+            return Ok((Left::Finished, display));
+        }
+        if last_heard.elapsed() > PATIENCE {
+            let reason = lost.err().map(|error| error.to_string());
+            let error = format!(
+                "the server has been away for {} s{}",
+                PATIENCE.as_secs(),
+                reason
+                    .map(|reason| format!(": {reason}"))
+                    .unwrap_or_default()
+            );
+            return Err(Failure::new(Exit::Unknown, error).help(
+                "the deployment goes on without this command; `greenlight deploy` with the same \
+                 release attaches to it",
+            ));
+        }
+        // Another server numbers its progress from the start.
+        seen = 0;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// How a deployment should end for the command to have done as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Promoted,
+    Back,
+}
+
+async fn conclude(
+    api: &ApiClient,
+    deployment: &DeploymentId,
+    wanted: Wanted,
+    output: Output,
+) -> Result<Exit, Failure> {
+    let receipt = receipt(api, deployment).await?;
+    match output {
+        Output::Json => print_json(&receipt),
+        Output::Text => print(&receipt.render()),
+    }
+    Ok(match (&receipt.outcome, wanted) {
+        (Some(Outcome::Promoted), Wanted::Promoted)
+        | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Back) => Exit::Done,
+        (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Promoted)
+        | (Some(Outcome::Promoted), Wanted::Back) => Exit::Failed,
+        (Some(Outcome::Stuck { .. }) | None, _) => Exit::Unknown,
+    })
+}
+
+async fn receipt(api: &ApiClient, deployment: &DeploymentId) -> Result<Receipt, ApiError> {
+    api.get(&format!("/v1/deployments/{deployment}")).await
+}

@@ -1,0 +1,133 @@
+//! Why a command did not do as asked: what is wrong, what to do next, and the exit code.
+
+use super::Exit;
+use crate::config::ConfigError;
+use crate::link::{ApiError, HttpsError};
+use hyper::StatusCode;
+use serde::Serialize;
+use std::fmt;
+
+/// A command's failure, for a person and for a script.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    error: String,
+    help: Option<String>,
+    /// A report that shows a place in a file, in place of the two texts.
+    report: Option<miette::Report>,
+}
+
+/// The same as `--json` prints it.
+#[derive(Serialize)]
+struct FailureDocument<'a> {
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<&'a str>,
+}
+
+impl Failure {
+    /// A failure that says what is wrong.
+    pub fn new(exit: Exit, error: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            error: error.to_string(),
+            help: None,
+            report: None,
+        }
+    }
+
+    /// The same, saying also what to do next.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Shows it to the person, and with `json` to the script as well.
+    pub fn show(&self, json: super::Output) {
+        match &self.report {
+            Some(report) => eprintln!("{report:?}"),
+            None => eprint!("{self}"),
+        }
+        if json == super::Output::Json {
+            let document = FailureDocument {
+                error: &self.error,
+                help: self.help.as_deref(),
+            };
+            super::print_json(&document);
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.error)?;
+        match &self.help {
+            Some(help) => writeln!(f, "help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let message = error.to_string();
+        let report = miette::Report::new(error);
+        Self {
+            exit: Exit::Usage,
+            error: message,
+            help: None,
+            report: Some(report),
+        }
+    }
+}
+
+impl From<crate::config::MissingSecrets> for Failure {
+    fn from(error: crate::config::MissingSecrets) -> Self {
+        Self::new(Exit::Usage, &error)
+            .help("set it where `greenlight` is started, for example from your secret store")
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::NoCredentials(dir) => Self::new(
+                Exit::Usage,
+                format!("there is no fleet at `{}`", dir.display()),
+            )
+            .help(
+                "start one on this machine with `greenlight up`, or say with `--fleet` where \
+                     its credentials are",
+            ),
+            ApiError::Credentials(error) => Self::new(Exit::Usage, error)
+                .help("say with `--fleet` where the fleet's credentials are"),
+            ApiError::Unreachable(error @ HttpsError::Refused(_)) => Self::new(
+                Exit::Failed,
+                format!("the server cannot be reached: {error}"),
+            )
+            .help("nothing was asked of it; is it running? `greenlight up` starts one here"),
+            ApiError::Unreachable(error) => Self::new(Exit::Unknown, error)
+                .help("it may have been asked; `greenlight status` shows how the fleet stands"),
+            ApiError::Refused {
+                status,
+                error,
+                help,
+            } => {
+                let exit = match status {
+                    StatusCode::CONFLICT => Exit::Refused,
+                    StatusCode::SERVICE_UNAVAILABLE => Exit::Unknown,
+                    _ => Exit::Failed,
+                };
+                Self::new(exit, error).help(help)
+            }
+            error @ ApiError::Unreadable(_) => Self::new(Exit::Unknown, error)
+                .help("use the same version of `greenlight` here and on the server"),
+        }
+    }
+}

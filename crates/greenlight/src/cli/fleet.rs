@@ -1,0 +1,85 @@
+//! Where a command finds its fleet: the credentials of an operator, and the address in them.
+
+use super::Failure;
+use super::args::{FileArg, FleetArg};
+use crate::config::Config;
+use crate::link::ApiClient;
+use std::path::{Path, PathBuf};
+
+/// The folder beside `greenlight.yml` in which `up` keeps a fleet.
+pub(super) const FLEET_DIR: &str = ".greenlight";
+
+/// The folder of a local fleet for this configuration file.
+pub(super) fn local_dir(file: &Path) -> PathBuf {
+    let beside = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    beside.unwrap_or(Path::new(".")).join(FLEET_DIR)
+}
+
+/// A client for the fleet that the arguments name.
+pub(super) fn connect(fleet: &FleetArg, file: &FileArg) -> Result<ApiClient, Failure> {
+    let dir = match &fleet.fleet {
+        Some(dir) => dir.clone(),
+        None => local_dir(&file.file).join("operator"),
+    };
+    Ok(ApiClient::from_dir(&dir)?)
+}
+
+/// Who asks, for other people to read.
+pub(super) fn asker() -> String {
+    let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    if let Some(actor) = variable("GITHUB_ACTOR") {
+        let run = variable("GITHUB_RUN_ID").map(|run| format!(" (GitHub Actions run {run})"));
+        return format!("{actor}{}", run.unwrap_or_default());
+    }
+    let user = variable("USER")
+        .or_else(|| variable("LOGNAME"))
+        .or_else(account);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        "" => user.unwrap_or_else(|| "someone".to_owned()),
+        host => format!("{}@{host}", user.unwrap_or_else(|| "someone".to_owned())),
+    }
+}
+
+/// The name of this process's account.
+fn account() -> Option<String> {
+    let own = rustix::process::getuid().as_raw().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (number == own).then(|| name.to_owned())
+    })
+}
+
+/// The label of a release if nobody gives one: the commit that is checked out beside the file.
+pub(super) fn version(given: Option<&str>, file: &Path) -> Result<String, Failure> {
+    if let Some(version) = given {
+        return Ok(version.to_owned());
+    }
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git")
+            .current_dir(dir.unwrap_or(Path::new(".")))
+            .args(arguments)
+            .stderr(std::process::Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        let error = "the release needs a label, and there is no commit here to name it after";
+        return Err(Failure::new(super::Exit::Usage, error).help("give one with `--version`"));
+    };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]);
+    match changed {
+        Some(changes) if !changes.is_empty() => Ok(format!("{commit}-changed")),
+        Some(_) | None => Ok(commit),
+    }
+}
+
+/// The configuration, for commands that need one.
+pub(super) fn configuration(file: &FileArg) -> Result<Config, Failure> {
+    Ok(Config::load(&file.file)?)
+}

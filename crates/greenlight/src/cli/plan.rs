@@ -1,0 +1,169 @@
+//! `greenlight plan`: what a deployment would do, and what it would promise. Changes nothing.
+
+use super::args::Plan as PlanArgs;
+use super::fleet::{configuration, connect, version};
+use super::{Exit, Failure, Output, print, print_json};
+use crate::api::FleetStatus;
+use greenlight_protocol::{Color, InstanceId, Plan, ServiceName, Strategy};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// What a deployment would do.
+#[derive(Debug, Serialize)]
+struct PlanDocument {
+    strategy: Strategy,
+    services: BTreeMap<ServiceName, Change>,
+    waves: Vec<BTreeSet<InstanceId>>,
+    instances: BTreeMap<InstanceId, Part>,
+    /// Whether no two releases ever answer at once (G1).
+    no_mixed_window: bool,
+    /// What stands in the way; a deployment would be refused.
+    obstacles: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Change {
+    from: Option<String>,
+    to: String,
+    command: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Part {
+    connected: bool,
+    /// By service: the port that the new release gets; unknown while not connected.
+    ports: BTreeMap<ServiceName, Option<u16>>,
+}
+
+/// `greenlight plan`.
+pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failure> {
+    let config = configuration(&args.file)?;
+    let version = version(args.version.as_deref(), &args.file.file)?;
+    let api = connect(&args.fleet, &args.file)?;
+    let status: FleetStatus = api.get("/v1/status").await?;
+    let fleet: BTreeSet<_> = status.instances.keys().cloned().collect();
+    let compiled = Plan::compile(config.strategy.clone(), &fleet)
+        .map_err(|error| Failure::new(Exit::Refused, error))?;
+    let specs = config.specs(|name| std::env::var(name).ok())?;
+    let mut obstacles = obstacles(&status);
+    for instance in &config.instances {
+        if !fleet.contains(&instance.name) {
+            let name = &instance.name;
+            obstacles.push(format!(
+                "`{name}` is in `servers` and not in the running fleet"
+            ));
+        }
+    }
+    let instances = status.instances.iter().map(|(name, standing)| {
+        let ports = specs.iter().map(|(service, spec)| {
+            let port = standing.as_ref().and_then(|standing| {
+                let live = standing.live.get(service).map(|live| live.color);
+                let idle = live.map_or(Color::Blue, Color::other);
+                Some(spec.ports.get(name)?.of(idle))
+            });
+            (service.clone(), port)
+        });
+        let part = Part {
+            connected: standing.is_some(),
+            ports: ports.collect(),
+        };
+        (name.clone(), part)
+    });
+    let document = PlanDocument {
+        no_mixed_window: compiled.waves.len() == 1,
+        waves: compiled
+            .waves
+            .into_iter()
+            .map(|wave| wave.instances)
+            .collect(),
+        services: specs
+            .iter()
+            .map(|(service, spec)| {
+                let change = Change {
+                    from: status.live.get(service).cloned(),
+                    to: version.clone(),
+                    command: spec.command.clone(),
+                };
+                (service.clone(), change)
+            })
+            .collect(),
+        instances: instances.collect(),
+        strategy: config.strategy.clone(),
+        obstacles,
+    };
+    match output {
+        Output::Json => print_json(&document),
+        Output::Text => print(&document.render(&config.policy)),
+    }
+    Ok(match document.obstacles.is_empty() {
+        true => Exit::Done,
+        false => Exit::Refused,
+    })
+}
+
+fn obstacles(status: &FleetStatus) -> Vec<String> {
+    let away = status
+        .instances
+        .iter()
+        .filter(|(_, standing)| standing.is_none());
+    let mut obstacles: Vec<_> = away
+        .map(|(name, _)| format!("instance `{name}` is not connected; start its agent"))
+        .collect();
+    if let Some(busy) = &status.deployment {
+        obstacles.push(format!(
+            "{} is deploying since {} ({}, {})",
+            busy.by,
+            crate::clock::utc(busy.since_ms),
+            busy.deployment,
+            busy.phase
+        ));
+    }
+    obstacles
+}
+
+impl PlanDocument {
+    fn render(&self, policy: &greenlight_protocol::Policy) -> String {
+        let mut text = String::new();
+        let mut line = |add: String| writeln!(text, "{add}").expect("a string takes all");
+        for (service, change) in &self.services {
+            let from = change.from.as_deref().unwrap_or("nothing");
+            line(format!(
+                "{service}: {from} -> {}   ({})",
+                change.to,
+                change.command.join(" ")
+            ));
+        }
+        for (number, wave) in self.waves.iter().enumerate() {
+            let names: Vec<_> = wave.iter().map(|name| name.0.as_str()).collect();
+            let which = match self.waves.len() {
+                1 => "all together".to_owned(),
+                _ => format!("wave {}", number + 1),
+            };
+            line(format!("{which}: {}", names.join(", ")));
+        }
+        for (name, part) in &self.instances {
+            let ports = part.ports.iter().map(|(service, port)| match port {
+                Some(port) => format!("{service} starts on port {port}"),
+                None => format!("{service} on a port not known yet"),
+            });
+            line(format!(
+                "  {name}: {}",
+                ports.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        line(format!(
+            "ready within {:?}; hold at most {:?}; watch {:?}, then {:?} warm for a rollback",
+            policy.prepare, policy.hold_budget, policy.watch, policy.keep_warm
+        ));
+        line(match self.no_mixed_window {
+            true => "no request will see the old release after the new one has answered".to_owned(),
+            false => "old and new answer at the same time between the waves (G1 does not apply)"
+                .to_owned(),
+        });
+        for obstacle in &self.obstacles {
+            line(format!("IN THE WAY: {obstacle}"));
+        }
+        text
+    }
+}

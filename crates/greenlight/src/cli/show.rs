@@ -1,0 +1,181 @@
+//! The commands that only look: `status`, `history`, `receipt`, `logs`.
+
+use super::args::{History as HistoryArgs, Logs, Receipt as ReceiptArgs, Status};
+use super::fleet::connect;
+use super::{Exit, Failure, Output, print, print_json};
+use crate::api::{FleetStatus, History, LogsAnswer};
+use crate::clock::utc;
+use crate::receipt::Receipt;
+use greenlight_protocol::message::Healthy;
+use greenlight_protocol::{Color, InstanceStatus, StageView};
+use std::fmt::Write as _;
+
+/// `greenlight status`.
+pub(super) async fn status(args: &Status, output: Output) -> Result<Exit, Failure> {
+    let status: FleetStatus = connect(&args.fleet, &args.file)?.get("/v1/status").await?;
+    match output {
+        Output::Json => print_json(&status),
+        Output::Text => print(&render_status(&status)),
+    }
+    Ok(Exit::Done)
+}
+
+/// `greenlight history`.
+pub(super) async fn history(args: &HistoryArgs, output: Output) -> Result<Exit, Failure> {
+    let api = connect(&args.fleet, &args.file)?;
+    let mut history: History = api.get("/v1/deployments").await?;
+    let surplus = history.deployments.len().saturating_sub(args.limit);
+    history.deployments.drain(..surplus);
+    match output {
+        Output::Json => print_json(&history),
+        Output::Text => print(&render_history(&history)),
+    }
+    Ok(Exit::Done)
+}
+
+/// `greenlight receipt`.
+pub(super) async fn receipt(args: &ReceiptArgs, output: Output) -> Result<Exit, Failure> {
+    let api = connect(&args.fleet, &args.file)?;
+    let receipt: Receipt = api
+        .get(&format!("/v1/deployments/{}", args.deployment))
+        .await?;
+    match output {
+        Output::Json => print_json(&receipt),
+        Output::Text => print(&receipt.render()),
+    }
+    Ok(Exit::Done)
+}
+
+/// `greenlight logs`.
+pub(super) async fn logs(args: &Logs, output: Output) -> Result<Exit, Failure> {
+    let api = connect(&args.fleet, &args.file)?;
+    let mut path = format!("/v1/logs?lines={}", args.lines);
+    if let Some(instance) = &args.instance {
+        write!(path, "&instance={instance}").expect("a string takes all");
+    }
+    if let Some(service) = &args.service {
+        write!(path, "&service={service}").expect("a string takes all");
+    }
+    let answer: LogsAnswer = api.get(&path).await?;
+    match output {
+        Output::Json => print_json(&answer),
+        Output::Text => print(&render_logs(&answer)),
+    }
+    Ok(Exit::Done)
+}
+
+fn render_status(status: &FleetStatus) -> String {
+    let mut text = String::new();
+    for (service, version) in &status.live {
+        line(&mut text, &format!("{service} serves {version} everywhere"));
+    }
+    if status.live.is_empty() {
+        line(&mut text, "nothing has been deployed yet");
+    }
+    if status.warm {
+        line(&mut text, "the earlier release is kept warm for a rollback");
+    }
+    if status.retiring {
+        line(&mut text, "an earlier release is being stopped");
+    }
+    line(&mut text, "");
+    for (name, instance) in &status.instances {
+        match instance {
+            None => line(&mut text, &format!("  {name:<16} not connected")),
+            Some(instance) => line(&mut text, &format!("  {name:<16} {}", stand(instance))),
+        }
+    }
+    if let Some(deployment) = &status.deployment {
+        let releases = deployment.releases.iter();
+        let releases: Vec<_> = releases.map(|(s, v)| format!("{s} {v}")).collect();
+        let head = format!(
+            "\ndeploying {} ({}): {}, asked by {} at {}",
+            releases.join(", "),
+            deployment.deployment,
+            deployment.phase,
+            deployment.by,
+            utc(deployment.since_ms)
+        );
+        line(&mut text, &head);
+        let waiting: Vec<_> = deployment
+            .waiting_for
+            .iter()
+            .map(|i| i.0.as_str())
+            .collect();
+        if !waiting.is_empty() {
+            line(&mut text, &format!("  waiting for {}", waiting.join(", ")));
+        }
+    }
+    text
+}
+
+fn stand(instance: &InstanceStatus) -> String {
+    let live = instance.live.iter().map(|(service, live)| {
+        let color = match live.color {
+            Color::Blue => "blue",
+            Color::Green => "green",
+        };
+        let health = match live.healthy {
+            Healthy::Yes => "healthy",
+            Healthy::No => "NOT HEALTHY",
+        };
+        format!("{service} {} ({color}, {health})", live.version)
+    });
+    let mut parts: Vec<_> = live.collect();
+    match instance.stage {
+        StageView::Settled => {}
+        StageView::Preparing(epoch) => parts.push(format!("preparing cut-over {epoch}")),
+        StageView::Prepared(epoch) => parts.push(format!("prepared for cut-over {epoch}")),
+        StageView::Armed(epoch) => parts.push(format!("armed for cut-over {epoch}")),
+    }
+    if parts.is_empty() {
+        return "connected, nothing live".to_owned();
+    }
+    parts.join("; ")
+}
+
+fn render_history(history: &History) -> String {
+    if history.deployments.is_empty() {
+        return "nothing has been deployed yet\n".to_owned();
+    }
+    let mut text = String::new();
+    for receipt in history.deployments.iter().rev() {
+        let releases = receipt.releases.iter();
+        let releases: Vec<_> = releases.map(|(s, v)| format!("{s} {v}")).collect();
+        let outcome = match &receipt.outcome {
+            Some(outcome) => outcome.to_string(),
+            None => "under way".to_owned(),
+        };
+        let row = format!(
+            "{}  {}  {:<24} {} (by {})",
+            utc(receipt.started_ms),
+            receipt.deployment,
+            releases.join(", "),
+            outcome.lines().next().unwrap_or_default(),
+            receipt.by
+        );
+        line(&mut text, &row);
+    }
+    text
+}
+
+fn render_logs(answer: &LogsAnswer) -> String {
+    let mut text = String::new();
+    for (instance, slots) in &answer.instances {
+        let Some(slots) = slots else {
+            line(&mut text, &format!("{instance}: not connected"));
+            continue;
+        };
+        for log in slots {
+            for written in &log.lines {
+                let prefix = format!("{instance} {}/{}", log.service, log.color);
+                line(&mut text, &format!("{prefix} | {written}"));
+            }
+        }
+    }
+    text
+}
+
+fn line(text: &mut String, add: &str) {
+    writeln!(text, "{}", add.trim_end()).expect("a string takes all");
+}
