@@ -12,9 +12,10 @@ mod up;
 pub use args::{Cli, Verb};
 pub use failure::Failure;
 
-use crate::demo::{self, DemoOptions};
+use crate::demo::{self, Barrier, DemoOptions};
 use crate::fleet::{run_agent, run_proxy, run_server};
 use clap::Parser as _;
+use progress::Display;
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -130,9 +131,13 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
 async fn run_demo(demo: &args::Demo, output: Output) -> Exit {
     let options = DemoOptions {
         late: demo.late,
+        barrier: match demo.without_barrier {
+            true => Barrier::None,
+            false => Barrier::Fleet,
+        },
         keep: demo.keep.clone(),
     };
-    match demo::run(options, |line| eprintln!("{line}")).await {
+    match demo::run(&options, Display::talkative()).await {
         Ok(report) => {
             match output {
                 Output::Json => print_json(&report),

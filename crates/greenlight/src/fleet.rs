@@ -163,7 +163,7 @@ impl LocalFleet {
     }
 
     /// Stops every process of the fleet, and the applications with it.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.supervisor.stop();
         for instance in &self.instances {
             let home = self.dir.join("instances").join(&instance.name.0);

@@ -28,16 +28,33 @@ pub enum Display {
 pub struct Bars {
     screen: MultiProgress,
     head: ProgressBar,
+    talk: Talk,
     instances: BTreeMap<InstanceId, ProgressBar>,
     epoch: u64,
+}
+
+/// Whether bars come with a line for each thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Talk {
+    Quiet,
+    Lines,
 }
 
 impl Display {
     /// Bars on a terminal; lines in a pipe, a file or a CI job.
     pub fn suited() -> Self {
+        Self::for_terminal(Talk::Quiet)
+    }
+
+    /// The same, with lines above the bars of a terminal as well.
+    pub fn talkative() -> Self {
+        Self::for_terminal(Talk::Lines)
+    }
+
+    fn for_terminal(talk: Talk) -> Self {
         let interactive = std::io::stderr().is_terminal() && std::env::var_os("CI").is_none();
         if interactive {
-            Self::Bars(Bars::new())
+            Self::Bars(Bars::new(talk))
         } else {
             Self::lines()
         }
@@ -57,7 +74,13 @@ impl Display {
                 let (seconds, millis) = (since / 1000, since % 1000);
                 eprintln!("[{seconds:>3}.{millis:03}] {}", line(&progress.what));
             }
-            Self::Bars(bars) => bars.show(&progress.what),
+            Self::Bars(bars) => {
+                if bars.talk == Talk::Lines {
+                    // A terminal that is gone does not matter to the deployment.
+                    drop(bars.screen.println(line(&progress.what)));
+                }
+                bars.show(&progress.what);
+            }
         }
     }
 
@@ -82,13 +105,14 @@ impl Display {
 }
 
 impl Bars {
-    fn new() -> Self {
+    fn new(talk: Talk) -> Self {
         let screen = MultiProgress::new();
         let head = screen.add(ProgressBar::new_spinner());
         head.enable_steady_tick(TICK);
         Self {
             screen,
             head,
+            talk,
             instances: BTreeMap::new(),
             epoch: 0,
         }

@@ -1,18 +1,30 @@
 //! The demo's findings, as one document and as text.
 
+use super::stage::Seen;
+use super::{Barrier, DemoOptions};
 use crate::load::Window;
-use crate::receipt::{Check, CutOverReceipt, Receipt};
+use crate::receipt::{Check, CutOverReceipt, InstanceReceipt};
 use greenlight_protocol::{InstanceId, Outcome};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::mem::discriminant;
+
+/// How the deployments of the demo must end, in order.
+const ENDINGS: [&str; 5] = ["promoted", "aborted", "rolled back", "promoted", "promoted"];
+/// What to make of a run without the barrier.
+const WITHOUT_BARRIER: &str = "\
+this is what is left when each instance switches on its own: stale answers while one is ahead of
+the other, and a split fleet when a release fails on one of them; without `--without-barrier`
+the fleet switches together";
 
 /// Everything that the demo found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DemoReport {
     /// How late the control messages of the second instance were, in milliseconds.
     pub late_ms: u128,
+    /// What switched together.
+    pub barrier: Barrier,
     /// Whether every guarantee held.
     pub held_up: bool,
     /// Each deployment, in order.
@@ -26,8 +38,11 @@ pub struct DeploymentReport {
     pub title: String,
     /// The label of the release that it brought.
     pub release: String,
-    /// How it ended.
+    /// How it ended; nothing if it did not end the same way everywhere.
     pub outcome: Option<Outcome>,
+    /// By instance, how it ended there, if it did not end the same way everywhere.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub split: BTreeMap<InstanceId, Outcome>,
     /// Requests sent while it went on.
     pub requests: usize,
     /// Requests without a good answer.
@@ -49,13 +64,14 @@ pub struct DeploymentReport {
     /// The claims, each checked against the evidence.
     pub checks: Vec<Check>,
     /// By cut-over and instance: the causal evidence.
-    pub instances: Vec<BTreeMap<InstanceId, crate::receipt::InstanceReceipt>>,
+    pub instances: Vec<BTreeMap<InstanceId, InstanceReceipt>>,
 }
 
 impl DeploymentReport {
-    /// Joins what the receipt says with what the load saw.
-    pub fn new(title: &str, receipt: &Receipt, window: Window) -> Self {
-        let cut_overs = &receipt.cut_overs;
+    /// Joins what the receipts say with what the load saw.
+    pub(super) fn new(seen: &Seen, window: Window) -> Self {
+        let receipts = || seen.receipts.values();
+        let cut_overs = || receipts().flat_map(|receipt| &receipt.cut_overs);
         let hold = |cut_over: &CutOverReceipt| {
             let instances = cut_over.instances.values();
             let opened = instances
@@ -63,55 +79,69 @@ impl DeploymentReport {
                 .max()?;
             Some(opened.saturating_sub(cut_over.hold_sent_ns?))
         };
+        let releases = receipts().flat_map(|receipt| receipt.releases.values());
+        let outcomes: BTreeMap<_, _> = seen
+            .receipts
+            .iter()
+            .filter_map(|(name, receipt)| Some((name.clone(), receipt.outcome.clone()?)))
+            .collect();
+        let first = outcomes.values().next().cloned();
+        let alike = outcomes
+            .values()
+            .all(|outcome| Some(discriminant(outcome)) == first.as_ref().map(discriminant));
+        let (outcome, split) = match alike {
+            true => (first, BTreeMap::new()),
+            false => (None, outcomes),
+        };
         Self {
-            title: title.to_owned(),
-            release: receipt
-                .releases
-                .values()
-                .next()
-                .cloned()
-                .unwrap_or_default(),
-            outcome: receipt.outcome.clone(),
+            title: seen.title.to_owned(),
+            release: releases.cloned().next().unwrap_or_default(),
+            outcome,
+            split,
             requests: window.requests,
             failed: window.failed,
-            held: cut_overs.iter().map(CutOverReceipt::held).sum(),
-            max_held_ms: cut_overs
-                .iter()
+            held: cut_overs().map(CutOverReceipt::held).sum(),
+            max_held_ms: cut_overs()
                 .map(|c| millis(c.max_held_us() * 1000))
                 .fold(0.0, f64::max),
-            hold_ms: cut_overs
-                .iter()
-                .filter_map(hold)
-                .map(millis)
-                .fold(0.0, f64::max),
+            hold_ms: cut_overs().filter_map(hold).map(millis).fold(0.0, f64::max),
             stale: window.stale,
             mixed_window_ms: window.mixed_window_ms,
             failures: window.failures,
             max_latency_ms: window.max_latency_ms,
-            checks: cut_overs.iter().flat_map(CutOverReceipt::checks).collect(),
-            instances: cut_overs.iter().map(|c| c.instances.clone()).collect(),
+            checks: cut_overs().flat_map(CutOverReceipt::checks).collect(),
+            instances: cut_overs().map(|c| c.instances.clone()).collect(),
         }
     }
 
     /// Whether every guarantee held in this deployment.
     pub fn held_up(&self) -> bool {
-        self.failed == 0 && self.stale == 0 && self.checks.iter().all(|check| check.holds)
+        self.failed == 0
+            && self.stale == 0
+            && self.split.is_empty()
+            && self.checks.iter().all(|check| check.holds)
+    }
+
+    fn ending(&self) -> &'static str {
+        match &self.outcome {
+            Some(Outcome::Promoted) => "promoted",
+            Some(Outcome::Aborted { .. }) => "aborted",
+            Some(Outcome::RolledBack { .. }) => "rolled back",
+            Some(Outcome::Stuck { .. }) => "stuck",
+            None if self.split.is_empty() => "unknown",
+            None => "SPLIT",
+        }
     }
 }
 
 impl DemoReport {
     /// The whole report; it holds up if each deployment does and ended as it should.
-    pub fn new(late: Duration, deployments: Vec<DeploymentReport>) -> Self {
-        let ended_well = deployments.iter().map(|deployment| &deployment.outcome);
-        let as_expected = ended_well.map(|outcome| match outcome {
-            Some(Outcome::Promoted) => 'p',
-            Some(Outcome::Aborted { .. }) => 'a',
-            Some(Outcome::RolledBack { .. }) => 'r',
-            Some(Outcome::Stuck { .. }) | None => '?',
-        });
-        let as_expected = as_expected.collect::<String>() == "parpp";
+    pub(super) fn new(options: &DemoOptions, deployments: Vec<DeploymentReport>) -> Self {
+        let endings: Vec<_> = deployments.iter().map(DeploymentReport::ending).collect();
+        let as_expected = endings == ENDINGS;
         Self {
-            late_ms: late.as_millis(),
+            late_ms: options.late.as_millis(),
+            barrier: options.barrier,
             held_up: as_expected && deployments.iter().all(DeploymentReport::held_up),
             deployments,
         }
@@ -121,18 +151,11 @@ impl DemoReport {
     pub fn render(&self) -> String {
         let mut text = String::new();
         let rows = self.deployments.iter().map(|d| {
-            let outcome = match &d.outcome {
-                Some(Outcome::Promoted) => "promoted",
-                Some(Outcome::Aborted { .. }) => "aborted",
-                Some(Outcome::RolledBack { .. }) => "rolled back",
-                Some(Outcome::Stuck { .. }) => "stuck",
-                None => "unknown",
-            };
             format!(
                 "{:<33} {:<8} {:<12} {:>8} {:>7} {:>6} {:>9.1} {:>8.1} {:>6} {:>9.1}\n",
                 d.title,
                 d.release,
-                outcome,
+                d.ending(),
                 d.requests,
                 d.failed,
                 d.held,
@@ -170,10 +193,10 @@ impl DemoReport {
             writeln!(text, "NOT BORNE OUT: {}", check.claim)
                 .expect("writing to a string does not fail");
         }
-        let verdict = if self.held_up {
-            "every guarantee held: no request failed, no mixed window"
-        } else {
-            "A GUARANTEE DID NOT HOLD"
+        let verdict = match (self.held_up, self.barrier) {
+            (true, _) => "every guarantee held: no request failed, no mixed window",
+            (false, Barrier::Fleet) => "A GUARANTEE DID NOT HOLD",
+            (false, Barrier::None) => WITHOUT_BARRIER,
         };
         writeln!(text, "{verdict}").expect("writing to a string does not fail");
         text

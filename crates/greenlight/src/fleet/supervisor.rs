@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -67,6 +68,8 @@ impl Supervisor {
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)
+                // An interrupt at the terminal is for whoever keeps them: it ends them in order.
+                .process_group(0)
                 .spawn()?;
             std::fs::write(dir.join(format!("{own_name}.pid")), child.id().to_string())?;
             Ok(child)
@@ -97,14 +100,21 @@ impl Supervisor {
     }
 
     /// Ends every process, the last started first.
-    pub fn stop(self) {
+    pub fn stop(&mut self) {
         self.ending.store(true, SeqCst);
-        for kept in self.kept.into_iter().rev() {
+        for kept in self.kept.drain(..).rev() {
             // The thread sees that the end is meant; only then is the process told.
             let _ = kept.thread.join();
             let mut child = kept.child.lock().unwrap_or_else(PoisonError::into_inner);
             end(&mut child, &kept.name);
         }
+    }
+}
+
+impl Drop for Supervisor {
+    /// A fleet that could not be started whole leaves nothing behind.
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -6,12 +6,13 @@
 
 use super::Sample;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One change from an old release to a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flip {
-    /// Served before.
-    pub old: String,
+    /// Served before; several, if the instances were not of one mind.
+    pub old: BTreeSet<String>,
     /// Served after.
     pub new: String,
     /// When it was decided; answers that came before belong to what was before.
@@ -35,7 +36,7 @@ pub struct Window {
     /// Requests without a good answer.
     pub failed: usize,
     /// What went wrong, with how often.
-    pub failures: std::collections::BTreeMap<String, usize>,
+    pub failures: BTreeMap<String, usize>,
     /// Stale requests.
     pub stale: usize,
     /// The mixed window, in milliseconds.
@@ -75,17 +76,14 @@ pub fn analyse(samples: &[Sample], segment: Segment, flips: &[Flip]) -> Window {
 
 /// Stale requests of one flip, among answers that came before `until`.
 fn stale(samples: &[&Sample], flip: &Flip, until: u64) -> (usize, u64) {
-    let answers = |release: &str| {
-        let release = release.to_owned();
-        samples.iter().filter(move |sample| {
-            sample.result.as_ref() == Ok(&release)
-                && (flip.decided_ns..until).contains(&sample.received_ns)
-        })
-    };
-    let Some(first_new) = answers(&flip.new).map(|sample| sample.received_ns).min() else {
+    let answered = |sample: &&&Sample| (flip.decided_ns..until).contains(&sample.received_ns);
+    let answered = || samples.iter().filter(answered);
+    let new = answered().filter(|sample| sample.result.as_ref() == Ok(&flip.new));
+    let Some(first_new) = new.map(|sample| sample.received_ns).min() else {
         return (0, 0);
     };
-    let stale: Vec<_> = answers(&flip.old)
+    let old = answered().filter(|sample| matches!(&sample.result, Ok(by) if flip.old.contains(by)));
+    let stale: Vec<_> = old
         .filter(|sample| sample.sent_ns > first_new)
         .map(|sample| sample.sent_ns)
         .collect();
@@ -147,6 +145,18 @@ mod tests {
     }
 
     #[test]
+    fn whatever_was_served_before_on_any_instance_is_old() {
+        let samples = [
+            answer("v3", 11, 12),
+            answer("v1", 14, 15),
+            answer("v2", 16, 17),
+        ];
+        let mut split = flip("v1", "v3", 10);
+        split.old.insert("v2".to_owned());
+        assert_eq!(analyse(&samples, ALL, &[split]).stale, 2);
+    }
+
+    #[test]
     fn failures_are_counted_by_reason_within_the_segment() {
         let mut lost = answer("v1", 5, 6);
         lost.result = Err("status 502".to_owned());
@@ -171,7 +181,7 @@ mod tests {
 
     fn flip(old: &str, new: &str, decided_ns: u64) -> Flip {
         Flip {
-            old: old.to_owned(),
+            old: [old.to_owned()].into(),
             new: new.to_owned(),
             decided_ns,
         }

@@ -1,0 +1,223 @@
+//! What the demo plays on: two instances with a sample application, and whoever leads them.
+//!
+//! With the barrier one server leads both. Without it each instance is a fleet of its own, and
+//! what both are told at the same time each does by itself.
+
+use super::{Barrier, DemoError, DemoOptions};
+use crate::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
+use crate::cli::progress::Display;
+use crate::clock::monotonic_ns;
+use crate::fleet::{LocalFleet, LocalInstance, free_address};
+use crate::health::HealthCheck;
+use crate::link::{ApiClient, Follow};
+use crate::receipt::Receipt;
+use crate::spec::{PortPair, ServiceSpec};
+use futures_util::future::try_join_all;
+use greenlight_protocol::coordinator::Promotion;
+use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
+use serde::Serialize;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The service that is deployed.
+pub(super) const SERVICE: &str = "sample";
+/// How long the load runs before and after each deployment.
+const AROUND: Duration = Duration::from_millis(400);
+/// How long the fleet may take to come up.
+const COME_UP: Duration = Duration::from_secs(20);
+
+/// Two instances, and whoever leads them.
+pub(super) struct Stage {
+    dir: PathBuf,
+    fleets: Vec<Fleet>,
+    ports: BTreeMap<InstanceId, PortPair>,
+    display: RefCell<Display>,
+}
+
+struct Fleet {
+    local: LocalFleet,
+    api: ApiClient,
+}
+
+/// A deployment as it was seen from here.
+pub(super) struct Seen {
+    pub(super) title: &'static str,
+    pub(super) from_ns: u64,
+    pub(super) until_ns: u64,
+    /// By the first instance of each fleet.
+    pub(super) receipts: BTreeMap<InstanceId, Receipt>,
+}
+
+impl Stage {
+    pub(super) fn set_up(
+        options: &DemoOptions,
+        dir: &Path,
+        display: Display,
+    ) -> Result<Self, DemoError> {
+        let mut instances = Vec::new();
+        let mut ports = BTreeMap::new();
+        for (name, late) in [("a", Duration::ZERO), ("b", options.late)] {
+            let name = InstanceId::from(name);
+            let pair = PortPair {
+                blue: free_address()?.port(),
+                green: free_address()?.port(),
+            };
+            ports.insert(name.clone(), pair);
+            let listen = free_address()?;
+            instances.push(LocalInstance { name, listen, late });
+        }
+        let led_together: Vec<(PathBuf, Vec<LocalInstance>)> = match options.barrier {
+            Barrier::Fleet => vec![(dir.to_owned(), instances)],
+            Barrier::None => {
+                let alone = |instance: LocalInstance| (dir.join(&instance.name.0), vec![instance]);
+                instances.into_iter().map(alone).collect()
+            }
+        };
+        let fleets = led_together.into_iter().map(|(dir, instances)| {
+            let local = LocalFleet::start(&dir, instances, None)?;
+            let api = ApiClient::from_dir(&local.operator_dir())?;
+            Ok(Fleet { local, api })
+        });
+        Ok(Self {
+            dir: dir.to_owned(),
+            fleets: fleets.collect::<Result<_, DemoError>>()?,
+            ports,
+            display: RefCell::new(display),
+        })
+    }
+
+    /// Stops whatever was started.
+    pub(super) async fn take_down(self) {
+        self.display.into_inner().end();
+        for fleet in self.fleets {
+            fleet.local.stop().await;
+        }
+    }
+
+    pub(super) fn say(&self, text: &str) {
+        self.display.borrow().say(text);
+    }
+
+    /// Where users come in.
+    pub(super) fn targets(&self) -> Vec<SocketAddr> {
+        let instances = self.fleets.iter().flat_map(|fleet| fleet.local.instances());
+        instances.map(|instance| instance.listen).collect()
+    }
+
+    pub(super) async fn wait_until_up(&self) -> Result<(), DemoError> {
+        let deadline = std::time::Instant::now() + COME_UP;
+        for fleet in &self.fleets {
+            loop {
+                let status: Result<FleetStatus, _> = fleet.api.get("/v1/status").await;
+                if status.is_ok_and(|s| s.instances.values().all(Option::is_some)) {
+                    break;
+                }
+                if std::time::Instant::now() > deadline {
+                    return Err(DemoError::NotUp(self.dir.clone()));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn deploy(
+        &self,
+        title: &'static str,
+        version: &str,
+        env: &[(&str, &str)],
+    ) -> Result<Seen, DemoError> {
+        let program = std::env::current_exe()?.display().to_string();
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let spec = ServiceSpec {
+            command: vec![program, "sample-app".to_owned()],
+            env: env
+                .chain([("STARTUP_MS".to_owned(), "200".to_owned())])
+                .collect(),
+            working_dir: None,
+            health: HealthCheck::default(),
+            hosts: Vec::new(),
+            path_prefix: "/".to_owned(),
+            request_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(5),
+            ports: self.ports.clone(),
+        };
+        let request = DeployRequest {
+            by: "the demo".to_owned(),
+            releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
+            strategy: Strategy::BlueGreen,
+            policy: policy(),
+            promotion: Promotion::Automatic,
+        };
+        self.command(title, "/v1/deployments", &request).await
+    }
+
+    pub(super) async fn rollback(&self, title: &'static str) -> Result<Seen, DemoError> {
+        let request = RollbackRequest {
+            by: "the demo".to_owned(),
+            version: None,
+            policy: policy(),
+        };
+        self.command(title, "/v1/rollback", &request).await
+    }
+
+    /// Gives every fleet the same command at the same time, and follows all to their ends.
+    async fn command(
+        &self,
+        title: &'static str,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<Seen, DemoError> {
+        tokio::time::sleep(AROUND).await;
+        let from_ns = monotonic_ns();
+        let led = self
+            .fleets
+            .iter()
+            .map(|fleet| self.lead(fleet, path, request));
+        let receipts = try_join_all(led).await?;
+        Ok(Seen {
+            title,
+            from_ns,
+            until_ns: monotonic_ns(),
+            receipts: receipts.into_iter().collect(),
+        })
+    }
+
+    async fn lead(
+        &self,
+        fleet: &Fleet,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<(InstanceId, Receipt), DemoError> {
+        let answer: CommandAnswer = fleet.api.post(path, request).await?;
+        let following = fleet.api.follow(|progress| {
+            if progress.deployment != answer.deployment {
+                return Follow::On;
+            }
+            self.display.borrow_mut().show(&progress);
+            match progress.what {
+                Happening::Finished { .. } => Follow::Enough,
+                Happening::Phase { .. } | Happening::Instance { .. } => Follow::On,
+            }
+        });
+        following.await?;
+        tokio::time::sleep(AROUND).await;
+        let path = format!("/v1/deployments/{}", answer.deployment);
+        let first = &fleet.local.instances()[0].name;
+        Ok((first.clone(), fleet.api.get(&path).await?))
+    }
+}
+
+/// Short enough for a minute, long enough to see something go wrong.
+fn policy() -> Policy {
+    Policy {
+        prepare: Duration::from_secs(4),
+        watch: Duration::from_secs(2),
+        ..Policy::default()
+    }
+}
