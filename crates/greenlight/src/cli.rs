@@ -4,6 +4,8 @@ mod args;
 mod deploy;
 mod failure;
 mod fleet;
+mod init;
+mod papers;
 mod plan;
 pub mod progress;
 mod show;
@@ -105,6 +107,10 @@ pub fn main() -> ExitCode {
 
 async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
     match verb {
+        Verb::Init(args) => init::init(&args),
+        Verb::Schema => Ok(papers::schema()),
+        Verb::Completions(args) => Ok(papers::completions(&args)),
+        Verb::Man(args) => papers::man(&args),
         Verb::Up(args) => up::up(&args, output).await,
         Verb::Plan(args) => plan::plan(&args, output).await,
         Verb::Deploy(args) => deploy::deploy(&args, output).await,

@@ -71,6 +71,12 @@ pub struct InstanceConfig {
     pub ports: BTreeMap<ServiceName, PortPair>,
 }
 
+/// The JSON schema of the file, in draft 7, which is what editors' YAML support understands.
+pub fn schema() -> schemars::Schema {
+    let settings = schemars::generate::SchemaSettings::draft07();
+    settings.into_generator().into_root_schema_for::<file::File>()
+}
+
 impl Config {
     /// Reads a file, with `${NAME}` from the environment of this process.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {

@@ -25,6 +25,8 @@ pub struct Cli {
 pub enum Verb {
     /// Show the main job on this machine: two instances, load, five deployments, receipts.
     Demo(Demo),
+    /// Write a `greenlight.yml` to begin with.
+    Init(Init),
     /// Run a whole fleet on this machine for a `greenlight.yml`, until interrupted.
     Up(Up),
     /// Say what a deployment would do, and what stands in its way. Changes nothing.
@@ -47,6 +49,12 @@ pub enum Verb {
     Receipt(Receipt),
     /// Show what the applications wrote.
     Logs(Logs),
+    /// Print the JSON schema of `greenlight.yml`, for editors.
+    Schema,
+    /// Print the completions for a shell.
+    Completions(Completions),
+    /// Write the manual pages.
+    Man(Man),
     /// Run the coordinator.
     Server(Server),
     /// Run an instance's agent.
@@ -73,6 +81,32 @@ pub struct FleetArg {
     /// the configuration file unless given.
     #[arg(long, value_name = "DIR", env = "GREENLIGHT_FLEET")]
     pub fleet: Option<PathBuf>,
+}
+
+/// `greenlight init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The file to write.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The name of the service; that of the folder unless given.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+}
+
+/// `greenlight completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `greenlight man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The folder to write them to.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// `greenlight up`.

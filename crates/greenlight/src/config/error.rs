@@ -78,7 +78,7 @@ impl Diagnostic for ConfigError {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         match self {
             Self::Missing { .. } => Some(Box::new(
-                "write one with `greenlight init`, or name another with `-c FILE`",
+                "write one with `greenlight init`, or name another with `--file`",
             )),
             Self::Unreadable { .. } => None,
             Self::Faulty(faults) => faults.first.help(),

@@ -79,7 +79,7 @@ impl DeploymentReport {
                 .max()?;
             Some(opened.saturating_sub(cut_over.hold_sent_ns?))
         };
-        let releases = receipts().flat_map(|receipt| receipt.releases.values());
+        let mut releases = receipts().flat_map(|receipt| receipt.releases.values());
         let outcomes: BTreeMap<_, _> = seen
             .receipts
             .iter()
@@ -95,7 +95,7 @@ impl DeploymentReport {
         };
         Self {
             title: seen.title.to_owned(),
-            release: releases.cloned().next().unwrap_or_default(),
+            release: releases.next().cloned().unwrap_or_default(),
             outcome,
             split,
             requests: window.requests,

@@ -1,0 +1,35 @@
+//! What is made from the program's own types: schema, completions, manual pages.
+
+use super::args::{Cli, Completions, Man};
+use super::{Exit, Failure, print, print_json};
+use crate::config;
+use clap::CommandFactory as _;
+
+/// `greenlight schema`.
+pub(super) fn schema() -> Exit {
+    print_json(&config::schema());
+    Exit::Done
+}
+
+/// `greenlight completions`.
+pub(super) fn completions(args: &Completions) -> Exit {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "greenlight", &mut text);
+    print(&String::from_utf8_lossy(&text));
+    Exit::Done
+}
+
+/// `greenlight man`.
+pub(super) fn man(args: &Man) -> Result<Exit, Failure> {
+    let written = std::fs::create_dir_all(&args.dir)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir));
+    written.map_err(|error| {
+        let error = format!("cannot write to `{}`: {error}", args.dir.display());
+        Failure::new(Exit::Failed, error)
+    })?;
+    eprintln!(
+        "written; `man -l {}/greenlight.1` shows the first",
+        args.dir.display()
+    );
+    Ok(Exit::Done)
+}
