@@ -74,7 +74,9 @@ pub struct InstanceConfig {
 /// The JSON schema of the file, in draft 7, which is what editors' YAML support understands.
 pub fn schema() -> schemars::Schema {
     let settings = schemars::generate::SchemaSettings::draft07();
-    settings.into_generator().into_root_schema_for::<file::File>()
+    settings
+        .into_generator()
+        .into_root_schema_for::<file::File>()
 }
 
 impl Config {

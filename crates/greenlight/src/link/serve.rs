@@ -55,9 +55,10 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
         return;
     };
     let router = router.layer(axum::Extension(role));
+    // No half-closed connections: an agent that is gone must be noticed at once, also while its
+    // stream is silent.
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // How the other side ends is its business.
     let _ = served.await;

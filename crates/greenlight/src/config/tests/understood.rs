@@ -1,1 +1,156 @@
 //! What a file means once it is read.
+
+use super::parse;
+use crate::config::Config;
+use crate::spec::PortPair;
+use greenlight_protocol::policy::Exclusive;
+use greenlight_protocol::{InstanceId, OnUncertain, ServiceName};
+use std::time::Duration;
+
+/// Every key that there is, each with a value that is not its default.
+const FULL: &str = r#"
+service: shop
+command: ["./shop", "--port", "${PORT}"]
+servers:
+  - 10.0.0.11
+  - { name: second, host: 10.0.0.12, port: 8000, ports: { blue: 9080, green: 9081 } }
+proxy:
+  front: builtin
+  hosts: [Shop.Example.com, "*.shop.example.com"]
+  path_prefix: /shop
+  port: 81
+  ports: { blue: 7080, green: 7081 }
+  healthcheck:
+    path: /healthy
+    host: inside.example.com
+    interval: 3
+    timeout: 1500ms
+    successes: 3
+    failures: 5
+    statuses: [204, "300-399"]
+  request_timeout: 1m
+env:
+  clear: { LEVEL: info, LISTEN: "0.0.0.0:${PORT}" }
+  secret: [TOKEN]
+strategy: blue_green
+cutover: { hold_budget: 100ms, max_hold: 1s, on_uncertain: shed, exclusive: true }
+watch: 2m
+keep_warm: 1h
+drain_timeout: 45s
+stop_timeout: 20s
+deploy_timeout: 10m
+retain_containers: 2
+x-anything: { is: ignored }
+"#;
+
+#[test]
+fn every_key_arrives_where_it_is_meant() {
+    let config = parse(FULL).expect("a good file");
+
+    let service = &config.services[&ServiceName::from("shop")];
+    assert_eq!(service.command, ["./shop", "--port", "${PORT}"]);
+    assert_eq!(service.hosts, ["shop.example.com", "*.shop.example.com"]);
+    assert_eq!(service.path_prefix, "/shop");
+    assert_eq!(service.request_timeout, Duration::from_mins(1));
+    assert_eq!(service.env.clear["LISTEN"], "0.0.0.0:${PORT}");
+    assert_eq!(service.env.secret, ["TOKEN"]);
+    let health = &service.health;
+    assert_eq!(health.path, "/healthy");
+    assert_eq!(health.host.as_deref(), Some("inside.example.com"));
+    assert_eq!(health.interval, Duration::from_secs(3));
+    assert_eq!(health.timeout, Duration::from_millis(1500));
+    assert_eq!((health.successes, health.failures), (3, 5));
+    assert_eq!(health.statuses, [(204, 204), (300, 399)]);
+    let policy = &config.policy;
+    assert_eq!(policy.hold_budget, Duration::from_millis(100));
+    assert_eq!(policy.max_hold, Duration::from_secs(1));
+    assert_eq!(policy.on_uncertain, OnUncertain::Shed);
+    assert_eq!(policy.exclusive, Exclusive::Yes);
+    assert_eq!(policy.watch, Duration::from_mins(2));
+    assert_eq!(policy.keep_warm, Duration::from_hours(1));
+    assert_eq!(policy.drain, Duration::from_secs(45));
+    assert_eq!(policy.stop, Duration::from_secs(20));
+    assert_eq!(policy.prepare, Duration::from_mins(10));
+    assert_eq!(config.retain_containers, 2);
+    assert_eq!(ports(&config, "10.0.0.11"), (81, 7080, 7081));
+    assert_eq!(ports(&config, "second"), (8000, 9080, 9081));
+}
+
+#[test]
+fn what_is_left_out_has_the_default_of_the_design() {
+    let config = parse("service: shop\ncommand: [shop]\nservers: [10.0.0.11, 10.0.0.12]\n")
+        .expect("a good file");
+
+    assert_eq!(config.policy, greenlight_protocol::Policy::default());
+    assert_eq!(config.retain_containers, 5);
+    assert_eq!(ports(&config, "10.0.0.12"), (80, 8080, 8081));
+    let service = &config.services[&ServiceName::from("shop")];
+    assert_eq!(service.health, crate::health::HealthCheck::default());
+    assert!(service.hosts.is_empty());
+}
+
+#[test]
+fn several_services_have_ports_of_their_own() {
+    let config = parse(
+        "services:\n\
+         \x20 shop: { command: [shop], proxy: { host: shop.example.com } }\n\
+         \x20 blog: { command: [blog], proxy: { host: blog.example.com, ports: { blue: 8090, green: 8091 } } }\n\
+         servers: [10.0.0.11]\n",
+    )
+    .expect("a good file");
+
+    let instance = config.instance(&InstanceId::from("10.0.0.11"));
+    let ports = &instance.expect("it is in the file").ports;
+    let blog = PortPair {
+        blue: 8090,
+        green: 8091,
+    };
+    assert_eq!(ports[&ServiceName::from("blog")], blog);
+    assert_eq!(ports.len(), 2);
+}
+
+#[test]
+fn variables_of_the_environment_are_filled_in_and_those_of_the_application_are_not() {
+    let config = parse(
+        "service: ${NAME}\ncommand:\n  - ${MISSING:-shop}\n  - ${PORT}\n  - \"${VERSION}\"\nservers: [10.0.0.11]\n",
+    )
+    .expect("a good file");
+
+    let service = &config.services[&ServiceName::from("shop")];
+    assert_eq!(service.command, ["shop", "${PORT}", "${VERSION}"]);
+}
+
+#[test]
+fn a_secret_that_is_not_set_is_named() {
+    let config = parse(FULL).expect("a good file");
+    let missing = config.specs(|_| None).expect_err("it is not set");
+    assert_eq!(missing.names, ["TOKEN"]);
+}
+
+#[test]
+fn the_schema_accepts_what_the_parser_does_and_names_every_key() {
+    let schema = serde_json::to_value(crate::config::schema()).expect("a schema is plain data");
+    let validator = jsonschema::draft7::new(&schema).expect("a good schema");
+    let full: serde_json::Value = serde_saphyr::from_str(FULL).expect("good YAML");
+
+    let faults: Vec<_> = validator
+        .iter_errors(&full)
+        .map(|e| e.to_string())
+        .collect();
+    assert_eq!(faults, [""; 0]);
+
+    let mut misspelt = full;
+    misspelt["stratgy"] = "blue_green".into();
+    assert!(!validator.is_valid(&misspelt));
+    misspelt.as_object_mut().expect("a map").remove("stratgy");
+    misspelt["watch"] = "soon".into();
+    assert!(!validator.is_valid(&misspelt));
+}
+
+/// Public, blue and green port of an instance.
+fn ports(config: &Config, instance: &str) -> (u16, u16, u16) {
+    let instance = config.instance(&InstanceId::from(instance));
+    let instance = instance.expect("it is in the file");
+    let pair = instance.ports[&ServiceName::from("shop")];
+    (instance.port, pair.blue, pair.green)
+}

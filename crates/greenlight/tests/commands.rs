@@ -1,0 +1,141 @@
+//! The commands as a person or a script uses them, with real processes.
+
+#[path = "commands/shop.rs"]
+mod shop;
+
+use serde_json::Value;
+use shop::Shop;
+
+#[test]
+fn a_new_user_gets_from_init_to_a_release_and_back() {
+    let shop = Shop::new();
+    let init = shop.run(&["init", "--service", "shop"]);
+    assert_eq!(init.code, 0, "{init}");
+    let again = shop.run(&["init"]);
+    assert_eq!(again.code, 3, "{again}");
+    assert!(again.talk.contains("is there already"), "{again}");
+
+    shop.configure("");
+    let up = shop.up();
+    let plan = shop.run(&["plan", "--version", "v1"]);
+    assert_eq!(plan.code, 0, "{plan}");
+    assert!(plan.data.contains("shop: nothing -> v1"), "{plan}");
+
+    let deployed = shop.run(&["deploy", "--version", "v1"]);
+    assert_eq!(deployed.code, 0, "{deployed}");
+    assert!(deployed.talk.contains("switched"), "{deployed}");
+    assert_eq!(shop.serves(), ["v1", "v1"]);
+
+    let prepared = shop.run(&["prepare", "--version", "v2"]);
+    assert_eq!(prepared.code, 0, "{prepared}");
+    assert_eq!(shop.serves(), ["v1", "v1"]);
+    let promoted = shop.json(&["promote", "--json"]);
+    assert_eq!(promoted["outcome"]["outcome"], "promoted");
+    assert_eq!(shop.serves(), ["v2", "v2"]);
+
+    let elsewhere = shop.run(&["rollback", "--to", "v9"]);
+    assert_eq!(elsewhere.code, 3, "{elsewhere}");
+    assert!(elsewhere.talk.contains("goes to `v1`"), "{elsewhere}");
+    assert_eq!(shop.run(&["rollback"]).code, 0);
+    assert_eq!(shop.serves(), ["v1", "v1"]);
+
+    let history = shop.json(&["history", "--json", "-n", "2"]);
+    assert_eq!(history["deployments"].as_array().map(Vec::len), Some(2));
+    let receipt = shop.run(&["receipt"]);
+    assert!(receipt.data.contains("claims borne out"), "{receipt}");
+    let logs = shop.run(&["logs", "--instance", "a"]);
+    assert!(logs.data.contains("a shop/"), "{logs}");
+    let status = shop.run(&["status"]);
+    assert!(
+        status.data.contains("shop serves v1 everywhere"),
+        "{status}"
+    );
+
+    // The fleet comes back with what it served.
+    drop(up);
+    let _up = shop.up();
+    shop.wait_until_served("v1");
+}
+
+#[test]
+fn the_same_release_attaches_and_another_is_refused_with_who_deploys_what_since_when() {
+    let shop = Shop::new();
+    shop.configure("");
+    let _up = shop.up();
+    assert_eq!(shop.run(&["deploy", "--version", "v0"]).code, 0);
+    shop.configure("watch: 30s\n");
+    let begun = shop.json(&["deploy", "--version", "v1", "--detach", "--json"]);
+    assert_eq!(begun["attached"], false);
+
+    let same = shop.json(&["deploy", "--version", "v1", "--detach", "--json"]);
+    assert_eq!(same["attached"], true);
+    assert_eq!(same["deployment"], begun["deployment"]);
+    let other = shop.run(&["deploy", "--version", "v2"]);
+    assert_eq!(other.code, 3, "{other}");
+    for part in ["`v1` is being deployed by tester@", " since 20", " UTC"] {
+        assert!(other.talk.contains(part), "`{part}` is not in {other}");
+    }
+
+    let aborted = shop.run(&["abort"]);
+    assert_eq!(aborted.code, 0, "{aborted}");
+    assert_eq!(shop.serves(), ["v0", "v0"]);
+}
+
+#[test]
+fn a_release_that_fails_its_check_leaves_the_old_one_and_says_why() {
+    let shop = Shop::new();
+    shop.configure("");
+    let _up = shop.up();
+    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+
+    shop.configure("deploy_timeout: 1s\nenv: { FAIL_CHECK_ON: b }\n");
+    let failed = shop.run(&["deploy", "--version", "v2", "--json"]);
+
+    assert_eq!(failed.code, 1, "{failed}");
+    let receipt: Value = serde_json::from_str(&failed.data).expect("one document");
+    assert_eq!(receipt["outcome"]["outcome"], "aborted");
+    // The person sees where, what was answered last, and what the application wrote.
+    for part in ["instance `b`", "500", "v2 listens on"] {
+        assert!(failed.talk.contains(part), "`{part}` is not in {failed}");
+    }
+    assert_eq!(shop.serves(), ["v1", "v1"]); // G2
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_what_to_do() {
+    let shop = Shop::new();
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["deploy", "--version", "v1"], 2, "greenlight init"),
+        (&["status"], 2, "greenlight up"),
+        (&["deploy", "--verzion", "v1"], 2, "--version"),
+        (&["status", "--fleet", "/nowhere"], 2, "/nowhere"),
+        (&["up"], 2, "greenlight init"),
+    ];
+    for (arguments, code, part) in cases {
+        let ran = shop.run(arguments);
+        assert_eq!(ran.code, code, "{arguments:?}: {ran}");
+        assert!(ran.talk.contains(part), "`{part}` is not in {ran}");
+    }
+
+    shop.configure("strateggy: blue_green\n");
+    let misspelt = shop.run(&["deploy", "--version", "v1"]);
+    assert_eq!(misspelt.code, 2, "{misspelt}");
+    assert!(misspelt.talk.contains("`strategy`"), "{misspelt}");
+    shop.configure("");
+    let unlabelled = shop.run(&["deploy"]);
+    assert_eq!(unlabelled.code, 2, "{unlabelled}");
+    assert!(unlabelled.talk.contains("--version"), "{unlabelled}");
+}
+
+#[test]
+fn schema_completions_and_manual_pages_are_made_from_the_program_itself() {
+    let shop = Shop::new();
+    let schema = shop.json(&["schema"]);
+    assert_eq!(schema["title"], "greenlight.yml");
+    let completions = shop.run(&["completions", "bash"]);
+    assert!(completions.data.contains("rollback"), "{completions}");
+    let man = shop.run(&["man", "pages"]);
+    assert_eq!(man.code, 0, "{man}");
+    let page = std::fs::read_to_string(shop.dir().join("pages/greenlight-deploy.1"));
+    assert!(page.expect("a page").contains("whole fleet"));
+}

@@ -1,0 +1,149 @@
+//! A folder with a `greenlight.yml`, its fleet, and what users see of it.
+
+use greenlight::fleet::free_address;
+use serde_json::Value;
+use std::fmt;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything that is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Shop {
+    dir: tempfile::TempDir,
+    public: [SocketAddr; 2],
+    slots: [u16; 4],
+}
+
+/// How a command ended and what it said.
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) data: String,
+    pub(crate) talk: String,
+}
+
+/// A fleet that is up; it is taken down when this is dropped.
+pub(crate) struct Up(Child);
+
+impl Shop {
+    pub(crate) fn new() -> Self {
+        let free = || free_address().expect("loopback has free ports");
+        Self {
+            dir: tempfile::tempdir().expect("a folder"),
+            public: [free(), free()],
+            slots: [free().port(), free().port(), free().port(), free().port()],
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes `greenlight.yml` with quick timers, and what is added.
+    pub(crate) fn configure(&self, added: &str) {
+        let [a, b] = self.public.map(|address| address.port());
+        let [a_blue, a_green, b_blue, b_green] = self.slots;
+        let timers = ["watch: 300ms\n", "deploy_timeout: 20s\n"];
+        let timers = timers.into_iter().filter(|timer| {
+            let key = timer.split(':').next().expect("it has a key");
+            !added.contains(key)
+        });
+        let text = format!(
+            "service: shop\n\
+             command: [{program}, sample-app]\n\
+             servers:\n\
+             \x20 - {{ name: a, host: 127.0.0.1, port: {a}, ports: {{ blue: {a_blue}, green: {a_green} }} }}\n\
+             \x20 - {{ name: b, host: 127.0.0.1, port: {b}, ports: {{ blue: {b_blue}, green: {b_green} }} }}\n\
+             {timers}{added}",
+            program = env!("CARGO_BIN_EXE_greenlight"),
+            timers = timers.collect::<String>(),
+        );
+        std::fs::write(self.dir().join("greenlight.yml"), text).expect("a folder");
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().expect("the binary runs");
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            data: String::from_utf8_lossy(&output.stdout).into_owned(),
+            talk: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The document that a command prints.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.run(arguments);
+        serde_json::from_str(&ran.data).unwrap_or_else(|error| panic!("{error}: {ran}"))
+    }
+
+    pub(crate) fn up(&self) -> Up {
+        let mut command = self.command(&["up"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut up = Up(child.spawn().expect("the binary runs"));
+        let stdout = up.0.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let is_up = lines.any(|line| line.is_ok_and(|line| line.contains("is up")));
+        assert!(is_up, "the fleet did not come up");
+        up
+    }
+
+    /// Which release answers on each instance.
+    pub(crate) fn serves(&self) -> [String; 2] {
+        self.public
+            .map(|address| release(address).unwrap_or_else(|error| format!("nothing: {error}")))
+    }
+
+    pub(crate) fn wait_until_served(&self, version: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.serves() != [version, version] {
+            assert!(Instant::now() < deadline, "{:?}", self.serves());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_greenlight"));
+        command
+            .args(arguments)
+            .current_dir(self.dir())
+            .env("USER", "tester")
+            .env_remove("GITHUB_ACTOR")
+            .env_remove("GREENLIGHT_FLEET")
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.0.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself; then there is nothing to take down.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit {}\n{}\n{}", self.code, self.data, self.talk)
+    }
+}
+
+fn release(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let header = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("x-release: "));
+    Ok(header.unwrap_or("no release").to_owned())
+}
