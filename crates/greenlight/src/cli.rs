@@ -1,5 +1,6 @@
 //! The command line: parse, ask or run, print, and say by the exit code how it went.
 
+mod actions;
 mod args;
 mod deploy;
 mod failure;

@@ -8,6 +8,7 @@
 
 mod book;
 mod render;
+mod summary;
 
 pub use book::ReceiptBook;
 
@@ -75,6 +76,12 @@ pub struct InstanceReceipt {
     pub held_order: Option<u64>,
     /// When `Switch` was first sent.
     pub switch_order: Option<u64>,
+    /// When `Held` came in; nanoseconds on the server's monotonic clock.
+    #[serde(default)]
+    pub held_ns: Option<u64>,
+    /// When the first `Switched` came in, on the same clock.
+    #[serde(default)]
+    pub switched_ns: Option<u64>,
     /// What the gate saw when it was closed.
     pub held: Option<HoldEvidence>,
     /// What the gate saw when it opened.

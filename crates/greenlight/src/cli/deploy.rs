@@ -2,6 +2,7 @@
 //!
 //! The server does the work; a command only asks and watches. Killing it changes nothing (G8).
 
+use super::actions::Job;
 use super::args::{Act, Deploy, Rollback};
 use super::fleet::{asker, configuration, connect, version};
 use super::progress::Display;
@@ -250,6 +251,9 @@ async fn conclude(
     output: Output,
 ) -> Result<Exit, Failure> {
     let receipt = receipt(api, deployment).await?;
+    if let Some(job) = Job::current() {
+        job.report(&receipt);
+    }
     match output {
         Output::Json => print_json(&receipt),
         Output::Text => print(&receipt.render()),

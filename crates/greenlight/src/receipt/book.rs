@@ -204,11 +204,13 @@ impl ReceiptBook {
         match &reported.report {
             Report::Held(evidence) => {
                 instance.held_order.get_or_insert(order);
+                instance.held_ns.get_or_insert_with(clock::monotonic_ns);
                 instance.held.get_or_insert_with(|| evidence.clone());
             }
             // Repeated reports carry no evidence of their own.
             Report::Switched(evidence) if evidence.opened_at_ns > 0 => {
                 instance.switched.get_or_insert_with(|| evidence.clone());
+                instance.switched_ns.get_or_insert_with(clock::monotonic_ns);
             }
             Report::Observed(evidence) => instance.gate = Some(evidence.clone()),
             Report::Retired(drained) => instance.retired = Some(*drained),

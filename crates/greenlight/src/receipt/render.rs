@@ -11,6 +11,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+/// What the table of a cut-over shows, each instance on its own clock.
+pub(super) const COLUMNS: [&str; 10] = [
+    "instance",
+    "service",
+    "last to old",
+    "opened",
+    "first to new",
+    "held",
+    "sent again",
+    "failed",
+    "shed",
+    "cut off by the drain",
+];
+
 impl Receipt {
     /// The receipt as text.
     pub fn render(&self) -> String {
@@ -50,7 +64,7 @@ impl Receipt {
         text
     }
 
-    fn headline(&self) -> String {
+    pub(super) fn headline(&self) -> String {
         let changes = self.releases.iter().map(|(service, to)| {
             let from = self.previous.get(service);
             let from = from.map_or_else(String::new, |from| format!("{from} -> "));
@@ -75,7 +89,7 @@ impl Receipt {
 }
 
 impl CutOverReceipt {
-    fn headline(&self) -> String {
+    pub(super) fn headline(&self) -> String {
         let direction = match self.direction {
             Direction::Forward => "to the new release",
             Direction::Back => "back to the old release",
@@ -107,30 +121,42 @@ impl CutOverReceipt {
     }
 
     fn table(&self) -> Vec<String> {
-        let rows = self.instances.iter().flat_map(|(name, i)| i.rows(name));
-        let rows: Vec<_> = rows.collect();
+        let rows = self.rows();
         if rows.is_empty() {
-            return rows;
+            return Vec::new();
         }
-        let head = format!(
-            "{:<16} {:<12} {:>12} {:>10} {:>13} {:>6} {:>10} {:>7} {:>5}  {}",
-            "instance",
-            "service",
-            "last to old",
-            "opened",
-            "first to new",
-            "held",
-            "sent again",
-            "failed",
-            "shed",
-            "cut off by the drain"
-        );
-        std::iter::once(head).chain(rows).collect()
+        let head = COLUMNS.map(ToOwned::to_owned);
+        std::iter::once(&head).chain(&rows).map(aligned).collect()
+    }
+
+    /// The cells of the table, one row for each service of each instance.
+    pub(super) fn rows(&self) -> Vec<[String; 10]> {
+        let instances = self.instances.iter();
+        instances.flat_map(|(name, i)| i.rows(name)).collect()
     }
 }
 
+fn aligned(cells: &[String; 10]) -> String {
+    let [
+        instance,
+        service,
+        old,
+        opened,
+        new,
+        held,
+        again,
+        failed,
+        shed,
+        drain,
+    ] = cells;
+    format!(
+        "{instance:<16} {service:<12} {old:>12} {opened:>10} {new:>13} {held:>6} {again:>10} \
+         {failed:>7} {shed:>5}  {drain}"
+    )
+}
+
 impl InstanceReceipt {
-    fn rows(&self, name: &InstanceId) -> Vec<String> {
+    fn rows(&self, name: &InstanceId) -> Vec<[String; 10]> {
         let none = BTreeMap::new();
         let services = self.gate.as_ref().map_or(&none, |gate| &gate.services);
         let row = |(service, seen): (&ServiceName, &greenlight_protocol::ServiceEvidence)| {
@@ -148,23 +174,22 @@ impl InstanceReceipt {
                     }
                 },
             );
-            format!(
-                "{:<16} {:<12} {:>12} {:>10} {:>13} {:>6} {:>10} {:>7} {:>5}  {}{}",
-                name.0,
-                service.0,
+            let expired = match seen.expired {
+                true => "; the gate's deadline passed",
+                false => "",
+            };
+            [
+                name.0.clone(),
+                service.0.clone(),
                 from_hold(seen.last_admission_old_ns),
                 from_hold(seen.opened_at_ns),
                 from_hold(seen.first_admission_new_ns),
-                seen.held,
-                seen.retried,
-                seen.failed,
-                seen.shed,
-                drained,
-                match seen.expired {
-                    true => "; the gate's deadline passed",
-                    false => "",
-                }
-            )
+                seen.held.to_string(),
+                seen.retried.to_string(),
+                seen.failed.to_string(),
+                seen.shed.to_string(),
+                format!("{drained}{expired}"),
+            ]
         };
         services.iter().map(row).collect()
     }
