@@ -27,14 +27,14 @@ pub use slots::SlotState;
 
 use crate::cut_over::CutOver;
 use crate::evidence::{DrainEvidence, HoldEvidence};
-use crate::id::{Epoch, Incarnation, InstanceId, Term, Token};
+use crate::id::{Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
 use crate::message::{
     Directive, Envelope, Healthy, InstanceStatus, LiveView, Report, Reported, StageView,
 };
 use crate::mutant::Mutant;
 use crate::release::Slot;
 use crate::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The agent: a durable ledger, and what is known only while the process lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,9 @@ pub struct Agent {
     slots: BTreeMap<Slot, RunningSlot>,
     /// Whether the runtime has told what runs; until then an absent slot is unknown, not empty.
     listed: Listed,
+    /// Services whose live application is gone and whose gate is known to be parked: no request
+    /// can reach what is started there before its check has passed.
+    parked: BTreeSet<ServiceName>,
     /// The epoch for which `Retire` is under way, and what its stops have cut off so far.
     retiring: Option<(Epoch, DrainEvidence)>,
     attempts: u32,
@@ -121,6 +124,7 @@ impl Agent {
             verdict: None,
             slots: BTreeMap::new(),
             listed: Listed::No,
+            parked: BTreeSet::new(),
             retiring: None,
             attempts: 0,
             mutant,
@@ -143,6 +147,7 @@ impl Agent {
                 colors,
                 evidence,
             } => self.gate_opened(epoch, &colors, evidence, &mut fx),
+            AgentEvent::GateParked { services } => self.gate_parked(&services),
             AgentEvent::SlotFound {
                 slot,
                 incarnation,
@@ -168,7 +173,9 @@ impl Agent {
             AgentEvent::TimerFired(AgentTimer::Doubt { epoch, asked }) => {
                 self.still_in_doubt(epoch, asked, &mut fx);
             }
-            AgentEvent::TimerFired(AgentTimer::Restart) => self.restart_live(&mut fx),
+            AgentEvent::TimerFired(AgentTimer::Restart) => {
+                self.restart_live(slots::RESTART_AFTER, &mut fx);
+            }
             AgentEvent::PeerAsked { peer, epoch } => self.peer_asked(peer, epoch, &mut fx),
             AgentEvent::PeerAnswered { epoch, answer } => {
                 self.peer_answered(epoch, answer, &mut fx);

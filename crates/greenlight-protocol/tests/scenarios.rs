@@ -8,8 +8,8 @@ mod world;
 
 use greenlight_protocol::coordinator::{CoordinatorRecord, Promotion, RollbackOrder};
 use greenlight_protocol::{
-    Accepted, AgentEvent, Command, Directive, Envelope, Epoch, Incarnation, Outcome, Refusal, Slot,
-    Strategy, Term, Timestamp, Token,
+    Accepted, AgentEvent, Color, Command, Directive, Envelope, Epoch, Incarnation, Outcome,
+    Refusal, ServiceName, Slot, Strategy, Term, Timestamp, Token,
 };
 use std::time::Duration;
 use world::{Gate, Letter, World, name};
@@ -672,6 +672,88 @@ fn peers_release_each_other_when_one_of_them_never_held() {
 
 // ---- Fencing ----
 
+// ---- The gate as a process of its own ----
+
+#[test]
+fn a_live_application_is_not_started_again_before_its_gate_has_said_that_it_is_parked() {
+    let mut world = World::serving_v1(3); // G4
+    let starts = world.machine(&name(1)).starts;
+
+    world.machine(&name(1)).gate_is_away = true;
+    world.kill(&name(1), "v1");
+    world.pass(Duration::from_secs(30));
+
+    assert_eq!(world.machine(&name(1)).starts, starts);
+    world.machine(&name(1)).gate_is_away = false;
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.machine(&name(1)).starts, starts + 1);
+    assert_eq!(world.served("shop"), everywhere("v1"));
+}
+
+#[test]
+fn requests_of_an_application_that_dies_under_a_hold_are_parked_past_the_hold() {
+    let mut world = World::serving_v1(3); // G4
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    assert!(world.run_until(|w| w.machines[&name(1)].holds == 2));
+
+    world.crash_coordinator();
+    world.kill(&name(1), "v1");
+    world.run();
+
+    let gates = &world.machine(&name(1)).gates;
+    assert_eq!(gates[&"shop".into()], Gate::Parked);
+}
+
+#[test]
+fn a_hold_that_the_gate_refuses_aborts_the_cut_over_and_is_refused_for_good() {
+    let mut world = World::serving_v1(3); // G2
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    assert!(world.run_until(|w| w.phase() == "holding"));
+
+    // The gate has closed, and the answer to the hold says that it could not be completed.
+    assert!(world.run_until(|w| w.machines[&name(1)].holds == 2));
+    world.crash_coordinator();
+    let reason = "another order came".to_owned();
+    let epoch = Epoch(2);
+    world.tell(&name(1), AgentEvent::GateRefused { epoch, reason });
+    world.run();
+
+    let gates = &world.machine(&name(1)).gates;
+    assert_eq!(gates[&"shop".into()], Gate::Open(Color::Blue));
+    world.restart_coordinator();
+    world.pass(WARM);
+    assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
+fn a_service_that_takes_no_part_is_opened_at_the_latest_when_the_cut_over_is_decided() {
+    let mut world = World::new(3); // G3
+    let order = world.order(&[("shop", "v1"), ("mail", "m1")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(LONG);
+    world.kill(&name(1), "m1");
+    world.run();
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    let all_hold = |w: &World| w.machines.values().all(|machine| machine.holds == 2);
+    assert!(world.run_until(all_hold));
+    world.crash_coordinator();
+
+    // It is ready again, and the gate refuses what is older than the hold.
+    world.pass(Duration::from_secs(3));
+    let mail = ServiceName::from("mail");
+    assert_eq!(world.machine(&name(1)).gates[&mail], Gate::Parked);
+    world.restart_coordinator();
+    world.run();
+
+    let gates = &world.machine(&name(1)).gates;
+    assert!(matches!(gates[&mail], Gate::Open(_)));
+}
+
 #[test]
 fn a_directive_from_an_older_term_changes_nothing() {
     let mut world = World::serving_v1(3); // G6
@@ -768,7 +850,7 @@ fn versions(versions: &[&str]) -> Vec<String> {
 fn green() -> Slot {
     Slot {
         service: "shop".into(),
-        color: greenlight_protocol::Color::Green,
+        color: Color::Green,
     }
 }
 

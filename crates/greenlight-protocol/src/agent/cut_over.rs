@@ -195,11 +195,30 @@ impl Agent {
     }
 
     pub(super) fn gate_refused(&mut self, epoch: Epoch, reason: String, fx: &mut Vec<AgentEffect>) {
-        let armed = matches!(&self.ledger.stage, Stage::Armed(c) if c.epoch == epoch);
-        if armed && self.hold == Hold::Asked {
-            self.hold = Hold::Open;
+        let Stage::Armed(cut_over) = self.ledger.stage.clone() else {
+            return;
+        };
+        let is_refusal = self.hold == Hold::Asked && self.verdict != Some(Decision::Committed);
+        if cut_over.epoch == epoch && is_refusal {
             self.report(epoch, Report::HoldRefused { reason }, fx);
+            self.refuse_unheld(&cut_over, fx);
         }
+    }
+
+    /// Refuses an armed epoch for good: without this instance's acknowledgement it can never be
+    /// committed. The gate may have been asked, and who knows what it has done since; so it is
+    /// told.
+    pub(super) fn refuse_unheld(&mut self, cut_over: &CutOver, fx: &mut Vec<AgentEffect>) {
+        let epoch = cut_over.epoch;
+        self.record(AgentRecord::Refused(epoch), fx);
+        let was_asked = self.hold != Hold::Open;
+        self.hold = Hold::Open;
+        self.verdict = None;
+        if was_asked {
+            self.reassert_gate(fx);
+        }
+        self.report(epoch, Report::Aborted, fx);
+        self.remove_new(cut_over, fx);
     }
 
     /// Obeys the decision of an epoch, whoever brought it.
@@ -289,9 +308,7 @@ impl Agent {
             Readiness::Pending => {}
             Readiness::Dead => {
                 let epoch = cut_over.epoch;
-                self.hold = Hold::Open;
-                self.verdict = None;
-                self.record(AgentRecord::Switched(epoch), fx);
+                self.record_switched(&cut_over, fx);
                 let services = cut_over.releases.keys().cloned().collect();
                 fx.push(AgentEffect::Gate(GateAction::Park { epoch, services }));
                 // It died when it was not yet live, so nothing has asked for its restart.
@@ -349,6 +366,7 @@ impl Agent {
         self.verdict = None;
         self.record(AgentRecord::Refused(epoch), fx);
         self.report(epoch, Report::Aborted, fx);
+        self.reassert_others(cut_over, fx);
         self.remove_new(cut_over, fx);
     }
 
@@ -362,9 +380,7 @@ impl Agent {
         match self.ledger.stage.clone() {
             Stage::Armed(c) if c.epoch == epoch => match self.verdict {
                 Some(Decision::Committed) if *colors == self.target_colors(&c) => {
-                    self.hold = Hold::Open;
-                    self.verdict = None;
-                    self.record(AgentRecord::Switched(epoch), fx);
+                    self.record_switched(&c, fx);
                     self.report(epoch, Report::Switched(evidence), fx);
                 }
                 Some(Decision::Refused) => self.refused(epoch, &c, fx),
@@ -375,6 +391,25 @@ impl Agent {
                     self.report(epoch, Report::Switched(evidence), fx);
                 }
             }
+        }
+    }
+
+    fn record_switched(&mut self, cut_over: &CutOver, fx: &mut Vec<AgentEffect>) {
+        self.hold = Hold::Open;
+        self.verdict = None;
+        // What was parked was the release before it.
+        self.parked
+            .retain(|service| !cut_over.releases.contains_key(service));
+        self.record(AgentRecord::Switched(cut_over.epoch), fx);
+        self.reassert_others(cut_over, fx);
+    }
+
+    /// While a cut-over is undecided the gate refuses to open for an older one, also services that
+    /// take no part. What has become ready in the meantime is opened now.
+    fn reassert_others(&self, cut_over: &CutOver, fx: &mut Vec<AgentEffect>) {
+        let mut live = self.ledger.live.keys();
+        if live.any(|service| !cut_over.releases.contains_key(service)) {
+            self.open_live(fx);
         }
     }
 

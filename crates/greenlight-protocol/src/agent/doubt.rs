@@ -6,7 +6,7 @@
 //! *before* it answers: after that no commit can come about, because a commit needs its
 //! acknowledgement. If all are held and nobody knows, all wait: nobody may guess (G1).
 
-use super::{Agent, AgentEffect, AgentRecord, AgentTimer, Decision, GateAction, Hold, Stage};
+use super::{Agent, AgentEffect, AgentTimer, Decision, GateAction, Hold, Stage};
 use crate::id::{Epoch, InstanceId};
 use crate::message::{PeerAnswer, Report};
 use crate::mutant::broken;
@@ -122,15 +122,7 @@ impl Agent {
             Stage::Armed(c) if c.epoch == epoch => match (&self.hold, self.verdict) {
                 (_, Some(Decision::Committed)) => PeerAnswer::Committed,
                 (Hold::Open | Hold::Asked, _) => {
-                    self.record(AgentRecord::Refused(epoch), fx);
-                    let was_asked = self.hold != Hold::Open;
-                    self.hold = Hold::Open;
-                    self.verdict = None;
-                    if was_asked {
-                        self.reassert_gate(fx);
-                    }
-                    self.report(epoch, Report::Aborted, fx);
-                    self.remove_new(&c, fx);
+                    self.refuse_unheld(&c, fx);
                     PeerAnswer::Refused
                 }
                 (Hold::Acknowledged(_) | Hold::Uncertain, _) => PeerAnswer::Unknown,

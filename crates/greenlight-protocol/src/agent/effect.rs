@@ -16,7 +16,8 @@ pub enum AgentEffect {
     Persist(AgentRecord),
     /// Send this to the coordinator.
     Report(Reported),
-    /// Tell the gate. The answer comes back as `GateHeld`, `GateRefused` or `GateOpened`.
+    /// Tell the gate. The answer comes back as `GateHeld`, `GateRefused`, `GateOpened` or
+    /// `GateParked`.
     Gate(GateAction),
     /// Start a release in an empty slot and check its health.
     Start {
@@ -141,6 +142,11 @@ pub enum AgentEvent {
         colors: BTreeMap<ServiceName, Color>,
         /// What the gate saw.
         evidence: SwitchEvidence,
+    },
+    /// Requests wait, and only opening the gate lets them go.
+    GateParked {
+        /// The services concerned.
+        services: BTreeSet<ServiceName>,
     },
     /// After a restart of the agent: this runs. Its health is not yet known.
     SlotFound {

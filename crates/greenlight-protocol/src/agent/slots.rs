@@ -1,8 +1,8 @@
 //! The two slots of each service: started, found again, healthy, dead, stopped.
 //!
 //! G4 lives here: the gate is opened to a slot only while the incarnation that runs there has
-//! passed its check. A live application that dies has its requests parked before it is started
-//! again, so that none reaches the new incarnation early.
+//! passed its check. A live application that dies is started again only once its gate has said
+//! that its requests are parked, so that none reaches the new incarnation early.
 
 use super::{Agent, AgentEffect, AgentRecord, AgentTimer, GateAction, Listed, RunningSlot, Stage};
 use crate::cut_over::CutOver;
@@ -11,12 +11,15 @@ use crate::id::{Epoch, Incarnation, ServiceName};
 use crate::message::Report;
 use crate::policy::Policy;
 use crate::release::{Live, Release, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a dead live application stays dead before it is started again: long enough for a
 /// rollback to be the faster remedy, short enough for requests to wait through.
-const RESTART_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the gate has to park before an application is started after a restart of the agent.
+const PARK_WITHIN: Duration = Duration::from_millis(20);
 
 /// How a slot's application is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,14 +169,7 @@ impl Agent {
 
     pub(super) fn slots_listed(&mut self, fx: &mut Vec<AgentEffect>) {
         self.listed = Listed::Yes;
-        let live: Vec<_> = self.ledger.live.keys().cloned().collect();
-        for service in live {
-            let slot = self.live_slot(&service);
-            if slot.as_ref().is_some_and(|s| !self.slots.contains_key(s)) {
-                self.park(&service, fx);
-            }
-        }
-        self.restart_live(fx);
+        self.restart_live(PARK_WITHIN, fx);
         self.advance(fx);
     }
 
@@ -277,7 +273,7 @@ impl Agent {
             self.slots.remove(slot);
         }
         self.advance_retire(drained, fx);
-        self.restart_live(fx);
+        self.restart_live(PARK_WITHIN, fx);
         self.advance(fx);
     }
 
@@ -296,31 +292,54 @@ impl Agent {
         }
     }
 
-    /// Starts every live release that does not run.
-    pub(super) fn restart_live(&mut self, fx: &mut Vec<AgentEffect>) {
+    /// Starts every live release that does not run, if its gate is parked; if not, it is to be
+    /// parked, and this is tried `again` later.
+    pub(super) fn restart_live(&mut self, again: Duration, fx: &mut Vec<AgentEffect>) {
         if self.listed == Listed::No {
             return;
         }
-        let live: Vec<_> = self
-            .ledger
-            .live
-            .iter()
-            .map(|(service, live)| (service.clone(), live.clone()))
-            .collect();
-        for (service, live) in live {
+        let mut waits = false;
+        for (service, live) in self.ledger.live.clone() {
             let slot = Slot {
                 service,
                 color: live.color,
             };
-            if !self.slots.contains_key(&slot) {
+            if self.slots.contains_key(&slot) {
+                continue;
+            }
+            if self.parked.remove(&slot.service) {
                 let within = self.ledger.policy.prepare;
                 self.start(slot, live.epoch, live.release, within, fx);
+            } else {
+                self.park(&slot.service, fx);
+                waits = true;
+            }
+        }
+        if waits {
+            let timer = AgentTimer::Restart;
+            let after = again;
+            fx.push(AgentEffect::SetTimer { timer, after });
+        }
+    }
+
+    /// The gate has parked these services. An answer from before a later start or cut-over says
+    /// nothing of what runs now.
+    pub(super) fn gate_parked(&mut self, services: &BTreeSet<ServiceName>) {
+        for service in services {
+            let slot = self.live_slot(service);
+            if slot.is_some_and(|slot| !self.slots.contains_key(&slot)) {
+                self.parked.insert(service.clone());
             }
         }
     }
 
     /// Opens the gate to every live release that is ready, unless a hold is on.
     pub(super) fn reassert_gate(&mut self, fx: &mut Vec<AgentEffect>) {
+        self.open_live(fx);
+        self.reassert_hold(fx);
+    }
+
+    pub(super) fn open_live(&self, fx: &mut Vec<AgentEffect>) {
         let mut epoch = self.ledger.latest_decided();
         let mut colors = BTreeMap::new();
         for (service, live) in &self.ledger.live {
@@ -336,17 +355,22 @@ impl Agent {
         if !colors.is_empty() {
             fx.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
         }
-        self.reassert_hold(fx);
     }
 
     /// Keeps the requests of a service whose live application is gone. A held gate is parked as
-    /// well, or its deadline would let them through to what is being started there.
-    fn park(&self, service: &ServiceName, fx: &mut Vec<AgentEffect>) {
+    /// well, or its deadline would let them through to what is being started there; the gate
+    /// knows the hold's cut-over, and would refuse an older one.
+    fn park(&mut self, service: &ServiceName, fx: &mut Vec<AgentEffect>) {
+        self.parked.remove(service);
         if self.has_opened_to_new(service) {
             return;
         }
+        let epoch = match &self.ledger.stage {
+            Stage::Armed(cut_over) if self.is_held(service) => cut_over.epoch,
+            Stage::Armed(_) | Stage::Prepared(_) | Stage::Settled => self.ledger.latest_decided(),
+        };
         fx.push(AgentEffect::Gate(GateAction::Park {
-            epoch: self.ledger.latest_decided(),
+            epoch,
             services: [service.clone()].into(),
         }));
     }

@@ -446,9 +446,11 @@ impl Taken<Machine> {
                     self.breach = Some("G4: a gate opened to what has not passed its check");
                 }
             }
-            GateAction::Park { .. } => {
+            GateAction::Park { services, .. } => {
                 machine.asked = None;
                 machine.gate = Gate::Parked;
+                let services = services.clone();
+                machine.opened.insert(AgentEvent::GateParked { services });
             }
         }
     }

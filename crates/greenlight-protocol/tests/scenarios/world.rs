@@ -40,6 +40,10 @@ pub(crate) struct Machine {
     pub(crate) apps: BTreeMap<Slot, App>,
     /// Versions that exit here instead of passing their check.
     pub(crate) broken: BTreeSet<String>,
+    /// The newest cut-over that the gate has obeyed: it refuses older ones.
+    pub(crate) fence: Epoch,
+    /// The gate's process is away: orders do not reach it.
+    pub(crate) gate_is_away: bool,
     pub(crate) starts: usize,
     pub(crate) holds: usize,
 }
@@ -446,6 +450,19 @@ impl World {
 
     fn gate(&mut self, at: &InstanceId, action: GateAction) {
         let machine = self.machine(at);
+        let (GateAction::Hold { epoch, .. }
+        | GateAction::Open { epoch, .. }
+        | GateAction::Park { epoch, .. }) = &action;
+        let epoch = *epoch;
+        if machine.gate_is_away || epoch < machine.fence {
+            if matches!(action, GateAction::Hold { .. }) {
+                let reason = "the test's gate refuses".to_owned();
+                let refused = AgentEvent::GateRefused { epoch, reason };
+                self.mail.push_back(Letter::Local(at.clone(), refused));
+            }
+            return;
+        }
+        machine.fence = epoch;
         let answer = match action {
             GateAction::Hold {
                 epoch, services, ..
@@ -469,9 +486,10 @@ impl World {
                 }
             }
             GateAction::Park { services, .. } => {
-                let parked = services.into_iter().map(|service| (service, Gate::Parked));
+                let parked = services.iter().cloned();
+                let parked = parked.map(|service| (service, Gate::Parked));
                 machine.gates.extend(parked);
-                return;
+                AgentEvent::GateParked { services }
             }
         };
         self.mail.push_back(Letter::Local(at.clone(), answer));

@@ -286,6 +286,10 @@ impl AgentShell {
                 let _ = events.send(ShellEvent::Protocol(opened));
                 tokio::spawn(observe(self.front.clone(), epoch, events));
             }
+            (Ok(Acted::Parked), GateAction::Park { services, .. }) => {
+                let parked = AgentEvent::GateParked { services };
+                let _ = events.send(ShellEvent::Protocol(parked));
+            }
             (Ok(_), _) => {}
             // When the front answers again, the protocol is told and acts again.
             (Err(FrontError::Unreachable(error)), _) => {
