@@ -1,5 +1,6 @@
 # `make test` installs what the tests need, starts it, and runs every test.
-.PHONY: test check doc unit
+# `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.
+.PHONY: test check doc unit sim
 
 test: check doc unit
 
@@ -12,3 +13,8 @@ doc:
 
 unit:
 	cargo test --workspace --locked
+
+SEEDS ?= 20000
+FROM ?= 0
+sim:
+	SEEDS=$(SEEDS) FROM=$(FROM) cargo test -p greenlight-protocol --test sim --locked -- --nocapture every_seed

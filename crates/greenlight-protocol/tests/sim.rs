@@ -1,0 +1,205 @@
+//! The simulation: a whole fleet of the real machines, with gates, applications, clients, disks,
+//! clocks and a hostile network, from one seed.
+//!
+//! A run has two acts. In the first there is no end to the faults, and only safety is asked for;
+//! in the second they stop, and everything has to come to rest, and one more deployment to work.
+//!
+//! `SEEDS=1000000` runs more seeds, `FROM=…` begins elsewhere; `SEED=…` and `replay` tell one run
+//! step by step. Which machine or clock runs it makes no difference.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how many seeds are run, and for how long, is not the machines' business"
+)]
+
+#[path = "sim/apps.rs"]
+mod apps;
+#[path = "sim/chance.rs"]
+mod chance;
+#[path = "sim/coordinator.rs"]
+mod coordinator;
+#[path = "sim/disk.rs"]
+mod disk;
+#[path = "sim/faults.rs"]
+mod faults;
+#[path = "sim/gate.rs"]
+mod gate;
+#[path = "sim/happening.rs"]
+mod happening;
+#[path = "sim/machine.rs"]
+mod machine;
+#[path = "sim/network.rs"]
+mod network;
+#[path = "sim/oracle.rs"]
+mod oracle;
+#[path = "sim/people.rs"]
+mod people;
+#[path = "sim/process.rs"]
+mod process;
+#[path = "sim/profile.rs"]
+mod profile;
+#[path = "sim/rest.rs"]
+mod rest;
+#[path = "sim/stale.rs"]
+mod stale;
+#[path = "sim/stats.rs"]
+mod stats;
+#[path = "sim/trace.rs"]
+mod trace;
+#[path = "sim/traffic.rs"]
+mod traffic;
+#[path = "sim/world.rs"]
+mod world;
+
+use greenlight_protocol::Mutant;
+use stats::Stats;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+use trace::Telling;
+use world::run;
+
+/// Seeds that are run unless `SEEDS` says otherwise.
+const SEEDS: u64 = 20_000;
+/// Seeds within which each broken rule must be found.
+const SEEDS_FOR_A_MUTANT: u64 = 3_000;
+
+#[test]
+fn every_seed_keeps_every_guarantee_and_comes_to_rest() {
+    let (seeds, from) = (
+        number("SEEDS").unwrap_or(SEEDS),
+        number("FROM").unwrap_or(0),
+    );
+    let began = Instant::now();
+
+    let (stats, failed) = run_all(from, seeds, Mutant::None, |_| true);
+
+    eprintln!("{stats}\n  in {:.1?}", began.elapsed());
+    if let Some((seed, reason)) = failed {
+        tell_failure(seed, &reason);
+        panic!("seed {seed}: {reason}");
+    }
+}
+
+#[test]
+fn the_same_seed_makes_the_same_run() {
+    for seed in 0..50 {
+        let (first, second) = (
+            run(seed, Mutant::None, Telling::Silent),
+            run(seed, Mutant::None, Telling::Last),
+        );
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+        assert_ne!(
+            first.hash,
+            run(seed + 1, Mutant::None, Telling::Silent).hash
+        );
+    }
+}
+
+#[test]
+fn replay() {
+    if let Some(seed) = number("SEED") {
+        let run = run(seed, Mutant::None, Telling::All);
+        eprintln!("{}\nhash {:016x}", run.stats, run.hash);
+        assert_eq!(run.result, Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_promise_that_is_not_durable_is_found() {
+    finds(Mutant::ArmedVolatile);
+}
+
+#[test]
+fn a_switch_before_the_commit_is_found() {
+    finds(Mutant::SwitchBeforeCommit);
+}
+
+#[test]
+fn a_coordinator_that_resumes_an_undecided_cut_over_is_found() {
+    finds(Mutant::ResumeUndecided);
+}
+
+#[test]
+fn an_agent_that_reopens_to_old_after_a_restart_is_found() {
+    finds(Mutant::ReopenAfterRestart);
+}
+
+#[test]
+fn a_peer_that_refuses_without_a_promise_is_found() {
+    finds(Mutant::RefuseWithoutPromise);
+}
+
+fn finds(mutant: Mutant) {
+    // That a fleet is stuck would be found as well; what it must not do is more telling.
+    let is_unsafe = |reason: &str| {
+        ["G1", "G2", "G5", "G6"]
+            .iter()
+            .any(|g| reason.starts_with(g))
+    };
+    let (stats, failed) = run_all(0, SEEDS_FOR_A_MUTANT, mutant, is_unsafe);
+    let (seed, reason) = failed.expect("the oracle sees that a rule is broken");
+    eprintln!("{mutant:?}: seed {seed} of {}: {reason}", stats.runs);
+}
+
+/// Runs seeds on every core until one fails; which one that is, is not left to the threads.
+fn run_all(
+    from: u64,
+    seeds: u64,
+    mutant: Mutant,
+    counts: impl Fn(&str) -> bool + Sync,
+) -> (Stats, Option<(u64, String)>) {
+    let next = AtomicU64::new(from);
+    let stop = AtomicBool::new(false);
+    let total = Mutex::new((Stats::default(), None::<(u64, String)>));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                let mut stats = Stats::default();
+                let mut failed = None;
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds {
+                        break;
+                    }
+                    if let Err(reason) = run_one(seed, mutant, &mut stats)
+                        && counts(&reason)
+                    {
+                        failed = Some((seed, reason));
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+                let mut total = total.lock().expect("no thread panics");
+                total.0.add(&stats);
+                let known = total.1.take();
+                total.1 = [known, failed].into_iter().flatten().min();
+            });
+        }
+    });
+    total.into_inner().expect("no thread panics")
+}
+
+fn run_one(seed: u64, mutant: Mutant, stats: &mut Stats) -> Result<(), String> {
+    let run = catch_unwind(AssertUnwindSafe(|| run(seed, mutant, Telling::Silent)));
+    let run = run.map_err(|_| "it panicked".to_owned())?;
+    stats.add(&run.stats);
+    run.result.map_err(|oracle::Breach(text)| text)
+}
+
+fn tell_failure(seed: u64, reason: &str) {
+    if let Ok(run) = catch_unwind(|| run(seed, Mutant::None, Telling::Last)) {
+        for line in &run.lines {
+            eprintln!("{line}");
+        }
+    }
+    eprintln!("seed {seed}: {reason}");
+    eprintln!(
+        "to see it again: SEED={seed} cargo test -p greenlight-protocol --test sim -- --exact replay --nocapture"
+    );
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}

@@ -1,0 +1,408 @@
+//! The applications of an instance: they start, or not; pass their check, or not; die, and are
+//! drained and stopped.
+
+use super::happening::{Happening, Place};
+use super::oracle::{Checked, breach};
+use super::world::{Act, World};
+use greenlight_protocol::{AgentEvent, DrainEvidence, Incarnation, Release, Slot};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What runs in a slot, whoever knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) digest: String,
+    pub(crate) listening: bool,
+    pub(crate) healthy: bool,
+    /// Whether it has ever passed its check (G4).
+    pub(crate) passed: bool,
+}
+
+/// A stop under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Drain {
+    slot: Slot,
+    patience: u64,
+    over: bool,
+}
+
+/// What is wrong with a release.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flaw {
+    /// Instances on which it exits instead of starting.
+    pub(crate) exits: BTreeSet<usize>,
+    /// Instances on which it never passes its check.
+    pub(crate) never_ready: BTreeSet<usize>,
+    /// How long it lives, in microseconds.
+    pub(crate) lives_for: Option<u64>,
+}
+
+impl World {
+    /// After a restart of the agent: what runs is told, and watched again.
+    pub(crate) fn list(&mut self, at: usize) {
+        let machine = &mut self.machines[at];
+        let life = machine.agent.life;
+        let mut told: Vec<_> = machine
+            .apps
+            .iter()
+            .map(|(slot, app)| AgentEvent::SlotFound {
+                slot: slot.clone(),
+                incarnation: app.incarnation,
+                digest: app.digest.clone(),
+            })
+            .collect();
+        let watched: Vec<_> = machine
+            .apps
+            .iter()
+            .map(|(slot, app)| (slot.clone(), app.incarnation))
+            .collect();
+        told.push(AgentEvent::SlotsListed);
+        // Before anything that has already come in.
+        for event in told.into_iter().rev() {
+            machine.agent.inbox.push_front(event);
+        }
+        for (slot, incarnation) in watched {
+            let pause = self.chance.micros(5_000, 300_000);
+            let check = Happening::Check {
+                at,
+                life,
+                slot,
+                incarnation,
+            };
+            self.after(pause, check);
+        }
+    }
+
+    pub(crate) fn begin(
+        &mut self,
+        at: usize,
+        slot: Slot,
+        incarnation: Incarnation,
+        release: Release,
+        ready_within: Duration,
+    ) {
+        let life = self.machines[at].agent.life;
+        let deadline = self.machines[at].agent.clock.takes(ready_within);
+        let pause = self.chance.micros(1_000, 50_000);
+        self.machines[at].starting.insert(slot.clone(), incarnation);
+        self.after(
+            deadline,
+            Happening::ReadyDeadline {
+                at,
+                life,
+                slot: slot.clone(),
+                incarnation,
+            },
+        );
+        let launch = Happening::Launch {
+            at,
+            life,
+            slot,
+            incarnation,
+            release,
+        };
+        self.after(pause, launch);
+    }
+
+    pub(crate) fn launch(
+        &mut self,
+        at: usize,
+        life: u64,
+        slot: &Slot,
+        incarnation: Incarnation,
+        release: Release,
+    ) -> Checked {
+        let machine = &mut self.machines[at];
+        let wanted = machine.starting.get(slot) == Some(&incarnation);
+        if machine.agent.life != life || !wanted {
+            return Ok(());
+        }
+        machine.starting.remove(slot);
+        // What an earlier start may have left in the slot.
+        if self.machines[at].apps.contains_key(slot) {
+            self.ends(at, slot, End::Replaced)?;
+        }
+        let flaw = self.flaws.get(&release.digest).cloned().unwrap_or_default();
+        let machine = &mut self.machines[at];
+        if !machine.gate.up || flaw.exits.contains(&at) {
+            let event = AgentEvent::SlotExited {
+                slot: slot.clone(),
+                incarnation,
+                reason: "it did not start".to_owned(),
+            };
+            self.tell_agent(at, life, event);
+            return Ok(());
+        }
+        machine.gate.define(&slot.service);
+        let app = App {
+            incarnation,
+            digest: release.digest,
+            listening: false,
+            healthy: !flaw.never_ready.contains(&at),
+            passed: false,
+        };
+        machine.apps.insert(slot.clone(), app);
+        let pause = self.chance.micros(20_000, 800_000);
+        let slot = slot.clone();
+        self.after(
+            pause,
+            Happening::Listens {
+                at,
+                slot: slot.clone(),
+                incarnation,
+            },
+        );
+        if let Some(lives_for) = flaw.lives_for {
+            let lives_for = self.chance.micros(lives_for / 2, lives_for * 2);
+            let dies = Happening::Dies {
+                at,
+                slot,
+                incarnation,
+            };
+            self.after(lives_for, dies);
+        }
+        self.gate_settled(at)
+    }
+
+    pub(crate) fn listens(&mut self, at: usize, slot: &Slot, incarnation: Incarnation) {
+        let life = self.machines[at].agent.life;
+        if let Some(app) = self.app(at, slot, incarnation) {
+            app.listening = true;
+            self.check_soon(at, life, slot, incarnation);
+        }
+    }
+
+    fn check_soon(&mut self, at: usize, life: u64, slot: &Slot, incarnation: Incarnation) {
+        let pause = self.chance.micros(5_000, 300_000);
+        let slot = slot.clone();
+        let check = Happening::Check {
+            at,
+            life,
+            slot,
+            incarnation,
+        };
+        self.after(pause, check);
+    }
+
+    pub(crate) fn check(&mut self, at: usize, life: u64, slot: Slot, incarnation: Incarnation) {
+        let agent = &self.machines[at].agent;
+        let asked = agent.is_up() && agent.life == life;
+        let Some(app) = self.app(at, &slot, incarnation) else {
+            return;
+        };
+        if asked && app.listening && app.healthy {
+            app.passed = true;
+            self.tell_agent(at, life, AgentEvent::SlotReady { slot, incarnation });
+        }
+    }
+
+    pub(crate) fn ready_deadline(
+        &mut self,
+        at: usize,
+        life: u64,
+        slot: Slot,
+        incarnation: Incarnation,
+    ) {
+        let Some(app) = self.app(at, &slot, incarnation) else {
+            return;
+        };
+        if !app.passed {
+            let event = AgentEvent::SlotUnhealthy {
+                slot,
+                incarnation,
+                reason: "not ready in time".to_owned(),
+            };
+            self.tell_agent(at, life, event);
+        }
+    }
+
+    /// It dies by itself. After the faults are over, nothing does.
+    pub(crate) fn dies(&mut self, at: usize, slot: &Slot, incarnation: Incarnation) -> Checked {
+        if self.act == Act::Chaos && self.app(at, slot, incarnation).is_some() {
+            self.stats.count("app died");
+            self.ends(at, slot, End::Died)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn falls_sick(&mut self, at: usize, slot: &Slot) {
+        let life = self.machines[at].agent.life;
+        let Some(app) = self.machines[at].apps.get_mut(slot) else {
+            return;
+        };
+        let (incarnation, passed) = (app.incarnation, app.passed);
+        app.healthy = false;
+        if passed {
+            let event = AgentEvent::SlotUnhealthy {
+                slot: slot.clone(),
+                incarnation,
+                reason: "sick".to_owned(),
+            };
+            let pause = self.chance.micros(1_000, 1_000_000);
+            self.after(pause, Happening::ToAgent { at, life, event });
+        }
+        let pause = self.chance.micros(500_000, 20_000_000);
+        let slot = slot.clone();
+        self.after(
+            pause,
+            Happening::Recovers {
+                at,
+                slot,
+                incarnation,
+            },
+        );
+    }
+
+    pub(crate) fn recovers(&mut self, at: usize, slot: &Slot, incarnation: Incarnation) {
+        let life = self.machines[at].agent.life;
+        let never = |flaw: &Flaw| flaw.never_ready.contains(&at);
+        let Some(app) = self.machines[at].apps.get(slot) else {
+            return;
+        };
+        if self.flaws.get(&app.digest).is_some_and(never) {
+            return;
+        }
+        if let Some(app) = self.app(at, slot, incarnation) {
+            app.healthy = true;
+            self.check_soon(at, life, slot, incarnation);
+        }
+    }
+
+    /// An effect of the agent: drain, then stop.
+    pub(crate) fn stop(
+        &mut self,
+        at: usize,
+        slot: Slot,
+        drain: Duration,
+        patience: Duration,
+    ) -> Checked {
+        if self.serves(at, &slot) {
+            let name = &self.machines[at].name;
+            return breach(format!(
+                "G3: `{slot}` on `{name}` serves and is to be stopped"
+            ));
+        }
+        let machine = &mut self.machines[at];
+        let life = machine.agent.life;
+        let deadline = machine.gate_clock.takes(drain);
+        let patience = machine.agent.clock.takes(patience);
+        machine.drains.retain(|drain| drain.slot != slot);
+        machine.drains.push(Drain {
+            slot: slot.clone(),
+            patience,
+            over: false,
+        });
+        self.after(deadline, Happening::DrainOver { at, life, slot });
+        self.look_at_drains(at);
+        Ok(())
+    }
+
+    /// Ends the drains of what has nothing in flight any more.
+    pub(crate) fn look_at_drains(&mut self, at: usize) {
+        let machine = &self.machines[at];
+        let life = machine.agent.life;
+        let empty: Vec<_> = machine
+            .drains
+            .iter()
+            .filter(|drain| !drain.over)
+            .map(|drain| drain.slot.clone())
+            .filter(|slot| machine.gate.in_flight(&slot.service, slot.color) == 0)
+            .collect();
+        for slot in empty {
+            self.drain_over(at, life, &slot, true);
+        }
+    }
+
+    pub(crate) fn drain_over(&mut self, at: usize, life: u64, slot: &Slot, drained: bool) {
+        let machine = &mut self.machines[at];
+        if machine.agent.life != life {
+            return;
+        }
+        let mut drains = machine.drains.iter_mut();
+        let Some(drain) = drains.find(|drain| drain.slot == *slot && !drain.over) else {
+            return;
+        };
+        drain.over = true;
+        let pause = self
+            .chance
+            .micros(1_000, drain.patience.clamp(1_000, 50_000));
+        let slot = slot.clone();
+        let kills = Happening::Kills {
+            at,
+            life,
+            slot,
+            drained,
+        };
+        self.after(pause, kills);
+    }
+
+    pub(crate) fn kills(&mut self, at: usize, life: u64, slot: &Slot, drained: bool) -> Checked {
+        let machine = &mut self.machines[at];
+        if machine.agent.life != life {
+            return Ok(());
+        }
+        machine.drains.retain(|drain| drain.slot != *slot);
+        machine.starting.remove(slot);
+        let end = if drained { End::Drained } else { End::CutOff };
+        self.ends(at, slot, end)?;
+        let drained = DrainEvidence::default();
+        let slot = slot.clone();
+        self.tell_agent(at, life, AgentEvent::SlotStopped { slot, drained });
+        Ok(())
+    }
+
+    /// Whatever runs in the slot is gone.
+    pub(crate) fn ends(&mut self, at: usize, slot: &Slot, end: End) -> Checked {
+        let Some(app) = self.machines[at].apps.remove(slot) else {
+            return Ok(());
+        };
+        if end == End::Died {
+            let life = self.machines[at].agent.life;
+            let event = AgentEvent::SlotExited {
+                slot: slot.clone(),
+                incarnation: app.incarnation,
+                reason: "it died".to_owned(),
+            };
+            let pause = self.chance.micros(100, 20_000);
+            self.after(pause, Happening::ToAgent { at, life, event });
+        }
+        self.requests_lose(at, slot, app.incarnation, end)
+    }
+
+    fn app(&mut self, at: usize, slot: &Slot, incarnation: Incarnation) -> Option<&mut App> {
+        let app = self.machines[at].apps.get_mut(slot);
+        app.filter(|app| app.incarnation == incarnation)
+    }
+
+    /// The application that a fault hits, if any runs.
+    pub(crate) fn some_app(&mut self) -> Option<(usize, Slot)> {
+        let running: Vec<_> = (0..self.machines.len())
+            .flat_map(|at| {
+                let slots = self.machines[at].apps.keys();
+                slots.map(move |slot| (at, slot.clone()))
+            })
+            .collect();
+        (!running.is_empty()).then(|| self.chance.pick(&running))
+    }
+
+    pub(crate) fn disk_has_room(&mut self, at: Place) {
+        match at {
+            Place::Coordinator => self.coordinator.disk.full = false,
+            Place::Instance(index) => self.machines[index].agent.disk.full = false,
+        }
+    }
+}
+
+/// How an application ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself.
+    Died,
+    /// Stopped when nothing was in flight.
+    Drained,
+    /// Stopped at the drain deadline.
+    CutOff,
+    /// Found in a slot in which another was to start.
+    Replaced,
+}

@@ -1,0 +1,163 @@
+//! Everything that can happen in a run, as it waits in the queue.
+
+use super::gate::RequestId;
+use super::profile::Kind;
+use greenlight_protocol::{
+    AgentEvent, AgentTimer, CoordinatorTimer, Envelope, Epoch, GateAction, Incarnation, PeerAnswer,
+    Release, Reported, ServiceName, Slot,
+};
+
+/// A process that can be reached over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Place {
+    Coordinator,
+    Instance(usize),
+}
+
+/// Something on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Letter {
+    Directive(Envelope),
+    Report(Reported),
+    Ask(Epoch),
+    Answer(Epoch, PeerAnswer),
+}
+
+/// One thing that happens. `life` names the start of a process that it was meant for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Happening {
+    /// A process does the next thing it has to do.
+    Steps {
+        at: Place,
+        life: u64,
+    },
+    CoordinatorTimer {
+        life: u64,
+        timer: CoordinatorTimer,
+        due: u64,
+    },
+    AgentTimer {
+        at: usize,
+        life: u64,
+        timer: AgentTimer,
+        due: u64,
+    },
+    Starts(Place),
+    GateStarts(usize),
+    Arrives {
+        from: Place,
+        to: Place,
+        letter: Letter,
+    },
+    /// The agent dials the coordinator.
+    Dials {
+        at: usize,
+        agent: u64,
+        coordinator: u64,
+    },
+    /// The coordinator notices that a link is down.
+    LinkIsDown {
+        at: usize,
+        session: u64,
+    },
+    ToAgent {
+        at: usize,
+        life: u64,
+        event: AgentEvent,
+    },
+    /// The agent asks whether another start of the gate answers.
+    Pulse {
+        at: usize,
+        life: u64,
+        gate: u64,
+    },
+    GateOrder {
+        at: usize,
+        action: GateAction,
+        asker: u64,
+    },
+    GateDeadline {
+        at: usize,
+        gate: u64,
+        turn: u64,
+    },
+    Launch {
+        at: usize,
+        life: u64,
+        slot: Slot,
+        incarnation: Incarnation,
+        release: Release,
+    },
+    Listens {
+        at: usize,
+        slot: Slot,
+        incarnation: Incarnation,
+    },
+    Check {
+        at: usize,
+        life: u64,
+        slot: Slot,
+        incarnation: Incarnation,
+    },
+    ReadyDeadline {
+        at: usize,
+        life: u64,
+        slot: Slot,
+        incarnation: Incarnation,
+    },
+    Dies {
+        at: usize,
+        slot: Slot,
+        incarnation: Incarnation,
+    },
+    Recovers {
+        at: usize,
+        slot: Slot,
+        incarnation: Incarnation,
+    },
+    DrainOver {
+        at: usize,
+        life: u64,
+        slot: Slot,
+    },
+    Kills {
+        at: usize,
+        life: u64,
+        slot: Slot,
+        /// When its drain was over.
+        drained: bool,
+    },
+    Traffic,
+    Probe {
+        at: usize,
+        service: ServiceName,
+    },
+    RequestMoves {
+        request: RequestId,
+        step: u32,
+    },
+    RequestIsOverdue(RequestId),
+    Fault,
+    Strikes(Kind),
+    PartitionHeals(Place, Place),
+    DiskHasRoom(Place),
+    PersonActs,
+    Heals,
+    Look,
+}
+
+impl Happening {
+    /// Whether it is worth a line when a run is told.
+    pub(crate) fn tells_something(&self) -> bool {
+        !matches!(
+            self,
+            Self::Steps { .. }
+                | Self::Traffic
+                | Self::Probe { .. }
+                | Self::RequestMoves { .. }
+                | Self::RequestIsOverdue(_)
+                | Self::Fault
+                | Self::Look
+        )
+    }
+}

@@ -1,0 +1,372 @@
+//! The agent's process on one instance: the real machine, its journal, and what it drives.
+
+use super::disk::Ending;
+use super::gate::{Admits, GateOutput, Route};
+use super::happening::{Happening, Letter, Place};
+use super::oracle::{Checked, breach};
+use super::process::{Process, Work};
+use super::stale::is_stale;
+use super::world::World;
+use greenlight_protocol::agent::Stage;
+use greenlight_protocol::{
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, Report,
+    Reported, ServiceName, Timestamp,
+};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(crate) type AgentProcess = Process<Agent, AgentEvent, AgentEffect, AgentRecord, AgentTimer>;
+
+/// How often an agent looks whether its gate was restarted, in microseconds.
+const PULSE: u64 = 100_000;
+
+impl World {
+    pub(crate) fn start_agent(&mut self, at: usize) -> Checked {
+        let machine = &mut self.machines[at];
+        if machine.agent.is_up() {
+            return Ok(());
+        }
+        let (records, found) = machine.agent.disk.open();
+        for record in &found {
+            self.oracle.agent_wrote(&machine.name, record)?;
+        }
+        let mutant = self.profile.mutant;
+        let (agent, effects) = Agent::recover_with(machine.name.clone(), &records, mutant);
+        machine.agent.machine = Some(agent);
+        machine.agent.plan(effects);
+        machine.agent.work.push_back(Work::List);
+        self.wake(Place::Instance(at));
+        self.dial(at, true);
+        self.pulse(at);
+        Ok(())
+    }
+
+    /// The process ends; its gate and its applications go on. It comes back some time later.
+    pub(crate) fn end_agent(&mut self, at: usize, ending: Ending) {
+        let machine = &mut self.machines[at];
+        if !machine.agent.is_up() {
+            return;
+        }
+        machine.agent.forget();
+        machine.agent.disk.end(ending, &mut self.chance);
+        machine.drains.clear();
+        machine.starting.clear();
+        self.link_breaks(at);
+        let pause = self.restart_after();
+        self.after(pause, Happening::Starts(Place::Instance(at)));
+    }
+
+    pub(crate) fn start_gate(&mut self, at: usize) -> Checked {
+        if self.machines[at].gate.up {
+            return Ok(());
+        }
+        self.machines[at].gate.start();
+        self.pulse(at);
+        self.gate_changed(at)
+    }
+
+    /// The agent will notice a start of the gate.
+    fn pulse(&mut self, at: usize) {
+        let machine = &self.machines[at];
+        let (life, gate) = (machine.agent.life, machine.gate.life);
+        let pause = self.chance.micros(0, PULSE);
+        self.after(pause, Happening::Pulse { at, life, gate });
+    }
+
+    pub(crate) fn pulses(&mut self, at: usize, life: u64, gate: u64) {
+        let seen = &self.machines[at].gate;
+        if seen.up && seen.life == gate {
+            self.tell_agent(at, life, AgentEvent::GateConnected);
+        }
+    }
+
+    pub(crate) fn gate_deadline(&mut self, at: usize, gate: u64, turn: u64) -> Checked {
+        let seen = &mut self.machines[at].gate;
+        if seen.up && seen.life == gate && seen.expire(turn) {
+            self.stats.count("hold expired");
+            self.gate_changed(at)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn step_agent(&mut self, at: usize) -> Checked {
+        if let Some(work) = self.machines[at].agent.work.pop_front() {
+            return self.agent_works(at, work);
+        }
+        let process = &mut self.machines[at].agent;
+        let Some(agent) = &mut process.machine else {
+            return Ok(());
+        };
+        let event = match process.due.pop_front() {
+            Some(timer) => Some(AgentEvent::TimerFired(timer)),
+            None => process.inbox.pop_front(),
+        };
+        let Some(event) = event else {
+            return Ok(());
+        };
+        let now = Timestamp(process.clock.reads(self.now));
+        let before = is_stale(agent, &event).then(|| agent.clone());
+        let effects = agent.handle(event, now);
+        let reports_only = effects
+            .iter()
+            .all(|effect| matches!(effect, AgentEffect::Report(_)));
+        if before.is_some_and(|before| before != *agent || !reports_only) {
+            return breach("G6: a stale directive changed something");
+        }
+        process.plan(effects);
+        self.wake(Place::Instance(at));
+        Ok(())
+    }
+
+    fn agent_works(&mut self, at: usize, work: Work<AgentEffect>) -> Checked {
+        let here = Place::Instance(at);
+        if self.chance.hits(self.profile.crash_at_effect) {
+            self.stats.count("agent crashed at an effect");
+            self.end_agent(at, Ending::Process);
+            return Ok(());
+        }
+        let mut cost = self.chance.micros(2, 60);
+        match work {
+            Work::Effect(effect) => cost += self.agent_does(at, effect)?,
+            Work::Sync => {
+                if self.chance.hits(self.profile.sync_error) {
+                    self.stats.count("agent's sync failed");
+                    let disk = &mut self.machines[at].agent.disk;
+                    disk.fail_to_sync(&mut self.chance);
+                    self.end_agent(at, Ending::Process);
+                    return Ok(());
+                }
+                let machine = &mut self.machines[at];
+                for durable in machine.agent.disk.sync() {
+                    self.oracle.agent_wrote(&machine.name, &durable)?;
+                }
+            }
+            Work::List => self.list(at),
+        }
+        self.wake_after(here, cost);
+        Ok(())
+    }
+
+    /// Carries out one effect; says how long it keeps the process.
+    fn agent_does(&mut self, at: usize, effect: AgentEffect) -> Result<u64, super::oracle::Breach> {
+        let here = Place::Instance(at);
+        let life = self.machines[at].agent.life;
+        self.trace.note(self.now, &(here, &effect));
+        match effect {
+            AgentEffect::Persist(record) => {
+                let process = &mut self.machines[at].agent;
+                if process.disk.write(record).is_err() {
+                    self.stats.count("agent's disk was full");
+                    self.end_agent(at, Ending::Process);
+                    return Ok(0);
+                }
+                process.work.push_front(Work::Sync);
+                return Ok(self.sync_takes());
+            }
+            AgentEffect::Report(reported) => {
+                let reported = self.with_sync(reported);
+                self.send(here, Place::Coordinator, Letter::Report(reported));
+            }
+            AgentEffect::Gate(action) => return self.tell_gate(at, action),
+            AgentEffect::Start {
+                slot,
+                incarnation,
+                release,
+                ready_within,
+            } => self.begin(at, slot, incarnation, release, ready_within),
+            AgentEffect::Stop { slot, drain, stop } => self.stop(at, slot, drain, stop)?,
+            AgentEffect::AskPeer { peer, epoch } => {
+                let to = Place::Instance(self.names[&peer]);
+                self.send(here, to, Letter::Ask(epoch));
+            }
+            AgentEffect::AnswerPeer {
+                peer,
+                epoch,
+                answer,
+            } => {
+                let to = Place::Instance(self.names[&peer]);
+                self.send(here, to, Letter::Answer(epoch, answer));
+            }
+            AgentEffect::SetTimer { timer, after } => {
+                let takes = self.machines[at].agent.clock.takes(after);
+                let due = self.now + takes;
+                self.machines[at].agent.timers.insert(timer, due);
+                let timer = Happening::AgentTimer {
+                    at,
+                    life,
+                    timer,
+                    due,
+                };
+                self.after(takes, timer);
+            }
+        }
+        Ok(0)
+    }
+
+    /// The shell fills in how long its last sync took.
+    fn with_sync(&mut self, mut reported: Reported) -> Reported {
+        if let Report::Armed { sync } = &mut reported.report {
+            *sync = Duration::from_micros(self.chance.around(1_500));
+        }
+        reported
+    }
+
+    /// A hold runs beside the process, because it may wait; the rest is done in order.
+    fn tell_gate(&mut self, at: usize, action: GateAction) -> Result<u64, super::oracle::Breach> {
+        let asker = self.machines[at].agent.life;
+        match action {
+            GateAction::Hold { .. } => {
+                let delay = self.chance.around(200);
+                self.after(delay, Happening::GateOrder { at, action, asker });
+                Ok(0)
+            }
+            GateAction::Open { epoch, colors } => {
+                if self.machines[at].gate.up {
+                    self.open(at, epoch, colors)?;
+                }
+                Ok(self.chance.around(500))
+            }
+            GateAction::Park { epoch, services } => {
+                let gate = &mut self.machines[at].gate;
+                if gate.up && gate.park(epoch, &services) {
+                    let event = AgentEvent::GateParked { services };
+                    self.tell_agent(at, asker, event);
+                    self.gate_changed(at)?;
+                }
+                Ok(self.chance.around(200))
+            }
+        }
+    }
+
+    fn open(&mut self, at: usize, epoch: Epoch, colors: BTreeMap<ServiceName, Color>) -> Checked {
+        let machine = &mut self.machines[at];
+        let mut admits = BTreeMap::new();
+        for (service, color) in &colors {
+            let agent = machine.agent.machine.as_ref();
+            let Some(ordinal) = agent.and_then(|agent| ordinal(agent, service, *color)) else {
+                return breach("a gate opened to a release that nothing was decided on");
+            };
+            let target = Admits {
+                color: *color,
+                ordinal,
+                expired: None,
+            };
+            admits.insert(service.clone(), target);
+        }
+        let Some(evidence) = machine.gate.open(epoch, &admits) else {
+            self.stats.count("gate refused to open");
+            return Ok(());
+        };
+        for admits in admits.values() {
+            self.oracle.gate_opened(&machine.name, admits.ordinal)?;
+        }
+        let (life, event) = (
+            machine.agent.life,
+            AgentEvent::GateOpened {
+                epoch,
+                colors: colors.clone(),
+                evidence,
+            },
+        );
+        self.tell_agent(at, life, event);
+        self.gate_changed(at)?;
+        // Whoever opens and whoever does not: both are looked at right away.
+        for service in colors.into_keys() {
+            let pause = self.chance.micros(0, 500);
+            let probe = service.clone();
+            self.after(pause, Happening::Probe { at, service: probe });
+            let other = self.chance.index(self.machines.len());
+            let pause = self.chance.micros(500, 5_000);
+            self.after(pause, Happening::Probe { at: other, service });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn order_hold(&mut self, at: usize, action: &GateAction, asker: u64) -> Checked {
+        let GateAction::Hold {
+            epoch, max_hold, ..
+        } = action
+        else {
+            return Ok(());
+        };
+        let machine = &mut self.machines[at];
+        if !machine.gate.up {
+            let event = AgentEvent::GateRefused {
+                epoch: *epoch,
+                reason: "unreachable".to_owned(),
+            };
+            self.tell_agent(at, asker, event);
+            return Ok(());
+        }
+        let deadline = machine.gate_clock.takes(*max_hold);
+        machine.gate.hold(action, deadline, asker);
+        self.gate_changed(at)
+    }
+
+    /// Carries out what a change of the gate led to.
+    pub(crate) fn gate_changed(&mut self, at: usize) -> Checked {
+        self.tense_until = self.tense_until.max(self.now + 60_000);
+        self.gate_settled(at)
+    }
+
+    pub(crate) fn gate_settled(&mut self, at: usize) -> Checked {
+        let outputs = std::mem::take(&mut self.machines[at].gate.outputs);
+        for output in outputs {
+            self.trace.note(self.now, &output);
+            match output {
+                GateOutput::Wakes(requests) => {
+                    for request in requests {
+                        self.try_at_gate(request)?;
+                    }
+                }
+                GateOutput::Held {
+                    asker,
+                    epoch,
+                    evidence,
+                } => {
+                    let event = AgentEvent::GateHeld { epoch, evidence };
+                    self.gate_answers(at, asker, event);
+                }
+                GateOutput::Refused {
+                    asker,
+                    epoch,
+                    reason,
+                } => {
+                    let reason = reason.to_owned();
+                    let event = AgentEvent::GateRefused { epoch, reason };
+                    self.gate_answers(at, asker, event);
+                }
+                GateOutput::Deadline { turn, after } => {
+                    let gate = self.machines[at].gate.life;
+                    self.after(after, Happening::GateDeadline { at, gate, turn });
+                }
+            }
+        }
+        self.look_at_drains(at);
+        Ok(())
+    }
+
+    fn gate_answers(&mut self, at: usize, life: u64, event: AgentEvent) {
+        let delay = self.chance.around(200);
+        self.after(delay, Happening::ToAgent { at, life, event });
+    }
+
+    /// Whether the gate lets requests through to this slot.
+    pub(crate) fn serves(&self, at: usize, slot: &greenlight_protocol::Slot) -> bool {
+        let gate = &self.machines[at].gate;
+        let route = gate.services.get(&slot.service).map(|gate| gate.route);
+        gate.up && matches!(route, Some(Route::Open(admits)) if admits.color == slot.color)
+    }
+}
+
+/// Which cut-over made live what the agent opens to.
+fn ordinal(agent: &Agent, service: &ServiceName, color: Color) -> Option<Epoch> {
+    let ledger = agent.ledger();
+    match (ledger.live.get(service), &ledger.stage) {
+        (Some(live), _) if live.color == color => Some(live.epoch),
+        (_, Stage::Armed(cut_over)) if ledger.idle_slot(service).color == color => {
+            Some(cut_over.epoch)
+        }
+        (_, Stage::Settled | Stage::Prepared(_) | Stage::Armed(_)) => None,
+    }
+}

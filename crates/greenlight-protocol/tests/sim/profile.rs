@@ -1,0 +1,140 @@
+//! What kind of run a seed makes: how large a fleet, which faults, how often.
+
+use super::chance::Chance;
+use greenlight_protocol::Mutant;
+
+/// The faults that runs may have, and how likely.
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) instances: usize,
+    pub(crate) services: usize,
+    pub(crate) mutant: Mutant,
+    /// How long faults go on, in microseconds.
+    pub(crate) chaos: u64,
+    /// Letters lost, and letters that arrive twice.
+    pub(crate) loss: f64,
+    pub(crate) duplicates: f64,
+    /// Letters that take up to a second, so that later ones overtake them.
+    pub(crate) stragglers: f64,
+    /// The usual way of a letter, in microseconds.
+    pub(crate) delay: u64,
+    /// That a process ends right before one of its effects.
+    pub(crate) crash_at_effect: f64,
+    /// That a sync fails.
+    pub(crate) sync_error: f64,
+    /// Mean time between other faults, in microseconds; none if 0.
+    pub(crate) between_faults: u64,
+    /// Parts in a thousand that clocks may be wrong.
+    pub(crate) drift: u64,
+    /// Kinds of faults that happen.
+    pub(crate) kinds: Vec<Kind>,
+    /// That a version does not start somewhere, or dies while it is watched.
+    pub(crate) bad_release: f64,
+}
+
+/// A fault that comes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    CoordinatorEnds,
+    AgentEnds,
+    GateEnds,
+    InstanceLosesPower,
+    Partition,
+    Pause,
+    ClockJump,
+    DiskFull,
+    AppDies,
+    AppSick,
+}
+
+impl Kind {
+    fn spares_what_serves(self) -> bool {
+        !matches!(
+            self,
+            Self::GateEnds | Self::InstanceLosesPower | Self::AppDies | Self::AppSick
+        )
+    }
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::CoordinatorEnds,
+    Kind::AgentEnds,
+    Kind::GateEnds,
+    Kind::InstanceLosesPower,
+    Kind::Partition,
+    Kind::Pause,
+    Kind::ClockJump,
+    Kind::DiskFull,
+    Kind::AppDies,
+    Kind::AppSick,
+];
+
+impl Profile {
+    /// The run that belongs to a seed.
+    pub(crate) fn of(chance: &mut Chance, mutant: Mutant) -> Self {
+        let mut kinds: Vec<_> = KINDS.into_iter().filter(|_| chance.hits(0.4)).collect();
+        // Every few runs nothing that serves ends by itself: then no request may fail at all.
+        let calm = chance.hits(0.2);
+        if calm {
+            kinds.retain(|kind| kind.spares_what_serves());
+        }
+        let rates = [0.0, 0.0, 0.001, 0.005, 0.02];
+        let mut profile = Self {
+            instances: chance.pick(&[1, 2, 2, 3, 3, 4]),
+            services: chance.pick(&[1, 1, 2]),
+            mutant,
+            chaos: chance.micros(15_000_000, 45_000_000),
+            loss: chance.pick(&[0.0, 0.0, 0.02, 0.2]),
+            duplicates: chance.pick(&[0.0, 0.05, 0.3]),
+            stragglers: chance.pick(&[0.0, 0.02, 0.1]),
+            delay: chance.pick(&[200, 1_000, 5_000, 30_000]),
+            crash_at_effect: chance.pick(&rates),
+            sync_error: chance.pick(&rates),
+            between_faults: chance.pick(&[700_000, 2_000_000, 6_000_000]),
+            drift: chance.pick(&[0, 1, 50, 250]),
+            kinds,
+            bad_release: if calm {
+                0.0
+            } else {
+                chance.pick(&[0.0, 0.1, 0.3])
+            },
+        };
+        match mutant {
+            Mutant::RefuseWithoutPromise => profile.suit_a_hasty_peer(),
+            Mutant::ResumeUndecided => profile.suit_late_votes(),
+            Mutant::None
+            | Mutant::ArmedVolatile
+            | Mutant::SwitchBeforeCommit
+            | Mutant::ReopenAfterRestart => {}
+        }
+        profile
+    }
+
+    /// Only clocks that differ by much let a peer ask before the coordinator's budget is over, and
+    /// only a hold that comes late meets the question: so rare that it is helped along.
+    fn suit_a_hasty_peer(&mut self) {
+        self.instances = 3;
+        self.drift = 250;
+        self.loss = 0.3;
+        self.delay = 200;
+        self.kinds.clear();
+        self.crash_at_effect = 0.0;
+        self.sync_error = 0.0;
+        self.bad_release = 0.0;
+    }
+
+    /// A coordinator that dies in the hold, and a vote that is on its way for longer than that.
+    fn suit_late_votes(&mut self) {
+        self.kinds = vec![Kind::CoordinatorEnds];
+        self.between_faults = 700_000;
+        self.crash_at_effect = 0.02;
+        self.stragglers = 0.3;
+        self.duplicates = 0.3;
+        self.bad_release = 0.0;
+    }
+
+    /// Whether nothing that runs ends by itself, so that no request has an excuse to fail.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.kinds.iter().all(|kind| kind.spares_what_serves()) && self.bad_release == 0.0
+    }
+}

@@ -1,0 +1,312 @@
+//! Users: requests from their arrival to their one answer, through the gate.
+//!
+//! A request that is idempotent is sent again when the application dies under it, as the proxy
+//! does; any other is answered 502. Deliberately absent: connections and bodies.
+
+use super::apps::End;
+use super::gate::{Admits, RequestId, Route};
+use super::happening::Happening;
+use super::oracle::{Admission, Answer, Checked, breach};
+use super::world::{Act, World};
+use greenlight_protocol::{Incarnation, ServiceName, Slot};
+
+/// How long a request may wait at the gate, in microseconds.
+const PATIENCE: u64 = 30_000_000;
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not at the gate, or waiting there.
+    Waiting,
+    /// It has a place in flight and looks for a connection.
+    Claimed { admits: Admits, generation: u64 },
+    /// Its first byte is about to be written.
+    Admitting {
+        admits: Admits,
+        incarnation: Incarnation,
+    },
+    /// The application has it.
+    Sent {
+        admits: Admits,
+        incarnation: Incarnation,
+    },
+}
+
+/// One request without an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    at: usize,
+    service: ServiceName,
+    idempotent: bool,
+    stage: Stage,
+    /// Counts what happened to it: what was planned before does not happen.
+    step: u32,
+}
+
+impl World {
+    /// Users come all the time, and thick when gates move.
+    pub(crate) fn traffic(&mut self) -> Checked {
+        if self.act == Act::Ending {
+            return Ok(());
+        }
+        let at = self.chance.index(self.machines.len());
+        let service = self.chance.pick(&self.services.clone());
+        self.ask(at, service)?;
+        let unsettled = || self.machines.iter().any(|m| m.gate.is_unsettled());
+        let gap = if self.now < self.tense_until {
+            self.chance.micros(300, 4_000)
+        } else if self.act == Act::Chaos && unsettled() {
+            self.chance.micros(5_000, 60_000)
+        } else {
+            self.chance.micros(50_000, 500_000)
+        };
+        self.after(gap, Happening::Traffic);
+        Ok(())
+    }
+
+    /// A user asks one instance.
+    pub(crate) fn ask(&mut self, at: usize, service: ServiceName) -> Checked {
+        let id = self.asked;
+        self.asked += 1;
+        self.oracle.asked(id);
+        let request = Request {
+            at,
+            service,
+            idempotent: self.chance.hits(0.7),
+            stage: Stage::Waiting,
+            step: 0,
+        };
+        self.requests.insert(id, request);
+        self.after(PATIENCE, Happening::RequestIsOverdue(id));
+        self.try_at_gate(id)
+    }
+
+    pub(crate) fn try_at_gate(&mut self, id: RequestId) -> Checked {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return Ok(());
+        };
+        request.step += 1;
+        let gate = &mut self.machines[request.at].gate;
+        if !gate.up {
+            return self.answer(id, Answer::ProxyGone);
+        }
+        let Some(known) = gate.services.get(&request.service) else {
+            return self.answer(id, Answer::NothingDeployed);
+        };
+        match known.route {
+            Route::Closed => self.answer(id, Answer::NothingDeployed),
+            Route::Shed(_) => self.answer(id, Answer::Shed),
+            Route::Held(_) => {
+                gate.wait(&request.service, id);
+                Ok(())
+            }
+            Route::Open(admits) => {
+                let generation = known.generation;
+                request.stage = Stage::Claimed { admits, generation };
+                gate.claim(&request.service, admits.color);
+                let takes = self.chance.micros(20, 1_000);
+                self.moves_after(id, takes);
+                Ok(())
+            }
+        }
+    }
+
+    fn moves_after(&mut self, id: RequestId, micros: u64) {
+        let step = self.requests[&id].step;
+        let request = id;
+        self.after(micros, Happening::RequestMoves { request, step });
+    }
+
+    pub(crate) fn request_moves(&mut self, id: RequestId, step: u32) -> Checked {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return Ok(());
+        };
+        if request.step != step {
+            return Ok(());
+        }
+        request.step += 1;
+        match request.stage {
+            Stage::Waiting => self.try_at_gate(id),
+            Stage::Claimed { admits, generation } => self.connects(id, admits, generation),
+            Stage::Admitting {
+                admits,
+                incarnation,
+            } => self.is_written(id, admits, incarnation),
+            Stage::Sent { admits, .. } => {
+                let (at, service) = (request.at, request.service.clone());
+                self.machines[at].gate.release(&service, admits.color);
+                self.answer(id, Answer::Served)?;
+                self.gate_settled(at)
+            }
+        }
+    }
+
+    fn connects(&mut self, id: RequestId, admits: Admits, generation: u64) -> Checked {
+        let request = self.requests.get_mut(&id).expect("it has just moved");
+        let (at, service) = (request.at, request.service.clone());
+        let machine = &mut self.machines[at];
+        let slot = Slot {
+            service: service.clone(),
+            color: admits.color,
+        };
+        let app = machine.apps.get(&slot).filter(|app| app.listening);
+        let Some(app) = app else {
+            // Refused: it waits, and looks again.
+            request.stage = Stage::Waiting;
+            machine.gate.release(&service, admits.color);
+            let pause = self.chance.micros(5_000, 50_000);
+            self.moves_after(id, pause);
+            return self.gate_settled(at);
+        };
+        if machine.gate.services[&service].generation != generation {
+            // Recalled: nothing of it was sent.
+            request.stage = Stage::Waiting;
+            machine.gate.release(&service, admits.color);
+            self.stats.count("request recalled");
+            self.gate_settled(at)?;
+            return self.try_at_gate(id);
+        }
+        request.stage = Stage::Admitting {
+            admits,
+            incarnation: app.incarnation,
+        };
+        machine.gate.begin_admitting(&service, admits.color);
+        let takes = self.chance.micros(5, 2_000);
+        self.moves_after(id, takes);
+        Ok(())
+    }
+
+    fn is_written(&mut self, id: RequestId, admits: Admits, incarnation: Incarnation) -> Checked {
+        let request = self.requests.get_mut(&id).expect("it has just moved");
+        let at = request.at;
+        let machine = &mut self.machines[at];
+        let slot = Slot {
+            service: request.service.clone(),
+            color: admits.color,
+        };
+        let app = machine.apps.get(&slot);
+        let app = app.expect("requests to what has ended are taken back");
+        self.oracle.admitted(&Admission {
+            instance: &machine.name,
+            service: &request.service,
+            admits,
+            incarnation,
+            digest: &app.digest,
+            passed: app.passed,
+        })?;
+        request.stage = Stage::Sent {
+            admits,
+            incarnation,
+        };
+        machine.gate.end_admitting(&slot.service, admits.color);
+        let takes = if self.chance.hits(0.03) {
+            self.chance.micros(300_000, 4_000_000)
+        } else {
+            self.chance.micros(500, 20_000)
+        };
+        self.moves_after(id, takes);
+        self.gate_settled(at)
+    }
+
+    /// An application has ended: what was on its way to it must go on or be answered.
+    pub(crate) fn requests_lose(
+        &mut self,
+        at: usize,
+        slot: &Slot,
+        incarnation: Incarnation,
+        end: End,
+    ) -> Checked {
+        let lost: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.at == at && request.service == slot.service)
+            .filter_map(|(id, request)| match request.stage {
+                Stage::Admitting {
+                    admits,
+                    incarnation: to,
+                }
+                | Stage::Sent {
+                    admits,
+                    incarnation: to,
+                } if admits.color == slot.color && to == incarnation => Some(*id),
+                Stage::Waiting
+                | Stage::Claimed { .. }
+                | Stage::Admitting { .. }
+                | Stage::Sent { .. } => None,
+            })
+            .collect();
+        if !lost.is_empty() && matches!(end, End::Drained | End::Replaced) {
+            let name = &self.machines[at].name;
+            return breach(format!(
+                "G7: `{slot}` on `{name}` was stopped under {} requests",
+                lost.len()
+            ));
+        }
+        for id in lost {
+            let request = self.requests.get_mut(&id).expect("it was listed");
+            let written = matches!(request.stage, Stage::Sent { .. });
+            request.stage = Stage::Waiting;
+            request.step += 1;
+            let again = request.idempotent || !written;
+            let gate = &mut self.machines[at].gate;
+            if !written {
+                gate.end_admitting(&slot.service, slot.color);
+            }
+            gate.release(&slot.service, slot.color);
+            if again {
+                let pause = self.chance.micros(5_000, 50_000);
+                self.moves_after(id, pause);
+            } else if end == End::CutOff {
+                self.answer(id, Answer::CutOffByDrain)?;
+            } else {
+                self.answer(id, Answer::DiedUnderIt)?;
+            }
+        }
+        self.gate_settled(at)
+    }
+
+    /// The proxy's process has ended, and every connection with it.
+    pub(crate) fn connections_are_lost(&mut self, at: usize) -> Checked {
+        let lost: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.at == at)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in lost {
+            self.answer(id, Answer::ProxyGone)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn overdue(&mut self, id: RequestId) -> Checked {
+        let waits = |request: &Request| request.stage == Stage::Waiting;
+        if self.requests.get(&id).is_some_and(waits) {
+            return self.answer(id, Answer::TimedOut);
+        }
+        Ok(())
+    }
+
+    /// The one answer of a request.
+    fn answer(&mut self, id: RequestId, answer: Answer) -> Checked {
+        let request = self.requests.remove(&id);
+        self.oracle.answered(id, answer)?;
+        let Some(request) = request else {
+            return Ok(());
+        };
+        let at = &self.machines[request.at].name;
+        let unexcused = match answer {
+            Answer::Served | Answer::CutOffByDrain => false,
+            Answer::NothingDeployed => self.oracle.was_served(at, &request.service),
+            Answer::Shed => !self.oracle.may_shed(),
+            Answer::ProxyGone | Answer::DiedUnderIt | Answer::TimedOut => self.profile.is_calm(),
+        };
+        if unexcused {
+            let service = &request.service;
+            return breach(format!(
+                "G3: a request to `{service}` on `{at}`: {answer:?}"
+            ));
+        }
+        Ok(())
+    }
+}

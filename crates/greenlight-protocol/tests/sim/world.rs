@@ -1,0 +1,400 @@
+//! The whole fleet in one queue: what happens next, to whom, and what that leads to.
+
+use super::apps::{App, Drain, Flaw};
+use super::chance::Chance;
+use super::coordinator::CoordinatorProcess;
+use super::gate::Gate;
+use super::happening::{Happening, Place};
+use super::machine::AgentProcess;
+use super::oracle::{Breach, Checked, Oracle, breach};
+use super::process::{Clock, Process};
+use super::profile::Profile;
+use super::stats::Stats;
+use super::trace::{Telling, Trace};
+use super::traffic::Request;
+use greenlight_protocol::{Incarnation, InstanceId, Mutant, ServiceName, Slot};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// After the faults are over, everything must be in order within this time, in microseconds.
+const PATIENCE: u64 = 400_000_000;
+
+/// One instance: its agent, its proxy, and what runs there.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) name: InstanceId,
+    pub(crate) agent: AgentProcess,
+    pub(crate) gate: Gate,
+    pub(crate) gate_clock: Clock,
+    pub(crate) apps: BTreeMap<Slot, App>,
+    pub(crate) drains: Vec<Drain>,
+    /// Starts that have not come as far as a process.
+    pub(crate) starting: BTreeMap<Slot, Incarnation>,
+    pub(crate) link_up: bool,
+    /// Counts the connections to the coordinator.
+    pub(crate) session: u64,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Faults happen.
+    Chaos,
+    /// Faults are over; what was under way has to come to its end.
+    Healed,
+    /// One more deployment has to succeed.
+    LastDeployment,
+    /// The last requests get their answers.
+    Ending,
+}
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) profile: Profile,
+    pub(crate) chance: Chance,
+    pub(crate) trace: Trace,
+    pub(crate) now: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    queued: u64,
+    pub(crate) act: Act,
+    healed_at: u64,
+    pub(crate) coordinator: CoordinatorProcess,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) names: BTreeMap<InstanceId, usize>,
+    pub(crate) services: Vec<ServiceName>,
+    pub(crate) blocked: BTreeSet<(Place, Place)>,
+    pub(crate) requests: BTreeMap<u64, Request>,
+    pub(crate) asked: u64,
+    /// Until when requests come thick.
+    pub(crate) tense_until: u64,
+    /// By digest: what is wrong with a release.
+    pub(crate) flaws: BTreeMap<String, Flaw>,
+    pub(crate) versions: u64,
+    /// Whether a deployment could neither go on nor back, and has said so.
+    pub(crate) may_be_split: bool,
+    pub(crate) oracle: Oracle,
+    pub(crate) stats: Stats,
+}
+
+/// What a run led to.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) result: Checked,
+    pub(crate) stats: Stats,
+    pub(crate) hash: u64,
+    pub(crate) lines: Vec<String>,
+}
+
+/// Runs a seed.
+pub(crate) fn run(seed: u64, mutant: Mutant, telling: Telling) -> Run {
+    let mut world = World::new(seed, mutant, telling);
+    let result = world.run();
+    let Breach(text) = match &result {
+        Ok(()) => Breach(String::new()),
+        Err(breach) => breach.clone(),
+    };
+    let now = world.now;
+    world.trace.note(now, &text);
+    let mut stats = world.stats;
+    stats.runs = 1;
+    stats.steps = world.trace.steps;
+    stats.admissions = world.oracle.admissions;
+    stats.excused = world.oracle.excused;
+    stats.answers = world.oracle.answers;
+    let mut lines = vec![format!("{:?}", world.profile)];
+    lines.extend(world.trace.lines().cloned());
+    Run {
+        result,
+        stats,
+        hash: world.trace.hash(),
+        lines,
+    }
+}
+
+impl World {
+    fn new(seed: u64, mutant: Mutant, telling: Telling) -> Self {
+        let mut chance = Chance::new(seed);
+        let profile = Profile::of(&mut chance, mutant);
+        let names: Vec<_> = (0..profile.instances)
+            .map(|index| InstanceId(format!("i{index}")))
+            .collect();
+        let services = ["shop", "mail"].into_iter().take(profile.services);
+        let mut machines = Vec::new();
+        for name in &names {
+            machines.push(Machine {
+                name: name.clone(),
+                agent: Process::new(Clock::new(&mut chance, profile.drift)),
+                gate: Gate::default(),
+                gate_clock: Clock::new(&mut chance, profile.drift),
+                apps: BTreeMap::new(),
+                drains: Vec::new(),
+                starting: BTreeMap::new(),
+                link_up: false,
+                session: 0,
+            });
+        }
+        Self {
+            trace: Trace::new(telling),
+            now: 0,
+            queue: BTreeMap::new(),
+            queued: 0,
+            act: Act::Chaos,
+            healed_at: 0,
+            coordinator: Process::new(Clock::new(&mut chance, profile.drift)),
+            machines,
+            names: names.into_iter().zip(0..).collect(),
+            services: services.map(ServiceName::from).collect(),
+            blocked: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            asked: 0,
+            tense_until: 0,
+            flaws: BTreeMap::new(),
+            versions: 0,
+            may_be_split: false,
+            oracle: Oracle::default(),
+            stats: Stats::default(),
+            profile,
+            chance,
+        }
+    }
+
+    fn run(&mut self) -> Checked {
+        for at in 0..self.machines.len() {
+            self.after(0, Happening::GateStarts(at));
+            self.after(1_000, Happening::Starts(Place::Instance(at)));
+        }
+        self.after(500, Happening::Starts(Place::Coordinator));
+        self.after(10_000, Happening::Traffic);
+        self.after(500_000, Happening::PersonActs);
+        self.after(self.profile.between_faults, Happening::Fault);
+        self.after(self.profile.chaos, Happening::Heals);
+        while let Some(((at, _), happening)) = self.queue.pop_first() {
+            self.now = at;
+            self.trace.step(at, &happening, happening.tells_something());
+            self.take(happening)?;
+            if self.act == Act::Ending && self.requests.is_empty() {
+                break;
+            }
+            if self.act != Act::Chaos && self.now > self.healed_at + PATIENCE {
+                let why = self.rest().err();
+                let why = why.map_or_else(|| "it has no rest".to_owned(), |Breach(why)| why);
+                return breach(format!("it never converges ({:?}): {why}", self.act));
+            }
+        }
+        self.oracle.all_answered()
+    }
+
+    pub(crate) fn after(&mut self, micros: u64, happening: Happening) {
+        self.queued += 1;
+        self.queue
+            .insert((self.now + micros, self.queued), happening);
+    }
+
+    fn take(&mut self, happening: Happening) -> Checked {
+        match happening {
+            Happening::Steps { at, life } => self.step(at, life)?,
+            Happening::CoordinatorTimer { life, timer, due } => {
+                if ring(&mut self.coordinator, life, timer, due) {
+                    self.wake(Place::Coordinator);
+                }
+            }
+            Happening::AgentTimer {
+                at,
+                life,
+                timer,
+                due,
+            } => {
+                if ring(&mut self.machines[at].agent, life, timer, due) {
+                    self.wake(Place::Instance(at));
+                }
+            }
+            Happening::Starts(Place::Coordinator) => self.start_coordinator()?,
+            Happening::Starts(Place::Instance(at)) => self.start_agent(at)?,
+            Happening::GateStarts(at) => self.start_gate(at)?,
+            Happening::Arrives { from, to, letter } => self.arrives(from, to, letter),
+            Happening::Dials {
+                at,
+                agent,
+                coordinator,
+            } => self.dials(at, agent, coordinator),
+            Happening::LinkIsDown { at, session } => self.link_is_down(at, session),
+            Happening::ToAgent { at, life, event } => self.tell_agent(at, life, event),
+            Happening::Pulse { at, life, gate } => self.pulses(at, life, gate),
+            Happening::GateOrder { at, action, asker } => self.order_hold(at, &action, asker)?,
+            Happening::GateDeadline { at, gate, turn } => self.gate_deadline(at, gate, turn)?,
+            Happening::Launch {
+                at,
+                life,
+                slot,
+                incarnation,
+                release,
+            } => self.launch(at, life, &slot, incarnation, release)?,
+            Happening::Listens {
+                at,
+                slot,
+                incarnation,
+            } => self.listens(at, &slot, incarnation),
+            Happening::Check {
+                at,
+                life,
+                slot,
+                incarnation,
+            } => self.check(at, life, slot, incarnation),
+            Happening::ReadyDeadline {
+                at,
+                life,
+                slot,
+                incarnation,
+            } => self.ready_deadline(at, life, slot, incarnation),
+            Happening::Dies {
+                at,
+                slot,
+                incarnation,
+            } => self.dies(at, &slot, incarnation)?,
+            Happening::Recovers {
+                at,
+                slot,
+                incarnation,
+            } => self.recovers(at, &slot, incarnation),
+            Happening::DrainOver { at, life, slot } => self.drain_over(at, life, &slot, false),
+            Happening::Kills {
+                at,
+                life,
+                slot,
+                drained,
+            } => self.kills(at, life, &slot, drained)?,
+            Happening::Traffic => self.traffic()?,
+            Happening::Probe { at, service } => self.ask(at, service)?,
+            Happening::RequestMoves { request, step } => self.request_moves(request, step)?,
+            Happening::RequestIsOverdue(request) => self.overdue(request)?,
+            Happening::Fault => self.fault()?,
+            Happening::Strikes(kind) => self.strikes(kind)?,
+            Happening::PartitionHeals(from, to) => self.partition_heals(from, to),
+            Happening::DiskHasRoom(at) => self.disk_has_room(at),
+            Happening::PersonActs => self.person_acts(),
+            Happening::Heals => self.heal(),
+            Happening::Look => self.look()?,
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, at: Place, life: u64) -> Checked {
+        match at {
+            Place::Coordinator if self.coordinator.life == life => {
+                self.coordinator.busy = false;
+                if self.coordinator.paused_until > self.now {
+                    self.wake(at);
+                    return Ok(());
+                }
+                self.step_coordinator()
+            }
+            Place::Instance(index) if self.machines[index].agent.life == life => {
+                self.machines[index].agent.busy = false;
+                if self.machines[index].agent.paused_until > self.now {
+                    self.wake(at);
+                    return Ok(());
+                }
+                self.step_agent(index)
+            }
+            Place::Coordinator | Place::Instance(_) => Ok(()),
+        }
+    }
+
+    /// Plans the next step of a process that has something to do.
+    pub(crate) fn wake(&mut self, at: Place) {
+        let cost = self.chance.micros(2, 60);
+        self.wake_after(at, cost);
+    }
+
+    pub(crate) fn wake_after(&mut self, at: Place, cost: u64) {
+        let now = self.now;
+        let planned = match at {
+            Place::Coordinator => plan_step(&mut self.coordinator),
+            Place::Instance(index) => plan_step(&mut self.machines[index].agent),
+        };
+        if let Some((life, paused_until)) = planned {
+            let cost = cost.max(paused_until.saturating_sub(now));
+            self.after(cost, Happening::Steps { at, life });
+        }
+    }
+
+    // ---- The end of the faults ----
+
+    fn heal(&mut self) {
+        self.act = Act::Healed;
+        self.healed_at = self.now;
+        let profile = &mut self.profile;
+        profile.loss = 0.0;
+        profile.duplicates = 0.0;
+        profile.stragglers = 0.0;
+        profile.delay = profile.delay.min(5_000);
+        profile.crash_at_effect = 0.0;
+        profile.sync_error = 0.0;
+        self.blocked.clear();
+        self.disk_has_room(Place::Coordinator);
+        self.coordinator.paused_until = self.now;
+        if !self.coordinator.is_up() {
+            self.after(1_000, Happening::Starts(Place::Coordinator));
+        }
+        self.wake_anew(Place::Coordinator);
+        for at in 0..self.machines.len() {
+            let here = Place::Instance(at);
+            self.disk_has_room(here);
+            self.machines[at].agent.paused_until = self.now;
+            if !self.machines[at].agent.is_up() {
+                self.after(2_000, Happening::Starts(here));
+            }
+            if !self.machines[at].gate.up {
+                self.after(3_000, Happening::GateStarts(at));
+            }
+            self.wake_anew(here);
+            // A letter is lost with its connection: whatever was lost, there is a new one.
+            self.link_breaks(at);
+            self.dial(at, true);
+            let sick = self.machines[at].apps.iter();
+            let sick: Vec<_> = sick
+                .filter(|(_, app)| !app.healthy)
+                .map(|(slot, app)| (slot.clone(), app.incarnation))
+                .collect();
+            for (slot, incarnation) in sick {
+                self.recovers(at, &slot, incarnation);
+            }
+        }
+        self.after(1_000_000, Happening::Look);
+    }
+
+    /// A pause is over before its time.
+    fn wake_anew(&mut self, at: Place) {
+        match at {
+            Place::Coordinator => self.coordinator.busy = false,
+            Place::Instance(index) => self.machines[index].agent.busy = false,
+        }
+        self.wake(at);
+    }
+}
+
+/// Marks a process as busy, if it has something to do and is not; says which start it is.
+fn plan_step<M, I, E, R: Clone, T: Ord>(
+    process: &mut Process<M, I, E, R, T>,
+) -> Option<(u64, u64)> {
+    if process.busy || !process.is_up() || !process.has_work() {
+        return None;
+    }
+    process.busy = true;
+    Some((process.life, process.paused_until))
+}
+
+/// A timer of a process is due, unless it was set anew or the process is another one.
+fn ring<M, I, E, R: Clone, T: Ord>(
+    process: &mut Process<M, I, E, R, T>,
+    life: u64,
+    timer: T,
+    due: u64,
+) -> bool {
+    let rings = process.life == life && process.timers.get(&timer) == Some(&due);
+    if rings {
+        process.timers.remove(&timer);
+        process.due.push_back(timer);
+    }
+    rings
+}
