@@ -2,11 +2,21 @@
 //!
 //! HTTP and JSON over a unix socket, so that `curl --unix-socket` shows everything.
 
+mod answer;
 mod client;
+mod deadline;
+mod evidence;
+mod follower;
+mod following;
+mod hand_over;
 mod metrics;
-pub(crate) mod server;
+mod orders;
+mod predecessors;
+mod reading;
+mod server;
 
 pub use client::{AdminClient, AdminError};
+pub(crate) use server::{Admin, EvidenceByEpoch};
 
 pub use crate::gate::{Color, InFlight};
 pub use crate::route_table::ServiceSettings;
@@ -155,6 +165,11 @@ pub struct ServiceEvidence {
 pub struct StatusAnswer {
     /// The process.
     pub pid: u32,
+    /// When it started, in nanoseconds on the monotonic clock. Tells one process from the next
+    /// also where each has the same number, as in a container.
+    pub started_at_ns: u64,
+    /// Processes that it has taken over from and that still have connections.
+    pub predecessors: usize,
     /// Where users come in.
     pub listening: Vec<String>,
     /// The highest epoch obeyed.

@@ -15,10 +15,23 @@ pub enum ProxyError {
         source: io::Error,
     },
     /// The admin socket belongs to a running proxy.
-    #[error("`{path}` belongs to a running proxy; stop that one first")]
+    #[error(
+        "`{path}` belongs to a running proxy; stop that one first, or start with `--take-over`"
+    )]
     AdminInUse {
         /// The socket.
         path: PathBuf,
+    },
+    /// The proxy that runs does not let itself be taken over.
+    #[error(
+        "the proxy on `{path}` was not taken over ({reason}); it goes on serving, \
+         so try again, or stop it and start without `--take-over`"
+    )]
+    TakeOver {
+        /// Its admin socket.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// The routing state is there and cannot be used. It is never silently replaced.
     #[error(

@@ -308,7 +308,7 @@ impl Forwarding<'_> {
         outgoing: &mut Outgoing,
     ) -> Response<ResponseBody> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switch_protocols(response, claim, outgoing.client_upgrade.take());
+            return switch_protocols(self.worker, response, claim, outgoing.client_upgrade.take());
         }
         strip_hop_by_hop(response.headers_mut());
         let is_stream = response
@@ -340,6 +340,7 @@ impl Forwarding<'_> {
 }
 
 fn switch_protocols(
+    worker: &Rc<Worker>,
     mut response: Response<Incoming>,
     claim: Claim,
     client: Option<OnUpgrade>,
@@ -355,7 +356,7 @@ fn switch_protocols(
     }
     let upgrade = HeaderValue::from_static("upgrade");
     response.headers_mut().insert(CONNECTION, upgrade);
-    tunnel(client, application, claim);
+    tunnel(worker, client, application, claim);
     response.map(|_| ResponseBody::Own(None))
 }
 

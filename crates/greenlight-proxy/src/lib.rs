@@ -19,6 +19,7 @@
 
 pub mod admin;
 mod body;
+mod counts;
 mod error;
 mod forward;
 pub mod gate;
@@ -28,6 +29,7 @@ mod listener;
 mod proxy;
 mod route_table;
 mod state_file;
+mod take_over;
 mod upgrade;
 mod upstream;
 mod worker;
@@ -35,4 +37,4 @@ mod worker;
 pub use error::ProxyError;
 pub use limits::Limits;
 pub use listener::ListenAddr;
-pub use proxy::{ProxyOptions, RunningProxy, run};
+pub use proxy::{Incumbent, ProxyOptions, RunningProxy, run};

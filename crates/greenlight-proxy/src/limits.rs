@@ -16,6 +16,8 @@ pub struct Limits {
     pub max_head: usize,
     /// The largest request body that is kept so that it can be sent again, in bytes.
     pub max_replay: usize,
+    /// How long a proxy that was told to stop goes on with what it has, streams included.
+    pub stop_timeout: Duration,
     /// Idle connections kept to one application on one thread.
     pub max_idle: usize,
 }
@@ -28,6 +30,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_mins(1),
             max_head: 64 * 1024,
             max_replay: 64 * 1024,
+            stop_timeout: Duration::from_secs(30),
             max_idle: 256,
         }
     }

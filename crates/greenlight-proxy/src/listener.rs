@@ -1,12 +1,19 @@
 //! Listening sockets: one per thread and TCP address, so that the kernel spreads connections.
+//!
+//! They need not be opened here: a predecessor may have passed them. That is also the seam for
+//! sockets from a supervisor. Whoever passes them, every one of them is accepted from, also by
+//! fewer threads than opened them: what the kernel queued on a socket is reset when it closes.
 
 use crate::error::ProxyError;
 use crate::headers::Trust;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -15,7 +22,8 @@ use std::str::FromStr;
 const BACKLOG: i32 = 4096;
 
 /// Where users come in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ListenAddr {
     /// A TCP address; port 0 takes a free one.
     Tcp(SocketAddr),
@@ -60,41 +68,123 @@ impl Listener {
             Self::Unix(_) => Trust::Peer,
         }
     }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener) => Self::Unix(listener.try_clone()?),
+        })
+    }
 }
 
-/// Opens every address once for every thread. A unix socket cannot be spread, so the threads
-/// share it. Returns the addresses with their ports, and the listeners of each thread.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// A listening socket and what it was opened for.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// The address that was asked for; its port may be 0.
+    pub(crate) asked: ListenAddr,
+    /// The address that was taken.
+    pub(crate) taken: ListenAddr,
+    pub(crate) listener: Listener,
+}
+
+impl Bound {
+    /// A socket that came from elsewhere as a bare descriptor.
+    pub(crate) fn received(asked: ListenAddr, taken: ListenAddr, socket: OwnedFd) -> Self {
+        let listener = match taken {
+            ListenAddr::Tcp(_) => Listener::Tcp(socket.into()),
+            ListenAddr::Unix(_) => Listener::Unix(socket.into()),
+        };
+        Self {
+            asked,
+            taken,
+            listener,
+        }
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            asked: self.asked.clone(),
+            taken: self.taken.clone(),
+            listener: self.listener.try_clone()?,
+        })
+    }
+}
+
+/// The listening sockets of all addresses: the inherited ones where there are any, new ones for
+/// the other addresses. A TCP address is opened once for every thread; a unix socket cannot be
+/// spread, so the threads share it.
 pub(crate) fn open_all(
     addresses: &[ListenAddr],
     threads: usize,
-) -> Result<(Vec<ListenAddr>, Vec<Vec<Listener>>), ProxyError> {
-    let mut bound = Vec::new();
-    let mut per_thread: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+    mut inherited: Vec<Bound>,
+) -> Result<Vec<Bound>, ProxyError> {
+    let mut sockets = Vec::new();
     for address in addresses {
+        let (mine, others): (Vec<_>, Vec<_>) =
+            inherited.into_iter().partition(|b| b.asked == *address);
+        inherited = others;
+        if !mine.is_empty() {
+            sockets.extend(mine);
+            continue;
+        }
         let failed = |source| ProxyError::Listen {
             address: address.to_string(),
             source,
         };
         match address {
-            ListenAddr::Tcp(address) => {
-                let mut address = *address;
-                for listeners in &mut per_thread {
-                    let listener = open_tcp(address).map_err(failed)?;
-                    address = listener.local_addr().map_err(failed)?;
-                    listeners.push(Listener::Tcp(listener));
+            ListenAddr::Tcp(asked) => {
+                let mut taken = *asked;
+                for _ in 0..threads {
+                    let listener = open_tcp(taken).map_err(failed)?;
+                    taken = listener.local_addr().map_err(failed)?;
+                    sockets.push(Bound {
+                        asked: address.clone(),
+                        taken: ListenAddr::Tcp(taken),
+                        listener: Listener::Tcp(listener),
+                    });
                 }
-                bound.push(ListenAddr::Tcp(address));
             }
-            ListenAddr::Unix(path) => {
-                let listener = open_unix(path).map_err(failed)?;
-                for listeners in &mut per_thread {
-                    listeners.push(Listener::Unix(listener.try_clone().map_err(failed)?));
-                }
-                bound.push(ListenAddr::Unix(path.clone()));
-            }
+            ListenAddr::Unix(path) => sockets.push(Bound {
+                asked: address.clone(),
+                taken: address.clone(),
+                listener: Listener::Unix(open_unix(path).map_err(failed)?),
+            }),
         }
     }
-    Ok((bound, per_thread))
+    for unwanted in inherited {
+        let address = unwanted.taken.to_string();
+        tracing::warn!(address, "no longer listening on an address of before");
+    }
+    Ok(sockets)
+}
+
+/// The addresses that were taken, each once.
+pub(crate) fn addresses(sockets: &[Bound]) -> Vec<ListenAddr> {
+    let mut addresses: Vec<_> = sockets.iter().map(|bound| bound.taken.clone()).collect();
+    addresses.dedup();
+    addresses
+}
+
+/// Deals the sockets out to the threads: every socket to at least one thread, and every thread
+/// at least one socket of each address.
+pub(crate) fn deal(sockets: &[Bound], threads: usize) -> io::Result<Vec<Vec<Listener>>> {
+    let mut hands: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+    for group in sockets.chunk_by(|a, b| a.asked == b.asked) {
+        for turn in 0..threads.max(group.len()) {
+            let socket = &group[turn % group.len()];
+            hands[turn % threads].push(socket.listener.try_clone()?);
+        }
+    }
+    Ok(hands)
 }
 
 fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -122,4 +212,30 @@ pub(crate) fn open_unix(path: &std::path::Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// A unix socket for this user alone.
+pub(crate) fn open_private(path: &std::path::Path) -> io::Result<UnixListener> {
+    let listener = open_unix(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_socket_is_dealt_out_and_no_thread_goes_without() {
+        let address: ListenAddr = "127.0.0.1:0".parse().expect("an address");
+        for (opened_by, threads) in [(4, 1), (4, 3), (1, 4), (2, 2)] {
+            let sockets = open_all(std::slice::from_ref(&address), opened_by, Vec::new());
+            let sockets = sockets.expect("a free port");
+            assert_eq!(sockets.len(), opened_by);
+            let hands = deal(&sockets, threads).expect("descriptors");
+            assert!(hands.iter().all(|hand| !hand.is_empty()));
+            let dealt: usize = hands.iter().map(Vec::len).sum();
+            assert_eq!(dealt, opened_by.max(threads));
+        }
+    }
 }

@@ -1,23 +1,23 @@
 //! The proxy as a whole: its threads, its admin socket, its start and end.
 
-use crate::admin::server::Admin;
+use crate::admin::Admin;
 use crate::error::ProxyError;
-use crate::gate::{Gate, Route};
 use crate::limits::Limits;
-use crate::listener::{ListenAddr, open_all, open_unix};
-use crate::route_table::{RouteTable, Service};
+use crate::listener::{ListenAddr, addresses, deal};
+use crate::route_table::RouteTable;
 use crate::state_file::StateFile;
+use crate::take_over::{Inheritance, Legacy, Sockets};
 use crate::worker::{Stage, Worker};
 use arc_swap::ArcSwap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How a proxy is to run.
 #[derive(Clone, Debug)]
@@ -34,6 +34,18 @@ pub struct ProxyOptions {
     pub threads: usize,
     /// What a client may ask for.
     pub limits: Limits,
+    /// What to do about a proxy that runs on the same admin socket.
+    pub incumbent: Incumbent,
+}
+
+/// What to do about a proxy that runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incumbent {
+    /// Do not start.
+    Respect,
+    /// Take its sockets and its routing over, and let it answer what it has. If none runs, just
+    /// start.
+    Succeed,
 }
 
 /// What all threads share.
@@ -45,19 +57,28 @@ pub(crate) struct Shared {
 pub struct RunningProxy {
     listening: Vec<ListenAddr>,
     status: Option<SocketAddr>,
-    stage: watch::Sender<Stage>,
+    stage: Arc<watch::Sender<Stage>>,
     threads: Vec<JoinHandle<()>>,
+    /// Errs when the last thread has ended.
+    ended: oneshot::Receiver<Infallible>,
 }
 
-/// Runs a proxy until SIGTERM or SIGINT, then answers what is in flight and returns.
+/// Runs a proxy until SIGTERM or SIGINT, then answers what is in flight and returns. Returns by
+/// itself when a successor has taken over and nothing is left here.
 pub fn run(options: &ProxyOptions) -> Result<(), ProxyError> {
-    let proxy = RunningProxy::start(options)?;
+    let mut proxy = RunningProxy::start(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(ProxyError::Threads)?;
+    let ended = &mut proxy.ended;
     runtime
-        .block_on(wait_for_signal())
+        .block_on(async move {
+            tokio::select! {
+                told = wait_for_signal() => told,
+                _ = ended => Ok(()),
+            }
+        })
         .map_err(ProxyError::Threads)?;
     proxy.stop();
     Ok(())
@@ -76,67 +97,107 @@ async fn wait_for_signal() -> io::Result<()> {
 impl RunningProxy {
     /// Starts the threads. When this returns, the proxy listens and obeys.
     pub fn start(options: &ProxyOptions) -> Result<Self, ProxyError> {
-        let state_file = StateFile::new(options.state.clone());
-        let state = state_file.load()?;
-        let mut table = RouteTable::default();
-        for (name, kept) in &state.services {
-            let route = Route::from(kept.route);
-            let gate = Arc::new(Gate::new(route));
-            let service = Service::new(name.clone(), kept.settings.clone(), gate);
-            table = table.with(service.map_err(|reason| ProxyError::State {
-                path: options.state.clone(),
-                reason,
-            })?);
+        let file = StateFile::new(options.state.clone());
+        // Read also by a successor, which gets its routing from elsewhere: what is there and is
+        // not ours must not be replaced.
+        let kept = file.load()?;
+        let inheritance = match options.incumbent {
+            Incumbent::Respect => None,
+            Incumbent::Succeed => Inheritance::seek(&options.admin)?,
+        };
+        let Some(inheritance) = inheritance else {
+            let legacy = Legacy {
+                state: kept,
+                ..Legacy::default()
+            };
+            let sockets = Sockets::open(options, None)?;
+            return Self::prepare(options, file, legacy, sockets).map(Self::serve);
+        };
+        let (legacy, sockets, acceptance) = inheritance.accept();
+        file.store(&legacy.state)?;
+        let sockets = Sockets::open(options, Some(sockets))?;
+        let prepared = Self::prepare(options, file, legacy, sockets)?;
+        if let Err(error) = acceptance.confirm() {
+            prepared.stop();
+            return Err(ProxyError::TakeOver {
+                path: options.admin.clone(),
+                reason: error.to_string(),
+            });
         }
+        Ok(prepared.serve())
+    }
+
+    /// Does everything that can fail; serves nothing yet.
+    fn prepare(
+        options: &ProxyOptions,
+        file: StateFile,
+        legacy: Legacy,
+        sockets: Sockets,
+    ) -> Result<Self, ProxyError> {
+        let table = legacy.state.table(&RouteTable::default());
+        let table = table.map_err(|reason| ProxyError::State {
+            path: options.state.clone(),
+            reason,
+        })?;
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(table),
         });
-        let admin_socket = open_unix(&options.admin).map_err(|source| {
-            let path = options.admin.clone();
-            if source.kind() == io::ErrorKind::AddrInUse {
-                return ProxyError::AdminInUse { path };
-            }
-            let address = path.display().to_string();
-            ProxyError::Listen { address, source }
-        })?;
-        let private = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(&options.admin, private).map_err(ProxyError::Threads)?;
-        let status_socket = options.status.map(std::net::TcpListener::bind).transpose();
-        let status_socket = status_socket.map_err(|source| ProxyError::Listen {
-            address: options.status.map_or_else(String::new, |a| a.to_string()),
-            source,
-        })?;
-        let status = status_socket.as_ref().and_then(|s| s.local_addr().ok());
-        let (listening, per_thread) = open_all(&options.listen, options.threads.max(1))?;
-        let (stage, stage_seen) = watch::channel(Stage::Serving);
+        let listening = addresses(&sockets.users);
+        let status = sockets.status.as_ref();
+        let status = status.and_then(|status| status.socket.local_addr().ok());
+        let hands = deal(&sockets.users, options.threads.max(1)).map_err(ProxyError::Threads)?;
+        let (stage, stage_seen) = watch::channel(Stage::Starting);
+        let stage = Arc::new(stage);
+        let (working, mut none_working) = mpsc::channel::<Infallible>(1);
         let mut threads = Vec::new();
-        for (number, listeners) in per_thread.into_iter().enumerate() {
+        for (number, listeners) in hands.into_iter().enumerate() {
             let (shared, limits, stage) = (shared.clone(), options.limits, stage_seen.clone());
+            let working = working.clone();
             threads.push(spawn(format!("worker-{number}"), move || async move {
                 Rc::new(Worker::new(shared, limits))
                     .run(listeners, stage)
                     .await;
+                drop(working);
             })?);
         }
-        let admin = Admin::new(shared, state_file, &state, listening.clone());
-        let admin_path = options.admin.clone();
-        let mut leaving = stage_seen;
+        drop(working);
+        let path = options.admin.clone();
+        let admin = Admin::new(shared, file, path, legacy, listening.clone(), stage.clone());
+        let (ending, ended) = oneshot::channel();
+        let mut stage_seen = stage_seen;
         threads.push(spawn("admin".to_owned(), move || async move {
+            // The sender is part of `admin`.
+            let _ = stage_seen.wait_for(|stage| *stage > Stage::Starting).await;
+            if *stage_seen.borrow() == Stage::Leaving {
+                // Never served: everything belongs to the predecessor still.
+                return;
+            }
             let admin = Rc::new(admin);
             admin.resume();
-            tokio::select! {
-                () = admin.serve(admin_socket, status_socket) => {}
-                _ = leaving.wait_for(|stage| *stage == Stage::Leaving) => {}
-            }
-            // The file may already belong to a successor; then removing it fails or is harmless.
-            let _ = std::fs::remove_file(admin_path);
+            let serving = admin.clone();
+            let serving = tokio::task::spawn_local(async move {
+                if let Err(error) = serving.serve(sockets).await {
+                    tracing::error!(%error, "the admin socket cannot be used");
+                }
+            });
+            // Orders are obeyed until the last request is answered: some may wait at a gate.
+            none_working.recv().await;
+            admin.farewell().await;
+            serving.abort();
+            drop(ending);
         })?);
         Ok(Self {
             listening,
             status,
             stage,
             threads,
+            ended,
         })
+    }
+
+    fn serve(self) -> Self {
+        self.stage.send_replace(Stage::Serving);
+        self
     }
 
     /// Where users come in, with the ports that were taken.
@@ -157,11 +218,12 @@ impl RunningProxy {
         self.status
     }
 
-    /// Stops accepting, answers what is in flight, and returns when nothing is left.
+    /// Stops accepting, answers what is in flight, and returns when nothing is left, or when the
+    /// time for that is over.
     pub fn stop(self) {
-        // The receivers are the threads themselves; if they are gone there is nothing to tell.
-        let _ = self.stage.send(Stage::Leaving);
+        self.stage.send_replace(Stage::Leaving);
         for thread in self.threads {
+            // A thread that panicked has said so.
             let _ = thread.join();
         }
     }

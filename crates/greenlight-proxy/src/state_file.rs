@@ -2,13 +2,14 @@
 
 use crate::admin::OnUncertain;
 use crate::error::ProxyError;
-use crate::gate::{Color, Route};
-use crate::route_table::ServiceSettings;
+use crate::gate::{Color, Gate, Route};
+use crate::route_table::{RouteTable, Service, ServiceSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The first line of every state file; a file that does not begin with it is not ours.
 const MAGIC: &str = "greenlight-proxy routing 1";
@@ -24,6 +25,22 @@ pub(crate) struct State {
     pub(crate) deadline: Option<(u64, OnUncertain)>,
     /// By name.
     pub(crate) services: BTreeMap<String, ServiceState>,
+}
+
+impl State {
+    /// The services as they are to be routed. A service that is known already keeps its gate, as
+    /// that is; new gates begin with the route.
+    pub(crate) fn table(&self, known: &RouteTable) -> Result<RouteTable, String> {
+        let mut table = RouteTable::default();
+        for (name, kept) in &self.services {
+            let gate = match known.named(name) {
+                Some(service) => service.gate.clone(),
+                None => Arc::new(Gate::new(Route::from(kept.route))),
+            };
+            table = table.with(Service::new(name.clone(), kept.settings.clone(), gate)?);
+        }
+        Ok(table)
+    }
 }
 
 /// What is kept of one service.

@@ -1,13 +1,21 @@
 //! Connections that leave HTTP: tunnelled once the application has agreed, counted until the end.
 
 use crate::gate::{Claim, Kind};
+use crate::worker::Worker;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::rc::Rc;
 use tokio::io::copy_bidirectional;
 
 /// Tunnels between client and application after the application's `101`. Nothing that a client
 /// sends early reaches the application: hyper hands both sides over only now.
-pub(crate) fn tunnel(client: OnUpgrade, application: OnUpgrade, mut claim: Claim) {
+pub(crate) fn tunnel(
+    worker: &Rc<Worker>,
+    client: OnUpgrade,
+    application: OnUpgrade,
+    mut claim: Claim,
+) {
+    let conversation = worker.conversation();
     claim.turn_into(Kind::Upgrade);
     tokio::task::spawn_local(async move {
         if let (Ok(client), Ok(application)) = (client.await, application.await) {
@@ -17,5 +25,6 @@ pub(crate) fn tunnel(client: OnUpgrade, application: OnUpgrade, mut claim: Claim
             let _ = copy_bidirectional(&mut client, &mut application).await;
         }
         drop(claim);
+        drop(conversation);
     });
 }

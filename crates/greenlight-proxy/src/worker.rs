@@ -6,6 +6,8 @@ use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::proxy::Shared;
 use crate::upstream::Pool;
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,7 +31,21 @@ pub(crate) struct Worker {
     pub(crate) pool: Rc<Pool>,
     held: Cell<usize>,
     fewer_held: Notify,
-    connections: Cell<usize>,
+    /// Connections of clients, tunnels included.
+    conversations: Cell<usize>,
+    fewer_conversations: Notify,
+    /// The answer to a client's next request closes its connection.
+    closing: Cell<bool>,
+}
+
+/// A client's connection or tunnel; the thread does not end before it.
+pub(crate) struct Conversation(Rc<Worker>);
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.0.conversations.set(self.0.conversations.get() - 1);
+        self.0.fewer_conversations.notify_waiters();
+    }
 }
 
 /// A waiting request's place; past the bound the thread stops accepting.
@@ -42,11 +58,17 @@ impl Drop for HeldPlace<'_> {
     }
 }
 
-/// When the thread is to stop accepting, and then to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the thread does with connections. It only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
+    /// Accept nothing yet.
+    Starting,
     Serving,
-    /// Accept nothing more; answer what is there; end when nothing is left.
+    /// A successor accepts. Let every connection go on until the answer to its next request,
+    /// which closes it; end when nothing is left.
+    HandedOver,
+    /// Accept nothing more; answer what is there, close what is idle; end when nothing is left,
+    /// or the time for that is over.
     Leaving,
 }
 
@@ -58,7 +80,9 @@ impl Worker {
             pool: Rc::new(Pool::new(limits.max_idle)),
             held: Cell::new(0),
             fewer_held: Notify::new(),
-            connections: Cell::new(0),
+            conversations: Cell::new(0),
+            fewer_conversations: Notify::new(),
+            closing: Cell::new(false),
         }
     }
 
@@ -67,11 +91,16 @@ impl Worker {
         HeldPlace(self)
     }
 
+    pub(crate) fn conversation(self: &Rc<Self>) -> Conversation {
+        self.conversations.set(self.conversations.get() + 1);
+        Conversation(self.clone())
+    }
+
     /// Runs until told to leave and nothing is left.
     pub(crate) async fn run(
         self: Rc<Self>,
         listeners: Vec<Listener>,
-        stage: watch::Receiver<Stage>,
+        mut stage: watch::Receiver<Stage>,
     ) {
         let mut accepting = Vec::new();
         for listener in listeners {
@@ -82,8 +111,23 @@ impl Worker {
             // A task that panicked takes its listener with it; the others go on.
             let _ = task.await;
         }
-        while self.connections.get() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        self.closing.set(true);
+        let nothing_left = async {
+            while self.conversations.get() > 0 {
+                self.fewer_conversations.notified().await;
+            }
+        };
+        let limit = async {
+            // Its sender lives as long as the proxy.
+            let _ = stage.wait_for(|stage| *stage == Stage::Leaving).await;
+            tokio::time::sleep(self.limits.stop_timeout).await;
+        };
+        tokio::select! {
+            () = nothing_left => {}
+            () = limit => {
+                let left = self.conversations.get();
+                tracing::warn!(left, "connections were still open when the time to stop was over");
+            }
         }
     }
 
@@ -103,14 +147,19 @@ impl Worker {
                 return;
             }
         };
+        // The sender lives as long as the proxy.
+        let _ = stage.wait_for(|stage| *stage > Stage::Starting).await;
         loop {
-            while self.held.get() >= self.limits.max_held {
-                self.fewer_held.notified().await;
-            }
+            let next = async {
+                while self.held.get() >= self.limits.max_held {
+                    self.fewer_held.notified().await;
+                }
+                listener.accept().await
+            };
             tokio::select! {
                 biased;
-                _ = stage.wait_for(|stage| *stage == Stage::Leaving) => return,
-                accepted = listener.accept() => match accepted {
+                _ = stage.wait_for(|stage| *stage > Stage::Serving) => return,
+                accepted = next => match accepted {
                     Ok((stream, address)) => self.clone().connect(stream, address, trust, &seen),
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -130,7 +179,7 @@ impl Worker {
     ) {
         let client = Client { address, trust };
         let stage = stage.clone();
-        self.connections.set(self.connections.get() + 1);
+        let conversation = self.conversation();
         tokio::task::spawn_local(async move {
             match stream {
                 Accepted::Tcp(stream) => {
@@ -140,7 +189,7 @@ impl Worker {
                 }
                 Accepted::Unix(stream) => self.converse(stream, client, stage).await,
             }
-            self.connections.set(self.connections.get() - 1);
+            drop(conversation);
         });
     }
 
@@ -150,7 +199,14 @@ impl Worker {
     {
         let service = service_fn(|request| {
             let worker = self.clone();
-            async move { Ok::<_, Infallible>(serve(&worker, client, request).await) }
+            async move {
+                let mut response = serve(&worker, client, request).await;
+                if worker.closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .writev(false)

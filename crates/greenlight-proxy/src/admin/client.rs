@@ -1,5 +1,6 @@
 //! A client of the admin socket.
 
+use super::following::{CountsAnswer, FollowRequest, LeftRequest};
 use super::{
     DrainAnswer, DrainRequest, ErrorAnswer, EvidenceAnswer, HoldAnswer, HoldRequest, OpenAnswer,
     OpenRequest, ServiceSettings, ServicesRequest, StatusAnswer,
@@ -96,6 +97,22 @@ impl AdminClient {
         self.call(Method::GET, "/v1/status", None::<&()>).await
     }
 
+    /// Tells a predecessor how to route; returns when nothing more reaches a color that is not
+    /// open.
+    pub(super) async fn follow(&self, request: &FollowRequest) -> Result<CountsAnswer, AdminError> {
+        self.call(Method::POST, "/v1/follow", Some(request)).await
+    }
+
+    /// What a predecessor has counted.
+    pub(super) async fn counts(&self) -> Result<CountsAnswer, AdminError> {
+        self.call(Method::GET, "/v1/counts", None::<&()>).await
+    }
+
+    /// Tells the successor that this process has nothing left.
+    pub(super) async fn left(&self, request: &LeftRequest) -> Result<(), AdminError> {
+        self.call(Method::POST, "/v1/left", Some(request)).await
+    }
+
     async fn call<Q: Serialize, A: DeserializeOwned>(
         &self,
         method: Method,
@@ -108,6 +125,9 @@ impl AdminClient {
             .map_err(|reason| self.unreachable(&*reason))?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&body).map_err(|error| self.unreachable(&error));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(self.unreachable(&"it is being taken over"));
         }
         let refusal = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorAnswer {
             error: format!("the proxy answered {status}"),

@@ -1,60 +1,92 @@
-//! The metrics in Prometheus' text format.
+//! The metrics in the OpenMetrics text format, which Prometheus reads.
 
 use super::StatusAnswer;
-use std::fmt::Write as _;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 
-/// Renders a status as metrics.
+/// What scrapers are told they get.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ServiceLabel {
+    service: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ColorLabels {
+    service: String,
+    color: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FlightLabels {
+    service: String,
+    color: &'static str,
+    kind: &'static str,
+}
+
+/// Renders a status as metrics. The gates count; these families only carry what they counted.
 pub(super) fn render(status: &StatusAnswer) -> String {
-    let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>| {
-        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
-            .expect("writing to a string does not fail");
-        for (labels, value) in rows {
-            writeln!(text, "{name}{{{labels}}} {value}")
-                .expect("writing to a string does not fail");
-        }
-    };
-    let mut admitted = Vec::new();
-    let mut in_flight = Vec::new();
-    let mut open = Vec::new();
+    let admitted = Family::<ColorLabels, Counter>::default();
+    let in_flight = Family::<FlightLabels, Gauge>::default();
+    let open = Family::<ServiceLabel, Gauge>::default();
     for (name, service) in &status.services {
         let colors = [
             ("blue", service.blue, service.admitted_blue),
             ("green", service.green, service.admitted_green),
         ];
         for (color, flight, count) in colors {
-            let labels = format!("service=\"{name}\",color=\"{color}\"");
-            admitted.push((labels.clone(), count));
+            let service = name.clone();
+            let labels = ColorLabels { service, color };
+            admitted.get_or_create(&labels).inc_by(count);
             for (kind, count) in [
                 ("request", flight.requests),
                 ("stream", flight.streams),
                 ("upgrade", flight.upgrades),
             ] {
-                in_flight.push((format!("{labels},kind=\"{kind}\""), count));
+                let service = name.clone();
+                let labels = FlightLabels {
+                    service,
+                    color,
+                    kind,
+                };
+                in_flight.get_or_create(&labels).set(signed(count));
             }
         }
-        open.push((
-            format!("service=\"{name}\""),
-            u64::from(service.state == "open"),
-        ));
+        let service_label = ServiceLabel {
+            service: name.clone(),
+        };
+        let is_open = i64::from(service.state == "open");
+        open.get_or_create(&service_label).set(is_open);
     }
-    family(
-        "greenlight_proxy_admitted_total",
-        "counter",
-        "Requests whose first byte was written to the application.",
+    let predecessors = Gauge::<i64>::default();
+    predecessors.set(i64::try_from(status.predecessors).unwrap_or(i64::MAX));
+    let mut registry = Registry::with_prefix("greenlight_proxy");
+    registry.register(
+        "admitted",
+        "Requests whose first byte was written to the application",
         admitted,
     );
-    family(
-        "greenlight_proxy_in_flight",
-        "gauge",
-        "Requests, streams and upgraded connections in flight.",
+    registry.register(
+        "in_flight",
+        "Requests, streams and upgraded connections in flight",
         in_flight,
     );
-    family(
-        "greenlight_proxy_open",
-        "gauge",
-        "1 if the service's gate admits requests.",
-        open,
+    registry.register("open", "1 if the service's gate admits requests", open);
+    registry.register(
+        "predecessors",
+        "Processes that were taken over and still have connections",
+        predecessors,
     );
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("writing to a string does not fail");
     text
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

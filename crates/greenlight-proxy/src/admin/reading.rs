@@ -1,0 +1,67 @@
+//! What may be asked by anyone who is let in: how the proxy stands, and whether it is healthy.
+
+use super::answer::text;
+use super::evidence::together;
+use super::orders::served;
+use super::server::Admin;
+use super::{ServiceStatus, StatusAnswer};
+use crate::gate::Route;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, StatusCode};
+
+impl Admin {
+    pub(super) async fn status(&self) -> StatusAnswer {
+        let others = self.counts_in_time().await;
+        let table = self.shared.table.load();
+        let services = table.services.iter().map(|service| {
+            let route = service.gate.route();
+            let state = match route {
+                Route::Closed => "closed",
+                Route::Open(_) => "open",
+                Route::Held(_) => "held",
+                Route::Shed(_) => "shed",
+            };
+            let counts = together(service, &others);
+            let status = ServiceStatus {
+                settings: service.settings.clone(),
+                state: state.to_owned(),
+                color: served(route),
+                blue: counts.blue.in_flight,
+                green: counts.green.in_flight,
+                admitted_blue: counts.blue.admitted,
+                admitted_green: counts.green.admitted,
+            };
+            (service.name.clone(), status)
+        });
+        StatusAnswer {
+            pid: std::process::id(),
+            started_at_ns: self.started_at_ns,
+            predecessors: self.predecessors.len(),
+            listening: self.listening.iter().map(ToString::to_string).collect(),
+            epoch: self.epoch.get(),
+            services: services.collect(),
+        }
+    }
+
+    /// For load balancers: whether users should come here. Asks for no host.
+    ///
+    /// A held service is healthy: its requests wait for milliseconds, and an instance that fell
+    /// out of rotation at every cut-over would refuse users. A service that was defined and never
+    /// opened does not count: the first deployment of a second service must not take the first
+    /// one out of rotation. One service that is shed makes the instance unhealthy, which is what
+    /// shedding is for.
+    pub(super) fn health(&self) -> Response<Full<Bytes>> {
+        let table = self.shared.table.load();
+        let routes = || table.services.iter().map(|service| service.gate.route());
+        let sheds = routes().any(|route| matches!(route, Route::Shed(_)));
+        let serves = routes().any(|r| matches!(r, Route::Open(_) | Route::Held(Some(_))));
+        if sheds {
+            text(StatusCode::SERVICE_UNAVAILABLE, "shedding\n")
+        } else if serves {
+            text(StatusCode::OK, "ok\n")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, "nothing is routed\n")
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A successor takes over: under load, with connections left at the predecessor, during a hold.
+
+use crate::client::{Client, echo};
+use crate::load::Load;
+use crate::proxy::{Process, Shop, get, send, sockets_beside, until};
+use crate::trial;
+use greenlight_proxy::admin::{Color, DrainRequest, InFlight, ServicesRequest};
+use libtest_mimic::Trial;
+use std::time::Duration;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial(
+            "ten_take_overs_under_load_refuse_reset_and_fail_nothing",
+            ten_take_overs,
+        ),
+        trial(
+            "after_the_ack_of_a_hold_nothing_reaches_the_old_color_from_a_predecessor_either",
+            a_hold_binds_the_predecessor,
+        ),
+        trial(
+            "an_exclusive_hold_waits_for_the_requests_of_the_predecessor",
+            an_exclusive_hold,
+        ),
+        trial(
+            "opening_without_a_hold_flips_predecessor_and_successor_together",
+            opening_without_a_hold,
+        ),
+        trial(
+            "a_take_over_during_a_hold_waits_until_it_is_over",
+            during_a_hold,
+        ),
+        trial("parked_requests_survive_a_take_over", while_parked),
+        trial(
+            "a_hold_that_expires_after_a_take_over_also_ends_at_the_predecessor",
+            an_expiring_hold,
+        ),
+    ]
+}
+
+async fn ten_take_overs() {
+    let (shop, mut proxy, address) = Shop::open().await;
+    let load = Load::start(address);
+    load.go_on_for(50).await;
+
+    let mut predecessors = Vec::new();
+    for threads in [1, 3, 2, 1, 2, 3, 1, 2, 2, 1] {
+        let successor = shop.take_over(threads).await;
+        predecessors.push(std::mem::replace(&mut proxy, successor));
+        load.go_on_for(50).await;
+    }
+
+    let status = shop.admin.status().await.expect("a status");
+    assert_eq!(status.listening, [address.to_string()]);
+    assert!(status.predecessors >= 1, "the tunnel is at the first one");
+    let answered = load.end().await; // G3
+    let arrived = shop.blue.arrived();
+    assert!(arrived > answered, "{arrived} arrived, {answered} answered");
+    for predecessor in predecessors {
+        let (status, said) = predecessor.ended().await;
+        assert!(status.success(), "{said}");
+    }
+    let status = shop.admin.status().await.expect("a status");
+    assert_eq!(status.predecessors, 0);
+    assert_eq!(status.services["shop"].admitted_blue, arrived);
+    assert_eq!(sockets_beside(&shop.options.admin), 0);
+}
+
+async fn a_hold_binds_the_predecessor() {
+    let (shop, old, address) = Shop::open().await;
+    let in_flight = send(Client::connect(address).await.expect("connected"), "/slow");
+    let mut idle = Client::connect(address).await.expect("connected");
+    assert_eq!(idle.get("/").await.expect("an answer").body, "blue");
+    let tunnel = Client::connect(address).await.expect("connected");
+    let mut tunnel = tunnel.upgrade().await.expect("upgraded");
+    until("the slow request is there", async || {
+        (shop.blue.arrived() == 3).then_some(())
+    })
+    .await;
+
+    let new = shop.take_over(2).await;
+    let held = shop.admin.hold(&Shop::hold(1)).await.expect("held");
+    let arrived = shop.blue.arrived();
+    let seen = &held.services["shop"];
+    assert_eq!((seen.color, seen.in_flight), (Some(Color::Blue), 2));
+    assert!(seen.last_admission_ns.is_some());
+
+    let at_the_old = send(idle, "/");
+    let at_the_new = send(Client::connect(address).await.expect("connected"), "/");
+    shop.held(1, 2).await;
+    assert_eq!(shop.blue.arrived(), arrived); // G1
+    assert_eq!(shop.open_to(1, Color::Green).await, 2);
+    let answer = at_the_old.await.expect("answered");
+    assert_eq!(answer.body, "green"); // G1
+    assert!(answer.closes(), "{}", answer.head);
+    assert_eq!(at_the_new.await.expect("answered").body, "green");
+    assert_eq!(shop.blue.arrived(), arrived); // G1
+
+    let mut drain = DrainRequest {
+        service: "shop".to_owned(),
+        color: Color::Blue,
+        deadline_ms: 20,
+    };
+    let left = shop.admin.drain(&drain).await.expect("a drain").left;
+    let expected = InFlight {
+        requests: 1,
+        streams: 0,
+        upgrades: 1,
+    };
+    assert_eq!(left, expected); // G7
+    shop.blue.release();
+    assert_eq!(in_flight.await.expect("answered").body, "blue"); // G3
+    echo(&mut tunnel).await.expect("the tunnel goes on");
+    drop(tunnel);
+    drain.deadline_ms = 60_000;
+    let left = shop.admin.drain(&drain).await.expect("a drain").left;
+    assert_eq!(left, InFlight::default()); // G7
+
+    assert!(old.ended().await.0.success());
+    let status = shop.led_by(&new).await;
+    assert_eq!(status.predecessors, 0);
+    assert_eq!(status.services["shop"].admitted_blue, 3);
+    let evidence = shop.admin.evidence(1).await.expect("evidence");
+    let seen = &evidence.services["shop"];
+    assert_eq!(seen.held, 2);
+    assert!(seen.last_admission_old_ns < seen.held_at_ns); // G1
+    assert!(seen.opened_at_ns < seen.first_admission_new_ns);
+}
+
+async fn an_exclusive_hold() {
+    let (shop, _old, address) = Shop::open().await;
+    let in_flight = send(Client::connect(address).await.expect("connected"), "/slow");
+    until("the slow request is there", async || {
+        (shop.blue.arrived() == 1).then_some(())
+    })
+    .await;
+    let _new = shop.take_over(2).await;
+
+    let mut hold = Shop::hold(1);
+    hold.exclusive_ms = Some(30);
+    let refused = shop.admin.hold(&hold).await.expect_err("it is in flight");
+    assert!(refused.to_string().contains("`shop` has 1"), "{refused}");
+    assert_eq!(get(address).await, "blue");
+
+    let mut hold = Shop::hold(2);
+    hold.exclusive_ms = Some(60_000);
+    let admin = shop.admin.clone();
+    let holding = tokio::spawn(async move { admin.hold(&hold).await });
+    until("the hold is on", async || {
+        let status = shop.admin.status().await.expect("a status");
+        (status.services["shop"].state == "held").then_some(())
+    })
+    .await;
+    shop.blue.release();
+    in_flight.await.expect("answered");
+    let held = holding.await.expect("no panic").expect("held");
+    assert_eq!(held.services["shop"].in_flight, 0);
+}
+
+async fn opening_without_a_hold() {
+    let (shop, _old, address) = Shop::open().await;
+    let mut idle = Client::connect(address).await.expect("connected");
+    assert_eq!(idle.get("/").await.expect("an answer").body, "blue");
+    let _new = shop.take_over(2).await;
+
+    shop.open_to(1, Color::Green).await;
+    let arrived = shop.blue.arrived();
+
+    assert_eq!(get(address).await, "green");
+    assert_eq!(idle.get("/").await.expect("an answer").body, "green"); // G1
+    assert_eq!(shop.blue.arrived(), arrived);
+}
+
+async fn during_a_hold() {
+    let (shop, old, address) = Shop::open().await;
+    shop.admin.hold(&Shop::hold(1)).await.expect("held");
+    let waiting = send(Client::connect(address).await.expect("connected"), "/");
+    shop.held(1, 1).await;
+
+    let upgrade = "connection: upgrade\r\nupgrade: greenlight-take-over\r\n";
+    let stream = tokio::net::UnixStream::connect(&shop.options.admin).await;
+    let mut asking = Client::new(stream.expect("the admin socket"));
+    let refused = asking.ask("POST", "/v1/take-over", upgrade).await;
+    let refused = refused.expect("an answer");
+    assert_eq!(refused.status, 409);
+    assert!(refused.body.contains("a hold is on"), "{}", refused.body);
+
+    let options = crate::proxy::Options {
+        take_over: true,
+        ..shop.options.clone()
+    };
+    let new = Process::spawn(&options);
+    shop.led_by(&old).await;
+    shop.open_to(1, Color::Green).await;
+    let status = shop.led_by(&new).await;
+
+    assert_eq!(waiting.await.expect("answered").body, "green"); // G3
+    assert_eq!(status.services["shop"].color, Some(Color::Green));
+    assert_eq!(status.epoch, 1);
+    assert_eq!(get(address).await, "green");
+    let evidence = shop.admin.evidence(1).await.expect("evidence");
+    assert_eq!(evidence.services["shop"].held, 1);
+    assert!(evidence.services["shop"].opened_at_ns.is_some());
+}
+
+async fn while_parked() {
+    let (shop, _old, address) = Shop::open().await;
+    let park = ServicesRequest {
+        epoch: 1,
+        services: vec!["shop".to_owned()],
+    };
+    shop.admin.park(&park).await.expect("parked");
+    let at_the_old = send(Client::connect(address).await.expect("connected"), "/");
+    until("it waits", async || {
+        let metrics = shop.ask_admin("GET", "/v1/counts").await.body;
+        metrics.contains("\"held\":1").then_some(())
+    })
+    .await;
+
+    let new = shop.take_over(2).await;
+    assert_eq!(shop.led_by(&new).await.services["shop"].state, "held");
+    let at_the_new = send(Client::connect(address).await.expect("connected"), "/");
+    until("it waits", async || {
+        let metrics = shop.ask_admin("GET", "/v1/counts").await.body;
+        metrics.contains("\"held\":1").then_some(())
+    })
+    .await;
+    let arrived = (shop.blue.arrived(), shop.green.arrived());
+    assert_eq!(arrived, (0, 0));
+
+    assert_eq!(shop.open_to(1, Color::Green).await, 2);
+    assert_eq!(at_the_old.await.expect("answered").body, "green"); // G1, G3
+    assert_eq!(at_the_new.await.expect("answered").body, "green");
+}
+
+async fn an_expiring_hold() {
+    let (shop, _old, address) = Shop::open().await;
+    let mut idle = Client::connect(address).await.expect("connected");
+    idle.get("/").await.expect("an answer");
+    let _new = shop.take_over(2).await;
+
+    let mut hold = Shop::hold(1);
+    hold.max_hold_ms = 200;
+    shop.admin.hold(&hold).await.expect("held");
+    let at_the_old = send(idle, "/");
+    let at_the_new = send(Client::connect(address).await.expect("connected"), "/");
+
+    let answers = async { (at_the_old.await, at_the_new.await) };
+    let answers = tokio::time::timeout(Duration::from_secs(30), answers).await;
+    let (old, new) = answers.expect("the deadline is kept");
+    assert_eq!(old.expect("answered").body, "blue"); // G3
+    assert_eq!(new.expect("answered").body, "blue");
+    assert!(shop.admin.evidence(1).await.expect("evidence").services["shop"].expired);
+}
