@@ -129,10 +129,11 @@ impl Admin {
     /// Serves the admin socket, and what is read-only on the status address, until a successor
     /// has taken them over.
     pub(crate) async fn serve(self: &Rc<Self>, sockets: Sockets) -> std::io::Result<()> {
-        let own = sockets.try_clone()?;
-        let orders = UnixListener::from_std(own.admin)?;
-        let status = own.status.map(|bound| TcpListener::from_std(bound.socket));
-        let status = status.transpose()?;
+        let orders = UnixListener::from_std(sockets.admin.try_clone()?)?;
+        let status = match &sockets.status {
+            Some(status) => Some(TcpListener::from_std(status.socket.try_clone()?)?),
+            None => None,
+        };
         *self.sockets.borrow_mut() = Some(sockets);
         let mut role = self.role.subscribe();
         let mut stage = self.stage.subscribe();
