@@ -150,16 +150,13 @@ impl Worker {
         // The sender lives as long as the proxy.
         let _ = stage.wait_for(|stage| *stage > Stage::Starting).await;
         loop {
-            let next = async {
-                while self.held.get() >= self.limits.max_held {
-                    self.fewer_held.notified().await;
-                }
-                listener.accept().await
-            };
+            while self.held.get() >= self.limits.max_held {
+                self.fewer_held.notified().await;
+            }
             tokio::select! {
                 biased;
                 _ = stage.wait_for(|stage| *stage > Stage::Serving) => return,
-                accepted = next => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => self.clone().connect(stream, address, trust, &seen),
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");

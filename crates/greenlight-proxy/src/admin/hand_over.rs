@@ -57,6 +57,9 @@ impl Admin {
             // its answer. It is over in a moment; the successor asks again.
             return Err(conflict("a hold is on"));
         }
+        if self.running.get() > 0 {
+            return Err(conflict("an order is being carried out"));
+        }
         if self.sockets.borrow().is_none() {
             return Err(conflict("this proxy is stopping"));
         }

@@ -6,7 +6,7 @@
 
 use super::answer::{Answer, Refusal, conflict, json, read};
 use super::following::FollowRequest;
-use super::server::{Admin, Durability};
+use super::server::{Admin, Durability, Role};
 use super::{
     Color, DrainAnswer, DrainRequest, HoldAnswer, HoldRequest, OpenAnswer, OpenRequest,
     ServiceSettings, ServicesRequest,
@@ -34,11 +34,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Admin {
     pub(super) async fn hold(self: &Rc<Self>, request: HoldRequest) -> Answer<HoldAnswer> {
+        let _running = self.run();
         self.in_time_for_hold(request.epoch)?;
         let repeated = self.epoch.get() == request.epoch && self.deadline.borrow().is_some();
         if !repeated {
             self.freeze_evidence().await;
-            self.leading()?;
             self.in_time_for_hold(request.epoch)?;
         }
         let services = self.named(&request.services)?;
@@ -119,7 +119,9 @@ impl Admin {
                 let help = "try again, or allow more time for exclusive cut-overs";
                 Err(Refusal(StatusCode::CONFLICT, error, help))
             }
-            Some(Some(_)) | None => Err(conflict("another order came while the hold was waiting")),
+            Some(Some(_)) | None => Err(conflict(
+                "the deadline passed, or another order came, before the hold was complete",
+            )),
         }
     }
 
@@ -154,12 +156,12 @@ impl Admin {
     }
 
     pub(super) async fn open(self: &Rc<Self>, request: &OpenRequest) -> Answer<OpenAnswer> {
+        let _running = self.run();
         self.fence(request.epoch)?;
         let names: Vec<_> = request.services.keys().cloned().collect();
         let services = self.named(&names)?;
         if !self.predecessors.is_empty() {
             self.close_before_flip(&services, request).await?;
-            self.leading()?;
             self.fence(request.epoch)?;
         }
         self.next_turn();
@@ -250,6 +252,7 @@ impl Admin {
         request: &ServicesRequest,
         to: fn(Option<Color>) -> Route,
     ) -> Answer<()> {
+        let _running = self.run();
         self.fence(request.epoch)?;
         for service in self.named(&request.services)? {
             let route = to(served(service.gate.route()));
@@ -294,6 +297,7 @@ impl Admin {
     ) -> Answer<()> {
         let settings: ServiceSettings = read(request).await?;
         self.leading()?;
+        let _running = self.run();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > MAX_SERVICE_NAME || !name.bytes().all(plain) {
             let error = format!("`{name}` cannot be a service's name");
@@ -314,6 +318,7 @@ impl Admin {
 
     pub(super) async fn remove(self: &Rc<Self>, name: &str) -> Answer<()> {
         self.leading()?;
+        let _running = self.run();
         self.named(&[name.to_owned()])?;
         let table = self.shared.table.load_full();
         self.shared.table.store(Arc::new(table.without(name)));
@@ -337,7 +342,8 @@ impl Admin {
 
     /// Tells the predecessors the routing as it is now; returns when all of them follow it.
     pub(super) async fn tell(&self, reset: Vec<String>) {
-        if self.predecessors.is_empty() {
+        // Once this process follows, its successor tells them.
+        if self.predecessors.is_empty() || *self.role.borrow() == Role::Following {
             return;
         }
         self.told.set(self.told.get() + 1);

@@ -93,7 +93,8 @@ impl Predecessors {
     pub(super) fn left(&self, request: &LeftRequest) {
         let mut sockets = self.sockets.borrow_mut();
         let known = sockets.len();
-        sockets.retain(|socket| *socket != request.socket);
+        // By name: each process may spell the folder in its own way.
+        sockets.retain(|socket| socket.file_name() != request.socket.file_name());
         if sockets.len() < known {
             add(&mut self.departed.borrow_mut(), &request.services);
         }

@@ -74,6 +74,8 @@ pub(crate) struct Admin {
     pub(super) deadline: RefCell<Option<(u64, OnUncertain)>>,
     pub(super) evidence: RefCell<EvidenceByEpoch>,
     pub(super) predecessors: Predecessors,
+    /// Orders that are being carried out; a take-over waits for them.
+    pub(super) running: Cell<usize>,
     /// Words said to predecessors.
     pub(super) told: Cell<u64>,
     /// The last word of the successor that was obeyed.
@@ -121,6 +123,7 @@ impl Admin {
             deadline: RefCell::new(state.deadline),
             evidence: RefCell::new(legacy.evidence),
             predecessors: Predecessors::new(legacy.departed),
+            running: Cell::new(0),
             told: Cell::new(0),
             followed: Cell::default(),
         }
@@ -272,6 +275,12 @@ impl Admin {
         Ok(order)
     }
 
+    /// An order is being carried out until this is dropped.
+    pub(super) fn run(&self) -> Running<'_> {
+        self.running.set(self.running.get() + 1);
+        Running(self)
+    }
+
     pub(super) fn leading(&self) -> Answer<()> {
         match *self.role.borrow() {
             Role::Leading => Ok(()),
@@ -324,6 +333,15 @@ impl Admin {
             let help = "look at the disk of this instance";
             Refusal(status, error.to_string(), help)
         })
+    }
+}
+
+/// An order that is being carried out.
+pub(super) struct Running<'a>(&'a Admin);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
     }
 }
 

@@ -4,9 +4,11 @@ use crate::client::{Client, echo};
 use crate::load::Load;
 use crate::proxy::{Process, Shop, get, send, sockets_beside, until};
 use crate::trial;
+use greenlight_proxy::ListenAddr;
 use greenlight_proxy::admin::{Color, DrainRequest, InFlight, ServicesRequest};
 use libtest_mimic::Trial;
 use std::time::Duration;
+use tokio::net::UnixStream;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -30,7 +32,15 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_take_over_during_a_hold_waits_until_it_is_over",
             during_a_hold,
         ),
+        trial(
+            "unix_sockets_are_taken_over_too_and_an_address_may_be_added",
+            with_other_addresses,
+        ),
         trial("parked_requests_survive_a_take_over", while_parked),
+        trial(
+            "a_hold_is_not_acknowledged_while_a_predecessor_is_silent",
+            a_silent_predecessor,
+        ),
         trial(
             "a_hold_that_expires_after_a_take_over_also_ends_at_the_predecessor",
             an_expiring_hold,
@@ -178,7 +188,7 @@ async fn during_a_hold() {
     shop.held(1, 1).await;
 
     let upgrade = "connection: upgrade\r\nupgrade: greenlight-take-over\r\n";
-    let stream = tokio::net::UnixStream::connect(&shop.options.admin).await;
+    let stream = UnixStream::connect(&shop.options.admin).await;
     let mut asking = Client::new(stream.expect("the admin socket"));
     let refused = asking.ask("POST", "/v1/take-over", upgrade).await;
     let refused = refused.expect("an answer");
@@ -201,6 +211,34 @@ async fn during_a_hold() {
     let evidence = shop.admin.evidence(1).await.expect("evidence");
     assert_eq!(evidence.services["shop"].held, 1);
     assert!(evidence.services["shop"].opened_at_ns.is_some());
+}
+
+async fn with_other_addresses() {
+    let mut shop = Shop::new().await;
+    let socket = shop.options.admin.with_file_name("front.sock");
+    shop.options.listen.push(ListenAddr::Unix(socket.clone()));
+    let (_old, address) = shop.start().await;
+    shop.define().await;
+    shop.open_to(0, Color::Blue).await;
+    let stream = UnixStream::connect(&socket).await.expect("connected");
+    let mut idle = Client::new(stream);
+    assert_eq!(idle.get("/").await.expect("an answer").body, "blue");
+
+    let one_more = "[::1]:0".parse().expect("an address");
+    shop.options.listen.push(one_more);
+    let new = shop.take_over(3).await;
+
+    let listening = shop.led_by(&new).await.listening;
+    assert_eq!(listening.len(), 3);
+    assert_eq!(listening[0], address.to_string());
+    assert_eq!(get(address).await, "blue");
+    let added = listening[2].parse().expect("a TCP address");
+    assert_eq!(get(added).await, "blue");
+    let stream = UnixStream::connect(&socket).await.expect("connected");
+    let answer = Client::new(stream).get("/").await.expect("an answer");
+    assert!(!answer.closes(), "the successor keeps it alive");
+    let answer = idle.get("/").await.expect("an answer"); // G3
+    assert!(answer.closes(), "the predecessor closes it by its answer");
 }
 
 async fn while_parked() {
@@ -233,6 +271,27 @@ async fn while_parked() {
     assert_eq!(at_the_new.await.expect("answered").body, "green");
 }
 
+async fn a_silent_predecessor() {
+    let (shop, old, address) = Shop::open().await;
+    let mut idle = Client::connect(address).await.expect("connected");
+    idle.get("/").await.expect("an answer");
+    let _new = shop.take_over(2).await;
+    old.pause();
+
+    let mut hold = Shop::hold(1);
+    hold.max_hold_ms = 300;
+    let refused = shop.admin.hold(&hold).await.expect_err("one is silent"); // G1
+    assert!(refused.to_string().contains("deadline"), "{refused}");
+    assert_eq!(get(address).await, "blue"); // G3
+
+    old.go_on();
+    shop.admin.hold(&Shop::hold(2)).await.expect("held");
+    let waiting = send(idle, "/");
+    shop.held(2, 1).await;
+    shop.open_to(2, Color::Green).await;
+    assert_eq!(waiting.await.expect("answered").body, "green"); // G1
+}
+
 async fn an_expiring_hold() {
     let (shop, _old, address) = Shop::open().await;
     let mut idle = Client::connect(address).await.expect("connected");
@@ -240,10 +299,13 @@ async fn an_expiring_hold() {
     let _new = shop.take_over(2).await;
 
     let mut hold = Shop::hold(1);
-    hold.max_hold_ms = 200;
+    hold.max_hold_ms = 1000;
     shop.admin.hold(&hold).await.expect("held");
     let at_the_old = send(idle, "/");
     let at_the_new = send(Client::connect(address).await.expect("connected"), "/");
+
+    shop.held(1, 2).await;
+    assert!(!at_the_old.is_finished());
 
     let answers = async { (at_the_old.await, at_the_new.await) };
     let answers = tokio::time::timeout(Duration::from_secs(30), answers).await;

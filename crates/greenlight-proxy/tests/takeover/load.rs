@@ -1,6 +1,7 @@
 //! Users: on new connections, on connections kept alive, and on one that has left HTTP.
 
 use crate::client::{Client, echo};
+use crate::proxy::until;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -46,10 +47,13 @@ impl Load {
     pub(crate) async fn go_on_for(&self, requests: u64) {
         let answered = self.seen.answered.load(SeqCst) + requests;
         let echoed = self.seen.echoed.load(SeqCst) + 1;
-        while self.seen.answered.load(SeqCst) < answered || self.seen.echoed.load(SeqCst) < echoed {
+        until("users are answered", async || {
             self.assert_no_failure();
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+            let is_enough = self.seen.answered.load(SeqCst) >= answered
+                && self.seen.echoed.load(SeqCst) >= echoed;
+            is_enough.then_some(())
+        })
+        .await;
     }
 
     /// Ends it; returns how many requests were answered.

@@ -3,7 +3,7 @@
 use crate::fleet::{AgentRole, ProxyRole, ServerRole};
 use clap::{Args, Parser, Subcommand};
 use greenlight_protocol::InstanceId;
-use greenlight_proxy::ListenAddr;
+use greenlight_proxy::{Incumbent, ListenAddr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -307,6 +307,9 @@ pub struct Proxy {
     /// Threads that serve users; one for each core unless given.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Take sockets and routing over from the proxy that runs on the admin socket, if one does.
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 impl From<Server> for ServerRole {
@@ -342,6 +345,11 @@ impl From<Proxy> for ProxyRole {
             state: proxy.state,
             status: proxy.status,
             threads: proxy.threads,
+            incumbent: if proxy.take_over {
+                Incumbent::Succeed
+            } else {
+                Incumbent::Respect
+            },
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::runtime::ProcessRuntime;
 use crate::server::{Input, Shell, router};
 use greenlight_protocol::coordinator::CoordinatorEvent;
 use greenlight_protocol::{CoordinatorRecord, InstanceId};
-use greenlight_proxy::{Limits, ListenAddr, ProxyError, ProxyOptions};
+use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyError, ProxyOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,6 +66,8 @@ pub struct ProxyRole {
     pub status: Option<SocketAddr>,
     /// Threads; one for each core if none.
     pub threads: Option<usize>,
+    /// What to do about a proxy that runs already.
+    pub incumbent: Incumbent,
 }
 
 /// Runs the server until SIGTERM.
@@ -164,5 +166,6 @@ pub fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
         status: role.status,
         threads: role.threads.unwrap_or(cores),
         limits: Limits::default(),
+        incumbent: role.incumbent,
     })
 }

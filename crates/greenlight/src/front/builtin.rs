@@ -138,7 +138,7 @@ impl Front for BuiltinFront {
 
     fn incarnation(&self) -> BoxFuture<'static, Result<u64, FrontError>> {
         let admin = self.admin.clone();
-        async move { Ok(u64::from(admin.status().await?.pid)) }.boxed()
+        async move { Ok(admin.status().await?.started_at_ns) }.boxed()
     }
 }
 
