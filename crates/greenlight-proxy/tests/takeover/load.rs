@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+/// Who is not answered for so long was lost; far more than a busy machine takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Users of each kind.
 const USERS: usize = 6;
 
@@ -115,7 +118,7 @@ async fn kept_alive(to: SocketAddr, seen: Arc<Seen>) -> io::Result<()> {
 
 /// Asks once; says whether the connection is announced to close.
 async fn ask(client: &mut Client<tokio::net::TcpStream>, seen: &Seen) -> io::Result<bool> {
-    let answer = client.get("/").await?;
+    let answer = timeout(PATIENCE, client.get("/")).await??;
     if answer.status != 200 {
         return Err(io::Error::other(answer.head));
     }
