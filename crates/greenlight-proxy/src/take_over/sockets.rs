@@ -1,0 +1,101 @@
+//! All listening sockets of a proxy, wherever they come from.
+
+use super::Offered;
+use crate::error::ProxyError;
+use crate::listener::{Bound, open_all, open_private};
+use crate::proxy::ProxyOptions;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+
+/// All listening sockets of a proxy.
+pub(crate) struct Sockets {
+    pub(crate) admin: UnixListener,
+    pub(crate) status: Option<StatusSocket>,
+    pub(crate) users: Vec<Bound>,
+}
+
+/// The separate address for status, metrics and health.
+pub(crate) struct StatusSocket {
+    pub(crate) asked: SocketAddr,
+    pub(crate) socket: TcpListener,
+}
+
+impl Sockets {
+    /// Opens what was not inherited.
+    pub(crate) fn open(
+        options: &ProxyOptions,
+        inherited: Option<Self>,
+    ) -> Result<Self, ProxyError> {
+        let (admin, status, users) = match inherited {
+            Some(inherited) => (Some(inherited.admin), inherited.status, inherited.users),
+            None => (None, None, Vec::new()),
+        };
+        let admin = match admin {
+            Some(admin) => admin,
+            None => open_private(&options.admin).map_err(|source| {
+                let path = options.admin.clone();
+                if source.kind() == io::ErrorKind::AddrInUse {
+                    return ProxyError::AdminInUse { path };
+                }
+                let address = path.display().to_string();
+                ProxyError::Listen { address, source }
+            })?,
+        };
+        let status = status.filter(|status| Some(status.asked) == options.status);
+        let status = match (status, options.status) {
+            (Some(status), _) => Some(status),
+            (None, Some(asked)) => Some(StatusSocket::open(asked)?),
+            (None, None) => None,
+        };
+        Ok(Self {
+            admin,
+            status,
+            users: open_all(&options.listen, options.threads.max(1), users)?,
+        })
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let status = self.status.as_ref().map(StatusSocket::try_clone);
+        let users = self.users.iter().map(Bound::try_clone);
+        Ok(Self {
+            admin: self.admin.try_clone()?,
+            status: status.transpose()?,
+            users: users.collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Every socket, and what it is for.
+    pub(super) fn each(&self) -> Vec<(Offered, BorrowedFd<'_>)> {
+        let mut each = vec![(Offered::Admin, self.admin.as_fd())];
+        if let Some(StatusSocket { asked, socket }) = &self.status {
+            each.push((Offered::Status { asked: *asked }, socket.as_fd()));
+        }
+        for bound in &self.users {
+            let (asked, taken) = (bound.asked.clone(), bound.taken.clone());
+            each.push((Offered::Users { asked, taken }, bound.listener.as_fd()));
+        }
+        each
+    }
+}
+
+impl StatusSocket {
+    fn open(asked: SocketAddr) -> Result<Self, ProxyError> {
+        let listening = TcpListener::bind(asked).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            Ok(Self { asked, socket })
+        });
+        listening.map_err(|source| ProxyError::Listen {
+            address: asked.to_string(),
+            source,
+        })
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            asked: self.asked,
+            socket: self.socket.try_clone()?,
+        })
+    }
+}
