@@ -19,7 +19,7 @@
 //!
 //! The deadline of a hold is kept by the proxy's own thread, not by whoever asked for it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+use crate::atomic::{AtomicBool, AtomicI64, AtomicU64, SeqCst};
 use tokio::sync::Notify;
 
 /// One of the two places a service is forwarded to.

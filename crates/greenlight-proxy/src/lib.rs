@@ -18,6 +18,7 @@
 //! Deliberately absent: fleets, deployments, health checks, TLS termination, HTTP/2.
 
 pub mod admin;
+mod atomic;
 mod body;
 mod error;
 mod forward;
