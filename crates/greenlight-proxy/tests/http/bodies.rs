@@ -192,6 +192,33 @@ async fn an_answer_before_the_body_was_read_is_delivered() {
 }
 
 #[tokio::test]
+async fn an_answer_is_not_lost_when_writing_the_body_fails_before_it_is_read() {
+    let lab = Lab::start().await;
+    lab.count_from_here(2).await;
+    let size = 200_000;
+    let body = vec![0; size];
+    for _ in 0..100 {
+        let (mut reading, mut writing) = lab.client_stream().await.into_split();
+        let answering = async {
+            let mut app = lab.blue.accept().await;
+            app.head().await;
+            app.send(OK).await;
+        };
+        let asking = async {
+            let head = format!("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: {size}\r\n\r\n");
+            writing.write_all(head.as_bytes()).await.expect("a proxy");
+            writing.write_all(&body).await.expect("no reset");
+            let mut answer = vec![0; OK.len()];
+            let read = soon("an answer", reading.read_exact(&mut answer)).await;
+            read.expect("an answer");
+            assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+        };
+        tokio::join!(answering, asking);
+    }
+    assert_eq!(lab.evidence(2).await.failed, 0);
+}
+
+#[tokio::test]
 async fn a_body_that_is_too_large_is_refused_at_once_or_when_it_is() {
     let limits = Limits {
         max_body: Some(10),
