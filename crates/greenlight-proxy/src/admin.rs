@@ -152,7 +152,8 @@ pub struct ServiceEvidence {
     pub recalled: u64,
     /// Requests sent again because the application died under them.
     pub retried: u64,
-    /// Requests answered 502.
+    /// Requests that failed and could not be sent again: answered 502 or 504, or broken off in
+    /// the middle of their answer.
     pub failed: u64,
     /// Requests answered 503 by the gate.
     pub shed: u64,

@@ -19,7 +19,7 @@
 //!
 //! The deadline of a hold is kept by the proxy's own thread, not by whoever asked for it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+use crate::atomic::{AtomicBool, AtomicI64, AtomicU64, SeqCst};
 use tokio::sync::Notify;
 
 /// One of the two places a service is forwarded to.
@@ -289,7 +289,12 @@ impl Gate {
         self.traffic[color.index()].admitted.load(SeqCst)
     }
 
-    /// Notes that a request waited at the gate.
+    /// Notes that a request failed although its client did nothing wrong.
+    pub(crate) fn note_failed(&self) {
+        Tally::add(&self.tally.failed);
+    }
+
+    /// Notes how long a request waited at the gate before it was admitted.
     pub(crate) fn waited(&self, micros: u64) {
         self.tally.max_held_us.fetch_max(micros, SeqCst);
     }
@@ -347,6 +352,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// The gate it was claimed at.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// The color claimed.
     pub fn color(&self) -> Color {
         self.color

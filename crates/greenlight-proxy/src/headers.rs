@@ -2,8 +2,8 @@
 
 use hyper::HeaderMap;
 use hyper::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE,
 };
 use std::net::IpAddr;
 
@@ -12,6 +12,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Whether the other side of a listener may speak for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,17 @@ pub(crate) enum Trust {
 /// Returns the protocol of an upgrade, if the message asks for one.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut upgrade = None;
+    // `TE` is nominated by `Connection` itself, so this comes first.
+    let wants_trailers = headers.contains_key(TE)
+        && headers
+            .get_all(TE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| {
+                value
+                    .split(',')
+                    .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
+            });
     if headers.contains_key(CONNECTION) {
         let nominated: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -45,16 +57,6 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         }
         headers.remove(CONNECTION);
     }
-    let wants_trailers = headers.contains_key(TE)
-        && headers
-            .get_all(TE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| {
-                value
-                    .split(',')
-                    .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
-            });
     for name in [
         KEEP_ALIVE,
         PROXY_CONNECTION,
@@ -72,35 +74,79 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     upgrade
 }
 
-/// Prepares a request's headers for the application.
-pub(crate) fn forwarded(headers: &mut HeaderMap, host: &str, client: Option<IpAddr>, trust: Trust) {
-    // hyper answers `100 Continue` when the body is first asked for, which is when it can be sent.
-    headers.remove(EXPECT);
-    if trust == Trust::Peer && headers.contains_key(X_FORWARDED_FOR) {
+/// Who asks, as the application is told. Made once for each connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    trust: Trust,
+    address: Option<HeaderValue>,
+    /// The address as `Forwarded` wants it.
+    node: String,
+}
+
+impl Asker {
+    pub(crate) fn new(address: Option<IpAddr>, trust: Trust) -> Self {
+        let address = address.map(|ip| ip.to_canonical());
+        Self {
+            trust,
+            node: match address {
+                Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
+                Some(IpAddr::V4(ip)) => ip.to_string(),
+                None => "unknown".to_owned(),
+            },
+            address: address.map(|ip| {
+                HeaderValue::from_str(&ip.to_string()).expect("an address is plain text")
+            }),
+        }
+    }
+}
+
+/// Tells the application who asked, for what host and how.
+pub(crate) fn forwarded(headers: &mut HeaderMap, host: &str, asker: &Asker) {
+    if asker.trust == Trust::Peer {
+        // What the other proxy says stands; what it leaves out is what this one knows.
+        if !headers.contains_key(X_FORWARDED_HOST) {
+            set(headers, X_FORWARDED_HOST, host);
+        }
+        if !headers.contains_key(X_FORWARDED_PROTO) {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        }
         return;
     }
-    let client_text = client.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
-    set(headers, X_FORWARDED_FOR, &client_text);
-    set(headers, X_FORWARDED_HOST, host);
+    remove_claims(headers);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    let node = match client {
-        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
-        Some(IpAddr::V4(ip)) => ip.to_string(),
-        None => "unknown".to_owned(),
-    };
-    set(
-        headers,
-        FORWARDED,
-        &format!("for={node};host=\"{host}\";proto=http"),
-    );
+    set(headers, X_FORWARDED_HOST, host);
+    if let Some(address) = &asker.address {
+        headers.insert(X_FORWARDED_FOR, address.clone());
+        headers.insert(X_REAL_IP, address.clone());
+    }
+    let node = &asker.node;
+    if host.is_empty() {
+        set(headers, FORWARDED, &format!("for={node};proto=http"));
+    } else {
+        let forwarded = format!("for={node};host=\"{host}\";proto=http");
+        set(headers, FORWARDED, &forwarded);
+    }
+}
+
+/// Removes what a client may say of itself, in all the ways that applications believe.
+fn remove_claims(headers: &mut HeaderMap) {
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-forwarded-"))
+        .cloned()
+        .collect();
+    for name in claims {
+        headers.remove(name);
+    }
+    headers.remove(X_REAL_IP);
+    headers.remove(FORWARDED);
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) => headers.insert(name, value),
-        // A host that cannot be a header value was refused before; nothing is better than a lie.
-        Err(_) => headers.remove(name),
-    };
+    if !value.is_empty() {
+        let value = HeaderValue::from_str(value).expect("hosts were looked at");
+        headers.insert(name, value);
+    }
 }
 
 #[cfg(test)]
@@ -110,7 +156,7 @@ mod tests {
     #[test]
     fn what_belongs_to_one_hop_and_what_connection_nominates_is_taken_off() {
         let mut headers = map(&[
-            ("connection", "keep-alive, X-Internal , content-length"),
+            ("connection", "keep-alive, X-Internal , content-length, te"),
             ("keep-alive", "timeout=5"),
             ("x-internal", "1"),
             ("content-length", "3"),
@@ -142,10 +188,12 @@ mod tests {
         let lie = [
             ("x-forwarded-for", "10.9.9.9"),
             ("forwarded", "for=10.9.9.9"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-real-ip", "10.9.9.9"),
         ];
         let client = Some("192.0.2.1".parse().expect("an address"));
         let mut direct = map(&lie);
-        forwarded(&mut direct, "a.example", client, Trust::Nobody);
+        forwarded(&mut direct, "a.example", &Asker::new(client, Trust::Nobody));
         assert_eq!(direct[X_FORWARDED_FOR], "192.0.2.1");
         assert_eq!(
             direct[FORWARDED],
@@ -153,9 +201,25 @@ mod tests {
         );
         assert_eq!(direct[X_FORWARDED_HOST], "a.example");
         assert_eq!(direct[X_FORWARDED_PROTO], "http");
+        assert_eq!(direct[X_REAL_IP], "192.0.2.1");
+        assert!(!direct.contains_key("x-forwarded-prefix"));
         let mut trusted = map(&lie);
-        forwarded(&mut trusted, "a.example", None, Trust::Peer);
+        forwarded(&mut trusted, "a.example", &Asker::new(None, Trust::Peer));
         assert_eq!(trusted[X_FORWARDED_FOR], "10.9.9.9");
+        assert_eq!(trusted[X_FORWARDED_HOST], "a.example");
+    }
+
+    #[test]
+    fn an_address_of_version_6_is_written_as_each_header_wants_it() {
+        let mut headers = HeaderMap::new();
+        let client = Some("2001:db8::1".parse().expect("an address"));
+        forwarded(&mut headers, "", &Asker::new(client, Trust::Nobody));
+        assert_eq!(headers[X_FORWARDED_FOR], "2001:db8::1");
+        assert_eq!(headers[FORWARDED], "for=\"[2001:db8::1]\";proto=http");
+        assert!(!headers.contains_key(X_FORWARDED_HOST));
+        let mapped = Some("::ffff:192.0.2.1".parse().expect("an address"));
+        forwarded(&mut headers, "", &Asker::new(mapped, Trust::Nobody));
+        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.1");
     }
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

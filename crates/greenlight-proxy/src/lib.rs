@@ -15,22 +15,30 @@
 //! acknowledgement of a hold means that no further request will be admitted to the old color.
 //! Why that is so is argued in [`gate`].
 //!
-//! Deliberately absent: fleets, deployments, health checks, TLS termination, HTTP/2.
+//! Deliberately absent: fleets, deployments, health checks, TLS termination, HTTP/2; buffering of
+//! bodies; half-closed clients, which look like clients that left; trust in what a client says of
+//! itself, except on the unix socket, where another proxy of this machine connects.
 
 pub mod admin;
+mod answer;
+mod atomic;
 mod body;
+mod client_io;
 mod counts;
 mod error;
 mod forward;
 pub mod gate;
 mod headers;
+mod idle;
 mod limits;
 mod listener;
 mod proxy;
+mod request;
 mod route_table;
 mod state_file;
 mod take_over;
 mod upgrade;
+mod upload;
 mod upstream;
 mod worker;
 

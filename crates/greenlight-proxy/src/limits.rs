@@ -5,15 +5,22 @@ use std::time::Duration;
 /// Bounds on requests and waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests that may wait at closed gates on one thread; past it the thread stops accepting
-    /// connections, and the kernel's queue holds the rest.
+    /// Requests that may wait on one thread, at closed gates or for a dead application; past it
+    /// the thread stops accepting connections, and the kernel's queue holds the rest.
     pub max_held: usize,
-    /// How long a client may take to send a request's head.
+    /// How long a client may take to send a request's head, from the end of the answer before:
+    /// so this also bounds how long a connection may stay unused. A load balancer in front must
+    /// give up unused connections earlier, or it will send requests into closing ones.
     pub header_timeout: Duration,
-    /// How long a request body or an answer may make no progress.
+    /// How long a request body or an answer may make no progress, in either direction.
     pub idle_timeout: Duration,
+    /// How long an application may take to answer `Expect: 100-continue` before the client is
+    /// asked for the body all the same: the application may not know the expectation.
+    pub expect_timeout: Duration,
     /// The largest request head, in bytes.
     pub max_head: usize,
+    /// The largest request body, in bytes; any, if `None`.
+    pub max_body: Option<u64>,
     /// The largest request body that is kept so that it can be sent again, in bytes.
     pub max_replay: usize,
     /// How long a proxy that was told to stop goes on with what it has, streams included.
@@ -26,9 +33,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_held: 1024,
-            header_timeout: Duration::from_secs(30),
+            // Nginx's `keepalive_timeout`; the usual load balancers keep 60 seconds or less.
+            header_timeout: Duration::from_secs(75),
             idle_timeout: Duration::from_mins(1),
+            expect_timeout: Duration::from_secs(1),
             max_head: 64 * 1024,
+            max_body: None,
             max_replay: 64 * 1024,
             stop_timeout: Duration::from_secs(30),
             max_idle: 256,

@@ -156,6 +156,8 @@ impl RouteTable {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
             Some(_) | None => host,
         };
+        // A name that ends in a dot is the same name, fully qualified.
+        let host = host.strip_suffix('.').unwrap_or(host);
         self.services
             .iter()
             .filter_map(|service| Some((service.fits(host, path)?, service)))

@@ -1,20 +1,23 @@
 //! Connections to applications: a pool per thread, and the moment of the first written byte.
 
-use crate::body::RequestBody;
-use crate::gate::Admission;
+mod marker;
+
+use crate::idle::Idle;
 use crate::route_table::Upstream;
+use crate::upload::RequestBody;
 use hyper::client::conn::http1;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use marker::{MarkedIo, Stream};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+
+pub(crate) use marker::Marker;
 
 /// Nanoseconds on the monotonic clock.
 pub(crate) fn monotonic_ns() -> u64 {
@@ -24,59 +27,15 @@ pub(crate) fn monotonic_ns() -> u64 {
     seconds * 1_000_000_000 + nanos
 }
 
-/// The request that a connection is being given, seen from the connection's writes.
-///
-/// It never leaves its thread, but hyper asks for `Send` because of upgrades: hence the lock,
-/// which nobody ever waits for, and the flag that spares it on all writes but the first.
-#[derive(Default)]
-pub(crate) struct Marker {
-    armed: AtomicBool,
-    admission: Mutex<Option<Admission>>,
-    written: AtomicBool,
-}
-
-impl Marker {
-    /// A request is about to be written.
-    pub(crate) fn arm(&self, admission: Admission) {
-        self.written.store(false, Relaxed);
-        *self.slot() = Some(admission);
-        self.armed.store(true, Relaxed);
-    }
-
-    /// Whether anything of the request was written.
-    pub(crate) fn was_written(&self) -> bool {
-        self.written.load(Relaxed)
-    }
-
-    /// Nothing more of the request will be written.
-    pub(crate) fn disarm(&self) {
-        self.armed.store(false, Relaxed);
-        self.slot().take();
-    }
-
-    fn note_write(&self) {
-        if !self.armed.load(Relaxed) {
-            return;
-        }
-        self.armed.store(false, Relaxed);
-        if let Some(admission) = self.slot().take() {
-            self.written.store(true, Relaxed);
-            admission.written(monotonic_ns());
-        }
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Admission>> {
-        self.admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// One connection to an application, ready for a request.
 pub(crate) struct Connection {
     pub(crate) sender: http1::SendRequest<RequestBody>,
     pub(crate) marker: Arc<Marker>,
+    /// The wait for an answer. It stays with the connection, so that a request does not cost a
+    /// timer.
+    pub(crate) idle: Idle,
     upstream: Upstream,
+    task: AbortHandle,
 }
 
 /// The idle connections of one thread.
@@ -93,19 +52,17 @@ impl Pool {
         }
     }
 
-    /// A connection that was used before and still seems good, or a new one.
-    pub(crate) async fn get(&self, upstream: &Upstream) -> io::Result<Connection> {
-        while let Some(mut connection) = self.take(upstream) {
-            if !connection.sender.is_closed() && connection.sender.ready().await.is_ok() {
-                return Ok(connection);
-            }
-        }
-        Connection::open(upstream).await
+    /// A connection that was used before and still seems good. The last one used comes first: it
+    /// is the least likely to be closed by the application just now.
+    pub(crate) fn take(&self, upstream: &Upstream) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(upstream)?;
+        std::iter::from_fn(|| kept.pop()).find(Connection::is_ready)
     }
 
-    /// Keeps a connection for the next request.
+    /// Keeps a connection for the next request, if it can take one.
     pub(crate) fn put_back(&self, connection: Connection) {
-        if connection.sender.is_closed() {
+        if !connection.is_ready() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -117,117 +74,49 @@ impl Pool {
             idle.insert(connection.upstream.clone(), vec![connection]);
         }
     }
-
-    fn take(&self, upstream: &Upstream) -> Option<Connection> {
-        self.idle.borrow_mut().get_mut(upstream)?.pop()
-    }
 }
 
 impl Connection {
-    async fn open(upstream: &Upstream) -> io::Result<Self> {
-        let marker = Arc::new(Marker::default());
+    pub(crate) async fn open(upstream: &Upstream, idle_timeout: Duration) -> io::Result<Self> {
         let stream = match upstream {
             Upstream::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Stream::Tcp(TokioIo::new(stream))
+                Stream::Tcp(stream)
             }
-            Upstream::Unix(path) => Stream::Unix(TokioIo::new(UnixStream::connect(path).await?)),
+            Upstream::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
         };
-        let io = MarkedIo {
-            stream,
-            marker: marker.clone(),
-            broken: false,
-        };
+        let marker = Arc::new(Marker::default());
+        let io = TokioIo::new(MarkedIo::new(stream, marker.clone()));
         let (sender, connection) = http1::Builder::new()
             .writev(false)
-            .preserve_header_case(false)
             .handshake(io)
             .await
             .map_err(io::Error::other)?;
         let watched = marker.clone();
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             // Its error reaches whoever waits for the answer.
             let _ = connection.with_upgrades().await;
             watched.disarm();
         });
-        Ok(Self {
+        let mut opened = Self {
             sender,
             marker,
+            idle: Idle::new(idle_timeout),
             upstream: upstream.clone(),
-        })
-    }
-}
-
-enum Stream {
-    Tcp(TokioIo<TcpStream>),
-    Unix(TokioIo<UnixStream>),
-}
-
-/// A stream that tells its marker of the first write of a request.
-///
-/// An application may answer and close before it has read the whole body. Writing on then fails,
-/// but the answer is there to be read: once something of the request was written, failing writes
-/// are swallowed, and the reading side finds out how it ended.
-struct MarkedIo {
-    stream: Stream,
-    marker: Arc<Marker>,
-    broken: bool,
-}
-
-impl Read for MarkedIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_read(cx, buf),
-            Stream::Unix(io) => Pin::new(io).poll_read(cx, buf),
-        }
-    }
-}
-
-impl Write for MarkedIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.broken {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let polled = match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_write(cx, buf),
-            Stream::Unix(io) => Pin::new(io).poll_write(cx, buf),
+            task: task.abort_handle(),
         };
-        match &polled {
-            Poll::Ready(Ok(n)) if *n > 0 => {
-                self.marker.note_write();
-                polled
-            }
-            Poll::Ready(Err(_)) if self.marker.was_written() => {
-                self.broken = true;
-                Poll::Ready(Ok(buf.len()))
-            }
-            Poll::Ready(_) | Poll::Pending => polled,
-        }
+        // The task has to run once before it takes a request.
+        opened.sender.ready().await.map_err(io::Error::other)?;
+        Ok(opened)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.broken {
-            return Poll::Ready(Ok(()));
-        }
-        match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_flush(cx),
-            Stream::Unix(io) => Pin::new(io).poll_flush(cx),
-        }
+    /// Closes the connection at once, whatever it is doing.
+    pub(crate) fn abort(self) {
+        self.task.abort();
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_shutdown(cx),
-            Stream::Unix(io) => Pin::new(io).poll_shutdown(cx),
-        }
+    fn is_ready(&self) -> bool {
+        self.sender.is_ready()
     }
 }

@@ -1,10 +1,12 @@
 //! One thread of the data plane: its listeners, its connections, its pool.
 
-use crate::forward::{Client, serve};
-use crate::headers::Trust;
+use crate::client_io::{ClientIo, Interim};
+use crate::forward::serve;
+use crate::headers::{Asker, Trust};
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::proxy::Shared;
+use crate::request::Client;
 use crate::upstream::Pool;
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -23,6 +25,8 @@ use tokio::sync::{Notify, watch};
 
 /// The pause after `accept` failed, for example because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// hyper takes no smaller one.
+const SMALLEST_BUFFER: usize = 8192;
 
 /// What the tasks of one thread share.
 pub(crate) struct Worker {
@@ -30,7 +34,7 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) pool: Rc<Pool>,
     held: Cell<usize>,
-    fewer_held: Notify,
+    bound_crossed: Notify,
     /// Connections of clients, tunnels included.
     conversations: Cell<usize>,
     fewer_conversations: Notify,
@@ -53,8 +57,7 @@ pub(crate) struct HeldPlace<'a>(&'a Worker);
 
 impl Drop for HeldPlace<'_> {
     fn drop(&mut self) {
-        self.0.held.set(self.0.held.get() - 1);
-        self.0.fewer_held.notify_waiters();
+        self.0.count_held(self.0.held.get() - 1);
     }
 }
 
@@ -79,7 +82,7 @@ impl Worker {
             limits,
             pool: Rc::new(Pool::new(limits.max_idle)),
             held: Cell::new(0),
-            fewer_held: Notify::new(),
+            bound_crossed: Notify::new(),
             conversations: Cell::new(0),
             fewer_conversations: Notify::new(),
             closing: Cell::new(false),
@@ -87,13 +90,20 @@ impl Worker {
     }
 
     pub(crate) fn hold_place(&self) -> HeldPlace<'_> {
-        self.held.set(self.held.get() + 1);
+        self.count_held(self.held.get() + 1);
         HeldPlace(self)
     }
 
     pub(crate) fn conversation(self: &Rc<Self>) -> Conversation {
         self.conversations.set(self.conversations.get() + 1);
         Conversation(self.clone())
+    }
+
+    fn count_held(&self, count: usize) {
+        let was_full = self.held.replace(count) >= self.limits.max_held;
+        if was_full != (count >= self.limits.max_held) {
+            self.bound_crossed.notify_waiters();
+        }
     }
 
     /// Runs until told to leave and nothing is left.
@@ -150,13 +160,13 @@ impl Worker {
         // The sender lives as long as the proxy.
         let _ = stage.wait_for(|stage| *stage > Stage::Starting).await;
         loop {
-            while self.held.get() >= self.limits.max_held {
-                self.fewer_held.notified().await;
-            }
+            let is_full = self.held.get() >= self.limits.max_held;
             tokio::select! {
                 biased;
                 _ = stage.wait_for(|stage| *stage > Stage::Serving) => return,
-                accepted = listener.accept() => match accepted {
+                // Crossing the bound in either direction changes what is waited for.
+                () = self.bound_crossed.notified() => {}
+                accepted = listener.accept(), if !is_full => match accepted {
                     Ok((stream, address)) => self.clone().connect(stream, address, trust, &seen),
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -174,7 +184,10 @@ impl Worker {
         trust: Trust,
         stage: &watch::Receiver<Stage>,
     ) {
-        let client = Client { address, trust };
+        let client = Client {
+            asker: Asker::new(address, trust),
+            interim: Arc::new(Interim::default()),
+        };
         let stage = stage.clone();
         let conversation = self.conversation();
         tokio::task::spawn_local(async move {
@@ -194,24 +207,25 @@ impl Worker {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = service_fn(|request| {
-            let worker = self.clone();
-            async move {
-                let mut response = serve(&worker, client, request).await;
-                if worker.closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                Ok::<_, Infallible>(response)
+        let io = ClientIo::new(stream, client.interim.clone(), self.limits.idle_timeout);
+        let (worker, client) = (self, &client);
+        let service = service_fn(|request| async move {
+            let mut response = serve(worker, client, request).await;
+            if worker.closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
             }
+            Ok::<_, Infallible>(response)
         });
+        // No half close: a client that is gone must not reach the application, and one that has
+        // only stopped writing looks the same.
         let connection = http1::Builder::new()
             .writev(false)
-            .half_close(true)
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
-            .max_buf_size(self.limits.max_head.max(8192))
-            .serve_connection(TokioIo::new(stream), service)
+            .max_header_size(self.limits.max_head)
+            .max_buf_size(self.limits.max_head.max(SMALLEST_BUFFER))
+            .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         tokio::pin!(connection);
         let mut leaving = stage;

@@ -1,0 +1,106 @@
+//! What the client is answered: the application's answer, made fit for the next hop, or the
+//! proxy's own words.
+
+use crate::body::{Exchange, Forwarded, ResponseBody};
+use crate::gate::Kind;
+use crate::headers::strip_hop_by_hop;
+use crate::idle::Idle;
+use crate::upgrade::tunnel;
+use crate::upload::Upload;
+use bytes::Bytes;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Response, StatusCode, Version};
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// Brings an application's answer to the client. The exchange is over when its body is.
+pub(crate) fn forward_answer(
+    mut response: Response<Incoming>,
+    mut exchange: Exchange,
+    upgrade: Option<OnUpgrade>,
+) -> Response<ResponseBody> {
+    // What the application speaks ends here.
+    *response.version_mut() = Version::HTTP_11;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch_protocols(response, exchange, upgrade);
+    }
+    let headers = response.headers_mut();
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // The length is not what the body was read by (RFC 9112 section 6.3): it must not go on.
+        headers.remove(CONTENT_LENGTH);
+    }
+    strip_hop_by_hop(headers);
+    if exchange.upload.as_ref().is_some_and(Upload::is_unasked) {
+        // Whether the body will come now is anyone's guess, so nothing can come after it.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let idle = if is_stream(headers) {
+        exchange.claim.turn_into(Kind::Stream);
+        Idle::never()
+    } else {
+        Idle::new(exchange.worker.limits.idle_timeout)
+    };
+    response.map(|inner| {
+        if inner.is_end_stream() {
+            exchange.complete();
+            return ResponseBody::Own(None);
+        }
+        ResponseBody::Forwarded(Box::new(Forwarded {
+            inner,
+            idle,
+            exchange: Some(exchange),
+        }))
+    })
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes()
+            .get(..EVENT_STREAM.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
+    })
+}
+
+fn switch_protocols(
+    mut response: Response<Incoming>,
+    exchange: Exchange,
+    client: Option<OnUpgrade>,
+) -> Response<ResponseBody> {
+    let Some(client) = client else {
+        exchange.claim.gate().note_failed();
+        let text = "the application switched protocols without being asked\n";
+        return own(StatusCode::BAD_GATEWAY, text);
+    };
+    let application = hyper::upgrade::on(&mut response);
+    let protocol = strip_hop_by_hop(response.headers_mut());
+    if let Some(protocol) = protocol {
+        response.headers_mut().insert(UPGRADE, protocol);
+    }
+    let upgrade = HeaderValue::from_static("upgrade");
+    response.headers_mut().insert(CONNECTION, upgrade);
+    tunnel(&exchange.worker, client, application, exchange.claim);
+    response.map(|_| ResponseBody::Own(None))
+}
+
+/// An answer in the proxy's own words.
+pub(crate) fn own(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Own(Some(Bytes::from_static(text.as_bytes()))));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+/// A refusal that will pass.
+pub(crate) fn unavailable(text: &'static str) -> Response<ResponseBody> {
+    let mut response = own(StatusCode::SERVICE_UNAVAILABLE, text);
+    let soon = HeaderValue::from_static("1");
+    response.headers_mut().insert(RETRY_AFTER, soon);
+    response
+}

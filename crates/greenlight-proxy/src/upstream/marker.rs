@@ -1,0 +1,169 @@
+//! An exchange as the application's connection sees it: the first byte that goes, the first that
+//! comes, and when anything went last.
+
+use crate::gate::Admission;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::monotonic_ns;
+
+/// The request that a connection is being given.
+///
+/// It never leaves its thread, but hyper asks for `Send` because of upgrades: hence the lock,
+/// which nobody ever waits for, and the flag that spares it on all writes but the first.
+#[derive(Default)]
+pub(crate) struct Marker {
+    armed: AtomicBool,
+    admission: Mutex<Option<Admission>>,
+    written: AtomicBool,
+    answered: AtomicBool,
+    last_write_ns: AtomicU64,
+}
+
+impl Marker {
+    /// A request is about to be written.
+    pub(crate) fn arm(&self, admission: Admission) {
+        self.written.store(false, Relaxed);
+        self.answered.store(false, Relaxed);
+        *self.slot() = Some(admission);
+        self.armed.store(true, Relaxed);
+    }
+
+    /// Whether anything of the request was written.
+    pub(crate) fn was_written(&self) -> bool {
+        self.written.load(Relaxed)
+    }
+
+    /// Whether anything of an answer was read.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.answered.load(Relaxed)
+    }
+
+    /// How long nothing was written.
+    pub(crate) fn silence(&self) -> Duration {
+        let last = self.last_write_ns.load(Relaxed);
+        Duration::from_nanos(monotonic_ns().saturating_sub(last))
+    }
+
+    /// Nothing more of the request will be written.
+    pub(crate) fn disarm(&self) {
+        self.armed.store(false, Relaxed);
+        self.slot().take();
+    }
+
+    fn note_write(&self) {
+        let now = monotonic_ns();
+        self.last_write_ns.store(now, Relaxed);
+        if !self.armed.load(Relaxed) {
+            return;
+        }
+        self.armed.store(false, Relaxed);
+        if let Some(admission) = self.slot().take() {
+            self.written.store(true, Relaxed);
+            admission.written(now);
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Admission>> {
+        self.admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection to an application.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A stream that tells its marker what goes and comes.
+///
+/// An application may answer and close before it has read the whole body. Writing on then fails,
+/// but the answer is there to be read: once something of the request was written, failing writes
+/// are swallowed, and the reading side finds out how it ended.
+pub(super) struct MarkedIo {
+    stream: Stream,
+    marker: Arc<Marker>,
+    broken: bool,
+}
+
+impl MarkedIo {
+    pub(super) fn new(stream: Stream, marker: Arc<Marker>) -> Self {
+        Self {
+            stream,
+            marker,
+            broken: false,
+        }
+    }
+}
+
+impl AsyncRead for MarkedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(match &mut self.stream {
+            Stream::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Stream::Unix(io) => Pin::new(io).poll_read(cx, buf),
+        })?;
+        if buf.filled().len() > before {
+            self.marker.answered.store(true, Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for MarkedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.broken {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = ready!(match &mut self.stream {
+            Stream::Tcp(io) => Pin::new(io).poll_write(cx, buf),
+            Stream::Unix(io) => Pin::new(io).poll_write(cx, buf),
+        });
+        match written {
+            Ok(n) => {
+                if n > 0 {
+                    self.marker.note_write();
+                }
+                Poll::Ready(Ok(n))
+            }
+            Err(_) if self.marker.was_written() => {
+                self.broken = true;
+                Poll::Ready(Ok(buf.len()))
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.stream {
+            Stream::Tcp(io) => Pin::new(io).poll_flush(cx),
+            Stream::Unix(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Stream::Unix(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
