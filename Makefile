@@ -1,6 +1,5 @@
 # `make test` installs what the tests need, starts it, and runs every test.
-# `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.
-.PHONY: test check doc unit sim
+.PHONY: test check doc unit sim model
 
 test: check doc unit
 
@@ -14,7 +13,12 @@ doc:
 unit:
 	cargo test --workspace --locked
 
+# `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.
 SEEDS ?= 20000
 FROM ?= 0
 sim:
 	SEEDS=$(SEEDS) FROM=$(FROM) cargo test -p greenlight-protocol --test sim --locked -- --nocapture every_seed
+
+# The model check with bounds for a night.
+model:
+	cargo bench --package greenlight-protocol --bench deep_model --locked

@@ -8,12 +8,16 @@
 use super::post::Letter;
 use super::table::{LetterId, Net, PostOffice};
 use greenlight_protocol::coordinator::{Ledger, Verdict};
-use greenlight_protocol::{Directive, Envelope, Epoch, Mutant, Report, Reported, agent};
+use greenlight_protocol::{
+    Directive, Envelope, Epoch, Mutant, Report, Reported, StageView, Term, agent,
+};
 
 /// The durable facts of a state that make letters dead.
 pub(crate) struct Facts<'a> {
     pub(crate) server: &'a Ledger,
     pub(crate) machines: Vec<&'a agent::Ledger>,
+    /// The coordinator's term, if it has started for the last time.
+    pub(crate) last_term: Option<Term>,
     /// Whether statuses and doubts reach the coordinator at all.
     pub(crate) reminders: bool,
     /// Whether applications may die.
@@ -25,7 +29,7 @@ pub(crate) struct Facts<'a> {
 
 impl Facts<'_> {
     pub(crate) fn is_dead(&self, letter: LetterId) -> bool {
-        match &*self.post.letter(letter) {
+        match self.post.letter(letter) {
             Letter::Report(from, reported) => self.is_dead_report(*from, reported),
             Letter::Directive(to, envelope) => self.is_dead_directive(*to, envelope),
             Letter::Ask { from, to, epoch } => {
@@ -37,6 +41,12 @@ impl Facts<'_> {
 
     fn has_decided(&self, index: usize, epoch: Epoch) -> bool {
         self.machines[index].decided.contains_key(&epoch)
+    }
+
+    /// Whether a decision sent once more brings an instance nothing, not even a newer term.
+    fn needs_no_decision(&self, index: usize, epoch: Epoch) -> bool {
+        let has_seen_term = self.last_term == Some(self.machines[index].term);
+        has_seen_term && self.has_decided(index, epoch) && self.is_past(epoch)
     }
 
     /// Whether the coordinator will never again be at this cut-over.
@@ -67,9 +77,14 @@ impl Facts<'_> {
                 let warm = self.server.warm.as_ref();
                 self.server.active().is_none() && warm.is_none()
             }
-            Report::InDoubt => !self.reminders && self.has_decided(from, epoch),
-            Report::Status(_) | Report::Fenced => !self.reminders,
-            Report::Observed(_) => true,
+            Report::InDoubt => self.needs_no_decision(from, epoch),
+            Report::Status(status) => match status.stage {
+                StageView::Preparing(epoch)
+                | StageView::Prepared(epoch)
+                | StageView::Armed(epoch) => self.needs_no_decision(from, epoch),
+                StageView::Settled => true,
+            },
+            Report::Fenced | Report::Observed(_) => true,
         }
     }
 
@@ -79,12 +94,12 @@ impl Facts<'_> {
         if term != machine.term {
             return term < machine.term;
         }
-        if self.reminders || !self.has_decided(to, epoch) {
+        if !self.has_decided(to, epoch) {
             return false;
         }
         match &envelope.directive {
             // Answered with a status, and with it what is wrong with the live release.
-            Directive::Hold => !self.deaths,
+            Directive::Hold => !self.deaths && !self.reminders,
             Directive::Switch | Directive::Abort => self.is_past(epoch),
             Directive::Prepare(_) | Directive::Arm => {
                 self.is_past(epoch) || self.same_as(to, envelope).is_some()
@@ -98,7 +113,7 @@ impl Facts<'_> {
     pub(crate) fn same_as(&self, to: usize, envelope: &Envelope) -> Option<LetterId> {
         self.net.letters().find(|letter| {
             let letter = self.post.letter(*letter);
-            let Letter::Directive(other, known) = &*letter else {
+            let Letter::Directive(other, known) = letter else {
                 return false;
             };
             let decision = matches!(known.directive, Directive::Switch | Directive::Abort);

@@ -6,7 +6,8 @@
 //! its outcome names, and nothing else runs.
 
 use super::fleet::{Fleet, State};
-use super::machine::{Gate, Machine};
+use super::gate::Gate;
+use super::machine::Machine;
 use super::step::Step;
 use super::table::{LetterId, NodeId, Outcome};
 use greenlight_protocol::agent::Stage;
@@ -20,27 +21,30 @@ const PATIENCE: usize = 5_000;
 /// Questions after which peers that know nothing never will.
 const QUESTIONS: usize = 12;
 
+/// How a schedule ends; if not well, why.
+type End = Result<(), String>;
+
 /// What is known of the ends of states; those with the same nodes end the same way.
 #[derive(Default)]
 pub(crate) struct Schedule {
-    known: Mutex<BTreeMap<(NodeId, Vec<NodeId>), Result<(), String>>>,
+    known: Mutex<BTreeMap<(NodeId, Vec<NodeId>), End>>,
 }
 
 impl Schedule {
     /// Runs a fleet with its coordinator.
-    pub(crate) fn ends_well(&self, fleet: &Fleet, state: &State) -> Result<(), String> {
+    pub(crate) fn ends_well(&self, fleet: &Fleet, state: &State) -> End {
         self.remember(fleet, state, state.server, |mut run| {
             run.connect();
-            run.to_the_end()?;
+            run.run()?;
             run.at_rest()
         })
     }
 
     /// Runs the agents alone.
-    pub(crate) fn peers_end_well(&self, fleet: &Fleet, state: &State) -> Result<(), String> {
+    pub(crate) fn peers_end_well(&self, fleet: &Fleet, state: &State) -> End {
         self.remember(fleet, state, NodeId::MAX, |mut run| {
             run.server = None;
-            run.to_the_end()?;
+            run.run()?;
             run.at_rest_without_coordinator()
         })
     }
@@ -51,7 +55,7 @@ impl Schedule {
         state: &State,
         server: NodeId,
         run: impl FnOnce(Run<'_>) -> Result<(), String>,
-    ) -> Result<(), String> {
+    ) -> End {
         let machines = state.machines[..fleet.faults.instances].to_vec();
         let key = (server, machines);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +109,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn to_the_end(&mut self) -> Result<(), String> {
+    fn run(&mut self) -> End {
         for _ in 0..PATIENCE {
             if self.prompt_step() {
                 continue;
@@ -163,13 +167,13 @@ impl<'a> Run<'a> {
             Some(index) => {
                 let entry = self.fleet.machines.entry(self.machines[index]);
                 let local = self.fleet.to_local(index, number);
-                let outcomes = self.fleet.machines.read(&entry, local, &self.fleet.post);
+                let outcomes = self.fleet.machines.read(entry, local, &self.fleet.post);
                 self.done_at(index, &outcomes[0]);
             }
             None => {
                 if let Some(server) = self.server {
                     let entry = self.fleet.servers.entry(server);
-                    let outcomes = self.fleet.servers.read(&entry, number, &self.fleet.post);
+                    let outcomes = self.fleet.servers.read(entry, number, &self.fleet.post);
                     self.done_at_server(&outcomes[0]);
                 }
             }
@@ -180,7 +184,7 @@ impl<'a> Run<'a> {
     fn take_at_server(&mut self, step: &Step) {
         if let Some(server) = self.server {
             let entry = self.fleet.servers.entry(server);
-            let outcomes = self.fleet.servers.take(&entry, step, &self.fleet.post);
+            let outcomes = self.fleet.servers.take(entry, step, &self.fleet.post);
             self.done_at_server(&outcomes[0]);
             self.refresh_timers();
         }
@@ -188,7 +192,7 @@ impl<'a> Run<'a> {
 
     fn take_at(&mut self, index: usize, step: &Step) {
         let entry = self.fleet.machines.entry(self.machines[index]);
-        let outcomes = self.fleet.machines.take(&entry, step, &self.fleet.post);
+        let outcomes = self.fleet.machines.take(entry, step, &self.fleet.post);
         self.done_at(index, &outcomes[0]);
         self.refresh_timers();
     }
@@ -224,7 +228,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn at_rest(&self) -> Result<(), String> {
+    fn at_rest(&self) -> End {
         let Some(server) = self.server else {
             return Err("the coordinator is gone".to_owned());
         };
@@ -233,25 +237,29 @@ impl<'a> Run<'a> {
         if ledger.active().is_some() {
             return Err("the deployment is not over".to_owned());
         }
-        let ending = ledger.deployment.as_ref().and_then(|d| d.outcome.clone());
-        let expected = match (&ending, ledger.epoch.0) {
-            // The order was lost with the coordinator that took it.
-            (Some(Ending::Promoted), 1) => "v1",
-            (Some(Ending::Promoted | Ending::Stuck { .. }), _) => "v2",
-            (Some(Ending::Aborted { .. } | Ending::RolledBack { .. }), _) => "v1",
-            (None, _) => return Err("there was no deployment".to_owned()),
-        };
+        let deployment = ledger.deployment.as_ref();
+        let ending = deployment.and_then(|d| d.outcome.as_ref());
+        let serves = deployment.and_then(|d| match ending {
+            Some(Ending::Promoted | Ending::Stuck { .. }) => d.order.releases.get(&"shop".into()),
+            Some(Ending::Aborted { .. } | Ending::RolledBack { .. }) | None => {
+                d.previous.get(&"shop".into())
+            }
+        });
+        let expected = serves.map(|release| release.digest.as_str());
         for (index, machine) in self.machines.iter().enumerate() {
             let machine = self.fleet.machines.entry(*machine);
-            self.serves_alone(&machine.node, expected)
+            Self::serves_alone(&machine.node, expected)
                 .map_err(|why| format!("after {ending:?}, instance {index} {why}"))?;
         }
         Ok(())
     }
 
-    fn serves_alone(&self, machine: &Machine, expected: &str) -> Result<(), String> {
-        let Gate::Open(admits) = machine.gate else {
-            return Err(format!("has its gate {:?}", machine.gate));
+    fn serves_alone(machine: &Machine, expected: Option<&str>) -> End {
+        let color = match (machine.gate, expected) {
+            (Gate::Open(admits), Some(_)) => Some(admits.color),
+            // A hold on nothing lets its requests go at the gate's deadline.
+            (Gate::Parked | Gate::Held { before: None, .. }, None) => None,
+            (gate, _) => return Err(format!("has its gate {gate:?}")),
         };
         let stage = machine.agent.as_ref().map(|agent| agent.status().stage);
         if stage != Some(StageView::Settled) {
@@ -262,16 +270,20 @@ impl<'a> Run<'a> {
             .iter()
             .map(|(color, app)| (*color, app.digest.as_str(), app.passed))
             .collect();
-        let wanted: &[(Color, &str, bool)] = &[(admits.color, expected, true)];
+        let wanted: Vec<(Color, &str, bool)> = color
+            .zip(expected)
+            .map(|(color, digest)| (color, digest, true))
+            .into_iter()
+            .collect();
         if runs != wanted {
-            return Err(format!("serves {:?} and runs {runs:?}", admits.color));
+            return Err(format!("serves {color:?} and runs {runs:?}"));
         }
         Ok(())
     }
 
     /// Without a coordinator, peers that are held may wait for it only if nobody among them
-    /// knows the decision and nobody among them can still refuse.
-    fn at_rest_without_coordinator(&self) -> Result<(), String> {
+    /// knows the decision, and nobody could still refuse: one that could would have, when asked.
+    fn at_rest_without_coordinator(&self) -> End {
         let machines: Vec<_> = self
             .machines
             .iter()
@@ -284,10 +296,8 @@ impl<'a> Run<'a> {
             if !matches!(machine.node.gate, Gate::Held { .. }) {
                 continue;
             }
-            let all_wait = machines.iter().all(|peer| {
-                let armed = Fleet::is_armed(&peer.node) == Some(cut_over.epoch);
-                armed && matches!(peer.node.gate, Gate::Held { .. })
-            });
+            let stage = &machine.node.disk.stage;
+            let all_wait = machines.iter().all(|peer| peer.node.disk.stage == *stage);
             if !all_wait {
                 return Err(format!("one waits for e{} for nothing", cut_over.epoch));
             }

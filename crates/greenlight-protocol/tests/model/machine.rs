@@ -6,14 +6,16 @@
 //! Deliberately absent: time, and the requests themselves. A gate is open, closing, held or
 //! parked; a closing one still admits, so a hold is as slow as it can be.
 
+use super::gate::{Admits, Gate};
+use super::past;
 use super::post::{Letter, canonical_report};
-use super::step::{Step, Taken};
+use super::step::{Step, Taken, tokens_up_to};
 use super::table::Node;
 use greenlight_protocol::agent::{Ledger, SlotState, Stage};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DrainEvidence,
-    Envelope, Epoch, GateAction, HoldEvidence, Incarnation, InstanceId, Mutant, PeerAnswer, Slot,
-    StageView, SwitchEvidence, Timestamp,
+    Envelope, Epoch, HoldEvidence, Incarnation, InstanceId, Mutant, PeerAnswer, Slot, StageView,
+    Timestamp, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,36 +24,6 @@ use std::time::Duration;
 /// instances, and names are translated where letters leave and arrive.
 pub(crate) const ME: usize = 0;
 
-/// What the gate admits to: a color, and the number of the cut-over that put it there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Admits {
-    pub(crate) color: Color,
-    pub(crate) ordinal: Epoch,
-}
-
-/// The gate of the one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Open(Admits),
-    /// Asked to hold; requests on their way still get through.
-    Closing(Admits),
-    Held {
-        epoch: Epoch,
-        before: Option<Admits>,
-    },
-    Parked,
-}
-
-impl Gate {
-    /// What a request that comes now may reach.
-    pub(crate) fn admits(self) -> Option<Admits> {
-        match self {
-            Self::Open(admits) | Self::Closing(admits) => Some(admits),
-            Self::Held { .. } | Self::Parked => None,
-        }
-    }
-}
-
 /// What runs in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct App {
@@ -59,7 +31,7 @@ pub(crate) struct App {
     pub(crate) digest: String,
     /// Whether this incarnation has ever passed its check (G4).
     pub(crate) passed: bool,
-    stopping: bool,
+    pub(crate) stopping: bool,
 }
 
 /// One instance.
@@ -73,9 +45,9 @@ pub(crate) struct Machine {
     pub(crate) timers: BTreeMap<AgentTimer, Duration>,
     pub(crate) gate: Gate,
     /// A hold that the gate has yet to acknowledge.
-    asked: Option<Epoch>,
+    pub(crate) asked: Option<Epoch>,
     /// Answers of the gate that the agent has yet to read.
-    opened: BTreeSet<AgentEvent>,
+    pub(crate) opened: BTreeSet<AgentEvent>,
     pub(crate) apps: BTreeMap<Color, App>,
     listed: bool,
 }
@@ -112,14 +84,20 @@ impl Node for Machine {
         }
         let Some(agent) = &self.agent else {
             steps.push(Step::Restarts);
+            // What was told to end ends, with nobody there to see it.
+            let stopping = self.apps.iter().filter(|(_, app)| app.stopping);
+            steps.extend(stopping.map(|(color, _)| Step::StopEnds(*color)));
             return steps;
         };
-        steps.push(Step::Crashes);
+        steps.extend([Step::Crashes, Step::GateReturns]);
         if !self.listed {
             steps.push(Step::SlotsAreListed);
         }
         if self.asked.is_some() {
             steps.push(Step::HoldCompletes);
+            if matches!(self.gate, Gate::Closing(_)) {
+                steps.push(Step::HoldIsRefused);
+            }
         }
         for number in 0..self.opened.len() {
             steps.push(Step::OpenIsAnswered(number));
@@ -128,15 +106,52 @@ impl Node for Machine {
             let Some(app) = self.apps.get(&slot.color) else {
                 continue;
             };
-            if state == SlotState::Starting && app.incarnation == incarnation {
-                steps.push(Step::CheckPasses(slot.color));
+            if app.incarnation != incarnation {
+                continue;
             }
-            if state == SlotState::Stopping && app.stopping {
-                steps.push(Step::StopEnds(slot.color));
+            let color = slot.color;
+            match state {
+                SlotState::Starting => {
+                    steps.extend([Step::CheckPasses(color), Step::CheckFails(color)]);
+                }
+                SlotState::Ready => steps.push(Step::CheckFails(color)),
+                SlotState::Unhealthy => steps.push(Step::CheckPasses(color)),
+                SlotState::Stopping if app.stopping => steps.push(Step::StopEnds(color)),
+                SlotState::Stopping => {}
             }
         }
         steps.extend(self.timers.keys().map(|timer| Step::AgentTimer(*timer)));
         steps
+    }
+
+    /// G6: whether a stale directive would change anything, sent or not.
+    fn flaw(&self) -> Option<&'static str> {
+        let agent = self.agent.as_ref()?;
+        let newest = at_hand(agent).max(self.disk.latest_decided());
+        let directives = |token: Token| {
+            let cut_over = past::cut_over(token.epoch, 2);
+            [
+                Directive::Prepare(Box::new(cut_over)),
+                Directive::Arm,
+                Directive::Hold,
+                Directive::Switch,
+                Directive::Abort,
+                Directive::Retire,
+            ]
+            .map(|directive| AgentEvent::Directed(Envelope { token, directive }))
+        };
+        tokens_up_to(agent.term(), newest.next())
+            .flat_map(directives)
+            .filter(|event| is_stale(agent, event))
+            .any(|event| {
+                let mut after = agent.clone();
+                let effects = after.handle(event, Timestamp(0));
+                let reports_only = effects
+                    .iter()
+                    .all(|effect| matches!(effect, AgentEffect::Report(_)));
+                !reports_only || after != *agent
+            })
+            .then_some("G6: a stale directive is obeyed")
     }
 
     /// Takes a step: the complete one first, then the ones that a crash cuts short.
@@ -159,6 +174,12 @@ impl Node for Machine {
             }
             Step::Restarts => return self.restart(),
             Step::HoldCompletes => next.hold_completes(),
+            Step::HoldIsRefused => next.hold_is_refused(),
+            Step::GateReturns => {
+                next.asked = None;
+                next.opened.clear();
+                vec![AgentEvent::GateConnected]
+            }
             Step::OpenIsAnswered(number) => {
                 let event = self.opened.iter().nth(*number).cloned();
                 let event = event.expect("the step was offered");
@@ -170,6 +191,14 @@ impl Node for Machine {
                 app.passed = true;
                 let (slot, incarnation) = (slot(*color), app.incarnation);
                 vec![AgentEvent::SlotReady { slot, incarnation }]
+            }
+            Step::CheckFails(color) => {
+                let app = next.apps.get(color).expect("the step was offered");
+                vec![AgentEvent::SlotUnhealthy {
+                    slot: slot(*color),
+                    incarnation: app.incarnation,
+                    reason: String::new(),
+                }]
             }
             Step::StopEnds(color) => {
                 next.apps.remove(color);
@@ -191,30 +220,30 @@ impl Node for Machine {
             }
             Step::Connects => vec![AgentEvent::Connected],
             Step::Reads(letter) => vec![letter.to_agent()],
-            Step::CoordinatorTimer(_) | Step::SeesConnection(_) => {
+            Step::CoordinatorTimer(_)
+            | Step::SeesConnection(_)
+            | Step::PersonAborts
+            | Step::PersonDeploys => {
                 unreachable!("these are the coordinator's")
             }
         };
-        let trouble = matches!(step, Step::SlotDies(_));
-        let mut taken = next.tell(events);
-        for outcome in &mut taken {
-            outcome.trouble = trouble;
-        }
-        taken
+        next.tell(events)
     }
 }
 
 impl Machine {
-    /// An instance that serves the release of an earlier, finished deployment.
-    pub(crate) fn serving(records: Vec<AgentRecord>, mutant: Mutant) -> Self {
+    /// An instance as its records describe it, its agent not yet started.
+    pub(crate) fn with(records: Vec<AgentRecord>, mutant: Mutant) -> Self {
         let mut disk = Ledger::default();
-        records.iter().for_each(|record| disk.apply(record));
-        let live = disk.live.get(&"shop".into()).expect("a release is live");
-        let admits = Admits {
+        for record in &records {
+            disk.apply(record);
+        }
+        let live = disk.live.get(&"shop".into());
+        let admits = live.map(|live| Admits {
             color: live.color,
             ordinal: live.epoch,
-        };
-        let app = App {
+        });
+        let app = live.map(|live| App {
             incarnation: Incarnation {
                 epoch: live.epoch,
                 attempt: 0,
@@ -222,19 +251,29 @@ impl Machine {
             digest: live.release.digest.clone(),
             passed: true,
             stopping: false,
-        };
+        });
+        let colors = live.map(|live| live.color);
         Self {
             mutant,
             agent: None,
             records,
             timers: BTreeMap::new(),
-            gate: Gate::Open(admits),
+            gate: admits.map_or(Gate::Parked, Gate::Open),
             asked: None,
             opened: BTreeSet::new(),
-            apps: [(live.color, app)].into(),
+            apps: colors.into_iter().zip(app).collect(),
             listed: false,
             disk,
         }
+    }
+
+    /// The instance some time after its start, when nothing is left to be done.
+    pub(crate) fn settled(mut self) -> Self {
+        let prompt = |machine: &Self| machine.steps().into_iter().find(Step::is_prompt);
+        while let Some(step) = prompt(&self) {
+            self = self.take(&step).remove(0).node;
+        }
+        self
     }
 
     fn hold_completes(&mut self) -> Vec<AgentEvent> {
@@ -247,8 +286,20 @@ impl Machine {
         vec![AgentEvent::GateHeld { epoch, evidence }]
     }
 
+    fn hold_is_refused(&mut self) -> Vec<AgentEvent> {
+        let epoch = self.asked.take().expect("the step was offered");
+        if let Gate::Closing(admits) = self.gate {
+            self.gate = Gate::Open(admits);
+        }
+        let reason = String::new();
+        vec![AgentEvent::GateRefused { epoch, reason }]
+    }
+
     fn list(&mut self) -> Vec<AgentEvent> {
         self.listed = true;
+        for app in self.apps.values_mut() {
+            app.stopping = false;
+        }
         let found = self.apps.iter().map(|(color, app)| AgentEvent::SlotFound {
             slot: slot(*color),
             incarnation: app.incarnation,
@@ -271,32 +322,18 @@ impl Machine {
             return vec![Taken::of(self)];
         };
         let mut effects = Vec::new();
-        let mut breach = None;
         for event in events {
-            let stale = is_stale(&agent, &event);
-            let before = stale.then(|| agent.clone());
-            let followed = agent.handle(event, Timestamp(0));
-            let reports_only = followed
-                .iter()
-                .all(|effect| matches!(effect, AgentEffect::Report(_)));
-            if before.is_some_and(|before| before != agent || !reports_only) {
-                breach = Some("G6: a stale directive changed something");
-            }
-            effects.extend(followed);
+            effects.extend(agent.handle(event, Timestamp(0)));
         }
         self.agent = Some(agent);
-        let mut taken = self.carry_out(&effects);
-        for outcome in &mut taken {
-            outcome.breach = outcome.breach.or(breach);
-        }
-        taken
+        self.carry_out(&effects)
     }
 
     /// All effects, and then every beginning of them that a crash may leave.
     fn carry_out(&self, effects: &[AgentEffect]) -> Vec<Taken<Self>> {
         let mut complete = self.carry_out_first(effects);
         complete.node.forget_idle_timers();
-        let beginnings = (1..=effects.len()).map(|count| {
+        let beginnings = (0..=effects.len()).map(|count| {
             let mut cut_short = self.carry_out_first(&effects[..count]);
             cut_short.node.crash();
             cut_short
@@ -392,86 +429,18 @@ impl Machine {
         self.asked = None;
         self.opened.clear();
         self.listed = false;
-        for app in self.apps.values_mut() {
-            app.stopping = false;
-        }
     }
 
     /// What the gate would be said to admit to, if it opened to this color now.
-    fn admits(&self, color: Color) -> Option<Admits> {
+    pub(crate) fn admits(&self, color: Color) -> Option<Admits> {
         let ledger = self.agent.as_ref()?.ledger();
-        let live = ledger.live.get(&"shop".into())?;
-        let ordinal = match &ledger.stage {
-            _ if live.color == color => live.epoch,
-            Stage::Armed(cut_over) => cut_over.epoch,
-            Stage::Settled | Stage::Prepared(_) => return None,
+        let live = ledger.live.get(&"shop".into());
+        let ordinal = match (live.filter(|live| live.color == color), &ledger.stage) {
+            (Some(live), _) => live.epoch,
+            (None, Stage::Armed(cut_over)) => cut_over.epoch,
+            (None, Stage::Settled | Stage::Prepared(_)) => return None,
         };
         Some(Admits { color, ordinal })
-    }
-}
-
-impl Taken<Machine> {
-    fn gate(&mut self, action: &GateAction) {
-        let machine = &mut self.node;
-        match action {
-            GateAction::Hold { epoch, .. } => {
-                machine.asked = Some(*epoch);
-                machine.gate = match machine.gate {
-                    Gate::Open(admits) | Gate::Closing(admits) => Gate::Closing(admits),
-                    Gate::Held { before, .. } => Gate::Held {
-                        epoch: *epoch,
-                        before,
-                    },
-                    Gate::Parked => Gate::Held {
-                        epoch: *epoch,
-                        before: None,
-                    },
-                };
-            }
-            GateAction::Open { epoch, colors } => {
-                machine.asked = None;
-                let color = colors[&"shop".into()];
-                let Some(admits) = machine.admits(color) else {
-                    self.breach = Some("a gate opened to a release that nothing was decided on");
-                    return;
-                };
-                machine.gate = Gate::Open(admits);
-                machine.opened.insert(AgentEvent::GateOpened {
-                    epoch: *epoch,
-                    colors: colors.clone(),
-                    evidence: SwitchEvidence::default(),
-                });
-                self.opened = self.opened.max(Some(admits.ordinal));
-                if !machine.apps.get(&color).is_some_and(|app| app.passed) {
-                    self.breach = Some("G4: a gate opened to what has not passed its check");
-                }
-            }
-            GateAction::Park { services, .. } => {
-                machine.asked = None;
-                machine.gate = Gate::Parked;
-                let services = services.clone();
-                machine.opened.insert(AgentEvent::GateParked { services });
-            }
-        }
-    }
-
-    fn stop(&mut self, color: Color) {
-        let admits = self.node.gate.admits();
-        if admits.is_some_and(|admits| admits.color == color) {
-            self.breach = Some("G3: what serves was stopped");
-        }
-        if let Some(app) = self.node.apps.get_mut(&color) {
-            app.stopping = true;
-        }
-    }
-
-    fn check_serving(&mut self) {
-        if let Some(admits) = self.node.gate.admits()
-            && let Some(app) = self.node.apps.get(&admits.color)
-            && !app.passed
-        {
-            self.breach = Some("G4: a gate is open to what has not passed its check");
-        }
     }
 }
 
@@ -484,14 +453,19 @@ fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
     if token.term != agent.term() {
         return token.term < agent.term();
     }
-    let at_hand = match agent.status().stage {
-        StageView::Settled => agent.ledger().latest_decided(),
-        StageView::Preparing(epoch) | StageView::Prepared(epoch) | StageView::Armed(epoch) => epoch,
-    };
+    let at_hand = at_hand(agent);
     match directive {
         Directive::Prepare(_) | Directive::Arm | Directive::Hold => token.epoch < at_hand,
         Directive::Retire => token.epoch < agent.ledger().latest_switch(),
         Directive::Switch | Directive::Abort | Directive::Greet => false,
+    }
+}
+
+/// The cut-over at hand: the one under way, or the last one decided.
+fn at_hand(agent: &Agent) -> Epoch {
+    match agent.status().stage {
+        StageView::Settled => agent.ledger().latest_decided(),
+        StageView::Preparing(epoch) | StageView::Prepared(epoch) | StageView::Armed(epoch) => epoch,
     }
 }
 

@@ -4,7 +4,6 @@ use super::machine::{index, name};
 use greenlight_protocol::coordinator::CoordinatorEvent;
 use greenlight_protocol::{
     AgentEvent, Envelope, Epoch, InstanceStatus, PeerAnswer, Report, Reported, StageView, Term,
-    Token,
 };
 
 /// New names of instances: the new index by the old one.
@@ -129,38 +128,63 @@ impl Letter {
     }
 }
 
-/// A report without what nothing is decided by: reasons, and in a status all but the stage.
+/// Whether a report answers a directive, and counts only in the term of that.
+pub(crate) fn is_vote(report: &Report) -> bool {
+    match report {
+        Report::Prepared
+        | Report::PrepareFailed { .. }
+        | Report::Armed { .. }
+        | Report::Held(_)
+        | Report::HoldRefused { .. } => true,
+        Report::Status(_)
+        | Report::Switched(_)
+        | Report::SwitchFailed { .. }
+        | Report::Aborted
+        | Report::Retired(_)
+        | Report::Troubled { .. }
+        | Report::InDoubt
+        | Report::Fenced
+        | Report::Observed(_) => false,
+    }
+}
+
+/// A report without what nothing is decided by: reasons, and in a status all but the
+/// cut-over that is under way; the server checks that its stage makes no difference.
 pub(crate) fn canonical_report(reported: &Reported) -> Reported {
     let Reported { mut token, report } = reported.clone();
     let reason = String::new();
     let report = match report {
         Report::Status(status) => {
-            token = Token::default();
+            token.epoch = Epoch(0);
+            let stage = match status.stage {
+                StageView::Settled => StageView::Settled,
+                StageView::Preparing(epoch)
+                | StageView::Prepared(epoch)
+                | StageView::Armed(epoch) => StageView::Armed(epoch),
+            };
             Report::Status(InstanceStatus {
-                stage: status.stage,
+                stage,
                 ..InstanceStatus::default()
             })
         }
         Report::PrepareFailed { .. } => Report::PrepareFailed { reason },
         Report::HoldRefused { .. } => Report::HoldRefused { reason },
-        Report::Prepared | Report::Armed { .. } | Report::Held(_) => report,
-        Report::SwitchFailed { .. }
-        | Report::Troubled { .. }
+        Report::SwitchFailed { .. } => Report::SwitchFailed { reason },
+        Report::Troubled { service, .. } => Report::Troubled { service, reason },
+        Report::Prepared
+        | Report::Armed { .. }
+        | Report::Held(_)
         | Report::Switched(_)
         | Report::Aborted
         | Report::Retired(_)
         | Report::InDoubt
         | Report::Observed(_)
-        | Report::Fenced => {
-            // A fact, whoever was told it; the server checks that its term is never looked at.
-            token.term = Term(0);
-            match report {
-                Report::SwitchFailed { .. } => Report::SwitchFailed { reason },
-                Report::Troubled { service, .. } => Report::Troubled { service, reason },
-                fact => fact,
-            }
-        }
+        | Report::Fenced => report,
     };
+    if !is_vote(&report) {
+        // A fact, whoever was told it; the server checks that its term is never looked at.
+        token.term = Term(0);
+    }
     Reported { token, report }
 }
 

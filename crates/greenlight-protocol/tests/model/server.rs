@@ -1,13 +1,15 @@
 //! The coordinator as the model sees it: the real one, and what survives it.
 
 use super::machine::name;
+use super::past;
 use super::post::directive;
-use super::step::{Step, Taken};
+use super::step::{Step, Taken, tokens_up_to};
 use super::table::Node;
-use greenlight_protocol::coordinator::{Ledger, Order};
+use greenlight_protocol::coordinator::Ledger;
 use greenlight_protocol::{
     Command, Coordinator, CoordinatorEffect, CoordinatorEvent, CoordinatorRecord, CoordinatorTimer,
-    InstanceId, InstanceStatus, Mutant, Report, Reported, Term, Timestamp, Token,
+    HoldEvidence, InstanceId, InstanceStatus, Mutant, Phase, Report, Reported, StageView, Term,
+    Timestamp, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,7 +41,41 @@ impl Node for Server {
             .timers
             .keys()
             .map(|timer| Step::CoordinatorTimer(*timer));
-        timers.chain([Step::Crashes]).collect()
+        timers
+            .chain([Step::Crashes, Step::PersonAborts, Step::PersonDeploys])
+            .collect()
+    }
+
+    /// G6: whether a stale vote would change anything, sent or not.
+    fn flaw(&self) -> Option<&'static str> {
+        let process = self.process.as_ref()?;
+        let here = process.phase().epoch().unwrap_or_default();
+        let reason = String::new();
+        let votes = [
+            Report::Prepared,
+            Report::PrepareFailed {
+                reason: reason.clone(),
+            },
+            Report::Armed {
+                sync: Duration::ZERO,
+            },
+            Report::Held(HoldEvidence::default()),
+            Report::HoldRefused { reason },
+        ];
+        let tokens = tokens_up_to(process.term(), process.ledger().epoch);
+        let stale = tokens.filter(|token| token.term < process.term() || token.epoch != here);
+        let stale = stale.flat_map(|token| votes.clone().map(|report| Reported { token, report }));
+        let from = name(0);
+        stale
+            .map(|reported| CoordinatorEvent::Reported {
+                from: from.clone(),
+                reported,
+            })
+            .any(|event| {
+                let mut after = process.clone();
+                !after.handle(event, Timestamp(0)).is_empty() || after != *process
+            })
+            .then_some("G6: a stale vote counts")
     }
 
     /// Takes a step: the complete one first, then the ones that a crash cuts short.
@@ -53,6 +89,14 @@ impl Node for Server {
                     crashes: true,
                     ..crashed
                 }];
+            }
+            Step::PersonAborts => {
+                let by = "the-model".to_owned();
+                return next.command(Command::Abort { by });
+            }
+            Step::PersonDeploys => {
+                let order = past::order(self.fleet.len(), "d3", "v3");
+                return next.command(Command::Deploy(Box::new(order)));
             }
             Step::Restarts => {
                 let (process, effects) = Coordinator::recover_with(
@@ -74,8 +118,11 @@ impl Node for Server {
             | Step::AgentTimer(_)
             | Step::HoldCompletes
             | Step::HoldExpires
+            | Step::HoldIsRefused
+            | Step::GateReturns
             | Step::OpenIsAnswered(_)
             | Step::CheckPasses(_)
+            | Step::CheckFails(_)
             | Step::StopEnds(_)
             | Step::SlotDies(_)
             | Step::SlotsAreListed => unreachable!("these are an agent's"),
@@ -83,23 +130,15 @@ impl Node for Server {
         let Some(process) = &mut next.process else {
             return vec![Taken::of(next)];
         };
-        let stale = is_stale(process, &event).then(|| process.clone());
-        let elsewhen = told_to_this_term(process, &event).map(|event| {
-            let mut process = process.clone();
-            let effects = process.handle(event, Timestamp(0));
-            (process, effects)
-        });
+        let before = process.clone();
+        let others = in_other_words(process, &event);
         let effects = process.handle(event, Timestamp(0));
-        if let Some((after, followed)) = elsewhen {
-            let same = after == *process && followed == effects;
-            assert!(same, "the term of a fact made a difference");
+        for other in others {
+            next.check_same(before.clone(), other, &effects);
         }
-        let changed = stale.is_some_and(|before| before != *process || !effects.is_empty());
-        let mut taken = next.carry_out(&effects);
-        if changed {
-            for outcome in &mut taken {
-                outcome.breach = Some("G6: a stale vote changed something");
-            }
+        let taken = next.carry_out(&effects);
+        if let Step::CoordinatorTimer(timer) = step {
+            self.check_lost_links(*timer, &taken[0]);
         }
         taken
     }
@@ -109,7 +148,9 @@ impl Server {
     /// The host of a fleet with a past, its process not yet started.
     pub(crate) fn with(size: usize, records: Vec<CoordinatorRecord>, mutant: Mutant) -> Self {
         let mut disk = Ledger::default();
-        records.iter().for_each(|record| disk.apply(record));
+        for record in &records {
+            disk.apply(record);
+        }
         Self {
             mutant,
             fleet: (0..size).map(name).collect(),
@@ -120,15 +161,55 @@ impl Server {
         }
     }
 
-    /// Gives the order, and says what may come of it.
-    pub(crate) fn deploy(&self, order: &Order) -> Vec<Taken<Self>> {
-        let mut next = self.clone();
-        let process = next.process.as_mut().expect("it was started");
-        let command = Command::Deploy(Box::new(order.clone()));
-        let (_, effects) = process
-            .command(command, Timestamp(0))
-            .expect("an idle fleet takes an order");
-        next.carry_out(&effects)
+    /// Checks that an event has done what another one would have done before it.
+    fn check_same(
+        &self,
+        before: Coordinator,
+        other: CoordinatorEvent,
+        effects: &[CoordinatorEffect],
+    ) {
+        let mut elsewhere = self.clone();
+        let process = elsewhere.process.insert(before);
+        let followed = process.handle(other, Timestamp(0));
+        elsewhere.settle_presence();
+        let mut here = self.clone();
+        here.settle_presence();
+        let same = followed == effects && elsewhere.key() == here.key();
+        assert!(same, "other words for the same made a difference");
+    }
+
+    /// A link that breaks does what a deadline does that passes, so it is no step of its own.
+    fn check_lost_links(&self, timer: CoordinatorTimer, overdue: &Taken<Self>) {
+        let in_barrier = matches!(
+            (timer, self.phase()),
+            (CoordinatorTimer::ArmDeadline(_), Some(Phase::Arming { .. }))
+                | (CoordinatorTimer::HoldBudget(_), Some(Phase::Holding { .. }))
+        );
+        if !in_barrier {
+            return;
+        }
+        for instance in &self.fleet {
+            let mut next = self.clone();
+            let lost = CoordinatorEvent::Disconnected(instance.clone());
+            let process = next.process.as_mut().expect("it is in a phase");
+            let effects = process.handle(lost, Timestamp(0));
+            let lost = next.carry_out(&effects).remove(0);
+            let same = lost.node.key() == overdue.node.key() && lost.sent == overdue.sent;
+            assert!(same, "a lost link is not as a missed deadline");
+        }
+    }
+
+    fn phase(&self) -> Option<&Phase> {
+        self.process.as_ref().map(Coordinator::phase)
+    }
+
+    /// What may come of a person's command; nothing if it is refused.
+    pub(crate) fn command(mut self, command: Command) -> Vec<Taken<Self>> {
+        let process = self.process.as_mut().expect("it was started");
+        match process.command(command, Timestamp(0)) {
+            Ok((_, effects)) => self.carry_out(&effects),
+            Err(_) => vec![Taken::of(self)],
+        }
     }
 
     /// All effects, and then every beginning of them that a crash may leave.
@@ -170,6 +251,14 @@ impl Server {
             return;
         };
         for from in self.fleet.clone() {
+            if !matches!(
+                process.phase(),
+                Phase::Arming { .. } | Phase::Holding { .. }
+            ) {
+                let lost = CoordinatorEvent::Disconnected(from.clone());
+                let effects = process.handle(lost, Timestamp(0));
+                assert!(effects.is_empty(), "a lost link did something");
+            }
             for report in [Report::Fenced, Report::Status(InstanceStatus::default())] {
                 let reported = Reported {
                     token: Token::default(),
@@ -206,36 +295,37 @@ impl Server {
     }
 }
 
-/// Whether G6 forbids the event to change anything: a vote that was given to an earlier term.
-fn is_stale(process: &Coordinator, event: &CoordinatorEvent) -> bool {
-    let CoordinatorEvent::Reported { reported, .. } = event else {
-        return false;
-    };
-    let vote = matches!(
-        reported.report,
-        Report::Prepared
-            | Report::PrepareFailed { .. }
-            | Report::Armed { .. }
-            | Report::Held(_)
-            | Report::HoldRefused { .. }
-    );
-    vote && reported.token.term < process.term()
-}
-
-/// A fact as it would be told to this term: to whom a fact was told must not matter.
-fn told_to_this_term(process: &Coordinator, event: &CoordinatorEvent) -> Option<CoordinatorEvent> {
+/// The same report in other words that must make no difference: a fact as it would be told to
+/// this term, and a status with an earlier stage of the same cut-over.
+fn in_other_words(process: &Coordinator, event: &CoordinatorEvent) -> Vec<CoordinatorEvent> {
     let CoordinatorEvent::Reported { from, reported } = event else {
-        return None;
+        return Vec::new();
     };
-    let fact = reported.token.term == Term(0);
-    fact.then(|| CoordinatorEvent::Reported {
-        from: from.clone(),
-        reported: Reported {
-            token: Token {
-                term: process.term(),
-                ..reported.token
-            },
-            report: reported.report.clone(),
-        },
-    })
+    let mut told = Vec::new();
+    if reported.token.term == Term(0) {
+        let term = process.term();
+        let token = Token {
+            term,
+            ..reported.token
+        };
+        told.push((token, reported.report.clone()));
+    }
+    if let Report::Status(status) = &reported.report
+        && let StageView::Armed(epoch) = status.stage
+    {
+        for stage in [StageView::Preparing(epoch), StageView::Prepared(epoch)] {
+            let status = InstanceStatus {
+                stage,
+                ..status.clone()
+            };
+            told.push((reported.token, Report::Status(status)));
+        }
+    }
+    let told = told
+        .into_iter()
+        .map(|(token, report)| CoordinatorEvent::Reported {
+            from: from.clone(),
+            reported: Reported { token, report },
+        });
+    told.collect()
 }

@@ -2,7 +2,7 @@
 
 use super::post::{Letter, Names};
 use super::table::Node;
-use greenlight_protocol::{AgentTimer, Color, CoordinatorTimer, Epoch};
+use greenlight_protocol::{AgentTimer, Color, CoordinatorTimer, Epoch, Term, Token};
 
 /// One thing that may happen at a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,13 +16,23 @@ pub(crate) enum Step {
     CoordinatorTimer(CoordinatorTimer),
     AgentTimer(AgentTimer),
     HoldCompletes,
+    /// The gate cannot complete a hold, and admits to the old release again.
+    HoldIsRefused,
+    /// The gate restarts with its last route; questions and answers on their way are lost.
+    GateReturns,
     /// The gate's own deadline passes, and `on_uncertain` is `serve_old`.
     HoldExpires,
     OpenIsAnswered(usize),
     CheckPasses(Color),
+    /// The application runs, and its check fails.
+    CheckFails(Color),
     StopEnds(Color),
     SlotDies(Color),
     SlotsAreListed,
+    /// A person aborts the deployment.
+    PersonAborts,
+    /// A person deploys once more.
+    PersonDeploys,
     Restarts,
     Crashes,
 }
@@ -33,7 +43,46 @@ impl Step {
         match self {
             Self::SeesConnection(from) => Self::SeesConnection(names[*from]),
             Self::Reads(letter) => Self::Reads(letter.renamed(names)),
-            step => step.clone(),
+            Self::Connects
+            | Self::CoordinatorTimer(_)
+            | Self::AgentTimer(_)
+            | Self::HoldCompletes
+            | Self::HoldIsRefused
+            | Self::GateReturns
+            | Self::HoldExpires
+            | Self::OpenIsAnswered(_)
+            | Self::CheckPasses(_)
+            | Self::CheckFails(_)
+            | Self::StopEnds(_)
+            | Self::SlotDies(_)
+            | Self::SlotsAreListed
+            | Self::PersonAborts
+            | Self::PersonDeploys
+            | Self::Restarts
+            | Self::Crashes => self.clone(),
+        }
+    }
+
+    /// What is counted of it, if anything is.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::SlotDies(_) | Self::CheckFails(_) => Some(Trouble::Death),
+            Self::HoldIsRefused | Self::GateReturns => Some(Trouble::Gate),
+            Self::PersonAborts => Some(Trouble::Abort),
+            Self::PersonDeploys => Some(Trouble::Order),
+            Self::Reads(_)
+            | Self::Connects
+            | Self::SeesConnection(_)
+            | Self::CoordinatorTimer(_)
+            | Self::AgentTimer(_)
+            | Self::HoldCompletes
+            | Self::HoldExpires
+            | Self::OpenIsAnswered(_)
+            | Self::CheckPasses(_)
+            | Self::StopEnds(_)
+            | Self::SlotsAreListed
+            | Self::Restarts
+            | Self::Crashes => None,
         }
     }
 
@@ -52,10 +101,28 @@ impl Step {
             | Self::CoordinatorTimer(_)
             | Self::AgentTimer(_)
             | Self::HoldExpires
+            | Self::HoldIsRefused
+            | Self::GateReturns
+            | Self::CheckFails(_)
             | Self::SlotDies(_)
+            | Self::PersonAborts
+            | Self::PersonDeploys
             | Self::Crashes => false,
         }
     }
+}
+
+/// What is counted of a step: faults other than crashes, and a person's will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// An application dies or fails its check.
+    Death,
+    /// A gate refuses or restarts.
+    Gate,
+    /// A person aborts.
+    Abort,
+    /// A person deploys.
+    Order,
 }
 
 /// What came of a step.
@@ -67,8 +134,6 @@ pub(crate) struct Taken<Node> {
     pub(crate) sent: Vec<Letter>,
     /// Whether the process crashed in it.
     pub(crate) crashes: bool,
-    /// Whether an application died in it.
-    pub(crate) trouble: bool,
     /// The newest cut-over that a gate was opened for.
     pub(crate) opened: Option<Epoch>,
     /// The rule that was broken in it.
@@ -81,7 +146,6 @@ impl<Node> Taken<Node> {
             node,
             sent: Vec::new(),
             crashes: false,
-            trouble: false,
             opened: None,
             breach: None,
         }
@@ -112,4 +176,14 @@ impl<N: Node> Taken<N> {
         });
         [complete].into_iter().chain(cut_short).collect()
     }
+}
+
+/// Every token that may have been used so far, from the first on.
+pub(crate) fn tokens_up_to(term: Term, epoch: Epoch) -> impl Iterator<Item = Token> {
+    (1..=term.0).flat_map(move |term| {
+        (1..=epoch.0).map(move |epoch| Token {
+            term: Term(term),
+            epoch: Epoch(epoch),
+        })
+    })
 }

@@ -5,7 +5,8 @@
 //! and the real code runs once for each node and step.
 
 use super::post::{Letter, Names};
-use super::step::{Step, Taken};
+use super::shelf::Shelf;
+use super::step::{Step, Taken, Trouble};
 use greenlight_protocol::Epoch;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -37,7 +38,8 @@ const UNKNOWN: LetterId = LetterId::MAX;
 
 /// Every letter ever sent, by number.
 pub(crate) struct PostOffice {
-    known: RwLock<(BTreeMap<Letter, LetterId>, Vec<Arc<Letter>>)>,
+    numbers: RwLock<BTreeMap<Letter, LetterId>>,
+    letters: Shelf<Letter>,
     renamed: Vec<[AtomicU16; RENAMINGS.len()]>,
 }
 
@@ -45,7 +47,8 @@ impl PostOffice {
     pub(crate) fn new() -> Self {
         let renamed = || std::array::from_fn(|_| AtomicU16::new(UNKNOWN));
         Self {
-            known: RwLock::default(),
+            numbers: RwLock::default(),
+            letters: Shelf::new(),
             renamed: std::iter::repeat_with(renamed).take(LETTERS).collect(),
         }
     }
@@ -64,18 +67,19 @@ impl PostOffice {
     }
 
     pub(crate) fn number(&self, letter: Letter) -> LetterId {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let (numbers, letters) = &mut *known;
+        if let Some(number) = read(&self.numbers).get(&letter) {
+            return *number;
+        }
+        let mut numbers = write(&self.numbers);
         *numbers.entry(letter).or_insert_with_key(|letter| {
-            letters.push(Arc::new(letter.clone()));
-            assert!(letters.len() <= LETTERS, "more than {LETTERS} letters");
-            LetterId::try_from(letters.len() - 1).expect("there are fewer than 2^16")
+            let number = self.letters.add(|_| letter.clone());
+            assert!(number < LETTERS, "more than {LETTERS} letters");
+            LetterId::try_from(number).expect("there are fewer than 2^16")
         })
     }
 
-    pub(crate) fn letter(&self, number: LetterId) -> Arc<Letter> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.1[usize::from(number)].clone()
+    pub(crate) fn letter(&self, number: LetterId) -> &Letter {
+        self.letters.get(usize::from(number))
     }
 }
 
@@ -109,7 +113,7 @@ pub(crate) struct Outcome {
     pub(crate) node: NodeId,
     pub(crate) sent: Vec<LetterId>,
     pub(crate) crashes: bool,
-    pub(crate) trouble: bool,
+    pub(crate) trouble: Option<Trouble>,
     pub(crate) opened: Option<Epoch>,
     pub(crate) breach: Option<&'static str>,
 }
@@ -121,6 +125,16 @@ pub(crate) enum What {
     Reads(LetterId),
     /// It takes a step by itself.
     Own(Step),
+}
+
+impl What {
+    /// What is counted of it, if anything is.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Reads(_) => None,
+            Self::Own(step) => step.trouble(),
+        }
+    }
 }
 
 /// How a node first came about.
@@ -136,6 +150,7 @@ pub(crate) struct Entry<Node> {
     number: NodeId,
     origin: Option<Origin>,
     pub(crate) node: Node,
+    pub(crate) flaw: Option<&'static str>,
     /// What it may do by itself.
     pub(crate) steps: Vec<Step>,
     own: RwLock<BTreeMap<Step, Arc<[Outcome]>>>,
@@ -146,13 +161,15 @@ pub(crate) struct Entry<Node> {
 pub(crate) trait Node: Clone {
     fn key(&self) -> String;
     fn steps(&self) -> Vec<Step>;
+    /// What is wrong with it, whatever the way to it.
+    fn flaw(&self) -> Option<&'static str>;
     fn take(&self, step: &Step) -> Vec<Taken<Self>>;
 }
 
 /// Every different node met so far.
 pub(crate) struct Table<Node> {
     numbers: RwLock<BTreeMap<String, NodeId>>,
-    entries: RwLock<Vec<Arc<Entry<Node>>>>,
+    entries: Shelf<Entry<Node>>,
     renamed: RwLock<BTreeMap<(NodeId, Renaming), NodeId>>,
 }
 
@@ -160,13 +177,9 @@ impl<N: Node> Table<N> {
     pub(crate) fn new() -> Self {
         Self {
             numbers: RwLock::default(),
-            entries: RwLock::new(Vec::new()),
+            entries: Shelf::new(),
             renamed: RwLock::default(),
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        read(&self.entries).len()
     }
 
     /// The number of a node that nothing came before.
@@ -175,26 +188,24 @@ impl<N: Node> Table<N> {
     }
 
     fn number(&self, node: N, origin: Option<Origin>) -> NodeId {
-        let key = node.key();
         let mut numbers = write(&self.numbers);
-        *numbers.entry(key).or_insert_with(|| {
-            let mut entries = write(&self.entries);
-            let number = NodeId::try_from(entries.len()).expect("there are fewer than 2^32");
-            let steps = node.steps();
-            entries.push(Arc::new(Entry {
-                number,
+        *numbers.entry(node.key()).or_insert_with(|| {
+            let number = self.entries.add(|number| Entry {
+                number: NodeId::try_from(number).expect("there are fewer than 2^32"),
                 origin,
+                steps: node.steps(),
+                flaw: node.flaw(),
                 node,
-                steps,
                 own: RwLock::default(),
                 reads: RwLock::default(),
-            }));
-            number
+            });
+            self.entries.get(number).number
         })
     }
 
-    pub(crate) fn entry(&self, number: NodeId) -> Arc<Entry<N>> {
-        read(&self.entries)[usize::try_from(number).expect("usize has 32 bits or more")].clone()
+    pub(crate) fn entry(&self, number: NodeId) -> &Entry<N> {
+        self.entries
+            .get(usize::try_from(number).expect("usize has 32 bits or more"))
     }
 
     /// What may come of something; the first outcome is the one without a crash.
@@ -231,7 +242,7 @@ impl<N: Node> Table<N> {
         if let Some(outcomes) = read(&entry.reads).get(&letter) {
             return outcomes.clone();
         }
-        let step = Step::Reads((*post.letter(letter)).clone());
+        let step = Step::Reads(post.letter(letter).clone());
         let what = What::Reads(letter);
         let outcomes = self.work_out(entry, &what, entry.node.take(&step), post);
         let mut reads = write(&entry.reads);
@@ -258,11 +269,12 @@ impl<N: Node> Table<N> {
 
     fn outcome(&self, taken: Taken<N>, origin: Option<Origin>, post: &PostOffice) -> Outcome {
         let sent = taken.sent.into_iter().filter(|letter| !letter.is_idle());
+        let trouble = origin.as_ref().and_then(|origin| origin.what.trouble());
         Outcome {
             node: self.number(taken.node, origin),
             sent: sent.map(|letter| post.number(letter)).collect(),
             crashes: taken.crashes,
-            trouble: taken.trouble,
+            trouble,
             opened: taken.opened,
             breach: taken.breach,
         }
@@ -294,7 +306,7 @@ impl<N: Node> Table<N> {
                     What::Reads(letter) => What::Reads(post.renamed(*letter, renaming)),
                     What::Own(step) => What::Own(step.renamed(&RENAMINGS[renaming])),
                 };
-                self.outcomes(&parent, &what, post)[origin.outcome].node
+                self.outcomes(parent, &what, post)[origin.outcome].node
             }
         };
         write(&self.renamed).insert((number, renaming), renamed);

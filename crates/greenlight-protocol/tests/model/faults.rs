@@ -1,0 +1,102 @@
+//! What may go wrong in a fleet, and how often.
+//!
+//! Messages are not counted here: each may always be lost, arrive twice, or arrive late.
+
+use super::step::Trouble;
+use greenlight_protocol::Mutant;
+
+/// A fleet and the faults that it must bear.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    /// Instances of the fleet.
+    pub(crate) instances: usize,
+    /// What the fleet did before.
+    pub(crate) past: Past,
+    /// Crashes of the coordinator.
+    pub(crate) coordinator_crashes: u8,
+    /// Whether a crashed coordinator comes back.
+    pub(crate) coordinator: Coordinator,
+    /// Crashes of agents, in total.
+    pub(crate) agent_crashes: u8,
+    /// Applications that die or fail their check, in total.
+    pub(crate) deaths: u8,
+    /// Gates that refuse a hold or restart, in total.
+    pub(crate) gate_troubles: u8,
+    /// How often a person aborts.
+    pub(crate) aborts: u8,
+    /// How often a person deploys once more after the first deployment is over.
+    pub(crate) orders: u8,
+    /// Whether statuses and doubts reach the coordinator; if not, they are all lost.
+    pub(crate) reminders: bool,
+    /// Whether links come up anew, and both ends notice.
+    pub(crate) reconnections: bool,
+    /// Which rule is broken on purpose.
+    pub(crate) mutant: Mutant,
+}
+
+/// What the fleet did before the deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// It serves `v1`.
+    ServesV1,
+    /// Nothing: this is its first deployment.
+    Nothing,
+}
+
+/// Whether the coordinator outlives its crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coordinator {
+    ComesBack,
+    StaysAway,
+}
+
+impl Faults {
+    /// A fleet that serves `v1`, with a hostile network and nothing else.
+    pub(crate) const fn of(instances: usize) -> Self {
+        Self {
+            instances,
+            past: Past::ServesV1,
+            coordinator_crashes: 0,
+            coordinator: Coordinator::ComesBack,
+            agent_crashes: 0,
+            deaths: 0,
+            gate_troubles: 0,
+            aborts: 0,
+            orders: 0,
+            reminders: false,
+            reconnections: false,
+            mutant: Mutant::None,
+        }
+    }
+}
+
+/// What has gone wrong on the way to a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Spent {
+    pub(crate) coordinator_crashes: u8,
+    pub(crate) agent_crashes: u8,
+    deaths: u8,
+    gate_troubles: u8,
+    aborts: u8,
+    orders: u8,
+}
+
+impl Spent {
+    pub(crate) fn add(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Death => self.deaths += 1,
+            Trouble::Gate => self.gate_troubles += 1,
+            Trouble::Abort => self.aborts += 1,
+            Trouble::Order => self.orders += 1,
+        }
+    }
+
+    pub(crate) fn is_within(self, faults: &Faults) -> bool {
+        self.coordinator_crashes <= faults.coordinator_crashes
+            && self.agent_crashes <= faults.agent_crashes
+            && self.deaths <= faults.deaths
+            && self.gate_troubles <= faults.gate_troubles
+            && self.aborts <= faults.aborts
+            && self.orders <= faults.orders
+    }
+}

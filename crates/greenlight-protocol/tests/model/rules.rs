@@ -1,0 +1,102 @@
+//! What must hold in every state: the guarantees, and that the state ends well.
+//!
+//! G4, the half of G6 that is about one directive or vote, and that nothing is stopped which
+//! serves, are rules on steps; a step that breaks one leaves a breach in the state after it.
+
+use super::faults::Coordinator;
+use super::fleet::{Fleet, State};
+use greenlight_protocol::Epoch;
+use greenlight_protocol::agent::Decision;
+use greenlight_protocol::coordinator::Verdict;
+use stateright::Property;
+use std::collections::BTreeSet;
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// All guarantees, and that every state ends well once faults stop.
+    Everything,
+    /// G1 alone.
+    OnlyG1,
+}
+
+impl Fleet {
+    pub(crate) fn rules(&self) -> Vec<Property<Self>> {
+        let g1 = Property::always("G1", Self::never_mixed);
+        match self.check {
+            Check::OnlyG1 => vec![g1],
+            Check::Everything => vec![
+                g1,
+                Property::always("G2", Self::never_divided),
+                Property::always("G5", Self::never_early),
+                Property::always("G4 and G6", Self::never_in_breach),
+                Property::always("it ends well", |fleet, state| fleet.end_of(state).is_ok()),
+            ],
+        }
+    }
+
+    /// G4 and G6: no step has broken a rule, and nobody would obey what is stale.
+    fn never_in_breach(&self, state: &State) -> bool {
+        let server = self.servers.entry(state.server);
+        let sound = self
+            .machines_of(state)
+            .all(|machine| machine.flaw.is_none());
+        sound && server.flaw.is_none() && state.breach.is_none()
+    }
+
+    /// G1: no gate admits to an older release once any gate was opened to a newer one.
+    fn never_mixed(&self, state: &State) -> bool {
+        self.machines_of(state).all(|machine| {
+            let admits = machine.node.gate.admits();
+            admits.is_none_or(|admits| admits.ordinal >= state.newest)
+        })
+    }
+
+    /// G2: no two instances ever make different decisions durable for one cut-over, and none is
+    /// said to be complete before all have made theirs.
+    fn never_divided(&self, state: &State) -> bool {
+        let mut committed = BTreeSet::new();
+        let mut refused = BTreeSet::new();
+        for machine in self.machines_of(state) {
+            for (epoch, decision) in &machine.node.disk.decided {
+                match decision {
+                    Decision::Committed => committed.insert(*epoch),
+                    Decision::Refused => refused.insert(*epoch),
+                };
+            }
+        }
+        let server = &self.servers.entry(state.server).node;
+        let settled_early = server.disk.decided.iter().any(|(epoch, verdict)| {
+            *verdict == Verdict::Settled
+                && self
+                    .machines_of(state)
+                    .any(|machine| !machine.node.disk.decided.contains_key(epoch))
+        });
+        committed.is_disjoint(&refused) && !settled_early
+    }
+
+    /// G5: what a gate was opened to was committed before, durably.
+    fn never_early(&self, state: &State) -> bool {
+        let server = &self.servers.entry(state.server).node;
+        let committed = |epoch: &Epoch| {
+            matches!(
+                server.disk.decided.get(epoch),
+                Some(Verdict::Committed | Verdict::Settled)
+            )
+        };
+        (state.newest == Epoch(0) || committed(&state.newest))
+            && self.machines_of(state).all(|machine| {
+                let disk = &machine.node.disk;
+                let mut switched = disk.decided.iter();
+                switched.all(|(e, decision)| *decision == Decision::Refused || committed(e))
+            })
+    }
+
+    /// What becomes of the state once faults stop.
+    pub(crate) fn end_of(&self, state: &State) -> Result<(), String> {
+        match self.faults.coordinator {
+            Coordinator::ComesBack => self.schedule.ends_well(self, state),
+            Coordinator::StaysAway => self.schedule.peers_end_well(self, state),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Counterexamples in words.
+
+use super::fleet::{Action, Fleet, Place, State};
+use super::machine::name;
+use super::table::What;
+use std::fmt::Write;
+
+impl Fleet {
+    /// An action in words.
+    pub(crate) fn tell(&self, action: &Action) -> String {
+        let place = match action.place {
+            Place::Server => "coordinator".to_owned(),
+            Place::Machine(index) => name(index).0,
+        };
+        let what = match &action.what {
+            What::Reads(letter) => self.post.letter(*letter).describe(),
+            What::Own(step) => format!("{step:?}"),
+        };
+        let end = match action.outcome {
+            0 => String::new(),
+            number => format!(", and crashes in it at place {number}"),
+        };
+        format!("{place}: {what}{end}")
+    }
+
+    /// The state, as far as a person needs it to follow a counterexample.
+    pub(crate) fn show(&self, state: &State) -> String {
+        let server = &self.servers.entry(state.server).node;
+        let phase = server.process.as_ref().map(|p| format!("{:?}", p.phase()));
+        let mut text = format!("    coordinator {}\n", phase.unwrap_or("down".into()));
+        for machine in self.machines_of(state) {
+            let machine = &machine.node;
+            let stage = machine
+                .agent
+                .as_ref()
+                .map(|a| format!("{:?}", a.status().stage));
+            let apps: Vec<_> = machine.apps.keys().collect();
+            let _ = writeln!(
+                text,
+                "    {} {:?} runs {apps:?} decided {:?}",
+                stage.unwrap_or("down".into()),
+                machine.gate,
+                machine.disk.decided
+            );
+        }
+        text
+    }
+}
