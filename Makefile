@@ -10,8 +10,9 @@ check:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# Ignored tests need another program, or root; here they run, and fail if it is not there.
 unit:
-	cargo test --workspace --locked
+	cargo test --workspace --locked -- --include-ignored
 
 # `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.
 SEEDS ?= 20000

@@ -1,0 +1,104 @@
+//! The rules of the house that a compiler does not know: which rooms may know each other, and
+//! how a file looks.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Past this a file holds two ideas.
+const MOST_LINES: usize = 500;
+
+#[test]
+fn the_rooms_know_only_what_the_architecture_lets_them_know() {
+    let rooms = dependencies();
+    let of = |room: &str| rooms[room].iter().map(String::as_str).collect::<Vec<_>>();
+
+    // The protocol decides and does nothing else: nothing of it can do I/O.
+    assert_eq!(of("greenlight-protocol"), ["serde", "thiserror"]);
+    // The proxy knows no fleet.
+    assert!(!of("greenlight-proxy").contains(&"greenlight-protocol"));
+    assert!(!of("greenlight-proxy").contains(&"greenlight"));
+    // What measures is not part of what is shipped.
+    assert!(!of("greenlight").contains(&"greenlight-bench"));
+}
+
+#[test]
+fn only_the_drivers_know_both_the_protocol_and_the_proxy() {
+    let src = workspace().join("crates/greenlight/src");
+    // Drivers, the process roles, the command line that starts them.
+    let may = ["front", "fleet", "cli"];
+    for path in sources(&src) {
+        let text = std::fs::read_to_string(&path).expect("a source is text");
+        let inside = path.strip_prefix(&src).expect("it is in there");
+        let room = inside.components().next().expect("it has a name");
+        let room = Path::new(room.as_os_str()).with_extension("");
+        let allowed = may.iter().any(|name| room == Path::new(name));
+        assert!(
+            allowed || !text.contains("greenlight_proxy"),
+            "`{}` speaks to the proxy; only {may:?} do",
+            inside.display()
+        );
+    }
+}
+
+#[test]
+fn every_source_says_what_it_is_for_and_holds_one_idea() {
+    let mut faults = Vec::new();
+    for path in sources(&workspace().join("crates")) {
+        if !path.components().any(|part| part.as_os_str() == "src") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a source is text");
+        if !text.starts_with("//!") {
+            faults.push(format!("`{}` does not begin with `//!`", path.display()));
+        }
+        let lines = text.lines().count();
+        if lines > MOST_LINES {
+            faults.push(format!("`{}` has {lines} lines", path.display()));
+        }
+    }
+    assert_eq!(faults, [""; 0]);
+}
+
+/// By crate of the workspace: what it needs to be built, without what only its tests need.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(workspace())
+        .output()
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let named = |value: &Value| value["name"].as_str().expect("a name").to_owned();
+    let needed = |package: &Value| {
+        let all = package["dependencies"].as_array().expect("dependencies");
+        let needed = all.iter().filter(|needed| needed["kind"].is_null());
+        needed.map(named).collect()
+    };
+    let rooms = packages.iter();
+    rooms
+        .map(|package| (named(package), needed(package)))
+        .collect()
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a folder of the repository") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn workspace() -> PathBuf {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    crates
+        .and_then(Path::parent)
+        .expect("it has one")
+        .to_owned()
+}
