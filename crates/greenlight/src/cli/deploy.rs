@@ -86,6 +86,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     if args.detach {
         return Ok(leave(&answer, "going_on", output));
     }
+    begun(&answer);
     let until = match promotion {
         Promotion::Manual => Until::Ready,
         // One that was only prepared waits, and to deploy is to prepare and promote.
@@ -112,6 +113,13 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     }
 }
 
+/// Whoever starts this command learns which deployment it waits for even if it is killed.
+fn begun(answer: &CommandAnswer) {
+    if let Some(job) = Job::current() {
+        job.report_ongoing(&answer.deployment, "unknown");
+    }
+}
+
 fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
     if output == Output::Json {
         print_json(&Ongoing {
@@ -119,6 +127,9 @@ fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
             attached: answer.attached,
             state,
         });
+    }
+    if let Some(job) = Job::current() {
+        job.report_ongoing(&answer.deployment, state);
     }
     Exit::Done
 }
@@ -171,6 +182,7 @@ async fn finish(
     if detach {
         return Ok(leave(answer, "going_on", output));
     }
+    begun(answer);
     let display = Display::suited();
     let (_, mut display) = follow(api, &answer.deployment, Until::Finished, display).await?;
     display.end();
@@ -251,20 +263,21 @@ async fn conclude(
     output: Output,
 ) -> Result<Exit, Failure> {
     let receipt = receipt(api, deployment).await?;
-    if let Some(job) = Job::current() {
-        job.report(&receipt);
-    }
     match output {
         Output::Json => print_json(&receipt),
         Output::Text => print(&receipt.render()),
     }
-    Ok(match (&receipt.outcome, wanted) {
+    let exit = match (&receipt.outcome, wanted) {
         (Some(Outcome::Promoted), Wanted::Promoted)
         | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Back) => Exit::Done,
         (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Promoted)
         | (Some(Outcome::Promoted), Wanted::Back) => Exit::Failed,
         (Some(Outcome::Stuck { .. }) | None, _) => Exit::Unknown,
-    })
+    };
+    if let Some(job) = Job::current() {
+        job.report(&receipt, exit);
+    }
+    Ok(exit)
 }
 
 async fn receipt(api: &ApiClient, deployment: &DeploymentId) -> Result<Receipt, ApiError> {
