@@ -1,5 +1,9 @@
 //! The commands as a person or a script uses them, with real processes.
 
+#[path = "commands/github.rs"]
+mod github;
+#[path = "commands/runner.rs"]
+mod runner;
 #[path = "commands/shop.rs"]
 mod shop;
 
