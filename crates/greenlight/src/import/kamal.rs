@@ -122,8 +122,7 @@ pub(super) fn draft(
     draft.drain_timeout = seconds(&mut top, "drain_timeout", losses);
     draft.deploy_timeout = seconds(&mut top, "deploy_timeout", losses);
     draft.stop_timeout = seconds(&mut top, "stop_wait_time", losses);
-    let retained = top.text("retain_containers", losses);
-    draft.retain_containers = retained.and_then(|count| count.parse().ok());
+    draft.retain_containers = top.count("retain_containers", losses);
     top.leave(AT_THE_TOP, losses);
     draft.services.push(service);
     Ok(draft)
@@ -180,6 +179,9 @@ fn login(
         Some(names) => Scalar::replaced(&format!("${{{}}}", names.first()?.as_str()?)),
         None => text_of(&username).and_then(|name| ruby::scalar(&name)),
     };
+    if username.is_none() {
+        losses.add(registry.path("username"), ruby::UNWRITABLE);
+    }
     let password = match registry.take("password") {
         Some(Value::Array(names)) => names.first().and_then(Value::as_str).map(ToOwned::to_owned),
         Some(value) => text_of(&value).and_then(|text| ruby::only(&text)),

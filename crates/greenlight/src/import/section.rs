@@ -79,6 +79,15 @@ impl Section {
         text
     }
 
+    /// Takes a count.
+    pub(super) fn count(&mut self, key: &str, losses: &mut Losses) -> Option<u32> {
+        let count = self.text(key, losses)?.parse();
+        if count.is_err() {
+            losses.add(self.path(key), ODD);
+        }
+        count.ok()
+    }
+
     /// Takes `true` or `false`; what is neither stays.
     pub(super) fn word(&mut self, key: &str) -> Option<bool> {
         let word = self.map.get(key)?.as_bool()?;

@@ -99,25 +99,79 @@ fn what_is_no_such_file_is_refused_with_the_reason() {
 
 #[test]
 fn values_of_odd_shapes_are_losses_and_no_errors() {
-    for text in [
-        "services: { web: { ports: [80], image: [a], environment: 7, healthcheck: [], labels: 1, deploy: [] } }",
-        "services: { web: { ports: { a: 1 }, volumes: 1, networks: 1, command: { a: 1 }, env_file: 1 } }",
-    ] {
-        let imported = import(Source::Compose, "file", text, None, Losses::default());
+    let compose = [
+        "image: [a]",
+        "ports: 80-90",
+        "ports: { a: 1 }",
+        "healthcheck: []",
+        "healthcheck: { retries: few }",
+        "healthcheck: { interval: soon }",
+        "healthcheck: { timeout: $T }",
+        "labels: [[]]",
+        "deploy: []",
+        "volumes: 1",
+        "networks: 1",
+        "command: { a: 1 }",
+        "env_file: 1",
+        "command: \"it's\"",
+        "logging: 1",
+        "logging: { options: { a: '${B:+c}' } }",
+        "mem_limit: []",
+        "user: '${A:+b}'",
+        "unheard_of: 1",
+        "stop_grace_period: long",
+    ];
+    for setting in compose {
+        let text = format!("services:\n  web:\n    {setting}\n");
+        let imported = import(
+            Source::Compose,
+            "file",
+            &text,
+            Some("web"),
+            Losses::default(),
+        );
+        let imported = imported.unwrap_or_else(|error| panic!("{setting}: {error}"));
+        let key = setting.split(':').next().expect("it has a key");
+        let is_lost = |loss: &super::Loss| loss.what.contains(key);
         assert!(
-            imported.is_ok_and(|imported| !imported.losses.is_empty()),
-            "{text}"
+            imported.losses.iter().any(is_lost),
+            "{setting} is lost in silence"
         );
     }
-    for text in [
-        "{ service: a, image: [b], servers: 1, env: 1, proxy: [], registry: 1, accessories: 1 }",
-        "{ service: a, servers: { web: { hosts: { a: 1 }, options: 1, cmd: [] }, job: 1 } }",
-        "{ service: a, servers: [{}], healthcheck: 1, volumes: { a: 1 }, labels: 1, logging: [] }",
-    ] {
-        let imported = import(Source::Kamal, "file", text, None, Losses::default());
+    let kamal = [
+        "image: [b]",
+        "servers: 1",
+        "servers: [[]]",
+        "servers: { web: { options: 1 } }",
+        "servers: { web: { cmd: [] } }",
+        "servers: { web: { options: { memory: [] } } }",
+        "servers: { job: 1 }",
+        "env: 1",
+        "env: { clear: { A: [] } }",
+        "proxy: []",
+        "proxy: { app_port: many }",
+        "proxy: { hosts: [[]] }",
+        "proxy: { response_timeout: long }",
+        "registry: 1",
+        "registry: { username: <%= x %> }",
+        "accessories: 1",
+        "volumes: { a: 1 }",
+        "labels: [[]]",
+        "logging: []",
+        "healthcheck: 1",
+        "retain_containers: few",
+        "drain_timeout: long",
+        "unheard_of: 1",
+    ];
+    for setting in kamal {
+        let text = format!("service: a\n{setting}\n");
+        let imported = import(Source::Kamal, "file", &text, None, Losses::default());
+        let imported = imported.unwrap_or_else(|error| panic!("{setting}: {error}"));
+        let key = setting.split(':').next().expect("it has a key");
+        let is_lost = |loss: &super::Loss| loss.what.contains(key);
         assert!(
-            imported.is_ok_and(|imported| !imported.losses.is_empty()),
-            "{text}"
+            imported.losses.iter().any(is_lost),
+            "{setting} is lost in silence"
         );
     }
 }

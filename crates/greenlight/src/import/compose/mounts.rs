@@ -4,7 +4,7 @@ use super::names::{Name, Names};
 use super::variable::{UNWRITABLE, scalar};
 use crate::import::draft::ServiceDraft;
 use crate::import::loss::Losses;
-use crate::import::section::{Section, text_of};
+use crate::import::section::{Section, listed, text_of};
 use serde_json::Value;
 
 pub(super) fn volumes(
@@ -14,11 +14,9 @@ pub(super) fn volumes(
     losses: &mut Losses,
 ) {
     let path = section.path("volumes");
-    let Some(Value::Array(entries)) = section.take("volumes") else {
-        return;
-    };
+    let entries = section.take("volumes").map(listed);
     let mut guessed = false;
-    for entry in entries {
+    for entry in entries.into_iter().flatten() {
         let Some(short) = short_volume(&entry) else {
             losses.add(
                 &path,

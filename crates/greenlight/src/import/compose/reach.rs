@@ -6,9 +6,8 @@ use super::variable::{UNWRITABLE, scalar};
 use crate::import::draft::{Noted, ServiceDraft};
 use crate::import::loss::Losses;
 use crate::import::scalar::Scalar;
-use crate::import::section::Section;
+use crate::import::section::{Section, listed};
 use crate::import::traefik;
-use serde_json::Value;
 
 const HEALTHCHECK: &[(&str, &str)] = &[
     (
@@ -29,12 +28,10 @@ const HEALTHCHECK: &[(&str, &str)] = &[
 pub(super) fn ports(section: &mut Section, losses: &mut Losses) -> Vec<Published> {
     let path = section.path("ports");
     let mut found = Vec::new();
-    if let Some(Value::Array(entries)) = section.take("ports") {
-        for entry in &entries {
-            match published(entry) {
-                Some(port) => found.push(port),
-                None => losses.add(&path, format!("{entry} is no single TCP port")),
-            }
+    for entry in section.take("ports").map(listed).into_iter().flatten() {
+        match published(&entry) {
+            Some(port) => found.push(port),
+            None => losses.add(&path, format!("{entry} is no single TCP port")),
         }
     }
     found.sort_by_key(|port| !port.outside.is_some_and(is_usual));
@@ -84,8 +81,7 @@ pub(super) fn health(
     }
     service.health.interval = time(&mut check, "interval", losses);
     service.health.timeout = time(&mut check, "timeout", losses);
-    let failures = check.text("retries", losses);
-    service.health.failures = failures.and_then(|count| count.parse().ok());
+    service.health.failures = check.count("retries", losses);
     check.leave(HEALTHCHECK, losses);
 }
 

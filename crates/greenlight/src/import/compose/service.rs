@@ -274,10 +274,14 @@ fn logging(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losse
         return;
     };
     let driver = written(&mut logging, "driver", losses);
-    let options = logging.pairs("options", losses).into_iter();
-    let options =
-        options.filter_map(|(name, value)| Some((Scalar::literal(&name)?, scalar(&value?)?)));
-    let options = options.collect();
+    let path = logging.path("options");
+    let mut options = Vec::new();
+    for (name, value) in logging.pairs("options", losses) {
+        match (Scalar::literal(&name), scalar(&value.unwrap_or_default())) {
+            (Some(name), Some(value)) => options.push((name, value)),
+            _ => losses.add(format!("{path}.{name}"), UNWRITABLE),
+        }
+    }
     service.logging = Some(LoggingDraft { driver, options });
     logging.leave(&[], losses);
 }
@@ -302,9 +306,13 @@ fn longer(one: Option<Scalar>, other: Scalar) -> Scalar {
 
 /// A time, if it is one in Greenlight as well.
 pub(super) fn time(section: &mut Section, key: &str, losses: &mut Losses) -> Option<Scalar> {
-    let text = known_now(&section.text(key, losses)?)?;
-    match parse_duration(&text) {
-        Ok(_) => Scalar::literal(&text),
+    let text = section.text(key, losses)?;
+    let Some(known) = known_now(&text) else {
+        losses.add(section.path(key), UNWRITABLE);
+        return None;
+    };
+    match parse_duration(&known) {
+        Ok(_) => Scalar::literal(&known),
         Err(error) => {
             losses.add(section.path(key), format!("`{text}`: {error}"));
             None

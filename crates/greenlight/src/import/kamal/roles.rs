@@ -1,6 +1,6 @@
 //! `servers`: the machines of the web role are the fleet; other roles stay with Kamal.
 
-use super::parts::{environment, logging, pairs};
+use super::parts::{environment, logging, pairs, scalars, written};
 use super::ruby::{UNWRITABLE, scalar};
 use crate::import::draft::{Draft, ServiceDraft};
 use crate::import::loss::Losses;
@@ -144,12 +144,9 @@ fn settings(role: &mut Section, service: &mut ServiceDraft, losses: &mut Losses)
         ("user", &mut service.user),
         ("restart", &mut service.restart),
     ] {
-        let value = options.text(key, losses);
-        *place = value.and_then(|value| scalar(&value));
+        *place = written(&mut options, key, losses);
     }
-    for network in options.texts("network", losses) {
-        service.networks.value.extend(scalar(&network));
-    }
+    service.networks.value = scalars(&mut options, "network", losses);
     options.leave(&[], losses);
 }
 
