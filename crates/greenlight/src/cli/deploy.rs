@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The pause before asking a server again that was away.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A server that takes longer to answer is away.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// When a command has seen enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,11 +200,10 @@ pub(super) async fn follow(
     mut display: Display,
 ) -> Result<(Left, Display), Failure> {
     let mut seen = 0;
-    let mut last_heard = Instant::now();
+    let mut away_since = None;
     loop {
         let mut left = None;
         let following = api.follow(|progress| {
-            last_heard = Instant::now();
             if progress.deployment != *deployment || progress.number <= seen {
                 return Follow::On;
             }
@@ -218,35 +219,52 @@ pub(super) async fn follow(
                 (Some(Left::Ready), Until::Finished) | (None, _) => Follow::On,
             }
         });
-        let lost = following.await;
+        let lost = tokio::select! {
+            followed = following => followed.err(),
+            () = over_or_away(api, deployment) => None,
+        };
         match (left, until) {
             (Some(Left::Finished), _) => return Ok((Left::Finished, display)),
             (Some(Left::Ready), Until::Ready) => return Ok((Left::Ready, display)),
             (Some(Left::Ready), Until::Finished) | (None, _) => {}
         }
-        if let Ok(receipt) = receipt(api, deployment).await
-            && receipt.outcome.is_some()
-        {
-            return Ok((Left::Finished, display));
-        }
-        if last_heard.elapsed() > PATIENCE {
-            let reason = lost.err().map(|error| error.to_string());
-            let error = format!(
-                "the server has been away for {} s{}",
-                PATIENCE.as_secs(),
-                reason
-                    .map(|reason| format!(": {reason}"))
-                    .unwrap_or_default()
-            );
-            return Err(Failure::new(Exit::Unknown, error).help(
-                "the deployment goes on without this command; `greenlight deploy` with the same \
-                 release attaches to it",
-            ));
+        match receipt(api, deployment).await {
+            Ok(receipt) if receipt.outcome.is_some() => return Ok((Left::Finished, display)),
+            Ok(_) => away_since = None,
+            Err(error) => {
+                let since = *away_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > PATIENCE {
+                    return Err(gave_up(&lost.unwrap_or(error)));
+                }
+            }
         }
         // Another server numbers its progress from the start.
         seen = 0;
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Resolves when the stream of progress has nothing more to tell: the deployment is over, perhaps
+/// since before a restart of the server, or the server does not answer.
+async fn over_or_away(api: &ApiClient, deployment: &DeploymentId) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match tokio::time::timeout(ANSWER_WITHIN, receipt(api, deployment)).await {
+            Ok(Ok(receipt)) if receipt.outcome.is_none() => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+fn gave_up(reason: &ApiError) -> Failure {
+    let error = format!(
+        "the server has been away for {} s: {reason}",
+        PATIENCE.as_secs()
+    );
+    Failure::new(Exit::Unknown, error).help(
+        "the deployment goes on without this command; `greenlight deploy` with the same release \
+         attaches to it",
+    )
 }
 
 /// How a deployment should end for the command to have done as asked.
@@ -262,7 +280,7 @@ async fn conclude(
     wanted: Wanted,
     output: Output,
 ) -> Result<Exit, Failure> {
-    let receipt = receipt(api, deployment).await?;
+    let receipt = receipt_in_the_end(api, deployment).await?;
     match output {
         Output::Json => print_json(&receipt),
         Output::Text => print(&receipt.render()),
@@ -278,6 +296,23 @@ async fn conclude(
         job.report(&receipt, exit);
     }
     Ok(exit)
+}
+
+/// The receipt, also if the server is started again just now.
+async fn receipt_in_the_end(
+    api: &ApiClient,
+    deployment: &DeploymentId,
+) -> Result<Receipt, Failure> {
+    let began = Instant::now();
+    loop {
+        match receipt(api, deployment).await {
+            Err(ApiError::Unreachable(error)) if began.elapsed() > PATIENCE => {
+                return Err(gave_up(&error.into()));
+            }
+            Err(ApiError::Unreachable(_)) => tokio::time::sleep(PAUSE).await,
+            other => return Ok(other?),
+        }
+    }
 }
 
 async fn receipt(api: &ApiClient, deployment: &DeploymentId) -> Result<Receipt, ApiError> {
