@@ -1,6 +1,7 @@
 //! The instance's slots as the shell handles them: start, check, follow, drain, stop.
 
 use super::shell::ShellEvent;
+use crate::crash;
 use crate::front::Front;
 use crate::health::{Answers, HealthCheck, Probe, Pulse, Turn};
 use crate::runtime::{Launch, Running, Runtime};
@@ -134,10 +135,12 @@ impl Slots {
             for task in watching {
                 task.abort();
             }
+            let passage = crash::before(|| "end application".to_owned());
             while let Err(error) = runtime.stop(slot.clone(), patience).await {
                 tracing::error!(%error, "an application could not be stopped");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+            passage.after();
             let stopped = AgentEvent::SlotStopped { slot, drained };
             let _ = events.send(ShellEvent::Protocol(stopped));
         });
@@ -197,10 +200,12 @@ async fn begin(
         working_dir: spec.working_dir,
         port: ports.of(slot.color),
     };
+    let passage = crash::before(|| "begin application".to_owned());
     let running = runtime
         .start(launch)
         .await
         .map_err(|error| error.to_string())?;
+    passage.after();
     Ok((running, spec.health))
 }
 
