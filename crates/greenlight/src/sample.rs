@@ -6,8 +6,10 @@
 //! | `PORT` | where it listens on 127.0.0.1 |
 //! | `VERSION` | what it calls itself, in the `X-Release` header and the body |
 //! | `STARTUP_MS` | how long it takes before it listens |
+//! | `FAIL_START_ON` | it ends at once on the instance of this name (`GREENLIGHT_INSTANCE`) |
 //! | `FAIL_CHECK_ON` | `/up` answers 500 on the instance of this name (`GREENLIGHT_INSTANCE`) |
 //! | `DIE_AFTER_MS` | it aborts this long after its first request that is not a check |
+//! | `DIE_ON` | only on the instance of this name |
 //! | `NEEDS_CHECKS` | anything else is answered 500 until `/up` has passed so often |
 //! | `EFFECTS` | a file to which every POST appends its `Idempotency-Key`: what it has changed |
 //!
@@ -55,17 +57,26 @@ pub async fn run() -> std::io::Result<()> {
             .ok()
             .and_then(|text| text.parse::<u64>().ok())
     };
+    // Whether a variable names the instance that this is.
+    let is_here = |name: &str| {
+        let me = std::env::var("GREENLIGHT_INSTANCE");
+        std::env::var(name).map(|on| me.is_ok_and(|me| me == on))
+    };
+    if is_here("FAIL_START_ON") == Ok(true) {
+        return Err(std::io::Error::other("it fails to start, as told"));
+    }
     let port = number("PORT")
         .and_then(|port| u16::try_from(port).ok())
         .unwrap_or(0);
     let sample = Arc::new(Sample {
         version: std::env::var("VERSION").unwrap_or_else(|_| "unnamed".to_owned()),
-        fail_check: std::env::var("FAIL_CHECK_ON")
-            .is_ok_and(|on| std::env::var("GREENLIGHT_INSTANCE").is_ok_and(|me| me == on)),
+        fail_check: is_here("FAIL_CHECK_ON") == Ok(true),
         needs_checks: number("NEEDS_CHECKS").unwrap_or(0),
         checks: AtomicU64::new(0),
         effects: std::env::var_os("EFFECTS").map(PathBuf::from),
-        die_after: number("DIE_AFTER_MS").map(Duration::from_millis),
+        die_after: number("DIE_AFTER_MS")
+            .filter(|_| is_here("DIE_ON") != Ok(false))
+            .map(Duration::from_millis),
         dying: AtomicBool::new(false),
         count: AtomicU64::new(0),
     });

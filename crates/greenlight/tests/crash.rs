@@ -8,22 +8,19 @@
 mod fleet;
 #[path = "crash/points.rs"]
 mod points;
+#[path = "crash/scene.rs"]
+mod scene;
 #[path = "crash/traffic.rs"]
 mod traffic;
 
-use fleet::Fleet;
+use fleet::until;
 use greenlight::clock::monotonic_ns;
-use std::time::Instant;
-use traffic::{Excused, Run, Traffic, Went};
-
-/// How often a point may fail to come up before its test fails: which resends and questions
-/// there are is a matter of time.
-const TRIES: u32 = 3;
-
+use scene::{Kind, Scene};
+use traffic::{Excused, Went};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_killed_at_any_effect_of_a_deployment_harms_nobody() {
     let mut scene = Scene::start().await;
-    let points = scene.enumerate("server").await;
+    let points = scene.enumerate("server", Kind::Good).await;
     let at = |name: &str| {
         let position = points.iter().position(|point| point == name);
         position.unwrap_or_else(|| panic!("no `{name}` among {points:?}"))
@@ -49,13 +46,13 @@ async fn the_server_killed_at_any_effect_of_a_deployment_harms_nobody() {
         let told = code == Some(i32::from(went != Went::Forward));
         assert!(told || unknown, "{point}: {went:?} was told as {code:?}");
     }
-    scene.end("server", &points).await;
+    assert_eq!(scene.end("the server killed").await, 0); // G3
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_killed_at_any_effect_of_a_deployment_harms_nobody() {
     let mut scene = Scene::start().await;
-    let points = scene.enumerate("agent-b").await;
+    let points = scene.enumerate("agent-b", Kind::Good).await;
     let at = |name: &str| {
         let position = points.iter().position(|point| point == name);
         position.unwrap_or_else(|| panic!("no `{name}` among {points:?}"))
@@ -71,98 +68,269 @@ async fn an_agent_killed_at_any_effect_of_a_deployment_harms_nobody() {
         }
         assert_eq!(code, Some(i32::from(went != Went::Forward)), "{point}");
     }
-    scene.end("agent-b", &points).await;
+    assert_eq!(scene.end("an agent killed").await, 0); // G3
 }
 
-/// A fleet, the traffic to it, and deployments one after the other.
-struct Scene {
-    fleet: Fleet,
-    traffic: Traffic,
-    began: Instant,
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_killed_at_any_effect_of_a_way_back_harms_nobody() {
+    killed_on_the_way_back("server").await;
 }
 
-impl Scene {
-    async fn start() -> Self {
-        let began = Instant::now();
-        let fleet = Fleet::start().await;
-        let traffic = Traffic::start(&fleet.targets());
-        Self {
-            fleet,
-            traffic,
-            began,
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_at_any_effect_of_a_way_back_harms_nobody() {
+    killed_on_the_way_back("agent-a").await;
+}
+
+/// Kills a role at every effect that a deployment has only when its release is bad.
+async fn killed_on_the_way_back(role: &str) {
+    let mut scene = Scene::start().await;
+    let good = scene.enumerate(role, Kind::Good).await;
+
+    for (kind, end) in [
+        (Kind::FailsToStart, Went::Nowhere),
+        (Kind::DiesInTheWatch, Went::ForwardAndBack),
+    ] {
+        let points = scene.enumerate(role, kind).await;
+        let only_here: Vec<_> = points.iter().filter(|p| !good.contains(p)).collect();
+        assert!(!only_here.is_empty(), "{points:?}");
+        for point in only_here {
+            let outcome = scene.crash(role, point).await;
+            assert_eq!(outcome, (end, Some(1)), "{kind:?}, {point}"); // G2, G5
         }
     }
 
-    /// The points that a role passes in every good deployment, in order.
-    async fn enumerate(&mut self, role: &str) -> Vec<String> {
-        let first = self.count(role).await;
-        let second = self.count(role).await;
-        let both: Vec<_> = first.into_iter().filter(|p| second.contains(p)).collect();
-        assert!(both.len() > 20, "{both:?}");
-        eprintln!("{role}: {} points: {both:?}", both.len());
-        both
+    scene.end(&format!("{role} killed on the way back")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_outlives_the_command_that_started_it() {
+    let mut scene = Scene::start().await;
+
+    for phase in ["preparing", "arming", "holding", "switching", "watching"] {
+        let mut begun = scene.begin(&format!("the command killed while {phase}"));
+        assert!(begun.deploy.says(&format!(": {phase}")).await, "{phase}");
+
+        begun.deploy.kill();
+
+        // G8: nobody starts it again, and it goes on to its end.
+        let (went, code) = scene.finish(begun, Excused::Nothing).await;
+        assert_eq!((went, code), (Went::Forward, None), "{phase}");
     }
 
-    async fn count(&mut self, role: &str) -> Vec<String> {
-        let points = self.fleet.points(role);
-        points.count();
-        let (went, code) = self.deploy("a deployment that nothing disturbs").await;
-        assert_eq!((went, code), (Went::Forward, Some(0)));
-        points.passed()
+    assert_eq!(scene.end("the command killed").await, 0); // G3
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_killed_command_the_same_one_attaches_and_another_is_refused() {
+    let mut scene = Scene::start().await;
+    scene.fleet.configure(&[("STARTUP_MS", "1500")]);
+    let mut begun = scene.begin("the command killed and given again");
+    assert!(begun.deploy.says(": preparing").await);
+    let version = begun.deploy.version.clone();
+    begun.deploy.kill();
+
+    let mut again = scene.fleet.deploy_again(&version);
+    let other = scene.fleet.deploy_again("another").ended().await;
+
+    assert!(again.says("attached to deployment").await);
+    assert_eq!(other.code, Some(3), "{}", other.said);
+    for part in [&*version, "being deployed by a person@", "since 20", "UTC"] {
+        assert!(other.said.contains(part), "no `{part}` in: {}", other.said);
+    }
+    assert_eq!(again.ended().await.code, Some(0)); // G8
+    let (went, _) = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(went, Went::Forward);
+    assert_eq!(scene.end("the command given again").await, 0); // G3
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_new_application_killed_on_one_instance_takes_the_fleet_back() {
+    let mut scene = Scene::start().await;
+
+    scene.fleet.configure(&[("STARTUP_MS", "500")]);
+    let begun = scene.begin("the new application killed while it starts");
+    kill_new(&scene, &begun).await;
+    let outcome = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(outcome, (Went::Nowhere, Some(1))); // G2
+    scene.fleet.configure(&[]);
+
+    for (when, point) in [
+        ("before the hold", "send Hold to a#1 before"),
+        ("while all is held", "persist Committed#1 before"),
+        ("once it is committed", "persist Committed#1 after"),
+    ] {
+        let points = scene.fleet.points("server");
+        points.pause_at(point);
+        let begun = scene.begin(&format!("the new application killed {when}"));
+        points.reached().await;
+        kill_new(&scene, &begun).await;
+        scene.fleet.resume("server");
+        // It had no request in its hands, so not even a POST may fail.
+        let (went, code) = scene.finish(begun, Excused::Nothing).await;
+        assert_ne!(went, Went::Forward, "{when}"); // G2
+        assert_eq!(code, Some(1), "{when}");
     }
 
-    /// Deploys while a role kills itself at a point.
-    async fn crash(&mut self, role: &str, point: &str) -> (Went, Option<i32>) {
-        let began = Instant::now();
-        for _ in 0..TRIES {
-            let points = self.fleet.points(role);
-            points.kill_at(point);
-            let outcome = self.deploy(&format!("{role} killed at `{point}`")).await;
-            eprintln!("{point}: {outcome:?} {:?}", began.elapsed());
-            if points.is_reached() {
-                return outcome;
-            }
-            let passed = points.passed();
-            eprintln!("{role}: `{point}` did not come up among {passed:?}");
-        }
-        panic!("{role}: `{point}` did not come up in {TRIES} deployments");
+    for (when, point) in [
+        ("right after the switch", "persist Settled#1 before"),
+        ("in the watch", "timer WatchOver#1 after"),
+    ] {
+        let points = scene.fleet.points("server");
+        points.pause_at(point);
+        let begun = scene.begin(&format!("the new application killed {when}"));
+        points.reached().await;
+        kill_new(&scene, &begun).await;
+        scene.fleet.resume("server");
+        let outcome = scene.finish(begun, Excused::PostsInHand).await;
+        assert_eq!(outcome, (Went::ForwardAndBack, Some(1)), "{when}"); // G2
     }
 
-    /// A whole deployment, looked at when the fleet has come to rest.
-    async fn deploy(&mut self, title: &str) -> (Went, Option<i32>) {
-        let (old, from_ns) = (self.fleet.live().to_owned(), monotonic_ns());
-        let deploy = self.fleet.deploy();
-        let new = deploy.version.clone();
-        let ended = deploy.ended().await;
-        self.fleet.settled().await;
-        let went = match self.fleet.live() {
-            live if live == new => Went::Forward,
-            live if live == old => Went::Nowhere,
-            other => panic!("{title}: `{other}` serves"),
-        };
-        self.traffic.ran(Run {
-            title: format!("{title}, which said\n{}", ended.said),
-            from_ns,
-            until_ns: monotonic_ns(),
-            old,
-            new,
-            went,
-            excused: Excused::Nothing,
-        });
-        (went, ended.code)
-    }
+    let from_ns = monotonic_ns();
+    let live = scene.fleet.live().to_owned();
+    let killed = scene.fleet.application("b", &live).await;
+    fleet::kill(killed).await;
+    until("it was started again", async || {
+        scene.fleet.application("b", &live).await != killed
+    })
+    .await;
+    let title = "the live application killed outside any deployment";
+    scene.disturbed(title, from_ns, Excused::PostsInHand).await;
 
-    /// The last deployment is a good one, and then nothing is left.
-    async fn end(mut self, role: &str, points: &[String]) {
-        let last = self.deploy("the deployment after all crashes").await;
-        assert_eq!(last, (Went::Forward, Some(0)));
-        let (requests, failed) = self.traffic.stop(&self.fleet.effects());
-        self.fleet.stop().await;
-        eprintln!(
-            "{role}: {} crashes in {:.1} s, {requests} requests, {failed} failed",
-            points.len(),
-            self.began.elapsed().as_secs_f64()
+    let failed = scene.end("the new application killed").await;
+    assert!(failed <= 3 * IN_HAND, "{failed} failed");
+}
+
+/// More POSTs than these are never in the hands of one application here.
+const IN_HAND: usize = 8;
+
+async fn kill_new(scene: &Scene, begun: &scene::Begun) {
+    let new = scene.fleet.application("b", &begun.deploy.version).await;
+    fleet::kill(new).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_proxy_comes_back_as_it_was() {
+    let mut scene = Scene::start().await;
+
+    for (role, point, gate, went) in [
+        // Held, and the server does not know it yet.
+        ("agent-b", "Report Held#1 before", "held", None),
+        ("server", "persist Committed#1 before", "held", None),
+        (
+            "server",
+            "persist Committed#1 after",
+            "held",
+            Some(Went::Forward),
+        ),
+        (
+            "server",
+            "persist Settled#1 before",
+            "open",
+            Some(Went::Forward),
+        ),
+    ] {
+        let points = scene.fleet.points(role);
+        points.pause_at(point);
+        let begun = scene.begin(&format!("the proxy killed, {role} at `{point}`"));
+        points.reached().await;
+        until("the gate is as it should", async || {
+            scene.fleet.gate("b").await.as_deref() == Some(gate)
+        })
+        .await;
+
+        let until_ns = kill_proxy(&scene).await;
+
+        // G1: held until the decision, or open to what was decided.
+        assert_eq!(
+            scene.fleet.gate("b").await.as_deref(),
+            Some(gate),
+            "{point}"
         );
-        assert_eq!(failed, 0);
+        scene.fleet.resume(role);
+        let excused = Excused::Connections { until_ns };
+        let (did, code) = scene.finish(begun, excused).await;
+        assert!(went.is_none_or(|went| went == did), "{point}: {did:?}");
+        assert_eq!(code, Some(i32::from(did != Went::Forward)), "{point}");
     }
+
+    let from_ns = monotonic_ns();
+    let until_ns = kill_proxy(&scene).await;
+    let excused = Excused::Connections { until_ns };
+    let title = "the proxy killed outside any deployment";
+    scene.disturbed(title, from_ns, excused).await;
+
+    let failed = scene.end("the proxy killed").await;
+    assert!(failed > 0, "the proxy was not killed at all");
+}
+
+/// Kills the proxy of `b`, and returns when the next one answers. A request that was sent after
+/// that time has no excuse.
+async fn kill_proxy(scene: &Scene) -> u64 {
+    let killed = scene.fleet.pid("proxy-b");
+    scene.fleet.kill("proxy-b");
+    until("another proxy answers", async || {
+        scene.fleet.pid("proxy-b") != killed && scene.fleet.gate("b").await.is_some()
+    })
+    .await;
+    monotonic_ns()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traffic_goes_on_while_server_and_agents_are_dead() {
+    let mut scene = Scene::start().await;
+
+    let from_ns = monotonic_ns();
+    dead_for_a_while(&scene).await;
+    scene
+        .disturbed("all dead outside any deployment", from_ns, Excused::Nothing)
+        .await;
+
+    scene.fleet.configure(&[("STARTUP_MS", "1500")]);
+    let mut begun = scene.begin("all dead while preparing");
+    assert!(begun.deploy.says(": preparing").await);
+    dead_for_a_while(&scene).await;
+    let outcome = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(outcome, (Went::Nowhere, Some(1)));
+    scene.fleet.configure(&[]);
+
+    let mut begun = scene.begin("all dead in the watch");
+    assert!(begun.deploy.says(": watching").await);
+    dead_for_a_while(&scene).await;
+    let outcome = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(outcome, (Went::Forward, Some(0)));
+
+    for (point, went) in [
+        ("persist Committed#1 before", Went::Nowhere),
+        ("persist Committed#1 after", Went::Forward),
+    ] {
+        let points = scene.fleet.points("server");
+        points.pause_at(point);
+        let begun = scene.begin(&format!("all killed at `{point}`"));
+        points.reached().await;
+        for role in ["agent-a", "agent-b", "server"] {
+            scene.fleet.kill(role);
+        }
+        let (did, _) = scene.finish(begun, Excused::Nothing).await;
+        assert_eq!(did, went, "{point}"); // G5
+    }
+
+    assert_eq!(scene.end("all dead").await, 0); // G3, G9
+}
+
+/// Server and agents are killed, and for some hundred requests nobody starts them again.
+async fn dead_for_a_while(scene: &Scene) {
+    scene.fleet.neglect();
+    for role in ["server", "agent-a", "agent-b"] {
+        scene.fleet.kill(role);
+    }
+    let (before, _) = scene.traffic.progress();
+    until("users were served", async || {
+        scene.traffic.progress().0 > before + 300
+    })
+    .await;
+    assert!(
+        scene.fleet.status().await.is_none(),
+        "the server is not dead"
+    );
+    scene.fleet.supervise();
 }

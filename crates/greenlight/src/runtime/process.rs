@@ -62,9 +62,16 @@ impl ProcessRuntime {
             .join(format!("{}-{}.{ending}", slot.service, slot.color))
     }
 
-    /// What everything of the slot's application carries in its environment.
+    /// What everything that was ever started in the slot carries in its environment.
     fn mark(&self, slot: &Slot) -> PathBuf {
-        self.dir.join(format!("{}-{}", slot.service, slot.color))
+        self.dir
+            .join(format!("{}-{}", slot.service, slot.color))
+            .join("")
+    }
+
+    /// The same for one incarnation.
+    fn mark_of(&self, launch: &Launch) -> PathBuf {
+        self.mark(&launch.slot).join(launch.incarnation.to_string())
     }
 
     fn spawn(&self, launch: Launch) -> Result<Running, RuntimeError> {
@@ -96,7 +103,7 @@ impl ProcessRuntime {
             .env("GREENLIGHT_SERVICE", &slot.service.0)
             .env("GREENLIGHT_COLOR", slot.color.to_string())
             .env("GREENLIGHT_INCARNATION", launch.incarnation.to_string())
-            .env(mark::VARIABLE, self.mark(&slot))
+            .env(mark::VARIABLE, self.mark_of(&launch))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
@@ -157,7 +164,7 @@ impl ProcessRuntime {
         }
         let known: BTreeSet<_> = found
             .iter()
-            .map(|running| self.mark(&running.launch.slot).display().to_string())
+            .map(|running| self.mark_of(&running.launch).display().to_string())
             .collect();
         for (pid, its) in mark::find(&self.dir.join("")) {
             if !known.contains(&its) {
@@ -179,7 +186,7 @@ impl ProcessRuntime {
             }
             reap(pid);
         }
-        self.end_rest(&slot).await;
+        end_rest(&self.mark(&slot)).await;
         let path = self.path(&slot, "json");
         match std::fs::remove_file(&path) {
             Ok(()) => Ok(()),
@@ -188,34 +195,26 @@ impl ProcessRuntime {
         }
     }
 
-    /// Ends the children that the slot's application has left behind.
-    async fn end_rest(&self, slot: &Slot) {
-        let mark = self.mark(slot);
-        loop {
-            let rest = mark::find(&mark);
-            if rest.is_empty() {
-                return;
-            }
-            for (pid, _) in rest {
-                mark::kill(pid);
-            }
-            tokio::time::sleep(GONE_PAUSE).await;
-        }
-    }
-
-    /// Resolves when the application is dead, and nothing of it is left.
+    /// Resolves when the application is dead. What it leaves behind is ended beside that, because
+    /// the fleet must know at once.
     async fn follow(self, running: Running) -> String {
         let slot = running.launch.slot.clone();
-        let is_it = |kept: &Kept| kept.running == running;
-        if let Some(kept) = self.recorded(&slot).filter(is_it) {
+        let recorded = self.recorded(&slot);
+        if let Some(kept) = recorded.filter(|kept| kept.running == running) {
             died(&kept).await;
         }
         let ended = reap(running.pid);
-        if self.written(&slot).as_ref().is_some_and(is_it) {
-            self.end_rest(&slot).await;
-            // If it cannot be removed, it is at least known to speak of nobody.
-            let _ = std::fs::remove_file(self.path(&slot, "json"));
-        }
+        tokio::spawn(async move {
+            end_rest(&self.mark_of(&running.launch)).await;
+            let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            if self
+                .written(&slot)
+                .is_some_and(|kept| kept.running == running)
+            {
+                // If it cannot be removed, it is at least known to speak of nobody.
+                let _ = std::fs::remove_file(self.path(&slot, "json"));
+            }
+        });
         ended.unwrap_or_else(|| "it ended while nobody watched".to_owned())
     }
 }
@@ -265,6 +264,20 @@ impl ProcessRuntime {
             })
         });
         names.collect()
+    }
+}
+
+/// Ends the children that applications with this mark have left behind.
+async fn end_rest(mark: &Path) {
+    loop {
+        let rest = mark::find(mark);
+        if rest.is_empty() {
+            return;
+        }
+        for (pid, _) in rest {
+            mark::kill(pid);
+        }
+        tokio::time::sleep(GONE_PAUSE).await;
     }
 }
 

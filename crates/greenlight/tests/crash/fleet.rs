@@ -1,11 +1,10 @@
 //! A fleet of the real binary: `greenlight up` with two instances, and everything it leaves.
 
 use super::points::Points;
-use greenlight::api::FleetStatus;
+use greenlight::api::{FleetStatus, History};
 use greenlight::link::ApiClient;
-use greenlight::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
-use greenlight_protocol::{Color, InstanceId, StageView};
+use greenlight_protocol::{Color, InstanceId, Outcome, StageView};
 use greenlight_proxy::admin::AdminClient;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,10 +181,12 @@ impl Fleet {
         self.api.get("/v1/status").await.ok()
     }
 
-    /// The receipt of the latest deployment.
-    pub(crate) async fn receipt(&self) -> Receipt {
-        let receipt = self.api.get("/v1/deployments/latest").await;
-        receipt.expect("there is a deployment")
+    /// How the latest deployment of a release ended.
+    pub(crate) async fn outcome(&self, version: &str) -> Option<Outcome> {
+        let history: History = self.api.get("/v1/deployments").await.ok()?;
+        let mut receipts = history.deployments.into_iter().rev();
+        let its = receipts.find(|r| r.releases.values().any(|v| v == version))?;
+        its.outcome
     }
 
     /// The state of one instance's gate, such as `held`.
@@ -369,7 +370,7 @@ impl Fleet {
     }
 
     /// Takes the fleet down, and checks that nothing of it is left: no process, no port.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         signal(process_number(&self.up), Signal::TERM);
         let ended = tokio::task::block_in_place(|| self.up.wait());
         assert!(ended.expect("it ends").success(), "{}", self.logs());
@@ -580,6 +581,18 @@ fn path(dir: &TempDir, name: &str) -> String {
 
 fn process_number(child: &Child) -> i32 {
     i32::try_from(child.id()).expect("process numbers fit")
+}
+
+/// Ends a process with SIGKILL, and returns when it is dead: until then it might still be given
+/// connections.
+pub(crate) async fn kill(pid: i32) {
+    signal(pid, Signal::KILL);
+    until("it is dead", async || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ");
+        state.is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
+    })
+    .await;
 }
 
 fn signal(pid: i32, signal: Signal) {

@@ -1,0 +1,195 @@
+//! One test's fleet and traffic, and deployments one after the other, each looked at as a whole.
+
+use super::fleet::{Deploy, Fleet};
+use super::traffic::{Excused, Run, Traffic, Went};
+use greenlight::clock::monotonic_ns;
+use greenlight_protocol::Outcome;
+use std::time::Instant;
+
+/// How often a point may fail to come up before its test fails: which resends and questions
+/// there are is a matter of time.
+const TRIES: u32 = 3;
+
+/// A fleet, the traffic to it, and deployments one after the other.
+pub(crate) struct Scene {
+    pub(crate) fleet: Fleet,
+    pub(crate) traffic: Traffic,
+    kind: Kind,
+    began: Instant,
+    runs: usize,
+}
+
+impl Scene {
+    pub(crate) async fn start() -> Self {
+        let began = Instant::now();
+        let fleet = Fleet::start().await;
+        let traffic = Traffic::start(&fleet.targets());
+        Self {
+            fleet,
+            traffic,
+            kind: Kind::Good,
+            began,
+            runs: 0,
+        }
+    }
+
+    /// From here on releases are of this kind.
+    pub(crate) fn releases(&mut self, kind: Kind) {
+        self.kind = kind;
+        self.fleet.configure(match kind {
+            Kind::Good => &[],
+            Kind::FailsToStart => &[("FAIL_START_ON", "b")],
+            Kind::DiesInTheWatch => &[("DIE_ON", "b"), ("DIE_AFTER_MS", "30")],
+        });
+    }
+
+    /// The points that a role passes in every deployment of a kind, in order.
+    pub(crate) async fn enumerate(&mut self, role: &str, kind: Kind) -> Vec<String> {
+        self.releases(kind);
+        let first = self.count(role).await;
+        let second = self.count(role).await;
+        let both: Vec<_> = first.into_iter().filter(|p| second.contains(p)).collect();
+        eprintln!("{role}, {kind:?}: {} points: {both:?}", both.len());
+        both
+    }
+
+    async fn count(&mut self, role: &str) -> Vec<String> {
+        let points = self.fleet.points(role);
+        points.count();
+        let (went, _) = self.deploy("a deployment that nothing disturbs").await;
+        assert_eq!(went, self.kind.goes());
+        points.passed()
+    }
+
+    /// Deploys while a role kills itself at a point.
+    pub(crate) async fn crash(&mut self, role: &str, point: &str) -> (Went, Option<i32>) {
+        for _ in 0..TRIES {
+            let points = self.fleet.points(role);
+            points.kill_at(point);
+            let outcome = self.deploy(&format!("{role} killed at `{point}`")).await;
+            if points.is_reached() {
+                return outcome;
+            }
+            let passed = points.passed();
+            eprintln!("{role}: `{point}` did not come up among {passed:?}");
+        }
+        panic!("{role}: `{point}` did not come up in {TRIES} deployments");
+    }
+
+    /// A whole deployment, looked at when the fleet has come to rest. Returns how it went and
+    /// the exit code.
+    pub(crate) async fn deploy(&mut self, title: &str) -> (Went, Option<i32>) {
+        let begun = self.begin(title);
+        self.finish(begun, self.kind.excuses()).await
+    }
+
+    /// Begins a deployment that the test disturbs.
+    pub(crate) fn begin(&mut self, title: &str) -> Begun {
+        Begun {
+            title: title.to_owned(),
+            old: self.fleet.live().to_owned(),
+            from_ns: monotonic_ns(),
+            deploy: self.fleet.deploy(),
+        }
+    }
+
+    /// Waits until the fleet has come to rest, and looks at what users have seen.
+    pub(crate) async fn finish(&mut self, begun: Begun, excused: Excused) -> (Went, Option<i32>) {
+        let Begun {
+            title,
+            old,
+            from_ns,
+            deploy,
+        } = begun;
+        let new = deploy.version.clone();
+        let ended = deploy.ended().await;
+        self.fleet.settled().await;
+        let went = match self.fleet.live() {
+            live if live == new => Went::Forward,
+            live if live == old => match self.fleet.outcome(&new).await {
+                Some(Outcome::RolledBack { .. }) => Went::ForwardAndBack,
+                _ => Went::Nowhere,
+            },
+            other => panic!("{title}: `{other}` serves"),
+        };
+        self.runs += 1;
+        self.traffic.ran(Run {
+            title: format!("{title}, which said\n{}", ended.said),
+            from_ns,
+            until_ns: monotonic_ns(),
+            old,
+            new,
+            went,
+            excused,
+        });
+        (went, ended.code)
+    }
+
+    /// Looks at what users have seen of something that was no deployment.
+    pub(crate) async fn disturbed(&mut self, title: &str, from_ns: u64, excused: Excused) {
+        self.fleet.settled().await;
+        let live = self.fleet.live().to_owned();
+        self.traffic.ran(Run {
+            title: title.to_owned(),
+            from_ns,
+            until_ns: monotonic_ns(),
+            old: live.clone(),
+            new: live,
+            went: Went::Forward,
+            excused,
+        });
+    }
+
+    /// The last deployment is a good one, and then nothing is left. Returns how many requests
+    /// failed, with an excuse.
+    pub(crate) async fn end(mut self, title: &str) -> usize {
+        self.releases(Kind::Good);
+        let last = self.deploy("the last deployment").await;
+        assert_eq!(last, (Went::Forward, Some(0)));
+        let (requests, failed) = self.traffic.stop(&self.fleet.effects());
+        self.fleet.stop();
+        eprintln!(
+            "{title}: {} deployments in {:.1} s, {requests} requests, {failed} failed",
+            self.runs,
+            self.began.elapsed().as_secs_f64()
+        );
+        failed
+    }
+}
+
+/// What a release is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing is wrong with it.
+    Good,
+    /// It ends at once on `b`.
+    FailsToStart,
+    /// It ends on `b` soon after it was given its first request, again and again.
+    DiesInTheWatch,
+}
+
+impl Kind {
+    /// How its deployment goes when nothing else happens.
+    fn goes(self) -> Went {
+        match self {
+            Self::Good => Went::Forward,
+            Self::FailsToStart => Went::Nowhere,
+            Self::DiesInTheWatch => Went::ForwardAndBack,
+        }
+    }
+
+    fn excuses(self) -> Excused {
+        match self {
+            Self::Good | Self::FailsToStart => Excused::Nothing,
+            Self::DiesInTheWatch => Excused::PostsInHand,
+        }
+    }
+}
+
+/// A deployment that was begun.
+pub(crate) struct Begun {
+    title: String,
+    old: String,
+    from_ns: u64,
+    pub(crate) deploy: Deploy,
+}
