@@ -128,12 +128,13 @@ impl Points {
         if wanted != Some(point) {
             return;
         }
-        std::thread::sleep(linger);
-        // Two threads may pass points at once; the plan is carried out by whoever removes it.
+        // The plan is carried out by whoever removes it: this thread, or another, or the test,
+        // which then knows that it will not be.
         if fs::remove_file(self.file("plan")).is_err() {
             return;
         }
         append(&self.file("reached"), point);
+        std::thread::sleep(linger);
         let signal = match action {
             Some("kill") => Signal::KILL,
             _ => Signal::STOP,

@@ -1,5 +1,7 @@
 //! A fleet of the real binary: `greenlight up` with two instances, and everything it leaves.
 
+use super::command::Deploy;
+use super::machine::{Process, expected_files, free_port, process, signal};
 use super::points::Points;
 use greenlight::api::{FleetStatus, History};
 use greenlight::link::ApiClient;
@@ -12,14 +14,15 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(15);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_greenlight");
+/// Short, because most releases are good.
+const WATCH: &str = "300ms";
 pub(crate) const SERVICE: &str = "shop";
 
 /// One instance as it was configured.
@@ -41,30 +44,6 @@ pub(crate) struct Fleet {
     live: String,
 }
 
-/// A `greenlight deploy` that runs, and what it says on standard error.
-pub(crate) struct Deploy {
-    pub(crate) version: String,
-    child: Child,
-    said: PathBuf,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    /// The exit code; `None` if it was killed.
-    pub(crate) code: Option<i32>,
-    /// What it said on standard error.
-    pub(crate) said: String,
-}
-
-/// A process of the fleet, as `/proc` tells of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Process {
-    /// The verb it was started with, and for an application its instance and release.
-    pub(crate) kind: String,
-    pub(crate) pid: i32,
-}
-
 impl Fleet {
     /// Starts the fleet and brings releases to it: the second replaces one, as all later ones do.
     pub(crate) async fn start() -> Self {
@@ -79,7 +58,7 @@ impl Fleet {
                 green: free_port(),
             })
             .collect();
-        write_configuration(dir.path(), &instances, &[]);
+        write_configuration(dir.path(), &instances, &[], WATCH);
         let log = File::create(dir.path().join("up.log")).expect("a log");
         let up = Command::new(PROGRAM)
             .args(["up", "--file", &path(&dir, "greenlight.yml")])
@@ -145,7 +124,12 @@ impl Fleet {
 
     /// Gives the releases to come other settings in their environment.
     pub(crate) fn configure(&self, env: &[(&str, &str)]) {
-        write_configuration(self.dir.path(), &self.instances, env);
+        write_configuration(self.dir.path(), &self.instances, env, WATCH);
+    }
+
+    /// The same, and watches these releases for so long.
+    pub(crate) fn configure_watched(&self, env: &[(&str, &str)], watch: &str) {
+        write_configuration(self.dir.path(), &self.instances, env, watch);
     }
 
     /// Starts to deploy a release with a label that was never used before.
@@ -157,23 +141,9 @@ impl Fleet {
 
     /// Starts to deploy a release with this label.
     pub(crate) fn deploy_again(&self, version: &str) -> Deploy {
-        let said = tempfile::NamedTempFile::new().expect("a file");
-        let (file, said) = said.keep().expect("it can be kept");
-        let child = Command::new(PROGRAM)
-            .args(["deploy", "--version", version, "--json"])
-            .args(["--file", &path(&self.dir, "greenlight.yml")])
-            .args(["--fleet", &path(&self.dir, "state/operator")])
-            .env("USER", "a person")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .expect("the binary runs");
-        Deploy {
-            version: version.to_owned(),
-            child,
-            said,
-        }
+        let file = path(&self.dir, "greenlight.yml");
+        let fleet = path(&self.dir, "state/operator");
+        Deploy::start(PROGRAM, version, &["--file", &file, "--fleet", &fleet])
     }
 
     /// How the fleet says it stands; `None` while its server is away.
@@ -397,58 +367,6 @@ impl Drop for Fleet {
     }
 }
 
-impl Deploy {
-    /// What it has said so far.
-    pub(crate) fn said(&self) -> String {
-        fs::read_to_string(&self.said).expect("its standard error")
-    }
-
-    /// Waits until it has said something; gives up when it has ended without.
-    pub(crate) async fn says(&mut self, text: &str) -> bool {
-        while !self.said().contains(text) {
-            if self.child.try_wait().expect("it is a child").is_some() {
-                return self.said().contains(text);
-            }
-            tokio::time::sleep(LOOK_EVERY / 5).await;
-        }
-        true
-    }
-
-    /// Ends it with SIGKILL.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("it is a child");
-        self.child.wait().expect("it is a child");
-    }
-
-    /// Waits for its end.
-    pub(crate) async fn ended(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("it is a child") {
-                break status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "it does not end: {}",
-                self.said()
-            );
-            tokio::time::sleep(LOOK_EVERY).await;
-        };
-        Ended {
-            code: status.code(),
-            said: self.said(),
-        }
-    }
-}
-
-impl Drop for Deploy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_file(&self.said);
-    }
-}
-
 /// Waits for something that only looking can tell.
 pub(crate) async fn until(what: &str, happened: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -458,7 +376,7 @@ pub(crate) async fn until(what: &str, happened: impl AsyncFn() -> bool) {
     }
 }
 
-fn write_configuration(dir: &Path, instances: &[Instance], env: &[(&str, &str)]) {
+fn write_configuration(dir: &Path, instances: &[Instance], env: &[(&str, &str)], watch: &str) {
     use std::fmt::Write as _;
     let mut text = format!("service: {SERVICE}\ncommand: [{PROGRAM:?}, sample-app]\nservers:\n");
     for Instance {
@@ -488,91 +406,12 @@ fn write_configuration(dir: &Path, instances: &[Instance], env: &[(&str, &str)])
     text.push_str(
         "proxy:\n  healthcheck: { interval: 100ms, timeout: 5s }\n\
          cutover: { hold_budget: 1s, max_hold: 20s }\n\
-         watch: 300ms\nkeep_warm: 100ms\ndrain_timeout: 300ms\nstop_timeout: 5s\n\
+         keep_warm: 100ms\ndrain_timeout: 300ms\nstop_timeout: 5s\n\
          deploy_timeout: 20s\n",
     );
+    writeln!(text, "watch: {watch}").expect("a string takes it");
     let file = dir.join("greenlight.yml");
     fs::write(file, text).expect("it can be written");
-}
-
-/// What a fleet at rest keeps below its folder, but for the records of what runs.
-fn expected_files() -> BTreeSet<String> {
-    let mut files: BTreeSet<String> = ["lock", "operator/server"].map(ToOwned::to_owned).into();
-    let of_server = ["ca.key", "ca.pem", "journal.redb", "receipts.json"];
-    files.extend(of_server.map(|name| format!("server/{name}")));
-    for role in ["server", "agent-a", "agent-b", "proxy-a", "proxy-b"] {
-        files.extend(["log", "pid"].map(|ending| format!("run/{role}.{ending}")));
-    }
-    for instance in ["instances/a", "instances/b"] {
-        let names = ["agent.redb", "proxy.sock", "routing"];
-        files.extend(names.map(|name| format!("{instance}/{name}")));
-        let logs = ["log", "log.1"];
-        files.extend(logs.map(|ending| format!("{instance}/slots/{SERVICE}-COLOR.{ending}")));
-    }
-    for identity in [
-        "server/identity",
-        "operator",
-        "instances/a/identity",
-        "instances/b/identity",
-    ] {
-        let names = ["ca.pem", "cert.pem", "key.pem"];
-        files.extend(names.map(|name| format!("{identity}/{name}")));
-    }
-    files
-}
-
-/// What `/proc` says of a process of the fleet; `None` if it is dead or not of it.
-fn process(pid: i32, mark: &str) -> Option<Process> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let variables = environment.split(|byte| *byte == 0);
-    let variables: BTreeSet<_> = variables.map(String::from_utf8_lossy).collect();
-    if !variables.contains(mark) {
-        return None;
-    }
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, state) = stat.rsplit_once(") ")?;
-    if state.starts_with(['Z', 'X']) {
-        return None;
-    }
-    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let arguments = command.split(|byte| *byte == 0);
-    let arguments: Vec<_> = arguments.map(String::from_utf8_lossy).collect();
-    let variable = |name: &str| {
-        let mut values = variables.iter().filter_map(|v| v.strip_prefix(name));
-        values.next().unwrap_or_default().to_owned()
-    };
-    let verb = arguments.get(1).map_or("", |verb| verb);
-    let kind = match verb {
-        "sample-app" => format!(
-            "{verb} {} {}",
-            variable("GREENLIGHT_INSTANCE="),
-            variable("VERSION=")
-        ),
-        "agent" | "proxy" => {
-            let all = arguments.join(" ");
-            let name = if all.contains("/instances/a/") {
-                "a"
-            } else {
-                "b"
-            };
-            format!("{verb} {name}")
-        }
-        _ => verb.to_owned(),
-    };
-    Some(Process { kind, pid })
-}
-
-/// A port that nobody uses, outside the range from which connections get theirs: the port of an
-/// idle slot must stay free.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 17_000).expect("it is small");
-    loop {
-        let port = 15_000 + (offset + NEXT.fetch_add(1, SeqCst)) % 17_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn path(dir: &TempDir, name: &str) -> String {
@@ -581,21 +420,4 @@ fn path(dir: &TempDir, name: &str) -> String {
 
 fn process_number(child: &Child) -> i32 {
     i32::try_from(child.id()).expect("process numbers fit")
-}
-
-/// Ends a process with SIGKILL, and returns when it is dead: until then it might still be given
-/// connections.
-pub(crate) async fn kill(pid: i32) {
-    signal(pid, Signal::KILL);
-    until("it is dead", async || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat.rsplit_once(") ");
-        state.is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
-    })
-    .await;
-}
-
-fn signal(pid: i32, signal: Signal) {
-    let pid = Pid::from_raw(pid).expect("a process number");
-    kill_process(pid, signal).expect("it runs");
 }

@@ -35,22 +35,22 @@ impl Points {
         self.plan(&format!("pause {point}"));
     }
 
-    /// Ends the plan, and tells which points were passed, in order.
+    /// Ends the plan. Whether its point was reached: then the process has killed or stopped
+    /// itself, or is about to.
+    pub(crate) fn withdraw(&self) -> bool {
+        fs::remove_file(self.file("plan")).is_err()
+    }
+
+    /// Which points were passed, in order.
     pub(crate) fn passed(&self) -> Vec<String> {
-        let _ = fs::remove_file(self.file("plan"));
         let passed = fs::read_to_string(self.file("passed")).unwrap_or_default();
         passed.lines().map(ToOwned::to_owned).collect()
     }
 
-    /// Whether the point of the plan was reached.
-    pub(crate) fn is_reached(&self) -> bool {
-        self.file("reached").exists()
-    }
-
-    /// Waits until it is.
+    /// Waits until the point of the plan was reached.
     pub(crate) async fn reached(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while !self.is_reached() {
+        while !self.file("reached").exists() {
             let plan = fs::read_to_string(self.file("plan"));
             let passed = fs::read_to_string(self.file("passed"));
             assert!(

@@ -1,6 +1,7 @@
 //! One test's fleet and traffic, and deployments one after the other, each looked at as a whole.
 
-use super::fleet::{Deploy, Fleet};
+use super::command::{Deploy, Ended};
+use super::fleet::{Fleet, until};
 use super::traffic::{Excused, Run, Traffic, Went};
 use greenlight::clock::monotonic_ns;
 use greenlight_protocol::Outcome;
@@ -36,11 +37,15 @@ impl Scene {
     /// From here on releases are of this kind.
     pub(crate) fn releases(&mut self, kind: Kind) {
         self.kind = kind;
-        self.fleet.configure(match kind {
-            Kind::Good => &[],
-            Kind::FailsToStart => &[("FAIL_START_ON", "b")],
-            Kind::DiesInTheWatch => &[("DIE_ON", "b"), ("DIE_AFTER_MS", "30")],
-        });
+        match kind {
+            Kind::Good => self.fleet.configure(&[]),
+            Kind::FailsToStart => self.fleet.configure(&[("FAIL_START_ON", "b")]),
+            // The agent that was killed must be back before the watch is over.
+            Kind::DiesInTheWatch => {
+                let env = [("DIE_ON", "b"), ("DIE_AFTER_MS", "30")];
+                self.fleet.configure_watched(&env, "10s");
+            }
+        }
     }
 
     /// The points that a role passes in every deployment of a kind, in order.
@@ -57,23 +62,44 @@ impl Scene {
         let points = self.fleet.points(role);
         points.count();
         let (went, _) = self.deploy("a deployment that nothing disturbs").await;
+        points.withdraw();
         assert_eq!(went, self.kind.goes());
         points.passed()
     }
 
-    /// Deploys while a role kills itself at a point.
-    pub(crate) async fn crash(&mut self, role: &str, point: &str) -> (Went, Option<i32>) {
+    /// Deploys while a role kills itself at a point. `None` if it is one of those that only time
+    /// brings up, and time did not.
+    pub(crate) async fn crash(&mut self, role: &str, point: &str) -> Option<(Went, Option<i32>)> {
         for _ in 0..TRIES {
             let points = self.fleet.points(role);
+            let killed = self.fleet.pid(role);
             points.kill_at(point);
-            let outcome = self.deploy(&format!("{role} killed at `{point}`")).await;
-            if points.is_reached() {
-                return outcome;
+            let begun = self.begin(&format!("{role} killed at `{point}`"));
+            let ended = begun.deploy.ended().await;
+            self.fleet.settled().await;
+            let reached = points.withdraw();
+            if reached {
+                // A point at the very end may come when all looks settled.
+                until("it is started again", async || {
+                    self.fleet.pid(role) != killed
+                })
+                .await;
+            }
+            let outcome = self.judge(begun.told, &ended, self.kind.excuses()).await;
+            if reached {
+                return Some(outcome);
             }
             let passed = points.passed();
             eprintln!("{role}: `{point}` did not come up among {passed:?}");
         }
-        panic!("{role}: `{point}` did not come up in {TRIES} deployments");
+        let is_timed = ["Doubt", "Resend"]
+            .iter()
+            .any(|timed| point.contains(timed));
+        assert!(
+            is_timed,
+            "{role}: `{point}` did not come up in {TRIES} deployments"
+        );
+        None
     }
 
     /// A whole deployment, looked at when the fleet has come to rest. Returns how it went and
@@ -85,25 +111,32 @@ impl Scene {
 
     /// Begins a deployment that the test disturbs.
     pub(crate) fn begin(&mut self, title: &str) -> Begun {
-        Begun {
+        let old = self.fleet.live().to_owned();
+        let from_ns = monotonic_ns();
+        let deploy = self.fleet.deploy();
+        let told = Told {
             title: title.to_owned(),
-            old: self.fleet.live().to_owned(),
-            from_ns: monotonic_ns(),
-            deploy: self.fleet.deploy(),
-        }
+            old,
+            new: deploy.version.clone(),
+            from_ns,
+        };
+        Begun { told, deploy }
     }
 
     /// Waits until the fleet has come to rest, and looks at what users have seen.
     pub(crate) async fn finish(&mut self, begun: Begun, excused: Excused) -> (Went, Option<i32>) {
-        let Begun {
+        let ended = begun.deploy.ended().await;
+        self.judge(begun.told, &ended, excused).await
+    }
+
+    async fn judge(&mut self, told: Told, ended: &Ended, excused: Excused) -> (Went, Option<i32>) {
+        self.fleet.settled().await;
+        let Told {
             title,
             old,
+            new,
             from_ns,
-            deploy,
-        } = begun;
-        let new = deploy.version.clone();
-        let ended = deploy.ended().await;
-        self.fleet.settled().await;
+        } = told;
         let went = match self.fleet.live() {
             live if live == new => Went::Forward,
             live if live == old => match self.fleet.outcome(&new).await {
@@ -188,8 +221,14 @@ impl Kind {
 
 /// A deployment that was begun.
 pub(crate) struct Begun {
+    told: Told,
+    pub(crate) deploy: Deploy,
+}
+
+/// What a deployment is about.
+struct Told {
     title: String,
     old: String,
+    new: String,
     from_ns: u64,
-    pub(crate) deploy: Deploy,
 }

@@ -148,7 +148,11 @@ impl Run {
         for sample in &inside {
             match &sample.result {
                 Ok(release) if *release == self.old || *release == self.new => {}
-                Ok(_) => return Err(format!("another release answered: {sample:?}")), // G2
+                // G2
+                Ok(_) => {
+                    let around = around(&inside, sample);
+                    return Err(format!("another release answered: {sample:?}{around}"));
+                }
                 Err(reason) => {
                     if !self.excuses(sample, reason) {
                         let since = (sample.sent_ns - self.from_ns) / 1_000_000;
@@ -217,6 +221,23 @@ fn no_stale(samples: &[&Sample], before: &str, after: &str, from_ns: u64) -> Res
         }
         None => Ok(()),
     }
+}
+
+/// What became of other slow requests, and how evenly requests were sent, near a strange one.
+fn around(samples: &[&Sample], strange: &Sample) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    let mut last = [0, 0];
+    for sample in samples {
+        let took = sample.received_ns.saturating_sub(sample.sent_ns) / 1_000_000;
+        let gap = sample.sent_ns.saturating_sub(last[sample.instance]) / 1_000_000;
+        last[sample.instance] = sample.sent_ns.max(last[sample.instance]);
+        if took > 200 || gap > 200 {
+            let at = (i128::from(sample.sent_ns) - i128::from(strange.sent_ns)) / 1_000_000;
+            let _ = write!(text, "\n{at} ms, gap {gap} ms, took {took} ms: {sample:?}");
+        }
+    }
+    text
 }
 
 /// The effect of a POST comes once if it was answered, and never more than once.
