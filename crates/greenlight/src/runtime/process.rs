@@ -150,6 +150,10 @@ impl ProcessRuntime {
         let mut found = Vec::new();
         for entry in entries.flatten() {
             let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "next") {
+                // An agent died while it wrote this; what it spoke of is found by its mark.
+                drop(std::fs::remove_file(&path));
+            }
             if path.extension().is_none_or(|ending| ending != "json") {
                 continue;
             }
