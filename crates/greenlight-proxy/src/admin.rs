@@ -14,9 +14,11 @@ mod orders;
 mod predecessors;
 mod reading;
 mod server;
+mod standing;
 
 pub use client::{AdminClient, AdminError};
 pub(crate) use server::{Admin, EvidenceByEpoch};
+pub(crate) use standing::{Standing, Standings};
 
 pub use crate::gate::{Color, InFlight};
 pub use crate::route_table::ServiceSettings;
@@ -37,14 +39,15 @@ pub enum OnUncertain {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoldRequest {
-    /// The cut-over; an older one than was last obeyed is refused, and so is one that was
-    /// opened already.
+    /// The cut-over; an older one than was last obeyed for any of the services is refused, and
+    /// so is one that was opened already.
     pub epoch: u64,
-    /// The services to hold.
+    /// The services to hold. One that was never opened serves nobody and is not held: its
+    /// requests are refused as before.
     pub services: Vec<String>,
     /// The deadline kept here, in milliseconds.
     pub max_hold_ms: u64,
-    /// What happens at the deadline.
+    /// What happens at the deadline; a parked service stays parked.
     pub on_uncertain: OnUncertain,
     /// Wait at most this long, in milliseconds, until the old color has no request in flight.
     #[serde(default)]
@@ -92,7 +95,8 @@ pub struct OpenAnswer {
     pub released: u64,
 }
 
-/// `POST /v1/park` and `POST /v1/shed`: let requests wait without a deadline, or refuse them.
+/// `POST /v1/park` and `POST /v1/shed`: let requests wait without a deadline, or refuse them. What
+/// is parked stays so, also through later holds and their deadlines, until it is opened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServicesRequest {
@@ -173,7 +177,7 @@ pub struct StatusAnswer {
     pub predecessors: usize,
     /// Where users come in.
     pub listening: Vec<String>,
-    /// The highest epoch obeyed.
+    /// The highest epoch obeyed for any service.
     pub epoch: u64,
     /// By service.
     pub services: BTreeMap<String, ServiceStatus>,
@@ -188,6 +192,14 @@ pub struct ServiceStatus {
     pub state: String,
     /// The color that is served, or was until now.
     pub color: Option<Color>,
+    /// The highest epoch obeyed; orders of older ones are refused.
+    pub epoch: u64,
+    /// The highest epoch opened; a hold of it is late and refused.
+    pub opened: u64,
+    /// Whether only opening lets its requests go.
+    pub parked: bool,
+    /// The deadline of the hold that is on, in milliseconds from when that began.
+    pub max_hold_ms: Option<u64>,
     /// In flight to blue.
     pub blue: InFlight,
     /// In flight to green.

@@ -20,6 +20,7 @@ pub(crate) struct Counts {
     pub(crate) retried: u64,
     pub(crate) failed: u64,
     pub(crate) shed: u64,
+    pub(crate) expired: u64,
 }
 
 /// By service.
@@ -47,7 +48,19 @@ impl Counts {
             retried: tally.retried.load(SeqCst),
             failed: tally.failed.load(SeqCst),
             shed: tally.shed.load(SeqCst),
+            expired: tally.expired.load(SeqCst),
         }
+    }
+
+    /// A gate goes on where that of a process that has ended stopped counting.
+    pub(crate) fn resume(gate: &Gate, seen: &ServiceEvidence) {
+        let tally = &gate.tally;
+        tally.held.store(seen.held, SeqCst);
+        tally.max_held_us.store(seen.max_held_us, SeqCst);
+        tally.recalled.store(seen.recalled, SeqCst);
+        tally.retried.store(seen.retried, SeqCst);
+        tally.failed.store(seen.failed, SeqCst);
+        tally.shed.store(seen.shed, SeqCst);
     }
 
     pub(crate) fn color(&self, color: Color) -> &ColorCounts {
@@ -66,6 +79,7 @@ impl Counts {
         self.retried += other.retried;
         self.failed += other.failed;
         self.shed += other.shed;
+        self.expired += other.expired;
     }
 
     /// A new cut-over starts: its totals begin at nothing.
@@ -89,17 +103,24 @@ impl Counts {
 
     /// Writes the totals of a cut-over into its evidence.
     pub(crate) fn complete(&self, seen: &mut ServiceEvidence) {
-        if seen.opened_at_ns.is_some() {
-            seen.first_admission_new_ns = seen
-                .new
-                .and_then(|color| self.color(color).first_admission_ns);
-        }
+        self.complete_first_admission(seen);
         seen.held = self.held;
         seen.max_held_us = self.max_held_us;
         seen.recalled = self.recalled;
         seen.retried = self.retried;
         seen.failed = self.failed;
         seen.shed = self.shed;
+        // It is noted where it happened as well, and does not cease to be true.
+        seen.expired |= self.expired > 0;
+    }
+
+    /// The first admission after opening stays the first, also when the color is opened again.
+    pub(crate) fn complete_first_admission(&self, seen: &mut ServiceEvidence) {
+        if let (Some(new), Some(_), None) =
+            (seen.new, seen.opened_at_ns, seen.first_admission_new_ns)
+        {
+            seen.first_admission_new_ns = self.color(new).first_admission_ns;
+        }
     }
 }
 
@@ -158,6 +179,7 @@ mod tests {
             retried: n,
             failed: n,
             shed: n,
+            expired: n,
             ..Counts::default()
         }
     }

@@ -144,6 +144,8 @@ pub(crate) struct Tally {
     pub(crate) retried: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) shed: AtomicU64,
+    /// How often the deadline ended the hold.
+    pub(crate) expired: AtomicU64,
 }
 
 impl Tally {
@@ -308,6 +310,7 @@ impl Gate {
             &self.tally.retried,
             &self.tally.failed,
             &self.tally.shed,
+            &self.tally.expired,
         ] {
             counter.store(0, SeqCst);
         }

@@ -7,6 +7,7 @@ use crate::listener::{ListenAddr, addresses, deal};
 use crate::route_table::RouteTable;
 use crate::state_file::StateFile;
 use crate::take_over::{Inheritance, Legacy, Sockets};
+use crate::upstream::monotonic_ns;
 use crate::worker::{Stage, Worker};
 use arc_swap::ArcSwap;
 use std::convert::Infallible;
@@ -107,6 +108,7 @@ impl RunningProxy {
         };
         let Some(inheritance) = inheritance else {
             let legacy = Legacy {
+                evidence: kept.evidence(monotonic_ns()),
                 state: kept,
                 ..Legacy::default()
             };

@@ -1,6 +1,7 @@
 //! The routing as it survives a restart: replaced atomically, synced, and checked when read.
 
-use crate::admin::OnUncertain;
+use crate::admin::{EvidenceByEpoch, ServiceEvidence, Standing, Standings};
+use crate::counts::Counts;
 use crate::error::ProxyError;
 use crate::gate::{Color, Gate, Route};
 use crate::route_table::{RouteTable, Service, ServiceSettings};
@@ -12,34 +13,58 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The first line of every state file; a file that does not begin with it is not ours.
-const MAGIC: &str = "greenlight-proxy routing 1";
+const MAGIC: &str = "greenlight-proxy routing 2";
 
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// The highest epoch that was obeyed: older ones are fenced also after a restart.
-    pub(crate) epoch: u64,
-    /// The highest epoch that was opened.
-    pub(crate) opened: u64,
-    /// The deadline in milliseconds of a hold that was on, and what happens then.
-    pub(crate) deadline: Option<(u64, OnUncertain)>,
     /// By name.
     pub(crate) services: BTreeMap<String, ServiceState>,
 }
 
 impl State {
     /// The services as they are to be routed. A service that is known already keeps its gate, as
-    /// that is; new gates begin with the route.
+    /// that is; new gates begin with the route, and go on counting.
     pub(crate) fn table(&self, known: &RouteTable) -> Result<RouteTable, String> {
         let mut table = RouteTable::default();
         for (name, kept) in &self.services {
             let gate = match known.named(name) {
                 Some(service) => service.gate.clone(),
-                None => Arc::new(Gate::new(Route::from(kept.route))),
+                None => Arc::new(kept.gate()),
             };
             table = table.with(Service::new(name.clone(), kept.settings.clone(), gate)?);
         }
         Ok(table)
+    }
+
+    pub(crate) fn standings(&self) -> Standings {
+        let services = self.services.iter();
+        services
+            .map(|(name, kept)| (name.clone(), kept.standing.clone()))
+            .collect()
+    }
+
+    /// The evidence that was kept: of each service that of its last cut-over. Times that are
+    /// still to come are of before the machine was restarted, and are left out.
+    pub(crate) fn evidence(&self, now_ns: u64) -> EvidenceByEpoch {
+        let mut evidence = EvidenceByEpoch::new();
+        for (name, kept) in &self.services {
+            if let Some((epoch, seen)) = &kept.evidence {
+                let past = |time: Option<u64>| time.filter(|time| *time <= now_ns);
+                let seen = ServiceEvidence {
+                    held_at_ns: past(seen.held_at_ns),
+                    last_admission_old_ns: past(seen.last_admission_old_ns),
+                    opened_at_ns: past(seen.opened_at_ns),
+                    first_admission_new_ns: past(seen.first_admission_new_ns),
+                    ..seen.clone()
+                };
+                evidence
+                    .entry(*epoch)
+                    .or_default()
+                    .insert(name.clone(), seen);
+            }
+        }
+        evidence
     }
 }
 
@@ -48,6 +73,20 @@ impl State {
 pub(crate) struct ServiceState {
     pub(crate) settings: ServiceSettings,
     pub(crate) route: RouteState,
+    pub(crate) standing: Standing,
+    /// The last cut-over, and what this process and those that have ended saw of it; only in the
+    /// file, because whoever else is told counts for itself.
+    pub(crate) evidence: Option<(u64, ServiceEvidence)>,
+}
+
+impl ServiceState {
+    fn gate(&self) -> Gate {
+        let gate = Gate::new(Route::from(self.route));
+        if let Some((_, seen)) = &self.evidence {
+            Counts::resume(&gate, seen);
+        }
+        gate
+    }
 }
 
 /// A route as it is written down.
@@ -169,6 +208,7 @@ fn checksum(body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::OnUncertain;
 
     #[test]
     fn what_is_stored_is_loaded_again() {
@@ -199,6 +239,13 @@ mod tests {
         assert!(error.contains("was not written by this version"), "{error}");
     }
 
+    #[test]
+    fn times_of_before_the_machine_was_restarted_are_not_evidence() {
+        let seen = &example().evidence(55)[&7]["shop"];
+        assert_eq!((seen.held_at_ns, seen.opened_at_ns), (Some(50), None));
+        assert!(seen.expired);
+    }
+
     fn example() -> State {
         let settings = ServiceSettings {
             hosts: vec!["shop.example.com".to_owned()],
@@ -207,12 +254,27 @@ mod tests {
             green: "unix:/run/shop.sock".to_owned(),
             request_timeout_ms: 30_000,
         };
-        let route = RouteState::Held(Some(Color::Blue));
-        State {
+        let standing = Standing {
             epoch: 7,
             opened: 6,
+            parked: true,
             deadline: Some((2000, OnUncertain::Shed)),
-            services: [("shop".to_owned(), ServiceState { settings, route })].into(),
+            ..Standing::default()
+        };
+        let seen = ServiceEvidence {
+            held_at_ns: Some(50),
+            opened_at_ns: Some(60),
+            expired: true,
+            ..ServiceEvidence::default()
+        };
+        let shop = ServiceState {
+            settings,
+            route: RouteState::Held(Some(Color::Blue)),
+            standing,
+            evidence: Some((7, seen)),
+        };
+        State {
+            services: [("shop".to_owned(), shop)].into(),
         }
     }
 }

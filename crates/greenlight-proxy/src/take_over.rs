@@ -37,7 +37,7 @@ use std::net::SocketAddr;
 /// What the admin connection becomes.
 pub(crate) const PROTOCOL: &str = "greenlight-take-over";
 /// The version of what is said then.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a proxy knows that its successor must know.
 #[derive(Debug, Default, Serialize, Deserialize)]

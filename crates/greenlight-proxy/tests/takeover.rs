@@ -16,6 +16,8 @@ mod load;
 mod proxy;
 #[path = "takeover/reading.rs"]
 mod reading;
+#[path = "takeover/standing.rs"]
+mod standing;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let mut trials = hand_over::trials();
     trials.extend(death::trials());
     trials.extend(reading::trials());
+    trials.extend(standing::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

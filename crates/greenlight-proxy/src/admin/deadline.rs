@@ -4,7 +4,7 @@ use super::OnUncertain;
 use super::answer::Refusal;
 use super::orders::served;
 use super::server::{Admin, Durability};
-use crate::gate::Route;
+use crate::gate::{Color, Route};
 use crate::route_table::Service;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,96 +15,97 @@ impl Admin {
     /// still have connections are told to follow this process from now on.
     pub(crate) fn resume(self: &Rc<Self>) {
         self.predecessors.discover(&self.path);
-        self.resume_deadline();
+        self.resume_deadlines();
+        if !self.predecessors.is_empty() {
+            // What was inherited had no file to be in.
+            self.keep_or_say();
+        }
         self.tell_in_background();
     }
 
-    pub(super) fn resume_deadline(self: &Rc<Self>) {
-        let Some((millis, on_uncertain)) = *self.deadline.borrow() else {
-            return;
-        };
-        let held = self.shared.table.load();
-        let services: Vec<_> = held
-            .services
-            .iter()
-            .filter(|service| matches!(service.gate.route(), Route::Held(_)))
-            .cloned()
-            .collect();
-        if !services.is_empty() {
-            let epoch = self.epoch.get();
-            self.arm_deadline(epoch, services, Duration::from_millis(millis), on_uncertain);
+    pub(super) fn resume_deadlines(self: &Rc<Self>) {
+        for service in &self.shared.table.load().services {
+            if let Some(deadline) = self.standing(&service.name).deadline {
+                let services = vec![service.clone()];
+                let turn = self.next_turn(&services);
+                self.arm_deadline(services, turn, deadline);
+            }
         }
     }
 
-    /// Starts the deadline of a hold. Returns the turn that it belongs to.
+    /// Starts the deadline of a hold: when it passes, it ends the hold of those services that are
+    /// still in this turn.
     pub(super) fn arm_deadline(
         self: &Rc<Self>,
-        epoch: u64,
         services: Vec<Arc<Service>>,
-        max_hold: Duration,
-        on_uncertain: OnUncertain,
-    ) -> u64 {
-        let turn = self.next_turn();
+        turn: u64,
+        (max_hold_ms, on_uncertain): (u64, OnUncertain),
+    ) {
         let admin = self.clone();
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(max_hold).await;
-            if *admin.turn.borrow() == turn {
-                admin.expire(epoch, &services, on_uncertain);
+            tokio::time::sleep(Duration::from_millis(max_hold_ms)).await;
+            let mut services = services;
+            services.retain(|service| admin.is_turn_of(service, turn));
+            if !services.is_empty() {
+                admin.expire(&services, on_uncertain);
             }
         });
-        turn
     }
 
-    /// Ends the turn, and with it its deadline.
-    pub(super) fn next_turn(&self) -> u64 {
-        let turn = *self.turn.borrow() + 1;
-        self.turn.send_replace(turn);
-        turn
-    }
-
-    fn expire(self: &Rc<Self>, epoch: u64, services: &[Arc<Service>], on_uncertain: OnUncertain) {
-        tracing::warn!(
-            epoch,
-            ?on_uncertain,
-            "a hold's deadline passed without a decision"
-        );
-        self.next_turn();
-        match on_uncertain {
-            OnUncertain::ServeOld => self.reopen(services),
-            OnUncertain::Shed => {
-                for service in services {
-                    let old = served(service.gate.route());
-                    service.gate.set(Route::Shed(old));
-                }
-            }
+    fn expire(self: &Rc<Self>, services: &[Arc<Service>], on_uncertain: OnUncertain) {
+        for service in self.end_hold(services) {
+            let old = served(service.gate.route());
+            tracing::warn!(
+                service = service.name,
+                epoch = self.standing(&service.name).epoch,
+                ?on_uncertain,
+                "a hold's deadline passed without a decision"
+            );
+            self.note_expiry(&service);
+            service.gate.set(match on_uncertain {
+                OnUncertain::ServeOld => reopened(old),
+                OnUncertain::Shed => Route::Shed(old),
+            });
         }
-        *self.deadline.borrow_mut() = None;
-        if let Some(seen) = self.evidence.borrow_mut().get_mut(&epoch) {
-            for service in services {
-                seen.entry(service.name.clone()).or_default().expired = true;
-            }
-        }
-        if let Err(Refusal(_, error, _)) = self.keep(Durability::Process) {
-            tracing::error!(error, "the routing could not be kept");
-        }
+        self.keep_or_say();
         self.tell_in_background();
     }
 
+    /// Gives a hold up.
     pub(super) fn reopen(&self, services: &[Arc<Service>]) {
-        self.next_turn();
-        *self.deadline.borrow_mut() = None;
-        for service in services {
-            let route = match served(service.gate.route()) {
-                Some(old) => Route::Open(old),
-                None => Route::Closed,
-            };
-            service.gate.set(route);
+        for service in self.end_hold(services) {
+            let old = served(service.gate.route());
+            service.gate.set(reopened(old));
+        }
+    }
+
+    /// Ends the turn and the deadline of these services. Returns those whose requests the hold
+    /// alone keeps back: what was parked or shed meanwhile stays so.
+    fn end_hold(&self, services: &[Arc<Service>]) -> Vec<Arc<Service>> {
+        self.next_turn(services);
+        self.change_standing(services, |standing| standing.deadline = None);
+        let mut held = services.to_vec();
+        held.retain(|service| {
+            let is_held = matches!(service.gate.route(), Route::Held(_));
+            is_held && !self.standing(&service.name).parked
+        });
+        held
+    }
+
+    /// Where nobody waits for the outcome.
+    pub(super) fn keep_or_say(&self) {
+        if let Err(Refusal(_, error, _)) = self.keep(Durability::Process) {
+            tracing::error!(error, "the routing could not be kept");
         }
     }
 
     /// Where nobody waits for the predecessors.
-    fn tell_in_background(self: &Rc<Self>) {
+    pub(super) fn tell_in_background(self: &Rc<Self>) {
         let admin = self.clone();
         tokio::task::spawn_local(async move { admin.tell(Vec::new()).await });
     }
+}
+
+fn reopened(old: Option<Color>) -> Route {
+    old.map_or(Route::Closed, Route::Open)
 }

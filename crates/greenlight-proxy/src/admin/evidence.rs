@@ -2,8 +2,9 @@
 
 use super::orders::served;
 use super::server::Admin;
-use super::{EvidenceAnswer, HeldService, HoldAnswer, ServiceEvidence};
+use super::{Color, EvidenceAnswer, HeldService, HoldAnswer, ServiceEvidence};
 use crate::counts::{Counts, CountsByService};
+use crate::gate::Tally;
 use crate::route_table::Service;
 use crate::upstream::monotonic_ns;
 use std::collections::BTreeMap;
@@ -17,6 +18,35 @@ const EVIDENCE_KEPT: usize = 32;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Admin {
+    /// The cut-over begins for those of the services that are held for it for the first time:
+    /// their totals start again. Returns their names. A hold that is asked for again, also after
+    /// its deadline, is still the same cut-over's.
+    pub(super) fn begin_evidence(&self, services: &[Arc<Service>], epoch: u64) -> Vec<String> {
+        let mut begun = Vec::new();
+        let mut evidence = self.evidence.borrow_mut();
+        let seen = evidence.entry(epoch).or_default();
+        for service in services {
+            if seen.contains_key(&service.name) {
+                continue;
+            }
+            let first = ServiceEvidence {
+                old: served(service.gate.route()),
+                ..ServiceEvidence::default()
+            };
+            seen.insert(service.name.clone(), first);
+            service.gate.reset_tally();
+            self.predecessors.change_departed(|departed| {
+                let counts = departed.entry(service.name.clone()).or_default();
+                counts.reset_tally();
+            });
+            begun.push(service.name.clone());
+        }
+        while evidence.len() > EVIDENCE_KEPT {
+            evidence.pop_first();
+        }
+        begun
+    }
+
     pub(super) fn note_hold(
         &self,
         services: &[Arc<Service>],
@@ -35,15 +65,10 @@ impl Admin {
             let color = served(service.gate.route());
             let old = color.map(|color| *counts.color(color));
             let last_admission_ns = old.and_then(|old| old.last_admission_ns);
-            seen.insert(
-                service.name.clone(),
-                ServiceEvidence {
-                    old: color,
-                    held_at_ns: Some(held_at_ns),
-                    last_admission_old_ns: last_admission_ns,
-                    ..ServiceEvidence::default()
-                },
-            );
+            let seen = seen.entry(service.name.clone()).or_default();
+            seen.held_at_ns = Some(held_at_ns);
+            // A process that was started since has not seen any.
+            seen.last_admission_old_ns = seen.last_admission_old_ns.max(last_admission_ns);
             let held = HeldService {
                 color,
                 last_admission_ns,
@@ -52,34 +77,94 @@ impl Admin {
             };
             answer.services.insert(service.name.clone(), held);
         }
-        while evidence.len() > EVIDENCE_KEPT {
-            evidence.pop_first();
-        }
         answer
     }
 
-    /// Before the totals start again: those of the last cut-over are written down for good.
-    pub(super) async fn freeze_evidence(&self) {
-        let last = self.evidence.borrow().keys().next_back().copied();
-        if let Some(epoch) = last {
-            let frozen = self.evidence(epoch).await.services;
-            self.evidence.borrow_mut().insert(epoch, frozen);
+    /// Notes that the deadline ended a service's hold: here, which outlives this process, and at
+    /// the gate, which also counts where a successor leads.
+    pub(super) fn note_expiry(&self, service: &Service) {
+        Tally::add(&service.gate.tally.expired);
+        let epoch = self.standing(&service.name).epoch;
+        self.change_last_evidence(service, |last, seen| seen.expired |= last == epoch);
+    }
+
+    /// Notes the opening of a service, right before it happens.
+    pub(super) fn note_opening(&self, service: &Service, epoch: u64, color: Color, now_ns: u64) {
+        self.change_last_evidence(service, |last, seen| {
+            // The gate is about to forget it.
+            self.counted_here(service).complete_first_admission(seen);
+            if last == epoch {
+                seen.new = Some(color);
+                seen.opened_at_ns.get_or_insert(now_ns);
+            }
+        });
+    }
+
+    /// Before the totals of these services start again: those of their last cut-overs are written
+    /// down for good.
+    pub(super) async fn freeze_evidence(&self, services: &[Arc<Service>]) {
+        let others = self.counts_in_time().await;
+        for service in services {
+            let counts = together(service, &others);
+            self.change_last_evidence(service, |_, seen| counts.complete(seen));
         }
     }
 
     pub(super) async fn evidence(&self, epoch: u64) -> EvidenceAnswer {
         let others = self.counts_in_time().await;
-        let evidence = self.evidence.borrow();
-        let mut services = evidence.get(&epoch).cloned().unwrap_or_default();
-        if evidence.keys().next_back() == Some(&epoch) && epoch == self.epoch.get() {
-            let table = self.shared.table.load();
-            for (name, seen) in &mut services {
-                if let Some(service) = table.named(name) {
-                    together(service, &others).complete(seen);
-                }
+        let mut services = self.evidence_of(epoch);
+        let table = self.shared.table.load();
+        for (name, seen) in &mut services {
+            if self.last_cut_over(name) == Some(epoch)
+                && let Some(service) = table.named(name)
+            {
+                together(service, &others).complete(seen);
             }
         }
         EvidenceAnswer { services }
+    }
+
+    /// The evidence of a service's last cut-over, as it is written down for after a restart:
+    /// without what predecessors have counted, who can be asked again.
+    pub(super) fn evidence_to_keep(&self, name: &str) -> Option<(u64, ServiceEvidence)> {
+        let last = self.last_cut_over(name)?;
+        let mut seen = self.evidence_of(last).remove(name)?;
+        if let Some(service) = self.shared.table.load().named(name) {
+            self.counted_here(service).complete(&mut seen);
+        }
+        Some((last, seen))
+    }
+
+    fn evidence_of(&self, epoch: u64) -> BTreeMap<String, ServiceEvidence> {
+        let evidence = self.evidence.borrow();
+        evidence.get(&epoch).cloned().unwrap_or_default()
+    }
+
+    /// Changes the evidence of the service's last cut-over, if there was one.
+    fn change_last_evidence(
+        &self,
+        service: &Service,
+        change: impl FnOnce(u64, &mut ServiceEvidence),
+    ) {
+        if let Some(last) = self.last_cut_over(&service.name)
+            && let Some(seen) = self.evidence.borrow_mut().get_mut(&last)
+            && let Some(seen) = seen.get_mut(&service.name)
+        {
+            change(last, seen);
+        }
+    }
+
+    /// The last cut-over for which a service was held.
+    fn last_cut_over(&self, name: &str) -> Option<u64> {
+        let evidence = self.evidence.borrow();
+        let mut last_first = evidence.iter().rev();
+        last_first
+            .find(|(_, seen)| seen.contains_key(name))
+            .map(|(epoch, _)| *epoch)
+    }
+
+    fn counted_here(&self, service: &Service) -> Counts {
+        together(service, &self.predecessors.departed())
     }
 
     /// What the predecessors have counted; of those that have ended only, if one of the others

@@ -55,12 +55,13 @@ impl Admin {
             }
         }
         self.shared.table.store(Arc::new(table));
-        self.epoch.set(state.epoch);
-        self.opened.set(state.opened);
-        self.next_turn();
-        let later = |(millis, then): (u64, _)| (millis + AFTER_THE_SUCCESSORS, then);
-        *self.deadline.borrow_mut() = state.deadline.map(later);
-        self.resume_deadline();
+        let mut standings = state.standings();
+        for standing in standings.values_mut() {
+            let later = |(millis, then): (u64, _)| (millis + AFTER_THE_SUCCESSORS, then);
+            standing.deadline = standing.deadline.map(later);
+        }
+        *self.standings.borrow_mut() = standings;
+        self.resume_deadlines();
         Ok(())
     }
 

@@ -52,7 +52,8 @@ impl Admin {
             return Err(Refusal(StatusCode::BAD_REQUEST, error, help));
         }
         self.leading()?;
-        if self.deadline.borrow().is_some() {
+        let standings = self.standings.borrow();
+        if standings.values().any(|s| s.deadline.is_some()) {
             // The hold would change hands together with its deadline and with whoever waits for
             // its answer. It is over in a moment; the successor asks again.
             return Err(conflict("a hold is on"));

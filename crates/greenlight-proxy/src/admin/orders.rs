@@ -1,12 +1,14 @@
 //! The orders: hold, open, park, shed, drain, define, remove.
 //!
-//! Orders are fenced: an epoch older than the last one obeyed changes nothing, and a hold of an
-//! epoch that was opened already is late and refused. An order is answered when it is carried
-//! out here and in every predecessor that still has connections.
+//! Orders are fenced, each service by itself: an epoch older than the last one obeyed changes
+//! nothing, and a hold of an epoch that was opened already is late and refused. An order that is
+//! too old for one of its services changes none of them. It is answered when it is carried out
+//! here and in every predecessor that still has connections.
 
-use super::answer::{Answer, Refusal, conflict, json, read};
+use super::answer::{Answer, Refusal, conflict, read};
 use super::following::FollowRequest;
 use super::server::{Admin, Durability, Role};
+use super::standing::Standing;
 use super::{
     Color, DrainAnswer, DrainRequest, HoldAnswer, HoldRequest, OpenAnswer, OpenRequest,
     ServiceSettings, ServicesRequest,
@@ -15,10 +17,8 @@ use crate::counts::CountsByService;
 use crate::gate::{Gate, InFlight, Route};
 use crate::route_table::Service;
 use crate::upstream::monotonic_ns;
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -35,49 +35,32 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 impl Admin {
     pub(super) async fn hold(self: &Rc<Self>, request: HoldRequest) -> Answer<HoldAnswer> {
         let _running = self.run();
-        self.in_time_for_hold(request.epoch)?;
-        let repeated = self.epoch.get() == request.epoch && self.deadline.borrow().is_some();
-        if !repeated {
-            self.freeze_evidence().await;
-            self.in_time_for_hold(request.epoch)?;
-        }
+        let epoch = request.epoch;
         let services = self.named(&request.services)?;
-        self.epoch.set(request.epoch);
-        for service in &services {
-            if !repeated {
-                service.gate.reset_tally();
-            }
+        self.fence_hold(&services, epoch)?;
+        self.freeze_evidence(&services).await;
+        let services = self.named(&request.services)?;
+        self.fence_hold(&services, epoch)?;
+        let reset = self.begin_evidence(&services, epoch);
+        let turn = self.next_turn(&services);
+        self.change_standing(&services, |standing| standing.epoch = epoch);
+        let mut held = services.clone();
+        // What was never opened is refused at once, before and during its first deployment.
+        held.retain(|s| self.standing(&s.name).parked || served(s.gate.route()).is_some());
+        for service in &held {
             let old = served(service.gate.route());
             if service.gate.route() != Route::Held(old) {
                 service.gate.set(Route::Held(old));
             }
         }
-        let mut reset = Vec::new();
-        if !repeated {
-            reset.clone_from(&request.services);
-            self.predecessors.change_departed(|departed| {
-                for name in &request.services {
-                    departed.entry(name.clone()).or_default().reset_tally();
-                }
-            });
-        }
-        *self.deadline.borrow_mut() = Some((request.max_hold_ms, request.on_uncertain));
-        let max_hold = Duration::from_millis(request.max_hold_ms);
-        let on_uncertain = request.on_uncertain;
-        let turn = self.arm_deadline(request.epoch, services.clone(), max_hold, on_uncertain);
+        let deadline = (request.max_hold_ms, request.on_uncertain);
+        self.change_standing(&held, |standing| standing.deadline = Some(deadline));
+        self.arm_deadline(held, turn, deadline);
         // Not synced: this must survive the process, and a machine that lost power has lost its
         // applications too. The sync would lengthen every hold.
         self.keep(Durability::Process)?;
         let others = self.wait_held(&services, &request, turn, reset).await?;
-        Ok(self.note_hold(&services, request.epoch, &others))
-    }
-
-    fn in_time_for_hold(&self, epoch: u64) -> Answer<()> {
-        self.fence(epoch)?;
-        if epoch <= self.opened.get() {
-            return Err(conflict(format!("cut-over {epoch} was opened already")));
-        }
-        Ok(())
+        Ok(self.note_hold(&services, epoch, &others))
     }
 
     /// Waits until nothing more reaches the old colors, here and in every predecessor, unless
@@ -104,22 +87,23 @@ impl Admin {
             }
             Some(self.predecessors.counts().await)
         };
+        let is_on = || services.iter().all(|s| self.is_turn_of(s, turn));
         let mut turns = self.turn.subscribe();
         let outcome = tokio::select! {
             // The sender is part of `self`.
-            _ = turns.wait_for(|now| *now != turn) => None,
+            _ = turns.wait_for(|_| !is_on()) => None,
             others = complete => Some(others),
         };
         match outcome {
-            Some(Some(others)) if *self.turn.borrow() == turn => Ok(others),
-            Some(None) => {
+            Some(Some(others)) if is_on() => Ok(others),
+            Some(None) if is_on() => {
                 self.reopen(services);
                 self.tell_in_time().await?;
                 let error = self.still_in_flight(services).await;
                 let help = "try again, or allow more time for exclusive cut-overs";
                 Err(Refusal(StatusCode::CONFLICT, error, help))
             }
-            Some(Some(_)) | None => Err(conflict(
+            Some(Some(_) | None) | None => Err(conflict(
                 "the deadline passed, or another order came, before the hold was complete",
             )),
         }
@@ -157,17 +141,19 @@ impl Admin {
 
     pub(super) async fn open(self: &Rc<Self>, request: &OpenRequest) -> Answer<OpenAnswer> {
         let _running = self.run();
-        self.fence(request.epoch)?;
-        let names: Vec<_> = request.services.keys().cloned().collect();
+        let (epoch, colors) = (request.epoch, &request.services);
+        let names: Vec<_> = colors.keys().cloned().collect();
         let services = self.named(&names)?;
+        self.fence(&services, epoch)?;
         if !self.predecessors.is_empty() {
             self.close_before_flip(&services, request).await?;
-            self.fence(request.epoch)?;
+            self.fence(&services, epoch)?;
         }
-        self.next_turn();
+        self.next_turn(&services);
         let opened_at_ns = monotonic_ns();
         for service in &services {
-            let color = request.services[&service.name];
+            let color = colors[&service.name];
+            self.note_opening(service, epoch, color, opened_at_ns);
             if service.gate.route() != Route::Open(color) {
                 service.gate.set(Route::Open(color));
                 self.predecessors.change_departed(|departed| {
@@ -176,20 +162,16 @@ impl Admin {
                 });
             }
         }
+        self.change_standing(&services, |standing| {
+            standing.epoch = epoch;
+            standing.opened = epoch;
+            standing.parked = false;
+            standing.deadline = None;
+        });
         let held_here: u64 = services
             .iter()
             .map(|s| s.gate.tally.held.load(SeqCst))
             .sum();
-        self.epoch.set(request.epoch);
-        self.opened.set(request.epoch);
-        *self.deadline.borrow_mut() = None;
-        if let Some(seen) = self.evidence.borrow_mut().get_mut(&request.epoch) {
-            for (name, color) in &request.services {
-                let seen = seen.entry(name.clone()).or_default();
-                seen.new = Some(*color);
-                seen.opened_at_ns.get_or_insert(opened_at_ns);
-            }
-        }
         // The predecessors are told first, and open while this process waits for the disk.
         let (told, kept) = tokio::join!(self.tell_in_time(), async { self.keep(Durability::Disk) });
         kept.and(told)?;
@@ -212,55 +194,64 @@ impl Admin {
         services: &[Arc<Service>],
         request: &OpenRequest,
     ) -> Answer<()> {
+        let turn = self.next_turn(services);
         let mut closed = Vec::new();
         for service in services {
             if let Route::Open(old) = service.gate.route()
                 && old != request.services[&service.name]
             {
                 service.gate.set(Route::Held(Some(old)));
-                closed.push((service, old));
+                closed.push((service.clone(), old));
             }
         }
         if closed.is_empty() {
             return Ok(());
         }
         let told = self.tell_in_time().await;
-        for (service, old) in closed {
-            if told.is_err() {
-                service.gate.set(Route::Open(old));
-            } else {
-                service.gate.none_admitting(old).await;
-            }
+        if told.is_err() {
+            // Unless another order has come, what served goes on serving.
+            let mut closed: Vec<_> = closed.into_iter().map(|(service, _)| service).collect();
+            closed.retain(|service| self.is_turn_of(service, turn));
+            self.reopen(&closed);
+            self.tell_in_background();
+            return told;
         }
-        told
+        for (service, old) in closed {
+            service.gate.none_admitting(old).await;
+        }
+        Ok(())
     }
 
-    /// Parks or sheds.
-    pub(super) async fn close(
-        self: &Rc<Self>,
-        request: Request<Incoming>,
-        to: fn(Option<Color>) -> Route,
-    ) -> Response<Full<Bytes>> {
-        json(match self.order(request).await {
-            Ok(order) => self.close_services(&order, to).await,
-            Err(refusal) => Err(refusal),
-        })
+    /// Lets requests wait until their service is opened.
+    pub(super) async fn park(self: &Rc<Self>, request: ServicesRequest) -> Answer<()> {
+        self.close(&request, Route::Held, |standing| standing.parked = true)
+            .await
     }
 
-    async fn close_services(
+    /// Refuses requests.
+    pub(super) async fn shed(self: &Rc<Self>, request: ServicesRequest) -> Answer<()> {
+        self.close(&request, Route::Shed, |_| {}).await
+    }
+
+    async fn close(
         self: &Rc<Self>,
         request: &ServicesRequest,
         to: fn(Option<Color>) -> Route,
+        then: fn(&mut Standing),
     ) -> Answer<()> {
         let _running = self.run();
-        self.fence(request.epoch)?;
-        for service in self.named(&request.services)? {
+        let services = self.named(&request.services)?;
+        self.fence(&services, request.epoch)?;
+        for service in &services {
             let route = to(served(service.gate.route()));
             if service.gate.route() != route {
                 service.gate.set(route);
             }
         }
-        self.epoch.set(request.epoch);
+        self.change_standing(&services, |standing| {
+            standing.epoch = request.epoch;
+            then(standing);
+        });
         self.keep(Durability::Process)?;
         self.tell_in_time().await
     }
@@ -311,6 +302,11 @@ impl Admin {
             let help = "correct the service's settings";
             Refusal(StatusCode::BAD_REQUEST, error, help)
         })?;
+        let standings = &self.standings;
+        standings
+            .borrow_mut()
+            .entry(service.name.clone())
+            .or_default();
         self.shared.table.store(Arc::new(table.with(service)));
         self.keep(Durability::Disk)?;
         self.tell_in_time().await
@@ -322,6 +318,7 @@ impl Admin {
         self.named(&[name.to_owned()])?;
         let table = self.shared.table.load_full();
         self.shared.table.store(Arc::new(table.without(name)));
+        self.standings.borrow_mut().remove(name);
         self.keep(Durability::Disk)?;
         self.tell_in_time().await
     }

@@ -23,10 +23,15 @@ impl Admin {
                 Route::Shed(_) => "shed",
             };
             let counts = together(service, &others);
+            let standing = self.standing(&service.name);
             let status = ServiceStatus {
                 settings: service.settings.clone(),
                 state: state.to_owned(),
                 color: served(route),
+                epoch: standing.epoch,
+                opened: standing.opened,
+                parked: standing.parked,
+                max_hold_ms: standing.deadline.map(|(millis, _)| millis),
                 blue: counts.blue.in_flight,
                 green: counts.green.in_flight,
                 admitted_blue: counts.blue.admitted,
@@ -39,7 +44,7 @@ impl Admin {
             started_at_ns: self.started_at_ns,
             predecessors: self.predecessors.len(),
             listening: self.listening.iter().map(ToString::to_string).collect(),
-            epoch: self.epoch.get(),
+            epoch: self.epoch(),
             services: services.collect(),
         }
     }

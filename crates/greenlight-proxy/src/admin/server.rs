@@ -9,10 +9,10 @@
 //! [`evidence`]: super::evidence
 //! [`follower`]: super::follower
 
-use super::answer::{Answer, Refusal, conflict, json, not_found, read, typed};
+use super::answer::{Answer, Refusal, json, not_found, read, typed};
 use super::predecessors::Predecessors;
-use super::{OnUncertain, ServiceEvidence, metrics};
-use crate::gate::Route;
+use super::standing::Standings;
+use super::{ServiceEvidence, metrics};
 use crate::listener::ListenAddr;
 use crate::proxy::Shared;
 use crate::state_file::{ServiceState, State, StateFile};
@@ -66,12 +66,10 @@ pub(crate) struct Admin {
     pub(super) stage: Arc<watch::Sender<Stage>>,
     pub(super) role: watch::Sender<Role>,
     pub(super) started_at_ns: u64,
-    pub(super) epoch: Cell<u64>,
-    /// The highest epoch that was opened: a hold of it is late.
-    pub(super) opened: Cell<u64>,
-    /// Counts holds, opens and the like; a deadline of an earlier one does nothing.
+    /// What the orders so far mean for each service of the table.
+    pub(super) standings: RefCell<Standings>,
+    /// The last turn of any service.
     pub(super) turn: watch::Sender<u64>,
-    pub(super) deadline: RefCell<Option<(u64, OnUncertain)>>,
     pub(super) evidence: RefCell<EvidenceByEpoch>,
     pub(super) predecessors: Predecessors,
     /// Orders that are being carried out; a take-over waits for them.
@@ -107,7 +105,6 @@ impl Admin {
         listening: Vec<ListenAddr>,
         stage: Arc<watch::Sender<Stage>>,
     ) -> Self {
-        let state = legacy.state;
         Self {
             shared,
             file,
@@ -117,10 +114,8 @@ impl Admin {
             stage,
             role: watch::Sender::new(Role::Leading),
             started_at_ns: monotonic_ns(),
-            epoch: Cell::new(state.epoch),
-            opened: Cell::new(state.opened),
+            standings: RefCell::new(legacy.state.standings()),
             turn: watch::Sender::new(0),
-            deadline: RefCell::new(state.deadline),
             evidence: RefCell::new(legacy.evidence),
             predecessors: Predecessors::new(legacy.departed),
             running: Cell::new(0),
@@ -231,8 +226,18 @@ impl Admin {
                     Err(refusal) => Err(refusal),
                 });
             }
-            (&Method::POST, "/v1/park") => return self.close(request, Route::Held).await,
-            (&Method::POST, "/v1/shed") => return self.close(request, Route::Shed).await,
+            (&Method::POST, "/v1/park") => {
+                return json(match self.order(request).await {
+                    Ok(order) => self.park(order).await,
+                    Err(refusal) => Err(refusal),
+                });
+            }
+            (&Method::POST, "/v1/shed") => {
+                return json(match self.order(request).await {
+                    Ok(order) => self.shed(order).await,
+                    Err(refusal) => Err(refusal),
+                });
+            }
             (&Method::POST, "/v1/drain") => {
                 return json(match self.order(request).await {
                     Ok(order) => self.drain(order).await,
@@ -242,7 +247,11 @@ impl Admin {
             (&Method::POST, "/v1/take-over") => return self.offer(request),
             (&Method::POST, "/v1/left") => {
                 let left = self.order(request).await;
-                return json(left.map(|left| self.predecessors.left(&left)));
+                return json(left.map(|left| {
+                    self.predecessors.left(&left);
+                    // Nobody else has its counts now.
+                    self.keep_or_say();
+                }));
             }
             (&Method::POST, "/v1/follow") => {
                 return json(match read(request).await {
@@ -292,38 +301,33 @@ impl Admin {
         }
     }
 
-    pub(super) fn fence(&self, epoch: u64) -> Answer<()> {
-        if epoch >= self.epoch.get() {
-            return Ok(());
-        }
-        let last = self.epoch.get();
-        Err(conflict(format!("cut-over {epoch} is older than {last}")))
-    }
-
-    /// Everything that has to survive this process.
+    /// The routing as it is now.
     pub(super) fn state(&self) -> State {
         let table = self.shared.table.load();
         let services = table.services.iter().map(|service| {
             let kept = ServiceState {
                 settings: service.settings.clone(),
                 route: service.gate.route().into(),
+                standing: self.standing(&service.name),
+                evidence: None,
             };
             (service.name.clone(), kept)
         });
         State {
-            epoch: self.epoch.get(),
-            opened: self.opened.get(),
-            deadline: *self.deadline.borrow(),
             services: services.collect(),
         }
     }
 
+    /// Everything that has to survive this process.
     pub(super) fn keep(&self, durability: Durability) -> Answer<()> {
         if *self.role.borrow() == Role::Following {
             // The file is the successor's.
             return Ok(());
         }
-        let state = self.state();
+        let mut state = self.state();
+        for (name, kept) in &mut state.services {
+            kept.evidence = self.evidence_to_keep(name);
+        }
         let stored = match durability {
             Durability::Disk => self.file.store(&state),
             Durability::Process => self.file.store_unsynced(&state),
