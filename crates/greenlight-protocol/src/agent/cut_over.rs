@@ -366,7 +366,6 @@ impl Agent {
         self.verdict = None;
         self.record(AgentRecord::Refused(epoch), fx);
         self.report(epoch, Report::Aborted, fx);
-        self.reassert_others(cut_over, fx);
         self.remove_new(cut_over, fx);
     }
 
@@ -401,16 +400,6 @@ impl Agent {
         self.parked
             .retain(|service| !cut_over.releases.contains_key(service));
         self.record(AgentRecord::Switched(cut_over.epoch), fx);
-        self.reassert_others(cut_over, fx);
-    }
-
-    /// While a cut-over is undecided the gate refuses to open for an older one, also services that
-    /// take no part. What has become ready in the meantime is opened now.
-    fn reassert_others(&self, cut_over: &CutOver, fx: &mut Vec<AgentEffect>) {
-        let mut live = self.ledger.live.keys();
-        if live.any(|service| !cut_over.releases.contains_key(service)) {
-            self.open_live(fx);
-        }
     }
 
     /// G2: a failed cut-over leaves no new application behind. What ran before it stays.

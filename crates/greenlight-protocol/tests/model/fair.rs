@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
     fn serves_alone(machine: &Machine, expected: Option<&str>) -> End {
         let color = match (machine.gate, expected) {
             (Gate::Open(admits), Some(_)) => Some(admits.color),
-            // A hold on nothing lets its requests go at the gate's deadline.
+            // A hold on nothing keeps nobody waiting.
             (Gate::Parked | Gate::Held { before: None, .. }, None) => None,
             (gate, _) => return Err(format!("has its gate {gate:?}")),
         };

@@ -40,8 +40,8 @@ pub(crate) struct Machine {
     pub(crate) apps: BTreeMap<Slot, App>,
     /// Versions that exit here instead of passing their check.
     pub(crate) broken: BTreeSet<String>,
-    /// The newest cut-over that the gate has obeyed: it refuses older ones.
-    pub(crate) fence: Epoch,
+    /// The newest cut-over that each gate has obeyed: it refuses older ones.
+    pub(crate) fences: BTreeMap<ServiceName, Epoch>,
     /// The gate's process is away: orders do not reach it.
     pub(crate) gate_is_away: bool,
     pub(crate) starts: usize,
@@ -454,7 +454,14 @@ impl World {
         | GateAction::Open { epoch, .. }
         | GateAction::Park { epoch, .. }) = &action;
         let epoch = *epoch;
-        if machine.gate_is_away || epoch < machine.fence {
+        let services: Vec<_> = match &action {
+            GateAction::Hold { services, .. } | GateAction::Park { services, .. } => {
+                services.iter().cloned().collect()
+            }
+            GateAction::Open { colors, .. } => colors.keys().cloned().collect(),
+        };
+        let mut fences = services.iter().filter_map(|s| machine.fences.get(s));
+        if machine.gate_is_away || fences.any(|fence| epoch < *fence) {
             if matches!(action, GateAction::Hold { .. }) {
                 let reason = "the test's gate refuses".to_owned();
                 let refused = AgentEvent::GateRefused { epoch, reason };
@@ -462,7 +469,8 @@ impl World {
             }
             return;
         }
-        machine.fence = epoch;
+        let fences = services.into_iter().map(|service| (service, epoch));
+        machine.fences.extend(fences);
         let answer = match action {
             GateAction::Hold {
                 epoch, services, ..

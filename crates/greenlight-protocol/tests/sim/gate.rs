@@ -1,5 +1,5 @@
 //! The gate of one instance, with the semantics of the built-in proxy: its admin socket's fences,
-//! its deadline, what it keeps across a restart, and requests that are recalled.
+//! its deadlines, what it keeps across a restart, and requests that are recalled.
 //!
 //! Deliberately absent: connections, bytes, threads. A request has three moments here: it is
 //! claimed, it is being admitted, it is written.
@@ -59,20 +59,26 @@ pub(crate) struct ServiceGate {
     pub(crate) route: Route,
     /// Grows with every change of the route.
     pub(crate) generation: u64,
+    standing: Standing,
+    /// The last hold, opening or expiry; earlier ones wait for nothing any more.
+    turn: u64,
     in_flight: [u64; 2],
     admitting: [u64; 2],
     waiting: Vec<RequestId>,
 }
 
-/// What is kept across a restart.
-#[derive(Clone, Debug, Default)]
-struct Kept {
+/// What the orders so far mean for one service.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
     epoch: Epoch,
     opened: Epoch,
+    /// Only opening lets its requests go, no deadline.
+    parked: bool,
     deadline: Option<(u64, OnUncertain)>,
-    parked: BTreeSet<ServiceName>,
-    routes: BTreeMap<ServiceName, Route>,
 }
+
+/// What is kept across a restart, by service.
+type Kept = BTreeMap<ServiceName, (Route, Standing)>;
 
 /// A hold that waits until nothing more reaches the old release.
 #[derive(Clone, Debug)]
@@ -112,14 +118,8 @@ pub(crate) struct Gate {
     pub(crate) up: bool,
     /// Counts its starts.
     pub(crate) life: u64,
-    epoch: Epoch,
-    opened: Epoch,
+    /// The last turn of any service.
     turn: u64,
-    deadline: Option<(u64, OnUncertain)>,
-    /// What the deadline is about.
-    held: BTreeSet<ServiceName>,
-    /// Only opening lets their requests go, no deadline.
-    parked: BTreeSet<ServiceName>,
     pub(crate) services: BTreeMap<ServiceName, ServiceGate>,
     holds: Vec<Waiting>,
     /// Survives the process.
@@ -130,35 +130,29 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// The process comes up with what it kept.
+    /// The process comes up with what it kept. A hold that was on has a fresh deadline.
     pub(crate) fn start(&mut self) {
         self.up = true;
         self.life += 1;
-        self.epoch = self.kept.epoch;
-        self.opened = self.kept.opened;
-        self.deadline = self.kept.deadline;
-        self.parked = self.kept.parked.clone();
-        self.turn += 1;
         self.services = self
             .kept
-            .routes
             .iter()
-            .map(|(name, route)| {
+            .map(|(name, (route, standing))| {
                 let gate = ServiceGate {
                     route: *route,
+                    standing: *standing,
                     ..ServiceGate::default()
                 };
                 (name.clone(), gate)
             })
             .collect();
-        let held = self.services.iter();
-        self.held = held
-            .filter(|(_, gate)| matches!(gate.route, Route::Held(_)))
-            .map(|(name, _)| name.clone())
-            .collect();
-        if let Some((after, _)) = self.deadline {
-            let turn = self.turn;
-            self.outputs.push(GateOutput::Deadline { turn, after });
+        for gate in self.services.values_mut() {
+            if let Some((after, _)) = gate.standing.deadline {
+                self.turn += 1;
+                gate.turn = self.turn;
+                let turn = self.turn;
+                self.outputs.push(GateOutput::Deadline { turn, after });
+            }
         }
     }
 
@@ -192,12 +186,13 @@ impl Gate {
             unreachable!("only holds come here")
         };
         let epoch = *epoch;
-        let reason = if epoch < self.epoch {
-            Some("an older cut-over")
-        } else if epoch <= self.opened {
-            Some("opened already")
-        } else if services.iter().any(|s| !self.services.contains_key(s)) {
+        let known = || services.iter().filter_map(|s| self.services.get(s));
+        let reason = if known().count() < services.len() {
             Some("an unknown service")
+        } else if known().any(|gate| epoch < gate.standing.epoch) {
+            Some("an older cut-over")
+        } else if known().any(|gate| epoch <= gate.standing.opened) {
+            Some("opened already")
         } else {
             None
         };
@@ -209,19 +204,19 @@ impl Gate {
             });
             return;
         }
-        self.epoch = epoch;
+        let turn = self.next_turn(services.iter());
         for service in services {
-            let old = self.services[service].route.served();
-            self.set(service, Route::Held(old));
+            let gate = self.gate(service);
+            gate.standing.epoch = epoch;
+            let old = gate.route.served();
+            // What was never opened is refused at once, before and during its first deployment.
+            if old.is_some() || gate.standing.parked {
+                gate.standing.deadline = Some((max_hold, *on_uncertain));
+                self.set(service, Route::Held(old));
+            }
         }
-        self.deadline = Some((max_hold, *on_uncertain));
-        self.held.extend(services.iter().cloned());
-        self.turn += 1;
-        let turn = self.turn;
-        self.outputs.push(GateOutput::Deadline {
-            turn,
-            after: max_hold,
-        });
+        let after = max_hold;
+        self.outputs.push(GateOutput::Deadline { turn, after });
         self.keep();
         self.holds.push(Waiting {
             epoch,
@@ -239,23 +234,18 @@ impl Gate {
         epoch: Epoch,
         admits: &BTreeMap<ServiceName, Admits>,
     ) -> Option<SwitchEvidence> {
-        if epoch < self.epoch || admits.keys().any(|s| !self.services.contains_key(s)) {
+        if !self.may_obey(epoch, admits.keys()) {
             return None;
         }
-        self.turn += 1;
+        self.next_turn(admits.keys());
         for (service, admits) in admits {
             self.set(service, Route::Open(*admits));
-            self.held.remove(service);
-            self.parked.remove(service);
-        }
-        self.epoch = epoch;
-        self.opened = epoch;
-        if self.held.is_empty() {
-            self.deadline = None;
-        }
-        if let Some((after, _)) = self.deadline {
-            let turn = self.turn;
-            self.outputs.push(GateOutput::Deadline { turn, after });
+            self.gate(service).standing = Standing {
+                epoch,
+                opened: epoch,
+                parked: false,
+                deadline: None,
+            };
         }
         self.keep_synced();
         self.settle();
@@ -264,37 +254,43 @@ impl Gate {
 
     /// `POST /v1/park`.
     pub(crate) fn park(&mut self, epoch: Epoch, services: &BTreeSet<ServiceName>) -> bool {
-        if epoch < self.epoch || services.iter().any(|s| !self.services.contains_key(s)) {
+        if !self.may_obey(epoch, services.iter()) {
             return false;
         }
         for service in services {
-            let old = self.services[service].route.served();
+            let gate = self.gate(service);
+            gate.standing.epoch = epoch;
+            gate.standing.parked = true;
+            let old = gate.route.served();
             self.set(service, Route::Held(old));
-            self.parked.insert(service.clone());
         }
-        self.epoch = epoch;
         self.keep();
         self.settle();
         true
     }
 
-    /// The deadline passes: what then, the hold has said.
+    /// The deadline of a turn passes: what then, the hold has said.
     pub(crate) fn expire(&mut self, turn: u64) -> bool {
-        let Some((_, on_uncertain)) = self.deadline.filter(|_| turn == self.turn) else {
+        let of_turn = self.services.iter().filter(|(_, gate)| gate.turn == turn);
+        let of_turn: Vec<_> = of_turn.map(|(name, _)| name.clone()).collect();
+        if of_turn.is_empty() {
             return false;
-        };
-        self.turn += 1;
-        self.deadline = None;
-        for service in std::mem::take(&mut self.held) {
-            if self.parked.contains(&service) {
+        }
+        self.next_turn(of_turn.iter());
+        for service in of_turn {
+            let gate = self.gate(&service);
+            let Some((_, on_uncertain)) = gate.standing.deadline.take() else {
+                continue;
+            };
+            let (epoch, old) = (gate.standing.epoch, gate.route.served());
+            if gate.standing.parked {
                 continue;
             }
-            let old = self.services[&service].route.served();
             let route = match (on_uncertain, old) {
                 (OnUncertain::Shed, old) => Route::Shed(old),
                 (OnUncertain::ServeOld, None) => Route::Closed,
                 (OnUncertain::ServeOld, Some(old)) => Route::Open(Admits {
-                    expired: Some(self.epoch),
+                    expired: Some(epoch),
                     ..old
                 }),
             };
@@ -341,9 +337,30 @@ impl Gate {
             .any(|gate| matches!(gate.route, Route::Held(_) | Route::Shed(_)))
     }
 
+    /// Whether an order is of none of its services' past.
+    fn may_obey<'a>(
+        &self,
+        epoch: Epoch,
+        mut services: impl Iterator<Item = &'a ServiceName>,
+    ) -> bool {
+        services.all(|service| {
+            let gate = self.services.get(service);
+            gate.is_some_and(|gate| epoch >= gate.standing.epoch)
+        })
+    }
+
+    fn next_turn<'a>(&mut self, services: impl Iterator<Item = &'a ServiceName>) -> u64 {
+        self.turn += 1;
+        let turn = self.turn;
+        for service in services {
+            self.gate(service).turn = turn;
+        }
+        turn
+    }
+
     fn gate(&mut self, service: &ServiceName) -> &mut ServiceGate {
         let gate = self.services.get_mut(service);
-        gate.expect("a request came through it")
+        gate.expect("it was looked up before")
     }
 
     fn set(&mut self, service: &ServiceName, route: Route) {
@@ -364,7 +381,8 @@ impl Gate {
         let holds = std::mem::take(&mut self.holds);
         for hold in holds {
             let (asker, epoch) = (hold.asker, hold.epoch);
-            if hold.turn != self.turn {
+            let mut gates = hold.services.iter().map(|s| &self.services[s]);
+            if gates.any(|gate| gate.turn != hold.turn) {
                 let reason = "another order came";
                 self.outputs.push(GateOutput::Refused {
                     asker,
@@ -396,17 +414,10 @@ impl Gate {
     }
 
     fn keep(&mut self) {
-        self.kept = Kept {
-            epoch: self.epoch,
-            opened: self.opened,
-            deadline: self.deadline,
-            parked: self.parked.clone(),
-            routes: self
-                .services
-                .iter()
-                .map(|(name, gate)| (name.clone(), gate.route))
-                .collect(),
-        };
+        let services = self.services.iter();
+        self.kept = services
+            .map(|(name, gate)| (name.clone(), (gate.route, gate.standing)))
+            .collect();
     }
 
     fn keep_synced(&mut self) {
