@@ -6,7 +6,7 @@ use greenlight_proxy::admin::{
     AdminClient, Color, HoldRequest, OnUncertain, OpenRequest, ServiceSettings, StatusAnswer,
 };
 use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyOptions};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde::{Deserialize, Serialize};
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -87,9 +87,14 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
-    /// It does nothing any more, not even end.
+    /// It does nothing any more, not even end. Returns when all its threads stand still: until
+    /// the first of them has seen the signal, the others go on.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
+        let pid = Pid::from_child(&self.child);
+        let stopped = waitpid(Some(pid), WaitOptions::UNTRACED);
+        let (_, status) = stopped.expect("a child").expect("it was waited for");
+        assert!(status.stopped(), "it has ended instead");
     }
 
     pub(crate) fn go_on(&self) {
