@@ -148,6 +148,8 @@ impl Coordinator {
             Report::Fenced | Report::Observed(_) => {}
             Report::Prepared
             | Report::PrepareFailed { .. }
+            | Report::BeforeSwitchDone { .. }
+            | Report::BeforeSwitchFailed { .. }
             | Report::Armed { .. }
             | Report::Held(_)
             | Report::HoldRefused { .. } => {
@@ -218,6 +220,7 @@ impl Coordinator {
         let epoch = begin.cut_over.epoch;
         let directive = match &self.phase {
             Phase::Preparing { .. } => Directive::Prepare(Box::new(begin.cut_over.clone())),
+            Phase::BeforeSwitch { .. } => Directive::BeforeSwitch,
             Phase::Arming { .. } => Directive::Arm,
             Phase::Holding { .. } => Directive::Hold,
             Phase::Switching { .. } => Directive::Switch,
@@ -249,6 +252,11 @@ impl Coordinator {
                     self.abort_waiting("has not armed in time", fx);
                 }
             }
+            CoordinatorTimer::BeforeSwitchDeadline(epoch) if here == Some(epoch) => {
+                if matches!(self.phase, Phase::BeforeSwitch { .. }) {
+                    self.abort_waiting("has not ended `before_switch` in time", fx);
+                }
+            }
             CoordinatorTimer::HoldBudget(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::Holding { .. }) {
                     self.abort_waiting("has not held within the hold budget", fx);
@@ -264,6 +272,7 @@ impl Coordinator {
             CoordinatorTimer::WarmOver(epoch) => self.begin_retire(epoch, fx),
             CoordinatorTimer::Resend(epoch) => self.resend(epoch, fx),
             CoordinatorTimer::PrepareDeadline(_)
+            | CoordinatorTimer::BeforeSwitchDeadline(_)
             | CoordinatorTimer::ArmDeadline(_)
             | CoordinatorTimer::HoldBudget(_)
             | CoordinatorTimer::AbortDeadline(_)
@@ -299,6 +308,7 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Watching { .. }
             | Phase::Retiring { .. } => RESEND_SLOW,
         }

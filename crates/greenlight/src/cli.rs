@@ -9,6 +9,7 @@ mod init;
 mod papers;
 mod plan;
 pub mod progress;
+mod releases;
 mod show;
 mod up;
 

@@ -20,5 +20,6 @@ pub mod load;
 pub mod receipt;
 pub mod runtime;
 pub mod sample;
+pub mod secret;
 pub mod server;
 pub mod spec;

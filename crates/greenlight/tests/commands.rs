@@ -1,6 +1,7 @@
 //! The commands as a person or a script uses them, with real processes.
 
 #[path = "commands/shop.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;
 
 use serde_json::Value;

@@ -75,6 +75,7 @@ impl Coordinator {
             _ if goes_back => {}
             Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. } => self.abort(reason, fx),
             Phase::Switching { .. } => self.trouble = Some(reason),
@@ -107,6 +108,7 @@ impl Coordinator {
             // An agent refused the epoch by itself, on a peer's question: it can never commit.
             Phase::Preparing { epoch: here, .. }
             | Phase::Ready { epoch: here }
+            | Phase::BeforeSwitch { epoch: here, .. }
             | Phase::Arming { epoch: here, .. }
             | Phase::Holding { epoch: here, .. }
                 if *here == epoch =>
@@ -116,6 +118,7 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. }
             | Phase::Switching { .. }

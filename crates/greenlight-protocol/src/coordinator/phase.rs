@@ -24,6 +24,13 @@ pub enum Phase {
         /// The cut-over.
         epoch: Epoch,
     },
+    /// The command that comes before the switch runs, on one instance.
+    BeforeSwitch {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who runs it.
+        waiting: BTreeSet<InstanceId>,
+    },
     /// Agents make their promise durable.
     Arming {
         /// The cut-over.
@@ -77,6 +84,7 @@ impl Phase {
             Self::Idle => None,
             Self::Preparing { epoch, .. }
             | Self::Ready { epoch }
+            | Self::BeforeSwitch { epoch, .. }
             | Self::Arming { epoch, .. }
             | Self::Holding { epoch, .. }
             | Self::Switching { epoch, .. }
@@ -90,6 +98,7 @@ impl Phase {
     pub fn waiting_for(&self) -> BTreeSet<InstanceId> {
         match self {
             Self::Preparing { waiting, .. }
+            | Self::BeforeSwitch { waiting, .. }
             | Self::Arming { waiting, .. }
             | Self::Holding { waiting, .. }
             | Self::Switching { waiting, .. }
@@ -106,6 +115,7 @@ impl Phase {
             Self::Idle => "idle",
             Self::Preparing { .. } => "preparing",
             Self::Ready { .. } => "ready",
+            Self::BeforeSwitch { .. } => "before the switch",
             Self::Arming { .. } => "arming",
             Self::Holding { .. } => "holding",
             Self::Switching { .. } => "switching",

@@ -91,6 +91,7 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. }
             | Phase::Aborting { .. }

@@ -5,7 +5,8 @@ use crate::api::Progress;
 use crate::front::BuiltinFront;
 use crate::journal::Journal;
 use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
-use crate::runtime::ProcessRuntime;
+use crate::runtime::{DockerRuntime, ProcessRuntime, Runtimes};
+use crate::secret::SecretKeep;
 use crate::server::{Input, Shell, router};
 use greenlight_protocol::coordinator::CoordinatorEvent;
 use greenlight_protocol::{CoordinatorRecord, InstanceId};
@@ -49,6 +50,8 @@ pub struct AgentRole {
     pub peers: BTreeMap<InstanceId, SocketAddr>,
     /// The proxy's admin socket.
     pub proxy_admin: PathBuf,
+    /// The docker daemon's socket; Docker's usual one if none.
+    pub docker: Option<String>,
     /// How late its control messages are.
     pub late: Duration,
 }
@@ -132,6 +135,8 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
 pub async fn run_agent(role: AgentRole) -> RoleResult {
     let identity = Credentials::load(&role.state.join("identity"))?;
     let tls = identity.client_config()?;
+    let process = ProcessRuntime::new(role.state.join("slots"))?;
+    let docker = DockerRuntime::new(role.state.join("docker"), role.docker.as_deref())?;
     let shell = AgentShell::recover(AgentOptions {
         name: role.name.clone(),
         journal: role.state.join("agent.redb"),
@@ -143,7 +148,9 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         },
         peers: role.peers,
         tls,
-        runtime: Arc::new(ProcessRuntime::new(role.state.join("slots"))?),
+        runtime: Arc::new(Runtimes::new(process, docker.clone())),
+        images: Arc::new(docker),
+        secrets: SecretKeep::new(role.state.join("secrets")),
         front: Arc::new(BuiltinFront::new(role.proxy_admin)),
     })?;
     let listener = TcpListener::bind(role.listen).await?;

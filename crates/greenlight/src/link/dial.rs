@@ -1,8 +1,7 @@
 //! The agent's side of the link: it dials out, takes directives, and sends reports in order.
 
 use super::https::Https;
-use super::logs::{EVENT, LogsQuestion};
-use crate::api::SlotLog;
+use super::question::{AgentAnswer, Asked, EVENT};
 use greenlight_protocol::{Envelope, Reported};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -28,8 +27,8 @@ pub enum DialEvent {
     Connected,
     /// A directive.
     Directed(Box<Envelope>),
-    /// Someone wants to see what applications wrote.
-    LogsAsked(LogsQuestion),
+    /// A question beside the protocol.
+    Asked(Box<Asked>),
 }
 
 /// How an agent reaches its server.
@@ -113,7 +112,7 @@ impl Dial {
             let Some(data) = event.data else { continue };
             if event.event.as_deref() == Some(EVENT) {
                 if let Ok(question) = serde_json::from_str(&data) {
-                    arrive(DialEvent::LogsAsked(question));
+                    arrive(DialEvent::Asked(Box::new(question)));
                 }
                 continue;
             }
@@ -127,13 +126,13 @@ impl Dial {
         }
     }
 
-    /// Answers a question for what applications wrote.
-    pub async fn answer_logs(&self, number: u64, logs: &[SlotLog]) {
+    /// Answers a question.
+    pub async fn answer(&self, number: u64, answer: &AgentAnswer) {
         let mut https = Https::to_server(self.server, self.tls.clone());
-        let path = format!("/v1/agents/{}/logs/{number}", self.name);
-        let body = serde_json::to_vec(logs).expect("lines serialise");
+        let path = format!("/v1/agents/{}/answers/{number}", self.name);
+        let body = serde_json::to_vec(answer).expect("answers serialise");
         if let Err(error) = https.exchange(Method::POST, &path, body).await {
-            tracing::debug!(%error, "logs could not be sent");
+            tracing::debug!(%error, "an answer could not be sent");
         }
     }
 

@@ -6,6 +6,7 @@
 //! agent. Death is noticed by pidfd, which also works for processes that are not our children.
 
 use super::{Launch, Running, Runtime, RuntimeError};
+use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{Color, Slot};
@@ -58,7 +59,14 @@ impl ProcessRuntime {
             text.replace("${PORT}", &launch.port.to_string())
                 .replace("${VERSION}", &launch.version)
         };
-        let Some((program, arguments)) = launch.command.split_first() else {
+        let Artifact::Command {
+            command,
+            working_dir,
+        } = &launch.artifact
+        else {
+            return Err(RuntimeError::Unsuited(slot));
+        };
+        let Some((program, arguments)) = command.split_first() else {
             return Err(RuntimeError::EmptyCommand(slot));
         };
         if std::net::TcpListener::bind(("127.0.0.1", launch.port)).is_err() {
@@ -71,10 +79,12 @@ impl ProcessRuntime {
         let output = File::create(&log).map_err(|source| files(&log, source))?;
         let errors = output.try_clone().map_err(|source| files(&log, source))?;
         let program = fill(program);
+        let secrets = launch.secrets.env.iter();
         let mut command = Command::new(&program);
         command
             .args(arguments.iter().map(|argument| fill(argument)))
             .envs(launch.env.iter().map(|(name, value)| (name, fill(value))))
+            .envs(secrets.map(|(name, value)| (name, value.expose())))
             .env("PORT", launch.port.to_string())
             .env("VERSION", &launch.version)
             .env("GREENLIGHT_SERVICE", &slot.service.0)
@@ -84,14 +94,19 @@ impl ProcessRuntime {
             .stdout(output)
             .stderr(errors)
             .process_group(0);
-        if let Some(dir) = &launch.working_dir {
+        if let Some(dir) = working_dir {
             command.current_dir(dir);
         }
         let child = command
             .spawn()
             .map_err(|source| RuntimeError::Spawn { program, source })?;
         let pid = i32::try_from(child.id()).expect("process numbers fit");
-        let running = Running { launch, pid };
+        let running = Running {
+            address: ([127, 0, 0, 1], launch.port).into(),
+            launch,
+            pid,
+            container: None,
+        };
         let kept = Kept {
             started: start_ticks(pid).unwrap_or(0),
             boot: boot_id(),
@@ -179,11 +194,14 @@ impl Runtime for ProcessRuntime {
         self.end(slot, patience).boxed()
     }
 
-    fn logs(&self, slot: &Slot, lines: usize) -> Vec<String> {
-        let text = std::fs::read(self.path(slot, "log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
-        all[all.len().saturating_sub(lines)..].to_vec()
+    fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
+        async move {
+            let text = std::fs::read(self.path(slot, "log")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
+            all[all.len().saturating_sub(lines)..].to_vec()
+        }
+        .boxed()
     }
 }
 
