@@ -3,6 +3,7 @@
 //! `scripts/with-dockerd cargo test -p greenlight --offline docker -- --include-ignored` runs them.
 
 #[path = "docker/image.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod image;
 #[path = "commands/shop.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]

@@ -19,7 +19,6 @@ pub(crate) fn docker() -> Docker {
 }
 
 /// What an image is built from.
-#[derive(Default)]
 pub(crate) struct Context {
     tar: tar::Builder<Vec<u8>>,
     seen: BTreeSet<PathBuf>,

@@ -5,11 +5,16 @@
 //! | `EXIT` | it ends at once with this status |
 //! | `SECRET_TOKEN` | its length is answered at `/token`, never the value |
 //!
-//! With the argument `migrate` it says so, and ends with the status in `MIGRATION_STATUS`; with
-//! `slow-migrate` it first writes to `/data/migrations` and sleeps.
+//! `/start` answers when the process began. With the argument `migrate` it says so, and ends with
+//! the status in `MIGRATION_STATUS`; with `check` it looks for `/data/healthy`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// When this process began.
+static STARTED: OnceLock<SystemTime> = OnceLock::new();
 
 unsafe extern "C" {
     fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
@@ -22,6 +27,7 @@ extern "C" fn terminated(_: i32) {
 }
 
 fn main() {
+    STARTED.get_or_init(SystemTime::now);
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     match std::env::args().nth(1).as_deref() {
         Some("migrate") => {
@@ -71,6 +77,7 @@ fn converse(stream: TcpStream) {
         }
         let body = match first.split(' ').nth(1) {
             Some("/token") => token.to_string(),
+            Some("/start") => format!("{:?}", STARTED.get()),
             _ => "x".repeat(1024),
         };
         let connection = if close { "connection: close\r\n" } else { "" };
