@@ -5,7 +5,7 @@ use crate::api::Progress;
 use crate::front::BuiltinFront;
 use crate::journal::Journal;
 use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
-use crate::runtime::{DockerRuntime, ProcessRuntime, Runtimes};
+use crate::runtime::Runtimes;
 use crate::secret::SecretKeep;
 use crate::server::{Input, Shell, router};
 use greenlight_protocol::coordinator::CoordinatorEvent;
@@ -135,8 +135,7 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
 pub async fn run_agent(role: AgentRole) -> RoleResult {
     let identity = Credentials::load(&role.state.join("identity"))?;
     let tls = identity.client_config()?;
-    let process = ProcessRuntime::new(role.state.join("slots"))?;
-    let docker = DockerRuntime::new(role.state.join("docker"), role.docker.as_deref())?;
+    let runtimes = Runtimes::open(&role.state, role.docker.as_deref())?;
     let shell = AgentShell::recover(AgentOptions {
         name: role.name.clone(),
         journal: role.state.join("agent.redb"),
@@ -148,8 +147,8 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         },
         peers: role.peers,
         tls,
-        runtime: Arc::new(Runtimes::new(process, docker.clone())),
-        images: Arc::new(docker),
+        images: Arc::new(runtimes.docker()),
+        runtime: Arc::new(runtimes),
         secrets: SecretKeep::new(role.state.join("secrets")),
         front: Arc::new(BuiltinFront::new(role.proxy_admin)),
     })?;

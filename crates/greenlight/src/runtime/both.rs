@@ -7,6 +7,7 @@ use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::Slot;
+use std::path::Path;
 use std::time::Duration;
 
 /// The runtimes of an instance.
@@ -17,9 +18,18 @@ pub struct Runtimes {
 }
 
 impl Runtimes {
-    /// Both together.
-    pub fn new(process: ProcessRuntime, docker: DockerRuntime) -> Self {
-        Self { process, docker }
+    /// The runtimes that keep their files in an agent's folder. `docker` is the daemon's socket;
+    /// Docker's usual one if none.
+    pub fn open(state: &Path, docker: Option<&str>) -> Result<Self, RuntimeError> {
+        Ok(Self {
+            process: ProcessRuntime::new(state.join("slots"))?,
+            docker: DockerRuntime::new(state.join("docker"), docker)?,
+        })
+    }
+
+    /// The one that knows images.
+    pub fn docker(&self) -> DockerRuntime {
+        self.docker.clone()
     }
 }
 

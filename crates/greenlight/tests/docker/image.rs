@@ -164,10 +164,7 @@ pub(crate) async fn python(docker: &Docker, tag: &str) {
         .flatten()
         .flatten()
     {
-        let name = module.file_name().to_string_lossy().into_owned();
-        if name.starts_with("_socket") || name.starts_with("select") {
-            context.program(&module.path());
-        }
+        context.program(&module.path());
     }
     let dockerfile = format!(
         "FROM scratch\nCOPY root/ /\nENV PYTHONHOME={} PYTHONUNBUFFERED=1\nENTRYPOINT [\"{}\"]\n",

@@ -22,7 +22,10 @@ pub(super) struct Daemon {
 impl Daemon {
     pub(super) fn new(host: Option<&str>) -> Self {
         Self {
-            host: host.unwrap_or(USUAL).to_owned(),
+            host: host
+                .filter(|host| !host.is_empty())
+                .unwrap_or(USUAL)
+                .to_owned(),
             known: Mutex::default(),
         }
     }

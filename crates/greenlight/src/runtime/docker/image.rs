@@ -12,6 +12,7 @@ use bollard::errors::Error;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use futures_util::StreamExt as _;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -190,6 +191,8 @@ async fn credentials(
             CredentialRetrievalError::NoCredentialConfigured
             | CredentialRetrievalError::ConfigNotFound,
         ) => Ok(None),
+        // The library says the same of a file that is not there as of one that cannot be read.
+        Err(CredentialRetrievalError::ConfigReadError) if !has_docker_config() => Ok(None),
         Err(
             error @ (CredentialRetrievalError::HelperCommunicationError
             | CredentialRetrievalError::MalformedHelperResponse
@@ -206,6 +209,15 @@ async fn credentials(
             reason: format!("`docker-credential-{helper}` failed for `{server}`; run it by hand"),
         }),
     }
+}
+
+/// Whether anyone has logged in on this machine, as this user.
+fn has_docker_config() -> bool {
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
+    folder
+        .or(home)
+        .is_some_and(|folder| folder.join("config.json").exists())
 }
 
 /// Whether a server of the configuration is the registry of an image.
