@@ -363,7 +363,7 @@ async fn docker_containers_of_others_are_never_touched() {
     drop(up);
 
     let left = ours(&docker, "greenlight-others").await;
-    assert_eq!(ids(&left), [stranger.id.clone()]);
+    assert_eq!(ids(&left), std::slice::from_ref(&stranger.id));
     let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default();
     let removed = docker.remove_container(&stranger.id, Some(options.force(true).build()));
     removed.await.expect("it is there");

@@ -127,6 +127,17 @@ pub(crate) async fn from_scratch(docker: &Docker, tag: &str, more: &str) -> Stri
     context.build(docker, tag, &dockerfile).await
 }
 
+/// A shell and what scripts for it need.
+pub(crate) async fn shell(tag: &str) {
+    let docker = docker();
+    let mut context = Context::new();
+    for program in ["/bin/sh", "/bin/sleep"] {
+        context.program(Path::new(program));
+    }
+    let dockerfile = "FROM scratch\nCOPY root/ /\nENV PATH=/bin\n";
+    context.build(&docker, tag, dockerfile).await;
+}
+
 /// Python with its library, and nothing else.
 pub(crate) async fn python(docker: &Docker, tag: &str) {
     let ask = |code: &str| {
