@@ -98,6 +98,45 @@ async fn docker_pulls_by_digest_with_the_credentials_of_the_configuration() {
     assert!(registry.served_by_digest(), "it was pulled by name");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker"]
+async fn a_full_disk_of_docker_is_named_on_its_instance_and_changes_nothing() {
+    let _alone = ALONE.lock().await;
+    let docker = image::docker();
+    let registry = Registry::start("ci", "password").await;
+    let name = format!("{}/big", registry.address());
+    image::big(&docker, &format!("{name}:v1")).await;
+    registry.push(&docker, &format!("{name}:v1")).await;
+    let shop = Shop::new();
+    std::fs::write(shop.dir().join("password"), "password").expect("a folder");
+    let login = format!(
+        "{WELL}registry: {{ server: \"{}\", username: ci, password: {{ file: password }} }}\n",
+        registry.address()
+    );
+    shop.configure_for(&format!("image: \"{name}\""), &login);
+    // In the mount namespace of the tests alone.
+    let small = tempfile::tempdir().expect("a folder");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m", "small"])
+        .arg(small.path())
+        .status();
+    assert!(mounted.expect("mount runs").success());
+    stop_daemon();
+    let root = small.path().display().to_string();
+    start_daemon(&["--data-root", &root]);
+    let up = shop.up();
+
+    let failed = shop.run(&["deploy", "--version", "v1"]);
+
+    assert_eq!(failed.code, 1, "{failed}");
+    assert!(failed.talk.contains("disk of docker is full"), "{failed}");
+    assert!(failed.talk.contains("instance `"), "{failed}");
+    drop(up);
+    restart_daemon(&[]);
+    let unmounted = Command::new("umount").arg("-l").arg(small.path()).status();
+    assert!(unmounted.expect("umount runs").success());
+}
+
 /// A shop with two releases.
 async fn serving(image: &str) -> Shop {
     let docker = image::docker();

@@ -1,12 +1,12 @@
 //! A folder with a `greenlight.yml`, its fleet, and what users see of it.
 
-use greenlight::fleet::free_address;
 use serde_json::Value;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
@@ -30,11 +30,10 @@ pub(crate) struct Up(Child);
 
 impl Shop {
     pub(crate) fn new() -> Self {
-        let free = || free_address().expect("loopback has free ports");
         Self {
             dir: tempfile::tempdir().expect("a folder"),
-            public: [free(), free()],
-            slots: [free().port(), free().port(), free().port(), free().port()],
+            public: [free_port(), free_port()].map(|port| ([127, 0, 0, 1], port).into()),
+            slots: std::array::from_fn(|_| free_port()),
         }
     }
 
@@ -186,6 +185,19 @@ impl Drop for Up {
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "exit {}\n{}\n{}", self.code, self.data, self.talk)
+    }
+}
+
+/// A port that nobody uses, that no other shop is given, and that the system gives to no outgoing
+/// connection: a slot's port is free for long, and must still be so when a release starts there.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let offset = std::process::id() * 64 + NEXT.fetch_add(1, SeqCst);
+        let port = 10_000 + u16::try_from(offset % 20_000).expect("it is small");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

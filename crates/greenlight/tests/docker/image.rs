@@ -127,6 +127,25 @@ pub(crate) async fn from_scratch(docker: &Docker, tag: &str, more: &str) -> Stri
     context.build(docker, tag, &dockerfile).await
 }
 
+/// An image of 48 MB that cannot be made smaller.
+pub(crate) async fn big(docker: &Docker, tag: &str) {
+    let mut noise = Vec::new();
+    let random = std::fs::File::open("/dev/urandom").expect("Linux");
+    let read = std::io::Read::read_to_end(&mut std::io::Read::take(random, 48 << 20), &mut noise);
+    read.expect("there is always more");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("noise");
+    std::fs::write(&file, noise).expect("a folder");
+    let mut context = Context::new();
+    context.file(&file, "noise");
+    context
+        .build(
+            docker,
+            tag,
+            "FROM scratch\nCOPY noise /noise\nCMD [\"/noise\"]\n",
+        )
+        .await;
+}
+
 /// A shell and what scripts for it need.
 pub(crate) async fn shell(tag: &str) {
     let docker = docker();
