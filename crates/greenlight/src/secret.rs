@@ -7,7 +7,7 @@
 //!
 //! A seal is an HMAC of name and value under a key that only the fleet's operators have. It tells
 //! that a secret has changed, and nothing else: without the key, a guess cannot be tried.
-//! `docs/decisions/secrets.md` says why it is done this way.
+//! `docs/decisions/0004-secrets.md` says why it is done this way.
 
 mod keep;
 mod source;

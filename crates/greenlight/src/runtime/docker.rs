@@ -418,7 +418,7 @@ fn running(launch: Launch, inspected: &ContainerInspectResponse) -> Running {
 
 /// The container's own address, if this machine has the gateway of its network: then packets
 /// reach it without Docker's port proxy, which costs more processor time than the application.
-/// `docs/decisions/docker.md` has the measurement.
+/// `docs/decisions/0005-docker.md` has the measurement.
 fn direct_address(launch: &Launch, inspected: &ContainerInspectResponse) -> Option<SocketAddr> {
     let Artifact::Image(spec) = &launch.artifact else {
         return None;
