@@ -5,6 +5,8 @@
 #[path = "docker/image.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod image;
+#[path = "docker/load.rs"]
+mod load;
 #[path = "commands/shop.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;
@@ -12,10 +14,9 @@ mod shop;
 use bollard::Docker;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use load::Load;
 use shop::Shop;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 const WELL: &str = "proxy: { app_port: 3000, healthcheck: { interval: 500ms } }\n";
@@ -482,43 +483,4 @@ fn files_with(dir: &Path, text: &str) -> Vec<std::path::PathBuf> {
         }
     }
     found
-}
-
-/// Requests to every instance, one after the other, until it ends.
-struct Load {
-    ending: Arc<AtomicBool>,
-    counts: Arc<[AtomicUsize; 2]>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(shop: &Shop) -> Self {
-        let ending = Arc::new(AtomicBool::new(false));
-        let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-        let threads = shop.public().map(|address| {
-            let (ending, counts) = (ending.clone(), counts.clone());
-            std::thread::spawn(move || {
-                while !ending.load(SeqCst) {
-                    let answer = shop::ask(address, "/").unwrap_or_default();
-                    let good =
-                        answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.0 200");
-                    counts[usize::from(!good)].fetch_add(1, SeqCst);
-                }
-            })
-        });
-        Self {
-            ending,
-            counts,
-            threads: threads.into_iter().collect(),
-        }
-    }
-
-    /// How many were answered well, and how many were not.
-    fn end(self) -> (usize, usize) {
-        self.ending.store(true, SeqCst);
-        for thread in self.threads {
-            thread.join().expect("a user does not panic");
-        }
-        (self.counts[0].load(SeqCst), self.counts[1].load(SeqCst))
-    }
 }
