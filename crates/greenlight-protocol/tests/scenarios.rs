@@ -260,6 +260,27 @@ fn a_new_release_that_dies_while_it_is_watched_is_rolled_back_through_the_same_b
 }
 
 #[test]
+fn a_new_release_that_dies_with_its_agent_while_it_is_watched_is_rolled_back() {
+    let mut world = World::serving_v1(3); // G2
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.run();
+    assert_eq!(world.phase(), "watching");
+
+    world.kill(&name(2), "v2");
+    world.crash_agent(&name(2));
+    world.restart_agent(&name(2));
+    world.run();
+
+    let Some(Outcome::RolledBack { reason }) = world.outcome() else {
+        panic!("rolled back, not {:?}", world.outcome());
+    };
+    assert!(reason.contains("dead when the agent came back"), "{reason}");
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
 fn a_new_release_that_dies_between_hold_and_switch_is_never_opened_to_and_rolls_everyone_back() {
     let mut world = World::serving_v1(3); // G2, G4
     let order = world.order(&[("shop", "v2")]);

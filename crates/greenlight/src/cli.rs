@@ -6,6 +6,7 @@ mod deploy;
 mod failure;
 mod fleet;
 mod init;
+mod interrupt;
 mod papers;
 mod plan;
 pub mod progress;
@@ -18,7 +19,9 @@ pub use failure::Failure;
 
 use crate::demo::{self, Barrier, DemoOptions};
 use crate::fleet::{run_agent, run_proxy, run_server};
+use actions::Job;
 use clap::Parser as _;
+use interrupt::until_told_to_end;
 use progress::Display;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -102,6 +105,9 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             failure.show(output);
+            if let Some(job) = Job::current() {
+                job.report_failure(&failure);
+            }
             failure.exit().into()
         }
     }
@@ -115,11 +121,11 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::Man(args) => papers::man(&args),
         Verb::Up(args) => up::up(&args, output).await,
         Verb::Plan(args) => plan::plan(&args, output).await,
-        Verb::Deploy(args) => deploy::deploy(&args, output).await,
-        Verb::Prepare(args) => deploy::prepare(&args, output).await,
-        Verb::Promote(args) => deploy::promote(&args, output).await,
-        Verb::Abort(args) => deploy::abort(&args, output).await,
-        Verb::Rollback(args) => deploy::rollback(&args, output).await,
+        Verb::Deploy(args) => until_told_to_end(deploy::deploy(&args, output)).await,
+        Verb::Prepare(args) => until_told_to_end(deploy::prepare(&args, output)).await,
+        Verb::Promote(args) => until_told_to_end(deploy::promote(&args, output)).await,
+        Verb::Abort(args) => until_told_to_end(deploy::abort(&args, output)).await,
+        Verb::Rollback(args) => until_told_to_end(deploy::rollback(&args, output)).await,
         Verb::Status(args) => show::status(&args, output).await,
         Verb::History(args) => show::history(&args, output).await,
         Verb::Receipt(args) => show::receipt(&args, output).await,

@@ -1,50 +1,181 @@
-//! Named crash points around every effect, so that a test can end the process at each of them.
+//! Named crash points around every effect of server and agent, so that a test can end the process
+//! at each of them, as `kill -9` would.
 //!
-//! `GREENLIGHT_CRASH_AT=3` aborts the process when the third point is passed;
-//! `GREENLIGHT_CRASH_COUNT=FILE` writes the points that were passed, one name a line, so that a
-//! test can enumerate them. Without either variable a point costs one load of a static.
+//! `GREENLIGHT_CRASH_DIR` names a folder. There a test writes `ROLE.plan`, one line: the number of
+//! its run, then `count`, `kill POINT` or `pause POINT`. The process appends the points it passes
+//! to `ROLE.passed`. When it reaches the point of its plan it removes the plan, so that this
+//! happens once only, writes `ROLE.reached`, and kills or pauses itself.
+//!
+//! A point is called `EFFECT#OCCURRENCE before` or `… after`, counted anew for every run. Without
+//! the variable a point costs one load of a static.
 
+use rustix::process::{Signal, getpid, kill_process};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
 use std::io::Write as _;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-struct Plan {
-    at: Option<u64>,
-    names: Option<std::fs::File>,
-    passed: AtomicU64,
+/// What was handed to another task needs a moment to have its effect outside; a crash after it
+/// is only then different from a crash before.
+const LINGER: Duration = Duration::from_millis(30);
+
+static POINTS: OnceLock<Option<Points>> = OnceLock::new();
+
+struct Points {
+    dir: PathBuf,
+    role: String,
+    counted: Mutex<Counted>,
 }
 
-static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+#[derive(Default)]
+struct Counted {
+    plan: String,
+    occurrences: BTreeMap<String, u32>,
+}
 
-/// Passes a point. `role` and `name` tell a reader of the enumeration where it is.
-pub fn point(role: &str, name: &str) {
-    let Some(plan) = PLAN.get_or_init(read_plan) else {
-        return;
+/// An effect that is being carried out.
+#[must_use = "the point after the effect is passed with `after`"]
+pub struct Passage(Option<(&'static Points, String)>);
+
+/// Says what this process is, for example `agent-b`. Points passed before are not points.
+pub fn name_role(role: &str) {
+    let points = || {
+        let dir = std::env::var_os("GREENLIGHT_CRASH_DIR")?;
+        Some(Points {
+            dir: dir.into(),
+            role: role.to_owned(),
+            counted: Mutex::default(),
+        })
     };
-    let number = plan.passed.fetch_add(1, Ordering::SeqCst) + 1;
-    if let Some(mut file) = plan.names.as_ref() {
-        // An enumeration that cannot be written makes its test fail, which is loud enough.
-        let _ = writeln!(file, "{number} {role} {name}");
+    POINTS.get_or_init(points);
+}
+
+/// Whether a test wants to see every effect by itself.
+pub fn is_watched() -> bool {
+    points().is_some()
+}
+
+/// Passes the point before an effect.
+pub fn before(effect: impl FnOnce() -> String) -> Passage {
+    let Some(points) = points() else {
+        return Passage(None);
+    };
+    let name = points.count(&effect());
+    points.pass(&format!("{name} before"), Duration::ZERO);
+    Passage(Some((points, name)))
+}
+
+impl Passage {
+    /// Passes the point after the effect.
+    pub fn after(self) {
+        if let Some((points, name)) = self.0 {
+            points.pass(&format!("{name} after"), Duration::ZERO);
+        }
     }
-    if plan.at == Some(number) {
-        std::process::abort();
+
+    /// Passes the point after an effect that another task carries out.
+    pub fn after_a_moment(self) {
+        if let Some((points, name)) = self.0 {
+            points.pass(&format!("{name} after"), LINGER);
+        }
     }
 }
 
-fn read_plan() -> Option<Plan> {
-    let at = std::env::var("GREENLIGHT_CRASH_AT")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let names = std::env::var_os("GREENLIGHT_CRASH_COUNT").and_then(|path| {
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .ok()
-    });
-    (at.is_some() || names.is_some()).then(|| Plan {
-        at,
-        names,
-        passed: AtomicU64::new(0),
-    })
+/// The name of an enum's variant.
+pub fn variant(value: &impl Debug) -> String {
+    let text = format!("{value:?}");
+    let end = text.find(|c: char| !c.is_alphanumeric());
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+fn points() -> Option<&'static Points> {
+    POINTS.get().and_then(Option::as_ref)
+}
+
+impl Points {
+    fn file(&self, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}.{ending}", self.role))
+    }
+
+    fn plan(&self) -> Option<String> {
+        let text = fs::read_to_string(self.file("plan")).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// The effect with the number of its occurrence in this run.
+    fn count(&self, effect: &str) -> String {
+        let plan = self.plan().unwrap_or_default();
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.plan != plan {
+            counted.plan = plan;
+            counted.occurrences.clear();
+        }
+        let number = counted.occurrences.entry(effect.to_owned()).or_default();
+        *number += 1;
+        format!("{effect}#{number}")
+    }
+
+    fn pass(&self, point: &str, linger: Duration) {
+        let Some(plan) = self.plan() else {
+            return;
+        };
+        let mut words = plan.splitn(3, ' ');
+        let (_run, action, wanted) = (words.next(), words.next(), words.next());
+        append(&self.file("passed"), point);
+        if wanted != Some(point) {
+            return;
+        }
+        // The plan is carried out by whoever removes it: this thread, or another, or the test,
+        // which then knows that it will not be.
+        if fs::remove_file(self.file("plan")).is_err() {
+            return;
+        }
+        append(&self.file("reached"), point);
+        std::thread::sleep(linger);
+        let signal = match action {
+            Some("kill") => Signal::KILL,
+            _ => Signal::STOP,
+        };
+        // A signal to oneself is taken before the call returns.
+        kill_process(getpid(), signal).expect("a process may signal itself");
+    }
+}
+
+fn append(path: &Path, line: &str) {
+    let file = fs::File::options().create(true).append(true).open(path);
+    // What cannot be written makes its test fail, which is loud enough.
+    let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_is_called_by_its_name_alone() {
+        assert_eq!(variant(&Some(3)), "Some");
+        assert_eq!(variant(&Option::<u8>::None), "None");
+    }
+
+    #[test]
+    fn occurrences_are_counted_anew_for_every_plan() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let points = Points {
+            dir: dir.path().to_owned(),
+            role: "agent-b".to_owned(),
+            counted: Mutex::default(),
+        };
+        fs::write(points.file("plan"), "1 count\n").expect("a plan");
+        assert_eq!(points.count("persist Armed"), "persist Armed#1");
+        assert_eq!(points.count("persist Armed"), "persist Armed#2");
+        assert_eq!(points.count("report Armed"), "report Armed#1");
+        fs::write(points.file("plan"), "2 kill report Armed#1 after\n").expect("a plan");
+        assert_eq!(points.count("persist Armed"), "persist Armed#1");
+        points.pass("persist Armed#1 before", Duration::ZERO);
+        let passed = fs::read_to_string(points.file("passed")).expect("it was passed");
+        assert_eq!(passed, "persist Armed#1 before\n");
+    }
 }

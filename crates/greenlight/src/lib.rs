@@ -14,6 +14,7 @@ pub mod digest;
 pub mod fleet;
 pub mod front;
 pub mod health;
+pub mod import;
 pub mod journal;
 pub mod link;
 pub mod load;

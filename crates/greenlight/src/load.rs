@@ -8,7 +8,7 @@ pub use window::{Flip, Segment, Window, analyse};
 
 use crate::clock::monotonic_ns;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -32,8 +32,21 @@ pub struct Sample {
     pub sent_ns: u64,
     /// When the answer's head had come, or the failure was known.
     pub received_ns: u64,
+    /// The key that a POST carried; none for a GET.
+    pub key: Option<String>,
     /// Which release answered, or what went wrong.
     pub result: Result<String, String>,
+}
+
+/// What a load is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Mix {
+    /// Requests a second to each target.
+    pub per_second: u32,
+    /// Every so many come over a new connection, the others over kept ones.
+    pub fresh: u64,
+    /// Every so many are POSTs with a key of their own; none if 0.
+    pub post: u64,
 }
 
 /// The load as it runs.
@@ -47,6 +60,16 @@ impl Load {
     /// Starts sending `per_second` GET requests to each target. Every `fresh`-th goes over a new
     /// connection, the others over kept ones.
     pub fn start(targets: Vec<SocketAddr>, per_second: u32, fresh: u64) -> std::io::Result<Self> {
+        let mix = Mix {
+            per_second,
+            fresh,
+            post: 0,
+        };
+        Self::start_mixed(targets, mix)
+    }
+
+    /// Starts sending requests of both kinds to each target.
+    pub fn start_mixed(targets: Vec<SocketAddr>, mix: Mix) -> std::io::Result<Self> {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = watch::channel(false);
         let seen = samples.clone();
@@ -57,10 +80,9 @@ impl Load {
             .name("load".to_owned())
             .spawn(move || {
                 let local = tokio::task::LocalSet::new();
-                let every = Duration::from_secs(1) / per_second.max(1);
                 for (instance, target) in targets.into_iter().enumerate() {
                     let stopped = stopped.clone();
-                    local.spawn_local(drive(instance, target, every, fresh, seen.clone(), stopped));
+                    local.spawn_local(drive(instance, target, mix, seen.clone(), stopped));
                 }
                 runtime.block_on(local);
             })?;
@@ -99,17 +121,18 @@ fn lock(samples: &Mutex<Vec<Sample>>) -> MutexGuard<'_, Vec<Sample>> {
     samples.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-type Idle = std::rc::Rc<std::cell::RefCell<VecDeque<SendRequest<Empty<Bytes>>>>>;
+type Sender = SendRequest<Full<Bytes>>;
+type Idle = std::rc::Rc<std::cell::RefCell<VecDeque<Sender>>>;
 
 async fn drive(
     instance: usize,
     target: SocketAddr,
-    every: Duration,
-    fresh: u64,
+    mix: Mix,
     samples: Arc<Mutex<Vec<Sample>>>,
     stopped: watch::Receiver<bool>,
 ) {
     let idle = Idle::default();
+    let every = Duration::from_secs(1) / mix.per_second.max(1);
     let mut due = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     let mut number = 0_u64;
@@ -117,15 +140,17 @@ async fn drive(
         tokio::time::sleep_until(due).await;
         due += every;
         number += 1;
-        let kept = if number.is_multiple_of(fresh.max(1)) {
+        let kept = if number.is_multiple_of(mix.fresh.max(1)) {
             None
         } else {
             idle.borrow_mut().pop_front()
         };
+        let is_post = mix.post > 0 && number.is_multiple_of(mix.post);
+        let key = is_post.then(|| format!("{instance}-{number}"));
         let (idle, samples) = (idle.clone(), samples.clone());
         tasks.spawn_local(async move {
             let sent_ns = monotonic_ns();
-            let asked = tokio::time::timeout(TIMEOUT, ask(target, kept)).await;
+            let asked = tokio::time::timeout(TIMEOUT, ask(target, kept, key.as_deref())).await;
             let (received_ns, result, sender) = match asked {
                 Ok(Ok((at, release, sender))) => (at, Ok(release), sender),
                 Ok(Err(error)) => (monotonic_ns(), Err(error), None),
@@ -138,6 +163,7 @@ async fn drive(
                 instance,
                 sent_ns,
                 received_ns,
+                key,
                 result,
             });
         });
@@ -146,11 +172,12 @@ async fn drive(
     while tasks.join_next().await.is_some() {}
 }
 
-type Answered = (u64, String, Option<SendRequest<Empty<Bytes>>>);
+type Answered = (u64, String, Option<Sender>);
 
 async fn ask(
     target: SocketAddr,
-    kept: Option<SendRequest<Empty<Bytes>>>,
+    kept: Option<Sender>,
+    key: Option<&str>,
 ) -> Result<Answered, String> {
     let mut sender = match kept {
         Some(sender) if !sender.is_closed() => sender,
@@ -158,9 +185,14 @@ async fn ask(
     };
     let broken = |error: hyper::Error| format!("connection broke: {error}");
     sender.ready().await.map_err(broken)?;
-    let request = Request::get("/").header("host", target.to_string());
+    let request = match key {
+        None => Request::get("/"),
+        Some(key) => Request::post("/").header("idempotency-key", key),
+    };
+    let body = Full::from(key.unwrap_or_default().to_owned());
     let request = request
-        .body(Empty::new())
+        .header("host", target.to_string())
+        .body(body)
         .map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(broken)?;
     let received_ns = monotonic_ns();
@@ -178,7 +210,7 @@ async fn ask(
     }
 }
 
-async fn connect(target: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, String> {
+async fn connect(target: SocketAddr) -> Result<Sender, String> {
     let stream = TcpStream::connect(target)
         .await
         .map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@
 mod book;
 mod render;
 mod summary;
+mod timeline;
 
 pub use book::ReceiptBook;
 

@@ -1,5 +1,9 @@
 //! The commands as a person or a script uses them, with real processes.
 
+#[path = "commands/github.rs"]
+mod github;
+#[path = "commands/runner.rs"]
+mod runner;
 #[path = "commands/shop.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;
@@ -126,6 +130,58 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
     let unlabelled = shop.run(&["deploy"]);
     assert_eq!(unlabelled.code, 2, "{unlabelled}");
     assert!(unlabelled.talk.contains("--version"), "{unlabelled}");
+}
+
+#[test]
+fn a_file_of_another_tool_is_carried_over_and_what_is_lost_is_said() {
+    let shop = Shop::new();
+    let write = |name: &str, text: &str| {
+        let path = shop.dir().join(name);
+        std::fs::create_dir_all(path.parent().expect("it is in a folder")).expect("it is ours");
+        std::fs::write(path, text).expect("it is ours");
+    };
+    let nothing = shop.run(&["init", "--from", "kamal"]);
+    assert_eq!(nothing.code, 2, "{nothing}");
+    assert!(nothing.talk.contains("`config/deploy.yml`"), "{nothing}");
+
+    write(
+        "config/deploy.yml",
+        "service: shop\nservers: [10.0.0.11]\nboot: { limit: 1 }\n",
+    );
+    write("config/deploy.staging.yml", "servers: [10.0.0.21]\n");
+    write(".kamal/hooks/pre-deploy", "#!/bin/sh\n");
+    write(".kamal/hooks/post-deploy.sample", "#!/bin/sh\n");
+    let kamal = shop.run(&["init", "--from", "kamal"]);
+    assert_eq!(kamal.code, 0, "{kamal}");
+    let written = std::fs::read_to_string(shop.dir().join("greenlight.yml")).expect("a file");
+    assert!(written.contains("  - 10.0.0.11\n"), "{written}");
+    for part in [
+        "boot: ",
+        "`deploy.staging.yml`: ",
+        "`.kamal/hooks/pre-deploy`: ",
+    ] {
+        assert!(
+            kamal.talk.contains(&format!("not carried over: {part}")),
+            "{kamal}"
+        );
+        assert!(written.contains(&format!("# - {part}")), "{written}");
+    }
+    assert!(!written.contains("post-deploy"), "{written}");
+
+    write(
+        "prod.yml",
+        "services: { a: { image: a, ports: ['80:1'] }, b: { image: b } }\n",
+    );
+    let compose = ["init", "--from", "compose", "--input", "prod.yml"];
+    let again = shop.run(&compose);
+    assert_eq!(again.code, 3, "{again}");
+    let elsewhere = shop.run(&[&compose[..], &["--file", "b.yml", "--service", "b"]].concat());
+    assert_eq!(elsewhere.code, 0, "{elsewhere}");
+    let written = std::fs::read_to_string(shop.dir().join("b.yml")).expect("a file");
+    assert!(written.contains("service: b\n"), "{written}");
+    let unknown = shop.run(&[&compose[..], &["--file", "c.yml", "--service", "c"]].concat());
+    assert_eq!(unknown.code, 2, "{unknown}");
+    assert!(unknown.talk.contains("it has `a`, `b`"), "{unknown}");
 }
 
 #[test]

@@ -169,6 +169,17 @@ impl Agent {
 
     pub(super) fn slots_listed(&mut self, fx: &mut Vec<AgentEffect>) {
         self.listed = Listed::Yes;
+        for (service, live) in self.ledger.live.clone() {
+            let slot = Slot {
+                service: service.clone(),
+                color: live.color,
+            };
+            if !self.slots.contains_key(&slot) {
+                // Whoever watches it must know, and the agent that saw it die may not have told.
+                let reason = "it was dead when the agent came back".to_owned();
+                self.report(live.epoch, Report::Troubled { service, reason }, fx);
+            }
+        }
         self.restart_live(PARK_WITHIN, fx);
         self.advance(fx);
     }

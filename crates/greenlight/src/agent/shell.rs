@@ -221,14 +221,16 @@ impl AgentShell {
             epoch: status.decided,
         };
         let report = Report::Status(status);
+        let passage = crash::before(|| "tell status".to_owned());
         self.report(Reported { token, report });
+        passage.after_a_moment();
     }
 
     async fn carry_out(&mut self, effects: Vec<AgentEffect>) -> Result<(), JournalError> {
         for effect in effects {
-            crash::point("agent", name(&effect));
+            let passage = crash::before(|| name(&effect));
             self.carry_out_one(effect).await?;
-            crash::point("agent", "done");
+            passage.after_a_moment();
         }
         Ok(())
     }
@@ -375,18 +377,18 @@ async fn observe(front: Arc<dyn Front>, epoch: Epoch, events: UnboundedSender<Sh
     }
 }
 
-fn name(effect: &AgentEffect) -> &'static str {
-    match effect {
-        AgentEffect::Persist(_) => "persist",
-        AgentEffect::Report(_) => "report",
-        AgentEffect::Gate(GateAction::Hold { .. }) => "gate hold",
-        AgentEffect::Gate(GateAction::Open { .. }) => "gate open",
-        AgentEffect::Gate(GateAction::Park { .. }) => "gate park",
-        AgentEffect::Start { .. } => "start",
-        AgentEffect::BeforeSwitch { .. } => "before switch",
-        AgentEffect::Stop { .. } => "stop",
-        AgentEffect::AskPeer { .. } => "ask peer",
-        AgentEffect::AnswerPeer { .. } => "answer peer",
-        AgentEffect::SetTimer { .. } => "set timer",
-    }
+/// What a crash point calls the effect.
+fn name(effect: &AgentEffect) -> String {
+    let variant = match effect {
+        AgentEffect::Persist(record) => crash::variant(record),
+        AgentEffect::Report(reported) => crash::variant(&reported.report),
+        AgentEffect::Gate(action) => crash::variant(action),
+        AgentEffect::SetTimer { timer, .. } => crash::variant(timer),
+        AgentEffect::Start { .. }
+        | AgentEffect::BeforeSwitch { .. }
+        | AgentEffect::Stop { .. }
+        | AgentEffect::AskPeer { .. }
+        | AgentEffect::AnswerPeer { .. } => return crash::variant(effect),
+    };
+    format!("{} {variant}", crash::variant(effect))
 }

@@ -1,6 +1,7 @@
 //! The instance's slots as the shell handles them: start, check, follow, drain, stop.
 
 use super::shell::ShellEvent;
+use crate::crash;
 use crate::front::{Front, SlotAddresses};
 use crate::health::{Answers, HealthCheck, Probe, Pulse, Turn};
 use crate::runtime::{Images, Launch, Running, Runtime};
@@ -184,10 +185,12 @@ impl Slots {
             for task in watching {
                 task.abort();
             }
+            let passage = crash::before(|| "end application".to_owned());
             while let Err(error) = runtime.stop(slot.clone(), patience).await {
                 tracing::error!(%error, "an application could not be stopped");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+            passage.after();
             let stopped = AgentEvent::SlotStopped { slot, drained };
             let _ = events.send(ShellEvent::Protocol(stopped));
         });
@@ -256,8 +259,10 @@ impl Work {
         left.map_err(|error| error.to_string())?;
         self.addresses().remove(slot);
         self.define(&slot.service, &spec).await?;
+        let passage = crash::before(|| "begin application".to_owned());
         let running = self.runtime.start(launch).await;
         let running = running.map_err(|error| error.to_string())?;
+        passage.after();
         let published = SocketAddr::from(([127, 0, 0, 1], running.launch.port));
         if running.address != published {
             self.note_address(&running);

@@ -1,65 +1,133 @@
-//! Under GitHub Actions: annotations where something went wrong, and the receipt as the job's
-//! summary.
+//! Under GitHub Actions: annotations where something went wrong, the receipt as the job's summary,
+//! and the step's outputs `deployment` and `outcome`.
 //!
 //! Annotations go to standard error, which the runner reads as well: standard output is for data.
 
+use super::{Exit, Failure};
 use crate::receipt::Receipt;
-use greenlight_protocol::Outcome;
+use greenlight_protocol::{DeploymentId, Outcome};
+use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// GitHub shows ten annotations of a step and drops the rest.
+const MOST_ANNOTATIONS: usize = 10;
 
 /// A job of GitHub Actions, as its environment describes it.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     summary: Option<PathBuf>,
+    output: Option<PathBuf>,
 }
 
 impl Job {
     /// The job that this process runs in, if any.
     pub(super) fn current() -> Option<Self> {
         let is_one = std::env::var("GITHUB_ACTIONS").is_ok_and(|yes| yes == "true");
+        let file = |name| std::env::var_os(name).map(PathBuf::from);
         is_one.then(|| Self {
-            summary: std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from),
+            summary: file("GITHUB_STEP_SUMMARY"),
+            output: file("GITHUB_OUTPUT"),
         })
     }
 
-    /// Tells the job how a deployment went.
-    pub(super) fn report(&self, receipt: &Receipt) {
-        for annotation in annotations(receipt) {
+    /// Tells the job how a deployment ended, and whether that was what the command wanted.
+    pub(super) fn report(&self, receipt: &Receipt, exit: Exit) {
+        for annotation in annotations(receipt, exit) {
             eprintln!("{annotation}");
         }
-        let Some(path) = &self.summary else { return };
-        let mut options = std::fs::File::options();
-        let file = options.append(true).create(true).open(path);
-        let written = file.and_then(|mut file| writeln!(file, "{}", receipt.summary()));
-        if let Err(error) = written {
-            // The deployment is what it is, whether or not the job can show it.
-            eprintln!("warning: the job summary cannot be written: {error}");
+        append(self.summary.as_deref(), &receipt.summary());
+        self.set(Some(&receipt.deployment), word(receipt.outcome.as_ref()));
+    }
+
+    /// Tells the job that a deployment goes on without the command.
+    pub(super) fn report_ongoing(&self, deployment: &DeploymentId, state: &str) {
+        self.set(Some(&deployment.to_string()), state);
+    }
+
+    /// Tells the job that the command got no deployment to its end.
+    pub(super) fn report_failure(&self, failure: &Failure) {
+        let (error, help) = failure.texts();
+        let text = match help {
+            Some(help) => format!("{error}\nhelp: {help}"),
+            None => error.to_owned(),
+        };
+        eprintln!("{}", annotation("error", "", &text));
+        append(
+            self.summary.as_deref(),
+            &format!("### greenlight\n\n```text\n{text}\n```\n"),
+        );
+        let outcome = match failure.exit() {
+            Exit::Refused => "refused",
+            Exit::Unknown => "unknown",
+            Exit::Usage => "usage",
+            Exit::Done | Exit::Failed => "failed",
+        };
+        self.set(None, outcome);
+    }
+
+    fn set(&self, deployment: Option<&str>, outcome: &str) {
+        let mut lines = String::new();
+        if let Some(deployment) = deployment {
+            writeln!(lines, "deployment={deployment}").expect("a string takes all");
         }
+        write!(lines, "outcome={outcome}").expect("a string takes all");
+        append(self.output.as_deref(), &lines);
     }
 }
 
-/// One line for each instance that had trouble, and one for a deployment that did not go through.
-fn annotations(receipt: &Receipt) -> Vec<String> {
+fn append(path: Option<&Path>, text: &str) {
+    let Some(path) = path else { return };
+    let mut options = std::fs::File::options();
+    let file = options.append(true).create(true).open(path);
+    let written = file.and_then(|mut file| writeln!(file, "{text}"));
+    if let Err(error) = written {
+        // The deployment is what it is, whether or not the job can show it.
+        let path = path.display();
+        eprintln!("warning: the job cannot be told: `{path}`: {error}");
+    }
+}
+
+/// An outcome in the word of the receipt's JSON.
+fn word(outcome: Option<&Outcome>) -> &'static str {
+    match outcome {
+        Some(Outcome::Promoted) => "promoted",
+        Some(Outcome::Aborted { .. }) => "aborted",
+        Some(Outcome::RolledBack { .. }) => "rolled_back",
+        Some(Outcome::Stuck { .. }) => "stuck",
+        None => "unknown",
+    }
+}
+
+/// One line for a deployment that did not end as wanted, then one for each instance that had
+/// trouble and each claim that is not borne out: what matters most is not what GitHub drops.
+fn annotations(receipt: &Receipt, exit: Exit) -> Vec<String> {
     let mut lines = Vec::new();
+    if exit != Exit::Done {
+        let outcome = receipt.outcome.as_ref();
+        let text = outcome.map_or_else(
+            || "its outcome is not known".to_owned(),
+            ToString::to_string,
+        );
+        lines.push(annotation("error", "deployment", &text));
+    }
+    for cut_over in &receipt.cut_overs {
+        for check in cut_over.checks().iter().filter(|check| !check.holds) {
+            lines.push(annotation("error", "not borne out", &check.claim));
+        }
+    }
     for cut_over in &receipt.cut_overs {
         for (name, instance) in &cut_over.instances {
             if let Some(trouble) = &instance.trouble {
                 lines.push(annotation("error", &format!("instance {name}"), trouble));
             }
         }
-        for check in cut_over.checks().iter().filter(|check| !check.holds) {
-            lines.push(annotation("error", "not borne out", &check.claim));
-        }
     }
-    match &receipt.outcome {
-        Some(Outcome::Promoted) => {}
-        Some(outcome) => lines.push(annotation("error", "deployment", &outcome.to_string())),
-        None => lines.push(annotation(
-            "warning",
-            "deployment",
-            "its outcome is not known",
-        )),
+    if lines.len() > MOST_ANNOTATIONS {
+        let more = lines.len() - MOST_ANNOTATIONS + 1;
+        lines.truncate(MOST_ANNOTATIONS - 1);
+        let text = format!("{more} more; the job's summary has them all");
+        lines.push(annotation("error", "", &text));
     }
     lines
 }
@@ -70,18 +138,47 @@ fn annotation(level: &str, title: &str, message: &str) -> String {
         let text = text.replace('%', "%25");
         text.replace('\r', "%0D").replace('\n', "%0A")
     };
-    let title = escape(&format!("greenlight: {title}"));
+    let title = match title {
+        "" => "greenlight".to_owned(),
+        title => escape(&format!("greenlight: {title}")),
+    };
     let title = title.replace(':', "%3A").replace(',', "%2C");
     format!("::{level} title={title}::{}", escape(message))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
     #[test]
     fn what_would_end_a_workflow_command_is_escaped() {
         assert_eq!(
-            super::annotation("error", "a,b", "50%\nof it"),
+            annotation("error", "a,b", "50%\nof it"),
             "::error title=greenlight%3A a%2Cb::50%25%0Aof it"
         );
+    }
+
+    #[test]
+    fn a_deployment_that_ended_as_wanted_is_no_error_whatever_its_outcome() {
+        let reason = "asked for".to_owned();
+        let called_off = receipt(Some(Outcome::Aborted { reason }));
+
+        assert_eq!(annotations(&called_off, Exit::Done), [""; 0]);
+        assert_eq!(annotations(&called_off, Exit::Failed).len(), 1);
+        assert_eq!(annotations(&receipt(None), Exit::Unknown).len(), 1);
+    }
+
+    fn receipt(outcome: Option<Outcome>) -> Receipt {
+        Receipt {
+            deployment: "d".to_owned(),
+            by: "someone".to_owned(),
+            releases: BTreeMap::new(),
+            previous: BTreeMap::new(),
+            started_ms: 0,
+            finished_ms: None,
+            outcome,
+            cut_overs: Vec::new(),
+        }
     }
 }

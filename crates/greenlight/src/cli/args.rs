@@ -25,7 +25,7 @@ pub struct Cli {
 pub enum Verb {
     /// Show the main job on this machine: two instances, load, five deployments, receipts.
     Demo(Demo),
-    /// Write a `greenlight.yml` to begin with.
+    /// Write a `greenlight.yml` to begin with, or one made of a Compose or Kamal file.
     Init(Init),
     /// Run a whole fleet on this machine for a `greenlight.yml`, until interrupted.
     Up(Up),
@@ -92,6 +92,13 @@ pub struct Init {
     /// The name of the service; that of the folder unless given.
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
+    /// Make it of the file of another tool, and say what could not be carried over. Of several
+    /// services of Compose `--service` chooses one.
+    #[arg(long, value_name = "TOOL")]
+    pub from: Option<crate::import::Source>,
+    /// The other tool's file, if it is not where that tool looks for it.
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub input: Option<PathBuf>,
 }
 
 /// `greenlight completions`.

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The pause before asking a server again that was away.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A server that takes longer to answer is away.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// When a command has seen enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     if args.detach {
         return Ok(leave(&answer, "going_on", output));
     }
+    begun(&answer);
     let until = match promotion {
         Promotion::Manual => Until::Ready,
         // One that was only prepared waits, and to deploy is to prepare and promote.
@@ -110,6 +113,13 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     }
 }
 
+/// Whoever starts this command learns which deployment it waits for even if it is killed.
+fn begun(answer: &CommandAnswer) {
+    if let Some(job) = Job::current() {
+        job.report_ongoing(&answer.deployment, "unknown");
+    }
+}
+
 fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
     if output == Output::Json {
         print_json(&Ongoing {
@@ -117,6 +127,9 @@ fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
             attached: answer.attached,
             state,
         });
+    }
+    if let Some(job) = Job::current() {
+        job.report_ongoing(&answer.deployment, state);
     }
     Exit::Done
 }
@@ -169,6 +182,7 @@ async fn finish(
     if detach {
         return Ok(leave(answer, "going_on", output));
     }
+    begun(answer);
     let display = Display::suited();
     let (_, mut display) = follow(api, &answer.deployment, Until::Finished, display).await?;
     display.end();
@@ -184,11 +198,10 @@ pub(super) async fn follow(
     mut display: Display,
 ) -> Result<(Left, Display), Failure> {
     let mut seen = 0;
-    let mut last_heard = Instant::now();
+    let mut away_since = None;
     loop {
         let mut left = None;
         let following = api.follow(|progress| {
-            last_heard = Instant::now();
             if progress.deployment != *deployment || progress.number <= seen {
                 return Follow::On;
             }
@@ -204,35 +217,52 @@ pub(super) async fn follow(
                 (Some(Left::Ready), Until::Finished) | (None, _) => Follow::On,
             }
         });
-        let lost = following.await;
+        let lost = tokio::select! {
+            followed = following => followed.err(),
+            () = over_or_away(api, deployment) => None,
+        };
         match (left, until) {
             (Some(Left::Finished), _) => return Ok((Left::Finished, display)),
             (Some(Left::Ready), Until::Ready) => return Ok((Left::Ready, display)),
             (Some(Left::Ready), Until::Finished) | (None, _) => {}
         }
-        if let Ok(receipt) = receipt(api, deployment).await
-            && receipt.outcome.is_some()
-        {
-            return Ok((Left::Finished, display));
-        }
-        if last_heard.elapsed() > PATIENCE {
-            let reason = lost.err().map(|error| error.to_string());
-            let error = format!(
-                "the server has been away for {} s{}",
-                PATIENCE.as_secs(),
-                reason
-                    .map(|reason| format!(": {reason}"))
-                    .unwrap_or_default()
-            );
-            return Err(Failure::new(Exit::Unknown, error).help(
-                "the deployment goes on without this command; `greenlight deploy` with the same \
-                 release attaches to it",
-            ));
+        match receipt(api, deployment).await {
+            Ok(receipt) if receipt.outcome.is_some() => return Ok((Left::Finished, display)),
+            Ok(_) => away_since = None,
+            Err(error) => {
+                let since = *away_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > PATIENCE {
+                    return Err(gave_up(&lost.unwrap_or(error)));
+                }
+            }
         }
         // Another server numbers its progress from the start.
         seen = 0;
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Resolves when the stream of progress has nothing more to tell: the deployment is over, perhaps
+/// since before a restart of the server, or the server does not answer.
+async fn over_or_away(api: &ApiClient, deployment: &DeploymentId) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match tokio::time::timeout(ANSWER_WITHIN, receipt(api, deployment)).await {
+            Ok(Ok(receipt)) if receipt.outcome.is_none() => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+fn gave_up(reason: &ApiError) -> Failure {
+    let error = format!(
+        "the server has been away for {} s: {reason}",
+        PATIENCE.as_secs()
+    );
+    Failure::new(Exit::Unknown, error).help(
+        "the deployment goes on without this command; `greenlight deploy` with the same release \
+         attaches to it",
+    )
 }
 
 /// How a deployment should end for the command to have done as asked.
@@ -248,21 +278,39 @@ async fn conclude(
     wanted: Wanted,
     output: Output,
 ) -> Result<Exit, Failure> {
-    let receipt = receipt(api, deployment).await?;
-    if let Some(job) = Job::current() {
-        job.report(&receipt);
-    }
+    let receipt = receipt_in_the_end(api, deployment).await?;
     match output {
         Output::Json => print_json(&receipt),
         Output::Text => print(&receipt.render()),
     }
-    Ok(match (&receipt.outcome, wanted) {
+    let exit = match (&receipt.outcome, wanted) {
         (Some(Outcome::Promoted), Wanted::Promoted)
         | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Back) => Exit::Done,
         (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Promoted)
         | (Some(Outcome::Promoted), Wanted::Back) => Exit::Failed,
         (Some(Outcome::Stuck { .. }) | None, _) => Exit::Unknown,
-    })
+    };
+    if let Some(job) = Job::current() {
+        job.report(&receipt, exit);
+    }
+    Ok(exit)
+}
+
+/// The receipt, also if the server is started again just now.
+async fn receipt_in_the_end(
+    api: &ApiClient,
+    deployment: &DeploymentId,
+) -> Result<Receipt, Failure> {
+    let began = Instant::now();
+    loop {
+        match receipt(api, deployment).await {
+            Err(ApiError::Unreachable(error)) if began.elapsed() > PATIENCE => {
+                return Err(gave_up(&error.into()));
+            }
+            Err(ApiError::Unreachable(_)) => tokio::time::sleep(PAUSE).await,
+            other => return Ok(other?),
+        }
+    }
 }
 
 async fn receipt(api: &ApiClient, deployment: &DeploymentId) -> Result<Receipt, ApiError> {

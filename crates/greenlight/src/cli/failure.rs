@@ -48,6 +48,11 @@ impl Failure {
         self.exit
     }
 
+    /// What is wrong, and what to do next.
+    pub(super) fn texts(&self) -> (&str, Option<&str>) {
+        (&self.error, self.help.as_deref())
+    }
+
     /// Shows it to the person, and with `json` to the script as well.
     pub fn show(&self, json: super::Output) {
         match &self.report {

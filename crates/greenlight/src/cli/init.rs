@@ -1,13 +1,22 @@
-//! `greenlight init`: a `greenlight.yml` to begin with, which works as it is.
+//! `greenlight init`: a `greenlight.yml` to begin with, which works as it is, or one made of the
+//! file of another tool, which a person must read first.
 
 use super::args::Init;
 use super::{Exit, Failure};
 use crate::config::Config;
+use crate::import::{ImportError, Losses, Source, import};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `greenlight init`.
 pub(super) fn init(args: &Init) -> Result<Exit, Failure> {
+    match args.from {
+        None => begin(args),
+        Some(source) => convert(args, source),
+    }
+}
+
+fn begin(args: &Init) -> Result<Exit, Failure> {
     let path = &args.file.file;
     let service = match &args.service {
         Some(service) => service.clone(),
@@ -22,6 +31,94 @@ pub(super) fn init(args: &Init) -> Result<Exit, Failure> {
         path.display()
     );
     Ok(Exit::Done)
+}
+
+fn convert(args: &Init, source: Source) -> Result<Exit, Failure> {
+    let path = &args.file.file;
+    let input = input(args, source)?;
+    let named = input.display().to_string();
+    let text = std::fs::read_to_string(&input)
+        .map_err(|error| Failure::new(Exit::Usage, format!("`{named}` cannot be read: {error}")))?;
+    let mut losses = Losses::default();
+    if source == Source::Kamal {
+        beside_kamal(&input, &mut losses);
+    }
+    let only = args.service.as_deref();
+    let imported = import(source, &named, &text, only, losses).map_err(|error| {
+        let help = match &error {
+            ImportError::NothingToServe => "name the one to deploy with `--service`",
+            ImportError::NoSuchService { .. } => "name one of these with `--service`",
+            ImportError::NotYaml(_) => "put it right there, or name another file with `--input`",
+            ImportError::NotThatTool(..) => "name the right file with `--input`",
+        };
+        Failure::new(Exit::Usage, format!("`{named}`: {error}")).help(help)
+    })?;
+    write_new(path, &imported.text)?;
+    for loss in &imported.losses {
+        eprintln!("not carried over: {}: {}", loss.what, loss.why);
+    }
+    let path = path.display();
+    eprintln!(
+        "wrote `{path}`; read it, put in your servers, and look at it with `greenlight plan`"
+    );
+    // What stands in it came from elsewhere, so it may need a hand first.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    if let Err(error) = Config::parse(&path.to_string(), &imported.text, variables) {
+        eprintln!(
+            "warning: it is not ready to be used:\n{:?}",
+            miette::Report::new(error)
+        );
+    }
+    Ok(Exit::Done)
+}
+
+/// The other tool's file.
+fn input(args: &Init, source: Source) -> Result<PathBuf, Failure> {
+    if let Some(input) = &args.input {
+        return Ok(input.clone());
+    }
+    let folder = args.file.file.parent().unwrap_or(Path::new(""));
+    let mut usual = source.usual_files().iter().map(|name| folder.join(name));
+    usual.find(|path| path.exists()).ok_or_else(|| {
+        let names: Vec<_> = source
+            .usual_files()
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let error = format!("there is no file of {source} here: {}", names.join(", "));
+        Failure::new(Exit::Usage, error).help("name it with `--input`")
+    })
+}
+
+/// What belongs to Kamal's configuration and is in files of its own.
+fn beside_kamal(input: &Path, losses: &mut Losses) {
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    let folder = input.parent().unwrap_or(Path::new(""));
+    let file = input.file_name().unwrap_or_default().to_string_lossy();
+    let stem = format!("{}.", file.trim_end_matches(".yml"));
+    for name in names(folder) {
+        let is_yaml = Path::new(&name)
+            .extension()
+            .is_some_and(|ending| ending == "yml");
+        if name.starts_with(&stem) && is_yaml && name != file {
+            let why = "a destination is a `greenlight.yml` of its own; choose it with `--file`";
+            losses.add(format!("`{name}`"), why);
+        }
+    }
+    for name in names(&folder.join("../.kamal/hooks")) {
+        if !name.ends_with(".sample") {
+            let why = "greenlight runs no hooks; do it in the CI job, and migrations with \
+                       `before_switch`";
+            losses.add(format!("`.kamal/hooks/{name}`"), why);
+        }
+    }
 }
 
 /// Writes a file that is not there yet. What a person wrote is never replaced.

@@ -23,7 +23,7 @@ pub(super) fn parse(
         return Err(Fault::MissingKey {
             key: "service".to_owned(),
             at: SourceSpan::new(0.into(), 0),
-            help: "the file is empty; `greenlight init --force` writes one to start from"
+            help: "the file is empty; remove it, and `greenlight init` writes one to start from"
                 .to_owned(),
         });
     }

@@ -2,6 +2,7 @@
 
 use crate::agent::{AgentOptions, AgentShell};
 use crate::api::Progress;
+use crate::crash;
 use crate::front::BuiltinFront;
 use crate::journal::Journal;
 use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
@@ -75,6 +76,7 @@ pub struct ProxyRole {
 
 /// Runs the server until SIGTERM.
 pub async fn run_server(role: ServerRole) -> RoleResult {
+    crash::name_role("server");
     let journal = Journal::open(&role.state.join("journal.redb"))?;
     let records: Vec<CoordinatorRecord> = journal.load()?;
     let terms = records.iter().filter_map(|record| match record {
@@ -133,6 +135,7 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
 
 /// Runs an agent until SIGTERM. Applications go on without it.
 pub async fn run_agent(role: AgentRole) -> RoleResult {
+    crash::name_role(&format!("agent-{}", role.name));
     let identity = Credentials::load(&role.state.join("identity"))?;
     let tls = identity.client_config()?;
     let runtimes = Runtimes::open(&role.state, role.docker.as_deref())?;

@@ -71,7 +71,10 @@ impl Supervisor {
                 // An interrupt at the terminal is for whoever keeps them: it ends them in order.
                 .process_group(0)
                 .spawn()?;
-            std::fs::write(dir.join(format!("{own_name}.pid")), child.id().to_string())?;
+            // Whoever reads it finds the old number or the new one, never half of it.
+            let next = dir.join(format!("{own_name}.pid.next"));
+            std::fs::write(&next, child.id().to_string())?;
+            std::fs::rename(next, dir.join(format!("{own_name}.pid")))?;
             Ok(child)
         };
         let child = Arc::new(Mutex::new(start()?));

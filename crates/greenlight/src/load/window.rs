@@ -175,6 +175,7 @@ mod tests {
             instance: 0,
             sent_ns,
             received_ns,
+            key: None,
             result: Ok(release.to_owned()),
         }
     }

@@ -1,11 +1,14 @@
 //! The receipt as Markdown with a picture of the barrier, for the summary of a CI job.
 //!
-//! The picture is on the server's clock alone: when it asked, when each answer came in, when the
-//! decision was durable. The table is on each instance's own clock, from its own hold.
+//! The table is on each instance's own clock, from its own hold; the picture is on the server's.
 
 use super::{CutOverReceipt, Receipt};
 use std::fmt::Write as _;
-use std::time::Duration;
+
+/// GitHub takes 1 MiB of summary from a step. A fleet that has more rows is better read elsewhere.
+const MOST_ROWS: usize = 500;
+/// More claims than these are counted, and only those that fail are spelt out.
+const MOST_CLAIMS: usize = 40;
 
 impl Receipt {
     /// The receipt as GitHub shows it.
@@ -36,10 +39,17 @@ impl CutOverReceipt {
                 &table_line(&super::render::COLUMNS.map(ToOwned::to_owned)),
             );
             add(text, &"|---".repeat(super::render::COLUMNS.len()));
-            for row in &rows {
+            for row in rows.iter().take(MOST_ROWS) {
                 add(text, &table_line(&row.clone().map(|cell| escaped(&cell))));
             }
             add(text, "");
+            if rows.len() > MOST_ROWS {
+                let more = rows.len() - MOST_ROWS;
+                add(
+                    text,
+                    &format!("and {more} more; `greenlight receipt` shows them all\n"),
+                );
+            }
         }
         for (name, instance) in &self.instances {
             if let Some(trouble) = &instance.trouble {
@@ -52,59 +62,26 @@ impl CutOverReceipt {
                 );
             }
         }
-        for check in self.checks() {
-            let mark = if check.holds {
-                "borne out"
-            } else {
-                "**NOT BORNE OUT**"
+        let checks = self.checks();
+        let borne_out = checks.iter().filter(|check| check.holds).count();
+        let all_shown = checks.len() <= MOST_CLAIMS;
+        for check in checks.iter().filter(|check| all_shown || !check.holds) {
+            let mark = match check.holds {
+                true => "borne out",
+                false => "**NOT BORNE OUT**",
             };
             add(text, &format!("- {}: {mark}", escaped(&check.claim)));
         }
+        if !all_shown {
+            add(
+                text,
+                &format!("- {borne_out} of {} claims borne out", checks.len()),
+            );
+        }
         add(text, "");
-        if let Some(picture) = self.timeline() {
+        if let Some(picture) = super::timeline::timeline(self) {
             add(text, &picture);
         }
-    }
-
-    /// The barrier as a Mermaid diagram; nothing if the hold was never asked for.
-    fn timeline(&self) -> Option<String> {
-        let asked = self.hold_sent_ns?;
-        let since = |at: u64| Duration::from_nanos(at.saturating_sub(asked)).as_millis();
-        let mut text = String::from("```mermaid\ngantt\n");
-        add(
-            &mut text,
-            "    title the barrier, in milliseconds on the server's clock",
-        );
-        add(&mut text, "    dateFormat x\n    axisFormat %S.%L");
-        for (name, instance) in &self.instances {
-            let held = since(instance.held_ns?);
-            // Mermaid takes colons and semicolons for its own.
-            add(
-                &mut text,
-                &format!("    section {}", name.0.replace([':', ';', '#'], " ")),
-            );
-            add(
-                &mut text,
-                &format!("    asked to hold :done, 0, {}", held.max(1)),
-            );
-            if let Some(switched) = instance.switched_ns {
-                let switched = since(switched).max(held + 1);
-                add(&mut text, &format!("    held :active, {held}, {switched}"));
-                add(
-                    &mut text,
-                    &format!("    switched :milestone, {switched}, 0ms"),
-                );
-            }
-        }
-        if let Some(committed) = self.committed_ns {
-            add(&mut text, "    section server");
-            add(
-                &mut text,
-                &format!("    committed :milestone, crit, {}, 0ms", since(committed)),
-            );
-        }
-        text.push_str("```\n");
-        Some(text)
     }
 }
 

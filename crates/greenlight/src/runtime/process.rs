@@ -4,6 +4,9 @@
 //! when it started, and in which boot of the machine; together they tell a process from another
 //! that was given the same number later. Output goes to a file, because a pipe would die with the
 //! agent. Death is noticed by pidfd, which also works for processes that are not our children.
+//! What an application leaves behind when it dies is ended with it, found by its mark.
+
+mod mark;
 
 use super::{Launch, Running, Runtime, RuntimeError};
 use crate::spec::Artifact;
@@ -15,20 +18,24 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long to wait between two looks at a group whose leader is dead.
-const GROUP_PAUSE: Duration = Duration::from_millis(5);
+/// How long to wait between two looks at what must be gone.
+const GONE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs releases as processes of this machine.
 #[derive(Clone, Debug)]
 pub struct ProcessRuntime {
     dir: PathBuf,
+    /// Held while a process runs and is not yet written down.
+    starting: Arc<Mutex<()>>,
 }
 
 /// What the slot's file says.
@@ -40,12 +47,23 @@ struct Kept {
     boot: String,
 }
 
+impl Kept {
+    /// Whether it speaks of this run. Its secrets are not written down, so they do not count.
+    fn is(&self, running: &Running) -> bool {
+        let (kept, launch) = (&self.running.launch, &running.launch);
+        self.running.pid == running.pid && kept.incarnation == launch.incarnation
+    }
+}
+
 impl ProcessRuntime {
     /// A runtime that keeps its files in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Result<Self, RuntimeError> {
         let dir = dir.into();
         std::fs::create_dir_all(&dir).map_err(|source| files(&dir, source))?;
-        Ok(Self { dir })
+        // The folder's name is part of the mark, so it must be the same for every agent.
+        let dir = dir.canonicalize().map_err(|source| files(&dir, source))?;
+        let starting = Arc::default();
+        Ok(Self { dir, starting })
     }
 
     fn path(&self, slot: &Slot, ending: &str) -> PathBuf {
@@ -53,7 +71,20 @@ impl ProcessRuntime {
             .join(format!("{}-{}.{ending}", slot.service, slot.color))
     }
 
+    /// What everything that was ever started in the slot carries in its environment.
+    fn mark(&self, slot: &Slot) -> PathBuf {
+        self.dir
+            .join(format!("{}-{}", slot.service, slot.color))
+            .join("")
+    }
+
+    /// The same for one incarnation.
+    fn mark_of(&self, launch: &Launch) -> PathBuf {
+        self.mark(&launch.slot).join(launch.incarnation.to_string())
+    }
+
     fn spawn(&self, launch: Launch) -> Result<Running, RuntimeError> {
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = launch.slot.clone();
         let fill = |text: &str| {
             text.replace("${PORT}", &launch.port.to_string())
@@ -90,6 +121,7 @@ impl ProcessRuntime {
             .env("GREENLIGHT_SERVICE", &slot.service.0)
             .env("GREENLIGHT_COLOR", slot.color.to_string())
             .env("GREENLIGHT_INCARNATION", launch.incarnation.to_string())
+            .env(mark::VARIABLE, self.mark_of(&launch))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
@@ -121,19 +153,30 @@ impl ProcessRuntime {
         Ok(running)
     }
 
+    fn written(&self, slot: &Slot) -> Option<Kept> {
+        let bytes = std::fs::read(self.path(slot, "json")).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
     /// What the slot's file says, if it is still true.
     fn recorded(&self, slot: &Slot) -> Option<Kept> {
-        let bytes = std::fs::read(self.path(slot, "json")).ok()?;
-        let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+        let kept = self.written(slot)?;
         (kept.boot == boot_id() && start_ticks(kept.running.pid) == Some(kept.started))
             .then_some(kept)
     }
 
+    /// What runs by the slots' files. Whatever else runs here has lost its leader, or its agent
+    /// died before it was written down: it is ended, because nobody will ever ask for that.
     fn found(&self) -> Result<Vec<Running>, RuntimeError> {
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = std::fs::read_dir(&self.dir).map_err(|source| files(&self.dir, source))?;
         let mut found = Vec::new();
         for entry in entries.flatten() {
             let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "next") {
+                // An agent died while it wrote this; what it spoke of is found by its mark.
+                drop(std::fs::remove_file(&path));
+            }
             if path.extension().is_none_or(|ending| ending != "json") {
                 continue;
             }
@@ -146,30 +189,57 @@ impl ProcessRuntime {
                 None => drop(std::fs::remove_file(&path)),
             }
         }
+        let known: BTreeSet<_> = found
+            .iter()
+            .map(|running| self.mark_of(&running.launch).display().to_string())
+            .collect();
+        for (pid, its) in mark::find(&self.dir.join("")) {
+            if !known.contains(&its) {
+                mark::kill(pid);
+            }
+        }
         Ok(found)
     }
 
     async fn end(&self, slot: Slot, patience: Duration) -> Result<(), RuntimeError> {
-        let path = self.path(&slot, "json");
         if let Some(kept) = self.recorded(&slot) {
             let pid = kept.running.pid;
             signal_group(pid, Signal::TERM);
-            let died = died(pid);
-            if tokio::time::timeout(patience, died).await.is_err() {
-                signal_group(pid, Signal::KILL);
-            }
-            // Children that the leader left behind go with it.
+            // When patience ends the rest is killed with what is left.
+            let _ = tokio::time::timeout(patience, died(&kept)).await;
             signal_group(pid, Signal::KILL);
-            while group_exists(pid) {
-                reap(pid);
-                tokio::time::sleep(GROUP_PAUSE).await;
+            while start_ticks(pid) == Some(kept.started) {
+                tokio::time::sleep(GONE_PAUSE).await;
             }
+            reap(pid);
         }
+        end_rest(&self.mark(&slot)).await;
+        let path = self.path(&slot, "json");
         match std::fs::remove_file(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(files(&path, source)),
         }
+    }
+
+    /// Resolves when the application is dead. What it leaves behind is ended beside that, because
+    /// the fleet must know at once.
+    async fn follow(self, running: Running) -> String {
+        let slot = running.launch.slot.clone();
+        let recorded = self.recorded(&slot);
+        if let Some(kept) = recorded.filter(|kept| kept.is(&running)) {
+            died(&kept).await;
+        }
+        let ended = reap(running.pid);
+        tokio::spawn(async move {
+            end_rest(&self.mark_of(&running.launch)).await;
+            let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.written(&slot).is_some_and(|kept| kept.is(&running)) {
+                // If it cannot be removed, it is at least known to speak of nobody.
+                let _ = std::fs::remove_file(self.path(&slot, "json"));
+            }
+        });
+        ended.unwrap_or_else(|| "it ended while nobody watched".to_owned())
     }
 }
 
@@ -183,11 +253,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn exited(&self, running: Running) -> BoxFuture<'static, String> {
-        async move {
-            died(running.pid).await;
-            reap(running.pid).unwrap_or_else(|| "it ended while nobody watched".to_owned())
-        }
-        .boxed()
+        self.clone().follow(running).boxed()
     }
 
     fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
@@ -228,14 +294,32 @@ impl ProcessRuntime {
     }
 }
 
+/// Ends the children that applications with this mark have left behind.
+async fn end_rest(mark: &Path) {
+    loop {
+        let rest = mark::find(mark);
+        if rest.is_empty() {
+            return;
+        }
+        for (pid, _) in rest {
+            mark::kill(pid);
+        }
+        tokio::time::sleep(GONE_PAUSE).await;
+    }
+}
+
 /// Resolves when the process is dead.
-async fn died(pid: i32) {
-    let Some(pid) = Pid::from_raw(pid) else {
+async fn died(kept: &Kept) {
+    let Some(pid) = Pid::from_raw(kept.running.pid) else {
         return;
     };
     let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else {
         return;
     };
+    if start_ticks(kept.running.pid) != Some(kept.started) {
+        // Its number belongs to another by now.
+        return;
+    }
     let (sender, dead) = tokio::sync::oneshot::channel();
     // A pidfd becomes readable once, when its process ends. A thread of its own waits for that:
     // it needs no unsafe code, and an instance has few applications.
@@ -272,18 +356,8 @@ fn signal_group(pid: i32, signal: Signal) {
     }
 }
 
-fn group_exists(pid: i32) -> bool {
-    Pid::from_raw(pid).is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
-        && !only_zombies(pid)
-}
-
-/// A zombie of another parent cannot be reaped here, and holds no port and no memory.
-fn only_zombies(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| rest.starts_with('Z'))
-}
-
+/// Clock ticks after boot at which the process started; `None` if it is dead. A zombie of another
+/// parent cannot be reaped here, and holds no port and no memory.
 fn start_ticks(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, but it ends at the last parenthesis.

@@ -116,8 +116,10 @@ impl Shell {
                         }
                         Err(refusal) => Err(refusal),
                     };
+                    let passage = crash::before(|| "answer".to_owned());
                     // The asker may have gone away; the command stands (G8).
                     let _ = answer.send(reply);
+                    passage.after_a_moment();
                 }
                 Ok(Input::Look(answer)) => {
                     let _ = answer.send(self.snapshot());
@@ -149,7 +151,11 @@ impl Shell {
                     self.book.sent(&to, &envelope);
                     outgoing.push((to, envelope));
                 }
-                CoordinatorEffect::SetTimer { timer, after } => self.timers.set(timer, after),
+                CoordinatorEffect::SetTimer { timer, after } => {
+                    let passage = crash::before(|| format!("timer {}", crash::variant(&timer)));
+                    self.timers.set(timer, after);
+                    passage.after();
+                }
             }
         }
         self.flush(&mut outgoing);
@@ -160,21 +166,28 @@ impl Shell {
     /// Sends what has gathered. Consecutive directives go out together, so that the last instance
     /// of a large fleet is not told later than it must be.
     fn flush(&self, outgoing: &mut Vec<(InstanceId, Envelope)>) {
-        if outgoing.is_empty() {
-            return;
+        let together = match crash::is_watched() {
+            // Between two of them is a point too.
+            true => 1,
+            false => outgoing.len().max(1),
+        };
+        for outgoing in outgoing.chunks(together) {
+            let passage = crash::before(|| {
+                let (to, envelope) = &outgoing[0];
+                format!("send {} to {to}", crash::variant(&envelope.directive))
+            });
+            (self.send)(outgoing);
+            passage.after_a_moment();
         }
-        crash::point("server", "send");
-        (self.send)(outgoing);
         outgoing.clear();
-        crash::point("server", "sent");
     }
 
     fn persist(&mut self, record: &CoordinatorRecord) -> Result<(), JournalError> {
-        crash::point("server", "persist");
+        let passage = crash::before(|| format!("persist {}", crash::variant(record)));
         let began = Instant::now();
         self.journal.append(record)?;
         let took = began.elapsed();
-        crash::point("server", "persisted");
+        passage.after();
         self.book.recorded(record, took);
         // A measured write makes the predicted hold honest; it causes no effects.
         let effects = self

@@ -156,7 +156,7 @@ impl Shop {
         TcpListener::bind(("127.0.0.1", self.slots[slot])).expect("it is free")
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_greenlight"));
         command
             .args(arguments)

@@ -1,0 +1,145 @@
+//! How a service of Compose is reached: its ports, its health check, and the labels for a proxy.
+
+use super::ports::{Published, is_usual, published};
+use super::service::time;
+use super::variable::{UNWRITABLE, scalar};
+use crate::import::draft::{Noted, ServiceDraft};
+use crate::import::loss::Losses;
+use crate::import::scalar::Scalar;
+use crate::import::section::{Section, listed};
+use crate::import::traefik;
+
+const HEALTHCHECK: &[(&str, &str)] = &[
+    (
+        "start_period",
+        "a release that is starting may fail its check for as long as `deploy_timeout`",
+    ),
+    (
+        "start_interval",
+        "a release that is starting is asked more often by itself",
+    ),
+    (
+        "disable",
+        "greenlight switches to nothing that it has not seen healthy",
+    ),
+];
+
+/// The published ports and then the exposed ones; the first is taken for the web's.
+pub(super) fn ports(section: &mut Section, losses: &mut Losses) -> Vec<Published> {
+    let path = section.path("ports");
+    let mut found = Vec::new();
+    for entry in section.take("ports").map(listed).into_iter().flatten() {
+        match published(&entry) {
+            Some(port) => found.push(port),
+            None => losses.add(&path, format!("{entry} is no single TCP port")),
+        }
+    }
+    found.sort_by_key(|port| !port.outside.is_some_and(is_usual));
+    for port in found.iter().skip(1) {
+        let why = format!(
+            "greenlight passes requests on to one port of a service, here {}",
+            found[0].inside
+        );
+        losses.add(format!("{path} ({})", port.inside), why);
+    }
+    for port in section.texts("expose", losses) {
+        found.extend(port.parse().ok().map(|inside| Published {
+            inside,
+            outside: None,
+        }));
+    }
+    found
+}
+
+pub(super) fn health(
+    section: &mut Section,
+    service: &mut ServiceDraft,
+    losses: &mut Losses,
+    ports: &mut Vec<Published>,
+) {
+    let guess = "What must answer 200 to 299 once the service is ready; check that yours has it.";
+    service.health.path.note = Some(guess.to_owned());
+    let Some(mut check) = section.section("healthcheck", losses) else {
+        return;
+    };
+    let words = check.texts("test", losses).join(" ");
+    if let Some((port, path)) = asked_of_itself(&words) {
+        service.health.path = Noted {
+            value: Scalar::literal(&path),
+            note: None,
+        };
+        if let (Some(inside), true) = (port, ports.is_empty()) {
+            ports.push(Published {
+                inside,
+                outside: None,
+            });
+        }
+    } else if !words.is_empty() {
+        let why = "greenlight asks over HTTP and runs no command; put the path under \
+                   `healthcheck.path`";
+        losses.add(check.path("test"), why);
+    }
+    service.health.interval = time(&mut check, "interval", losses);
+    service.health.timeout = time(&mut check, "timeout", losses);
+    service.health.failures = check.count("retries", losses);
+    check.leave(HEALTHCHECK, losses);
+}
+
+/// The port and path that a command asks this container for, as in `curl http://localhost:3000/up`.
+fn asked_of_itself(command: &str) -> Option<(Option<u16>, String)> {
+    for host in ["localhost", "127.0.0.1", "0.0.0.0", "[::1]"] {
+        for (at, _) in command.match_indices(host) {
+            let after = &command[at + host.len()..];
+            let end = after.find(|c: char| c.is_whitespace() || "'\"|;&)".contains(c));
+            let address = &after[..end.unwrap_or(after.len())];
+            let (port, path) = match address.split_once('/') {
+                Some((port, path)) => (port, format!("/{path}")),
+                None if address.starts_with(':') => (address, "/".to_owned()),
+                None => continue,
+            };
+            return Some((port.trim_start_matches(':').parse().ok(), path));
+        }
+    }
+    None
+}
+
+pub(super) fn labels(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
+    let path = section.path("labels");
+    for (name, value) in section.pairs("labels", losses) {
+        let at = format!("{path}.{name}");
+        let value = value.unwrap_or_default();
+        let of_traefik = name.strip_prefix("traefik.");
+        if of_traefik.is_some_and(|name| name.rsplit('.').next() == Some("rule")) {
+            let rule = traefik::Rule::read(&value);
+            for host in &rule.hosts {
+                add_host(service, host, &at, losses);
+            }
+            if let Some(prefix) = &rule.path_prefix {
+                service.path_prefix = scalar(prefix);
+            }
+            if let Some(why) = rule.others {
+                losses.add(at, why);
+            }
+        } else if of_traefik.is_some_and(|name| name.contains(".loadbalancer.server.")) {
+            // The same port is found by what is published or exposed.
+        } else if ["traefik.", "caddy"]
+            .iter()
+            .any(|tool| name.starts_with(tool))
+        {
+            losses.add(at, "it is for another proxy; greenlight's takes its place");
+        } else {
+            match (Scalar::literal(&name), scalar(&value)) {
+                (Some(name), Some(value)) => service.labels.push((name, value)),
+                _ => losses.add(at, UNWRITABLE),
+            }
+        }
+    }
+}
+
+pub(super) fn add_host(service: &mut ServiceDraft, host: &str, at: &str, losses: &mut Losses) {
+    match scalar(host) {
+        Some(host) if service.hosts.value.contains(&host) => {}
+        Some(host) => service.hosts.value.push(host),
+        None => losses.add(at, UNWRITABLE),
+    }
+}

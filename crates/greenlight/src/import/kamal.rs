@@ -1,0 +1,297 @@
+//! Kamal's `config/deploy.yml`, of Kamal 2 and, where it differs, of Kamal 1.
+//!
+//! The web role becomes the service. Other roles and accessories serve no requests and stay with
+//! Kamal, which goes on working beside Greenlight.
+
+mod parts;
+mod roles;
+mod ruby;
+
+pub(super) use ruby::without_ruby;
+
+use super::draft::{Draft, Noted, RegistryDraft, ServiceDraft, label};
+use super::loss::Losses;
+use super::scalar::Scalar;
+use super::section::{Section, text_of};
+use super::{ImportError, Source};
+use parts::{environment, logging, pairs, scalars, seconds, written};
+use serde_json::Value;
+
+const AT_THE_TOP: &[(&str, &str)] = &[
+    ("minimum_version", ""),
+    ("primary_role", ""),
+    ("allow_empty_roles", ""),
+    ("run_directory", ""),
+    (
+        "builder",
+        "greenlight runs images and does not build them; build and push in the CI job before, or with \
+         `kamal build push`",
+    ),
+    ("ssh", "nothing goes over SSH; agents connect to the server"),
+    (
+        "sshkit",
+        "nothing goes over SSH; agents connect to the server",
+    ),
+    ("boot", "all instances switch together; that is the point"),
+    ("aliases", "they are commands of Kamal"),
+    (
+        "asset_path",
+        "pages of the old release may ask the new one for files that it lacks; serve assets from where \
+         both releases have them, such as a CDN",
+    ),
+    (
+        "hooks_path",
+        "greenlight runs no hooks; do it in the CI job, and migrations with `before_switch`",
+    ),
+    (
+        "secrets_path",
+        "secrets come from the environment of whoever deploys",
+    ),
+    (
+        "require_destination",
+        "each destination is a `greenlight.yml` of its own; choose it with `--file`",
+    ),
+    (
+        "readiness_delay",
+        "a release is ready when its health check says so",
+    ),
+    (
+        "error_pages_path",
+        "greenlight's proxy has no pages of its own",
+    ),
+    (
+        "traefik",
+        "greenlight's own proxy takes its place; TLS must end before it",
+    ),
+    ("output", ""),
+];
+
+const TLS: &str = "TLS must end before greenlight's proxy, at a load balancer or Nginx";
+
+const PROXY: &[(&str, &str)] = &[
+    ("ssl", TLS),
+    ("ssl_redirect", TLS),
+    (
+        "buffering",
+        "greenlight's proxy passes bodies on as they come",
+    ),
+    ("logging", "greenlight's proxy keeps no access log"),
+    (
+        "forward_headers",
+        "greenlight's proxy sets the forwarding headers itself",
+    ),
+    ("strip_path_prefix", ""),
+    ("run", "greenlight's proxy is started by `greenlight proxy`"),
+];
+
+/// Reads a file whose Ruby has been seen to. `name` replaces that of the service.
+pub(super) fn draft(
+    file: &Value,
+    name: Option<&str>,
+    losses: &mut Losses,
+) -> Result<Draft, ImportError> {
+    let mut top = Section::whole(file);
+    let missing = ImportError::NotThatTool("service", Source::Kamal);
+    let own_name = top.text("service", losses);
+    let own_name = own_name.or(name.map(ToOwned::to_owned)).ok_or(missing)?;
+    let mut draft = Draft::default();
+    let mut service = ServiceDraft {
+        name: label(name.unwrap_or(&own_name)),
+        ..ServiceDraft::default()
+    };
+    if service.name != own_name {
+        let why = format!(
+            "it is called `{}` here: names have small letters, digits and hyphens",
+            service.name
+        );
+        losses.add("service", why);
+    }
+    image(&mut top, &own_name, &mut service, &mut draft, losses);
+    service.labels = pairs(&mut top, "labels", losses);
+    service.volumes = Noted {
+        value: scalars(&mut top, "volumes", losses),
+        note: Some("Blue and green run at the same time, and share them.".to_owned()),
+    };
+    service.logging = logging(&mut top, losses);
+    if let Some(env) = top.section("env", losses) {
+        environment(env, &mut service, losses);
+    }
+    roles::servers(&mut top, &mut service, &mut draft, losses);
+    proxy(&mut top, &mut service, losses);
+    accessories(&mut top, &mut service, losses);
+    draft.drain_timeout = seconds(&mut top, "drain_timeout", losses);
+    draft.deploy_timeout = seconds(&mut top, "deploy_timeout", losses);
+    draft.stop_timeout = seconds(&mut top, "stop_wait_time", losses);
+    draft.retain_containers = top.count("retain_containers", losses);
+    top.leave(AT_THE_TOP, losses);
+    draft.services.push(service);
+    Ok(draft)
+}
+
+fn image(
+    top: &mut Section,
+    own_name: &str,
+    service: &mut ServiceDraft,
+    draft: &mut Draft,
+    losses: &mut Losses,
+) {
+    let image = top.text("image", losses);
+    let image = image.unwrap_or_else(|| own_name.to_owned());
+    let mut server = None;
+    if let Some(mut registry) = top.section("registry", losses) {
+        server = registry.text("server", losses);
+        if server
+            .as_deref()
+            .is_some_and(|server| server.starts_with("localhost"))
+        {
+            let why =
+                "it is on the machine that Kamal runs on; use one that every instance reaches";
+            losses.add(registry.path("server"), why);
+        }
+        draft.registry = login(&mut registry, server.as_deref(), losses);
+        registry.leave(&[], losses);
+    }
+    let image = match &server {
+        Some(server) if !image.starts_with(&format!("{server}/")) => format!("{server}/{image}"),
+        Some(_) | None => image,
+    };
+    let note = "Kamal tags images with the whole commit; `greenlight deploy --version \"$(git \
+                rev-parse HEAD)\"` deploys one of them.";
+    service.image = Noted {
+        value: ruby::scalar(&image),
+        note: Some(note.to_owned()),
+    };
+    if service.image.value.is_none() {
+        losses.add("image", ruby::UNWRITABLE);
+        service.image.value = Scalar::literal(&format!("registry.example.com/{}", service.name));
+    }
+}
+
+/// Who pulls, and the variable with the password. A registry may need neither.
+fn login(
+    registry: &mut Section,
+    server: Option<&str>,
+    losses: &mut Losses,
+) -> Option<RegistryDraft> {
+    let username = registry.take("username")?;
+    let username = match username.as_array() {
+        // A list names a secret.
+        Some(names) => Scalar::replaced(&format!("${{{}}}", names.first()?.as_str()?)),
+        None => text_of(&username).and_then(|name| ruby::scalar(&name)),
+    };
+    if username.is_none() {
+        losses.add(registry.path("username"), ruby::UNWRITABLE);
+    }
+    let password = match registry.take("password") {
+        Some(Value::Array(names)) => names.first().and_then(Value::as_str).map(ToOwned::to_owned),
+        Some(value) => text_of(&value).and_then(|text| ruby::only(&text)),
+        None => None,
+    };
+    let password = password.unwrap_or_else(|| {
+        let why = "it is no part of a file; put it into the variable `KAMAL_REGISTRY_PASSWORD`";
+        losses.add(registry.path("password"), why);
+        "KAMAL_REGISTRY_PASSWORD".to_owned()
+    });
+    Some(RegistryDraft {
+        server: server.and_then(ruby::scalar),
+        username: username?,
+        password: Scalar::literal(&password)?,
+    })
+}
+
+fn proxy(top: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
+    // Kamal 1 has the health check at the top.
+    let mut checks = vec![top.section("healthcheck", losses)];
+    let mut app_port = None;
+    if top.word("proxy") == Some(false) {
+        losses.add(
+            "proxy",
+            "without a proxy there is no switch; greenlight's is used",
+        );
+    }
+    if let Some(mut proxy) = top.section("proxy", losses) {
+        let mut hosts = proxy.texts("host", losses);
+        hosts.extend(proxy.texts("hosts", losses));
+        for host in hosts.iter().flat_map(|hosts| hosts.split(',')) {
+            match ruby::scalar(host.trim()) {
+                Some(host) => service.hosts.value.push(host),
+                None => losses.add(proxy.path("host"), ruby::UNWRITABLE),
+            }
+        }
+        app_port = proxy.text("app_port", losses);
+        service.request_timeout = seconds(&mut proxy, "response_timeout", losses);
+        let mut prefixes = proxy.texts("path_prefix", losses);
+        prefixes.extend(proxy.texts("path_prefixes", losses));
+        let stripped = proxy
+            .text("strip_path_prefix", losses)
+            .is_none_or(|word| word != "false");
+        if let (Some(prefix), true) = (prefixes.first(), stripped) {
+            let why = format!(
+                "kamal-proxy takes `{prefix}` off the path; greenlight passes on the whole path, so \
+                 the application must know it"
+            );
+            losses.add(proxy.path("path_prefix"), why);
+        }
+        for prefix in prefixes.iter().skip(1) {
+            let why = format!("a service has one prefix; `{prefix}` is not routed to it");
+            losses.add(proxy.path("path_prefix"), why);
+        }
+        service.path_prefix = prefixes.first().and_then(|prefix| ruby::scalar(prefix));
+        checks.push(proxy.section("healthcheck", losses));
+        if proxy.word("ssl") == Some(true) {
+            losses.add(proxy.path("ssl"), TLS);
+        }
+        proxy.leave(PROXY, losses);
+    }
+    for mut check in checks.into_iter().flatten() {
+        service.health.path.value = written(&mut check, "path", losses);
+        service.health.interval = seconds(&mut check, "interval", losses);
+        service.health.timeout = seconds(&mut check, "timeout", losses);
+        app_port = app_port.or(check.text("port", losses));
+        let command = "greenlight asks over HTTP and runs no command";
+        check.leave(
+            &[
+                ("cmd", command),
+                (
+                    "max_attempts",
+                    "a release may fail its check for as long as `deploy_timeout`",
+                ),
+                ("exposed_port", ""),
+                ("cord", ""),
+                ("log_lines", ""),
+            ],
+            losses,
+        );
+    }
+    let given = app_port.as_deref().and_then(|port| port.parse().ok());
+    if let (Some(text), None) = (&app_port, given) {
+        losses.add(
+            "proxy.app_port",
+            format!("`{text}` is no number; Kamal's default is written"),
+        );
+    }
+    service.app_port = Noted {
+        value: given.or(Some(80)),
+        note: Some("The port that it listens on inside its container.".to_owned()),
+    };
+}
+
+fn accessories(top: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
+    let Some(mut accessories) = top.section("accessories", losses) else {
+        return;
+    };
+    if service.networks.value.is_empty() {
+        service.networks = Noted {
+            value: Scalar::literal("kamal").into_iter().collect(),
+            note: Some("Kamal's own, on which the accessories are found by name.".to_owned()),
+        };
+    }
+    for (name, mut accessory) in accessories.sections() {
+        let image = accessory.text("image", losses);
+        let image = image.map_or_else(String::new, |image| format!(" (`{image}`)"));
+        let why =
+            format!("greenlight runs what serves requests; keep it{image} with `kamal accessory`");
+        losses.add(format!("accessories.{name}"), why);
+    }
+    accessories.leave(&[], losses);
+}

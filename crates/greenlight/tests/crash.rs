@@ -1,0 +1,347 @@
+//! Real crashes: `kill -9` of the server, an agent, the command line, the proxy and the new
+//! application, at every point of a deployment, under continuous load of all kinds.
+//!
+//! After each: no failed request and no stale answer, one release on the whole fleet, nothing
+//! left behind, and the next deployment works.
+
+#[path = "crash/command.rs"]
+mod command;
+#[path = "crash/fleet.rs"]
+mod fleet;
+#[path = "crash/machine.rs"]
+mod machine;
+#[path = "crash/points.rs"]
+mod points;
+#[path = "crash/scene.rs"]
+mod scene;
+#[path = "crash/traffic.rs"]
+mod traffic;
+
+use fleet::until;
+use greenlight::clock::monotonic_ns;
+use scene::{Kind, Scene};
+use traffic::{Excused, Went};
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_killed_at_any_effect_of_a_deployment_harms_nobody() {
+    let mut scene = Scene::start().await;
+    let points = scene.enumerate("server", Kind::Good).await;
+    let at = |name: &str| {
+        let position = points.iter().position(|point| point == name);
+        position.unwrap_or_else(|| panic!("no `{name}` among {points:?}"))
+    };
+    let accepted = at("persist Accepted#1 after");
+    let begun = at("persist Begun#1 after");
+    let committed = at("persist Committed#1 after");
+    let answered = at("answer#1 after");
+
+    for (number, point) in points.iter().enumerate() {
+        let Some((went, code)) = scene.crash("server", point).await else {
+            continue;
+        };
+
+        // G5: what is on the disk when it dies is what happens.
+        let durable = match number {
+            _ if number < accepted => Went::Nowhere,
+            // Accepted, and nobody was told yet: it begins again.
+            _ if number < begun => Went::Forward,
+            _ if number < committed => Went::Nowhere,
+            _ => Went::Forward,
+        };
+        assert_eq!(went, durable, "{point}");
+        let unknown = code == Some(4) && number < answered;
+        let told = code == Some(i32::from(went != Went::Forward));
+        assert!(told || unknown, "{point}: {went:?} was told as {code:?}");
+    }
+    assert_eq!(scene.end("the server killed").await, 0); // G3
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_at_any_effect_of_a_deployment_harms_nobody() {
+    let mut scene = Scene::start().await;
+    let points = scene.enumerate("agent-b", Kind::Good).await;
+    let at = |name: &str| {
+        let position = points.iter().position(|point| point == name);
+        position.unwrap_or_else(|| panic!("no `{name}` among {points:?}"))
+    };
+    let told = at("Gate Open#1 before");
+
+    for (number, point) in points.iter().enumerate() {
+        let Some((went, code)) = scene.crash("agent-b", point).await else {
+            continue;
+        };
+
+        // Nobody is told to open before the decision is durable.
+        if number >= told {
+            assert_eq!(went, Went::Forward, "{point}");
+        }
+        assert_eq!(code, Some(i32::from(went != Went::Forward)), "{point}");
+    }
+    assert_eq!(scene.end("an agent killed").await, 0); // G3
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_killed_at_any_effect_of_a_way_back_harms_nobody() {
+    killed_on_the_way_back("server").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_at_any_effect_of_a_way_back_harms_nobody() {
+    killed_on_the_way_back("agent-b").await;
+}
+
+/// Kills a role at every effect that a deployment has only when its release is bad.
+async fn killed_on_the_way_back(role: &str) {
+    let mut scene = Scene::start().await;
+    let good = scene.enumerate(role, Kind::Good).await;
+
+    for (kind, end) in [
+        (Kind::FailsToStart, Went::Nowhere),
+        (Kind::DiesInTheWatch, Went::ForwardAndBack),
+    ] {
+        let points = scene.enumerate(role, kind).await;
+        let only_here: Vec<_> = points.iter().filter(|p| !good.contains(p)).collect();
+        assert!(!only_here.is_empty(), "{points:?}");
+        for point in only_here {
+            let Some(outcome) = scene.crash(role, point).await else {
+                continue;
+            };
+            let logs = || scene.fleet.logs();
+            assert_eq!(outcome, (end, Some(1)), "{kind:?}, {point}\n{}", logs()); // G2, G5
+        }
+    }
+
+    scene.end(&format!("{role} killed on the way back")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_outlives_the_command_that_started_it() {
+    let mut scene = Scene::start().await;
+
+    for phase in ["preparing", "arming", "holding", "switching", "watching"] {
+        let mut begun = scene.begin(&format!("the command killed while {phase}"));
+        assert!(begun.deploy.says(&format!(": {phase}")).await, "{phase}");
+
+        begun.deploy.kill();
+
+        // G8: nobody starts it again, and it goes on to its end.
+        let (went, code) = scene.finish(begun, Excused::Nothing).await;
+        assert_eq!((went, code), (Went::Forward, None), "{phase}");
+    }
+
+    assert_eq!(scene.end("the command killed").await, 0); // G3
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_killed_command_the_same_one_attaches_and_another_is_refused() {
+    let mut scene = Scene::start().await;
+    scene.fleet.configure(&[("STARTUP_MS", "1500")]);
+    let mut begun = scene.begin("the command killed and given again");
+    assert!(begun.deploy.says(": preparing").await);
+    let version = begun.deploy.version.clone();
+    begun.deploy.kill();
+
+    let mut again = scene.fleet.deploy_again(&version);
+    let other = scene.fleet.deploy_again("another").ended().await;
+
+    assert!(again.says("attached to deployment").await);
+    assert_eq!(other.code, Some(3), "{}", other.said);
+    for part in [&*version, "being deployed by a person@", "since 20", "UTC"] {
+        assert!(other.said.contains(part), "no `{part}` in: {}", other.said);
+    }
+    assert_eq!(again.ended().await.code, Some(0)); // G8
+    let (went, _) = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(went, Went::Forward);
+    assert_eq!(scene.end("the command given again").await, 0); // G3
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_new_application_killed_on_one_instance_takes_the_fleet_back() {
+    let mut scene = Scene::start().await;
+
+    scene.fleet.configure(&[("STARTUP_MS", "500")]);
+    let begun = scene.begin("the new application killed while it starts");
+    kill_new(&scene, &begun).await;
+    let outcome = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(outcome, (Went::Nowhere, Some(1))); // G2
+    scene.fleet.configure(&[]);
+
+    for (when, point) in [
+        ("before the hold", "send Hold to a#1 before"),
+        ("while all is held", "persist Committed#1 before"),
+        ("once it is committed", "persist Committed#1 after"),
+    ] {
+        let points = scene.fleet.points("server");
+        points.pause_at(point);
+        let begun = scene.begin(&format!("the new application killed {when}"));
+        points.reached().await;
+        kill_new(&scene, &begun).await;
+        scene.fleet.resume("server");
+        // It had no request in its hands, so not even a POST may fail.
+        let (went, code) = scene.finish(begun, Excused::Nothing).await;
+        assert_ne!(went, Went::Forward, "{when}"); // G2
+        assert_eq!(code, Some(1), "{when}");
+    }
+
+    for (when, point) in [
+        ("right after the switch", "persist Settled#1 before"),
+        ("in the watch", "timer WatchOver#1 after"),
+    ] {
+        let points = scene.fleet.points("server");
+        points.pause_at(point);
+        let begun = scene.begin(&format!("the new application killed {when}"));
+        points.reached().await;
+        kill_new(&scene, &begun).await;
+        scene.fleet.resume("server");
+        let outcome = scene.finish(begun, Excused::PostsInHand).await;
+        assert_eq!(outcome, (Went::ForwardAndBack, Some(1)), "{when}"); // G2
+    }
+
+    let from_ns = monotonic_ns();
+    let live = scene.fleet.live().to_owned();
+    let killed = scene.fleet.application("b", &live).await;
+    machine::kill(killed).await;
+    until("it was started again", async || {
+        scene.fleet.application("b", &live).await != killed
+    })
+    .await;
+    let title = "the live application killed outside any deployment";
+    scene.disturbed(title, from_ns, Excused::PostsInHand).await;
+
+    let failed = scene.end("the new application killed").await;
+    assert!(failed <= 3 * IN_HAND, "{failed} failed");
+}
+
+/// More POSTs than these are never in the hands of one application here.
+const IN_HAND: usize = 8;
+
+async fn kill_new(scene: &Scene, begun: &scene::Begun) {
+    let new = scene.fleet.application("b", &begun.deploy.version).await;
+    machine::kill(new).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_proxy_comes_back_as_it_was() {
+    let mut scene = Scene::start().await;
+
+    for (role, point, gate, went) in [
+        // Held, and the server does not know it yet.
+        ("agent-b", "Report Held#1 before", "held", None),
+        ("server", "persist Committed#1 before", "held", None),
+        (
+            "server",
+            "persist Committed#1 after",
+            "held",
+            Some(Went::Forward),
+        ),
+        (
+            "server",
+            "persist Settled#1 before",
+            "open",
+            Some(Went::Forward),
+        ),
+    ] {
+        let points = scene.fleet.points(role);
+        points.pause_at(point);
+        let begun = scene.begin(&format!("the proxy killed, {role} at `{point}`"));
+        points.reached().await;
+        until("the gate is as it should", async || {
+            scene.fleet.gate("b").await.as_deref() == Some(gate)
+        })
+        .await;
+
+        let until_ns = kill_proxy(&scene).await;
+
+        // G1: held until the decision, or open to what was decided.
+        assert_eq!(
+            scene.fleet.gate("b").await.as_deref(),
+            Some(gate),
+            "{point}"
+        );
+        scene.fleet.resume(role);
+        let excused = Excused::Connections { until_ns };
+        let (did, code) = scene.finish(begun, excused).await;
+        assert!(went.is_none_or(|went| went == did), "{point}: {did:?}");
+        assert_eq!(code, Some(i32::from(did != Went::Forward)), "{point}");
+    }
+
+    let from_ns = monotonic_ns();
+    let until_ns = kill_proxy(&scene).await;
+    let excused = Excused::Connections { until_ns };
+    let title = "the proxy killed outside any deployment";
+    scene.disturbed(title, from_ns, excused).await;
+
+    let failed = scene.end("the proxy killed").await;
+    assert!(failed > 0, "the proxy was not killed at all");
+}
+
+/// Kills the proxy of `b`, and returns when the next one answers. A request that was sent after
+/// that time has no excuse.
+async fn kill_proxy(scene: &Scene) -> u64 {
+    let killed = scene.fleet.pid("proxy-b");
+    scene.fleet.kill("proxy-b");
+    until("another proxy answers", async || {
+        scene.fleet.pid("proxy-b") != killed && scene.fleet.gate("b").await.is_some()
+    })
+    .await;
+    monotonic_ns()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traffic_goes_on_while_server_and_agents_are_dead() {
+    let mut scene = Scene::start().await;
+
+    let from_ns = monotonic_ns();
+    dead_for_a_while(&scene).await;
+    scene
+        .disturbed("all dead outside any deployment", from_ns, Excused::Nothing)
+        .await;
+
+    scene.fleet.configure(&[("STARTUP_MS", "1500")]);
+    let mut begun = scene.begin("all dead while preparing");
+    assert!(begun.deploy.says(": preparing").await);
+    dead_for_a_while(&scene).await;
+    let outcome = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(outcome, (Went::Nowhere, Some(1)));
+    scene.fleet.configure(&[]);
+
+    let mut begun = scene.begin("all dead in the watch");
+    assert!(begun.deploy.says(": watching").await);
+    dead_for_a_while(&scene).await;
+    let outcome = scene.finish(begun, Excused::Nothing).await;
+    assert_eq!(outcome, (Went::Forward, Some(0)));
+
+    for (point, went) in [
+        ("persist Committed#1 before", Went::Nowhere),
+        ("persist Committed#1 after", Went::Forward),
+    ] {
+        let points = scene.fleet.points("server");
+        points.pause_at(point);
+        let begun = scene.begin(&format!("all killed at `{point}`"));
+        points.reached().await;
+        for role in ["agent-a", "agent-b", "server"] {
+            scene.fleet.kill(role);
+        }
+        let (did, _) = scene.finish(begun, Excused::Nothing).await;
+        assert_eq!(did, went, "{point}"); // G5
+    }
+
+    assert_eq!(scene.end("all dead").await, 0); // G3, G9
+}
+
+/// Server and agents are killed, and for some hundred requests nobody starts them again.
+async fn dead_for_a_while(scene: &Scene) {
+    scene.fleet.neglect();
+    for role in ["server", "agent-a", "agent-b"] {
+        scene.fleet.kill(role);
+    }
+    let (before, _) = scene.traffic.progress();
+    until("users were served", async || {
+        scene.traffic.progress().0 > before + 300
+    })
+    .await;
+    assert!(
+        scene.fleet.status().await.is_none(),
+        "the server is not dead"
+    );
+    scene.fleet.supervise();
+}

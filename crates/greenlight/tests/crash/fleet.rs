@@ -1,0 +1,423 @@
+//! A fleet of the real binary: `greenlight up` with two instances, and everything it leaves.
+
+use super::command::Deploy;
+use super::machine::{Process, expected_files, free_port, process, signal};
+use super::points::Points;
+use greenlight::api::{FleetStatus, History};
+use greenlight::link::ApiClient;
+use greenlight_protocol::message::Healthy;
+use greenlight_protocol::{Color, InstanceId, Outcome, StageView};
+use greenlight_proxy::admin::AdminClient;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(15);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_greenlight");
+/// Short, because most releases are good.
+const WATCH: &str = "300ms";
+pub(crate) const SERVICE: &str = "shop";
+
+/// One instance as it was configured.
+struct Instance {
+    name: &'static str,
+    listen: SocketAddr,
+    blue: u16,
+    green: u16,
+}
+
+/// The fleet under test. Dropping it ends everything that it started.
+pub(crate) struct Fleet {
+    dir: TempDir,
+    up: Child,
+    api: ApiClient,
+    instances: Vec<Instance>,
+    versions: u32,
+    /// The label of what the fleet serves.
+    live: String,
+}
+
+impl Fleet {
+    /// Starts the fleet and brings releases to it: the second replaces one, as all later ones do.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join("crash")).expect("a folder");
+        let instances: Vec<_> = ["a", "b"]
+            .into_iter()
+            .map(|name| Instance {
+                name,
+                listen: ([127, 0, 0, 1], free_port()).into(),
+                blue: free_port(),
+                green: free_port(),
+            })
+            .collect();
+        write_configuration(dir.path(), &instances, &[], WATCH);
+        let log = File::create(dir.path().join("up.log")).expect("a log");
+        let up = Command::new(PROGRAM)
+            .args(["up", "--file", &path(&dir, "greenlight.yml")])
+            .args(["--state", &path(&dir, "state")])
+            .env("GREENLIGHT_CRASH_DIR", dir.path().join("crash"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary runs");
+        let operator = dir.path().join("state/operator");
+        let deadline = Instant::now() + PATIENCE;
+        let api = loop {
+            match ApiClient::from_dir(&operator) {
+                Ok(api) => break api,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        let mut fleet = Self {
+            dir,
+            up,
+            api,
+            instances,
+            versions: 0,
+            live: String::new(),
+        };
+        until("all are connected", async || {
+            let status = fleet.status().await;
+            status.is_some_and(|status| status.instances.values().all(Option::is_some))
+        })
+        .await;
+        for _ in 0..2 {
+            let ended = fleet.deploy().ended().await;
+            assert_eq!(ended.code, Some(0), "{}", ended.said);
+            fleet.settled().await;
+        }
+        fleet
+    }
+
+    /// Where users come in.
+    pub(crate) fn targets(&self) -> Vec<SocketAddr> {
+        self.instances
+            .iter()
+            .map(|instance| instance.listen)
+            .collect()
+    }
+
+    /// The label of what the fleet serves, as it was when it last settled.
+    pub(crate) fn live(&self) -> &str {
+        &self.live
+    }
+
+    /// The crash points of a role, such as `server` or `agent-b`.
+    pub(crate) fn points(&self, role: &str) -> Points {
+        Points::new(self.dir.path().join("crash"), role)
+    }
+
+    /// The file in which the applications note what POSTs have changed.
+    pub(crate) fn effects(&self) -> PathBuf {
+        self.dir.path().join("effects")
+    }
+
+    /// Gives the releases to come other settings in their environment.
+    pub(crate) fn configure(&self, env: &[(&str, &str)]) {
+        write_configuration(self.dir.path(), &self.instances, env, WATCH);
+    }
+
+    /// The same, and watches these releases for so long.
+    pub(crate) fn configure_watched(&self, env: &[(&str, &str)], watch: &str) {
+        write_configuration(self.dir.path(), &self.instances, env, watch);
+    }
+
+    /// Starts to deploy a release with a label that was never used before.
+    pub(crate) fn deploy(&mut self) -> Deploy {
+        self.versions += 1;
+        let version = format!("v{}", self.versions);
+        self.deploy_again(&version)
+    }
+
+    /// Starts to deploy a release with this label.
+    pub(crate) fn deploy_again(&self, version: &str) -> Deploy {
+        let file = path(&self.dir, "greenlight.yml");
+        let fleet = path(&self.dir, "state/operator");
+        Deploy::start(PROGRAM, version, &["--file", &file, "--fleet", &fleet])
+    }
+
+    /// How the fleet says it stands; `None` while its server is away.
+    pub(crate) async fn status(&self) -> Option<FleetStatus> {
+        self.api.get("/v1/status").await.ok()
+    }
+
+    /// How the latest deployment of a release ended.
+    pub(crate) async fn outcome(&self, version: &str) -> Option<Outcome> {
+        let history: History = self.api.get("/v1/deployments").await.ok()?;
+        let mut receipts = history.deployments.into_iter().rev();
+        let its = receipts.find(|r| r.releases.values().any(|v| v == version))?;
+        its.outcome
+    }
+
+    /// The state of one instance's gate, such as `held`.
+    pub(crate) async fn gate(&self, instance: &str) -> Option<String> {
+        let socket = format!("state/instances/{instance}/proxy.sock");
+        let admin = AdminClient::new(self.dir.path().join(socket));
+        let status = admin.status().await.ok()?;
+        Some(status.services.get(SERVICE)?.state.clone())
+    }
+
+    /// The number of a role's process.
+    pub(crate) fn pid(&self, role: &str) -> i32 {
+        let file = self.dir.path().join(format!("state/run/{role}.pid"));
+        let text = fs::read_to_string(file).expect("it was started");
+        text.trim().parse().expect("a process number")
+    }
+
+    /// Ends a role's process with SIGKILL; it is started again.
+    pub(crate) fn kill(&self, role: &str) {
+        signal(self.pid(role), Signal::KILL);
+    }
+
+    /// Nothing that dies is started again, until [`Fleet::supervise`].
+    pub(crate) fn neglect(&self) {
+        signal(process_number(&self.up), Signal::STOP);
+    }
+
+    /// What died is started again from here on.
+    pub(crate) fn supervise(&self) {
+        signal(process_number(&self.up), Signal::CONT);
+    }
+
+    /// Lets a role go on that was paused at a point.
+    pub(crate) fn resume(&self, role: &str) {
+        signal(self.pid(role), Signal::CONT);
+    }
+
+    /// Waits for a release's application on an instance, and returns its process.
+    pub(crate) async fn application(&self, instance: &str, version: &str) -> i32 {
+        let kind = format!("sample-app {instance} {version}");
+        let find = || self.processes().into_iter().find(|p| p.kind == kind);
+        until(&format!("`{kind}` runs"), async || find().is_some()).await;
+        find().expect("it was just there").pid
+    }
+
+    /// Every process of the fleet.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let mark = format!("GREENLIGHT_CRASH_DIR={}", path(&self.dir, "crash"));
+        let entries = fs::read_dir("/proc").expect("Linux");
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let mut processes: Vec<_> = pids.filter_map(|pid| process(pid, &mark)).collect();
+        processes.sort();
+        processes
+    }
+
+    /// Waits until the fleet has come to rest, and checks that it is whole: one release on all
+    /// instances, healthy, gates open, and nothing else left behind.
+    pub(crate) async fn settled(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let live = loop {
+            match self.unrest().await {
+                Ok(live) => break live,
+                Err(unrest) => assert!(
+                    Instant::now() < deadline,
+                    "the fleet did not come to rest: {unrest}\n{}",
+                    self.logs()
+                ),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        self.live = live;
+    }
+
+    /// The one release that the fleet serves, or what keeps it from rest.
+    async fn unrest(&self) -> Result<String, String> {
+        let status = self.status().await.ok_or("the server is away")?;
+        if let Some(deployment) = &status.deployment {
+            return Err(format!("{deployment:?}"));
+        }
+        if status.retiring || status.warm {
+            return Err("an earlier release is still warm".to_owned());
+        }
+        let mut versions = BTreeSet::new();
+        let mut known = expected_files();
+        for (name, instance) in &status.instances {
+            let instance = instance.as_ref().ok_or(format!("`{name}` is away"))?;
+            if instance.stage != StageView::Settled {
+                return Err(format!("`{name}` is {:?}", instance.stage));
+            }
+            for live in instance.live.values() {
+                if live.healthy != Healthy::Yes {
+                    return Err(format!("`{name}` is not healthy"));
+                }
+                versions.insert(live.version.clone());
+            }
+            let color = instance.live.values().next().map(|live| live.color);
+            known.extend(color.map(|c| format!("instances/{name}/slots/{SERVICE}-{c}.json")));
+            self.instance_at_rest(name, color).await?;
+        }
+        let versions: Vec<_> = versions.into_iter().collect();
+        let [version] = &versions[..] else {
+            return Err(format!("the fleet serves {versions:?}")); // G2
+        };
+        let wanted = [
+            "agent a".to_owned(),
+            "agent b".to_owned(),
+            "proxy a".to_owned(),
+            "proxy b".to_owned(),
+            format!("sample-app a {version}"),
+            format!("sample-app b {version}"),
+            "server".to_owned(),
+            "up".to_owned(),
+        ];
+        let running: Vec<_> = self.processes().into_iter().map(|p| p.kind).collect();
+        if running != wanted {
+            return Err(format!("these run: {running:?}")); // G2
+        }
+        let left: Vec<_> = self.files().difference(&known).cloned().collect();
+        if !left.is_empty() {
+            return Err(format!("these files were left behind: {left:?}"));
+        }
+        Ok(version.clone())
+    }
+
+    /// Only the live color's port is taken, and the gate is open to it.
+    async fn instance_at_rest(&self, name: &InstanceId, live: Option<Color>) -> Result<(), String> {
+        let mut instances = self.instances.iter();
+        let instance = instances.find(|instance| instance.name == name.0);
+        let instance = instance.expect("it was configured");
+        let idle = match live {
+            Some(Color::Blue) => instance.green,
+            Some(Color::Green) => instance.blue,
+            None => return Err(format!("`{name}` serves nothing")),
+        };
+        if TcpListener::bind(("127.0.0.1", idle)).is_err() {
+            return Err(format!("port {idle} of `{name}` is still taken"));
+        }
+        match self.gate(&name.0).await.as_deref() {
+            Some("open") => Ok(()),
+            other => Err(format!("the gate of `{name}` is {other:?}")),
+        }
+    }
+
+    /// Every file of the fleet; the two colors' logs are as one.
+    fn files(&self) -> BTreeSet<String> {
+        let mut files = BTreeSet::new();
+        let root = self.dir.path().join("state");
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = path.strip_prefix(&root).expect("it is below");
+                let name = name.display().to_string();
+                files.insert(
+                    name.replace("-blue.log", "-COLOR.log")
+                        .replace("-green.log", "-COLOR.log"),
+                );
+            }
+        }
+        files
+    }
+
+    /// The last lines of every log, for whoever has to find out.
+    pub(crate) fn logs(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        let run = self.dir.path().join("state/run");
+        let logs = fs::read_dir(run).into_iter().flatten().flatten();
+        for log in logs.filter(|entry| entry.path().extension().is_some_and(|e| e == "log")) {
+            let all = fs::read_to_string(log.path()).unwrap_or_default();
+            let lines: Vec<_> = all.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            let _ = writeln!(text, "--- {}\n{}", log.path().display(), last.join("\n"));
+        }
+        let _ = writeln!(text, "--- running\n{:?}", self.processes());
+        text
+    }
+
+    /// Takes the fleet down, and checks that nothing of it is left: no process, no port.
+    pub(crate) fn stop(mut self) {
+        signal(process_number(&self.up), Signal::TERM);
+        let ended = tokio::task::block_in_place(|| self.up.wait());
+        assert!(ended.expect("it ends").success(), "{}", self.logs());
+        assert_eq!(self.processes(), [], "{}", self.logs());
+        for instance in &self.instances {
+            for port in [instance.listen.port(), instance.blue, instance.green] {
+                let free = TcpListener::bind(("127.0.0.1", port));
+                assert!(free.is_ok(), "port {port} is still taken");
+            }
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // Nothing is left to run when a test has failed. The supervisor goes first.
+        let _ = self.up.kill();
+        let _ = self.up.wait();
+        for process in self.processes() {
+            if let Some(pid) = Pid::from_raw(process.pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// Waits for something that only looking can tell.
+pub(crate) async fn until(what: &str, happened: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !happened().await {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        tokio::time::sleep(LOOK_EVERY / 5).await;
+    }
+}
+
+fn write_configuration(dir: &Path, instances: &[Instance], env: &[(&str, &str)], watch: &str) {
+    use std::fmt::Write as _;
+    let mut text = format!("service: {SERVICE}\ncommand: [{PROGRAM:?}, sample-app]\nservers:\n");
+    for Instance {
+        name,
+        listen,
+        blue,
+        green,
+    } in instances
+    {
+        let port = listen.port();
+        let ports = format!("{{ blue: {blue}, green: {green} }}");
+        let line = format!("{{ name: {name}, host: 127.0.0.1, port: {port}, ports: {ports} }}");
+        writeln!(text, "  - {line}").expect("a string takes it");
+    }
+    let effects = dir.join("effects").display().to_string();
+    let mut all = BTreeMap::from([
+        ("EFFECTS", effects.as_str()),
+        // G4: a request that comes before the checks have passed is answered 500.
+        ("NEEDS_CHECKS", "2"),
+    ]);
+    all.extend(env.iter().copied());
+    text.push_str("env:\n  clear:\n");
+    for (name, value) in all {
+        writeln!(text, "    {name}: {value:?}").expect("a string takes it");
+    }
+    // The barrier has time on a machine that is busy with other tests.
+    text.push_str(
+        "proxy:\n  healthcheck: { interval: 100ms, timeout: 5s }\n\
+         cutover: { hold_budget: 1s, max_hold: 20s }\n\
+         keep_warm: 100ms\ndrain_timeout: 300ms\nstop_timeout: 5s\n\
+         deploy_timeout: 20s\n",
+    );
+    writeln!(text, "watch: {watch}").expect("a string takes it");
+    let file = dir.join("greenlight.yml");
+    fs::write(file, text).expect("it can be written");
+}
+
+fn path(dir: &TempDir, name: &str) -> String {
+    dir.path().join(name).display().to_string()
+}
+
+fn process_number(child: &Child) -> i32 {
+    i32::try_from(child.id()).expect("process numbers fit")
+}

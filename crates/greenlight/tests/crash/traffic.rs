@@ -1,0 +1,341 @@
+//! Users' traffic over the whole of a test, and what it must not have seen.
+//!
+//! GET and POST over new and kept connections to both instances, and one WebSocket. Every
+//! release has a label of its own, so each answer tells by whom it was given.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use greenlight::clock::monotonic_ns;
+use greenlight::load::{Load, Mix, Sample};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+const MIX: Mix = Mix {
+    per_second: 150,
+    fresh: 7,
+    post: 4,
+};
+/// The WebSocket speaks this often.
+const SPEAK_EVERY: Duration = Duration::from_millis(20);
+/// An echo that takes longer has failed.
+const ECHO_WITHIN: Duration = Duration::from_secs(10);
+
+/// The traffic as it runs.
+pub(crate) struct Traffic {
+    load: Load,
+    sessions: Arc<Mutex<Vec<Session>>>,
+    socket: tokio::task::JoinHandle<()>,
+    runs: Vec<Run>,
+}
+
+/// One deployment as users may have noticed it.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// What was done, for a failure's message.
+    pub(crate) title: String,
+    /// From when to when, on the monotonic clock.
+    pub(crate) from_ns: u64,
+    pub(crate) until_ns: u64,
+    /// What served before.
+    pub(crate) old: String,
+    /// What was deployed.
+    pub(crate) new: String,
+    pub(crate) went: Went,
+    /// What users may have noticed.
+    pub(crate) excused: Excused,
+}
+
+/// How a deployment went, by decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Went {
+    /// The new release serves.
+    Forward,
+    /// The new release never served.
+    Nowhere,
+    /// The new release served, and then the old one again.
+    ForwardAndBack,
+}
+
+/// Failures that have an honest excuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excused {
+    /// None has.
+    Nothing,
+    /// A POST that a killed application had in its hands is not sent again.
+    PostsInHand,
+    /// The connections that a killed proxy of `b` had in its hands, and tries to reach it before
+    /// this time.
+    Connections { until_ns: u64 },
+}
+
+/// One WebSocket from its opening to its end.
+#[derive(Debug)]
+struct Session {
+    release: Result<String, String>,
+    echoes: u64,
+    ended_ns: u64,
+    end: String,
+}
+
+impl Traffic {
+    pub(crate) fn start(targets: &[SocketAddr]) -> Self {
+        let sessions = Arc::new(Mutex::new(Vec::new()));
+        Self {
+            load: Load::start_mixed(targets.to_vec(), MIX).expect("a thread"),
+            socket: tokio::spawn(speak(targets[0], sessions.clone())),
+            sessions,
+            runs: Vec::new(),
+        }
+    }
+
+    /// How many requests were answered so far, and how many of these failed.
+    pub(crate) fn progress(&self) -> (usize, usize) {
+        self.load.progress()
+    }
+
+    /// Notes a deployment, and looks at once at what users have seen of it.
+    pub(crate) fn ran(&mut self, run: Run) {
+        let samples = self.load.samples();
+        if let Err(problem) = run.judge(&samples) {
+            panic!("{}: {problem}", run.title);
+        }
+        self.runs.push(run);
+    }
+
+    /// Ends the traffic and looks at all of it. Returns how many requests there were, and how
+    /// many failed with an excuse.
+    pub(crate) fn stop(self, effects: &Path) -> (usize, usize) {
+        self.socket.abort();
+        let samples = self.load.stop();
+        for run in &self.runs {
+            if let Err(problem) = run.judge(&samples) {
+                panic!("{}: {problem}", run.title);
+            }
+        }
+        judge_gaps(&samples, &self.runs);
+        judge_effects(&samples, effects);
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        judge_sessions(&sessions, &self.runs);
+        let failed = samples.iter().filter(|s| s.result.is_err()).count();
+        (samples.len(), failed)
+    }
+}
+
+/// Between deployments nothing at all may happen.
+fn judge_gaps(samples: &[Sample], runs: &[Run]) {
+    let during = |sample: &Sample| runs.iter().any(|run| run.covers(sample.sent_ns));
+    let mut outside = samples.iter().filter(|sample| !during(sample));
+    if let Some(failed) = outside.find(|sample| sample.result.is_err()) {
+        panic!("outside any deployment: {failed:?}");
+    }
+}
+
+impl Run {
+    fn covers(&self, at_ns: u64) -> bool {
+        (self.from_ns..self.until_ns).contains(&at_ns)
+    }
+
+    fn judge(&self, samples: &[Sample]) -> Result<(), String> {
+        let inside = samples.iter().filter(|s| self.covers(s.sent_ns));
+        let inside: Vec<_> = inside.collect();
+        if inside.is_empty() {
+            return Err("there was no traffic".to_owned());
+        }
+        for sample in &inside {
+            match &sample.result {
+                Ok(release) if *release == self.old || *release == self.new => {}
+                // G2
+                Ok(_) => {
+                    let around = around(&inside, sample);
+                    return Err(format!("another release answered: {sample:?}{around}"));
+                }
+                Err(reason) => {
+                    if !self.excuses(sample, reason) {
+                        let since = (sample.sent_ns - self.from_ns) / 1_000_000;
+                        return Err(format!("failed after {since} ms: {sample:?}")); // G3
+                    }
+                }
+            }
+        }
+        self.judge_order(&inside)
+    }
+
+    /// G1, from outside: no request that was sent after the new release had answered anywhere is
+    /// answered by the old one. Going back, the same the other way round.
+    fn judge_order(&self, samples: &[&Sample]) -> Result<(), String> {
+        let (old, new) = (&self.old, &self.new);
+        match self.went {
+            Went::Nowhere => match samples.iter().find(|s| s.result.as_ref() == Ok(new)) {
+                Some(seen) => Err(format!("a release that was not committed served: {seen:?}")),
+                None => Ok(()),
+            },
+            Went::Forward if old == new => Ok(()),
+            Went::Forward => no_stale(samples, old, new, 0),
+            Went::ForwardAndBack => {
+                // Had the old release served on somewhere, it would be found to have come back
+                // before the new one was gone.
+                let Some(switched) = first(samples, new, 0) else {
+                    return Ok(());
+                };
+                no_stale(samples, new, old, switched)
+            }
+        }
+    }
+
+    fn excuses(&self, sample: &Sample, reason: &str) -> bool {
+        match self.excused {
+            Excused::Nothing => false,
+            Excused::PostsInHand => sample.key.is_some() && reason == "status 502",
+            Excused::Connections { until_ns } => {
+                let lost = !reason.starts_with("status") && reason != "no answer";
+                lost && sample.instance == 1 && sample.sent_ns < until_ns
+            }
+        }
+    }
+}
+
+/// When a release was first seen to answer a request sent after a time.
+fn first(samples: &[&Sample], release: &str, after_ns: u64) -> Option<u64> {
+    let its = samples
+        .iter()
+        .filter(|sample| sample.result.as_deref() == Ok(release) && sample.sent_ns > after_ns);
+    its.map(|sample| sample.received_ns).min()
+}
+
+/// Nothing that was sent after `after` had answered is answered by `before`.
+fn no_stale(samples: &[&Sample], before: &str, after: &str, from_ns: u64) -> Result<(), String> {
+    let Some(first) = first(samples, after, from_ns) else {
+        return Ok(());
+    };
+    let stale = samples
+        .iter()
+        .find(|sample| sample.result.as_deref() == Ok(before) && sample.sent_ns > first);
+    match stale {
+        Some(stale) => {
+            let late = (stale.sent_ns - first) / 1_000;
+            Err(format!("stale by {late} us: {stale:?}"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What became of other slow requests, and how evenly requests were sent, near a strange one.
+fn around(samples: &[&Sample], strange: &Sample) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    let mut last = [0, 0];
+    for sample in samples {
+        let took = sample.received_ns.saturating_sub(sample.sent_ns) / 1_000_000;
+        let gap = sample.sent_ns.saturating_sub(last[sample.instance]) / 1_000_000;
+        last[sample.instance] = sample.sent_ns.max(last[sample.instance]);
+        if took > 200 || gap > 200 {
+            let at = (i128::from(sample.sent_ns) - i128::from(strange.sent_ns)) / 1_000_000;
+            let _ = write!(text, "\n{at} ms, gap {gap} ms, took {took} ms: {sample:?}");
+        }
+    }
+    text
+}
+
+/// The effect of a POST comes once if it was answered, and never more than once.
+fn judge_effects(samples: &[Sample], effects: &Path) {
+    let text = std::fs::read_to_string(effects).unwrap_or_default();
+    let mut done = BTreeMap::<&str, u32>::new();
+    for key in text.lines() {
+        *done.entry(key).or_default() += 1;
+    }
+    let twice: Vec<_> = done.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "done more than once: {twice:?}");
+    let posts = samples.iter().filter(|sample| sample.result.is_ok());
+    let posts: BTreeSet<_> = posts.filter_map(|sample| sample.key.as_deref()).collect();
+    assert!(!posts.is_empty(), "there was no POST");
+    let missing: Vec<_> = posts
+        .iter()
+        .filter(|key| !done.contains_key(**key))
+        .collect();
+    assert!(missing.is_empty(), "answered and not done: {missing:?}");
+}
+
+/// A WebSocket ends only with its release (G7): whoever opens the next finds another one.
+fn judge_sessions(sessions: &[Session], runs: &[Run]) {
+    let excused = |session: &Session| {
+        let mut runs = runs.iter().filter(|run| run.excused != Excused::Nothing);
+        runs.any(|run| run.covers(session.ended_ns))
+    };
+    for (number, session) in sessions.iter().enumerate() {
+        if excused(session) {
+            continue;
+        }
+        let release = match &session.release {
+            Ok(release) => release,
+            Err(reason) => panic!("a WebSocket could not be opened: {reason}"),
+        };
+        let next = sessions.get(number + 1);
+        let next = next.and_then(|next| next.release.as_ref().ok());
+        assert_ne!(next, Some(release), "a WebSocket was cut off: {session:?}");
+    }
+    assert!(sessions.iter().any(|session| session.echoes > 0));
+}
+
+/// Keeps a WebSocket open, and opens the next when one has ended.
+async fn speak(target: SocketAddr, sessions: Arc<Mutex<Vec<Session>>>) {
+    loop {
+        let mut session = Session {
+            release: Err("it did not begin".to_owned()),
+            echoes: 0,
+            ended_ns: 0,
+            end: String::new(),
+        };
+        session.end = match converse(target, &mut session).await {
+            Ok(()) => "closed".to_owned(),
+            Err(reason) => {
+                if session.echoes == 0 {
+                    session.release = Err(reason.clone());
+                }
+                reason
+            }
+        };
+        session.ended_ns = monotonic_ns();
+        let failed = session.release.is_err();
+        sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(session);
+        if failed {
+            tokio::time::sleep(SPEAK_EVERY).await;
+        }
+    }
+}
+
+async fn converse(target: SocketAddr, session: &mut Session) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let stream = TcpStream::connect(target).await.map_err(|e| text(&e))?;
+    let url = format!("ws://{target}/socket");
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream)
+        .await
+        .map_err(|e| text(&e))?;
+    loop {
+        let said = format!("message {}", session.echoes);
+        let sent = socket.send(Message::text(said.clone())).await;
+        sent.map_err(|e| text(&e))?;
+        let heard = tokio::time::timeout(ECHO_WITHIN, socket.next()).await;
+        let heard = heard.map_err(|_| "no echo".to_owned())?;
+        let message = match heard {
+            Some(Ok(Message::Text(message))) => message,
+            Some(Ok(_)) | None => return Ok(()),
+            Some(Err(error)) => return Err(error.to_string()),
+        };
+        let Some((release, echo)) = message.split_once(' ') else {
+            return Err(format!("`{message}` is no echo"));
+        };
+        if echo != said {
+            return Err(format!("`{said}` came back as `{echo}`"));
+        }
+        session.release = Ok(release.to_owned());
+        session.echoes += 1;
+        tokio::time::sleep(SPEAK_EVERY).await;
+    }
+}

@@ -1,0 +1,212 @@
+//! Health checks over real sockets: what is asked, what counts, how often, and what is said.
+
+use greenlight::health::{Answers, HealthCheck, Probe, Pulse, Turn};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn it_asks_for_the_path_with_the_host_that_is_configured() {
+    let (address, heads) = application(&["200 OK"]);
+    let check = HealthCheck {
+        path: "/healthy?deep=1".to_owned(),
+        host: Some("shop.example.com".to_owned()),
+        ..HealthCheck::default()
+    };
+
+    let answer = Probe::new(address, check).ask().await;
+
+    assert_eq!(answer, Ok("200".to_owned()));
+    let head = heads.recv().expect("it was asked");
+    assert!(
+        head.starts_with("GET /healthy?deep=1 HTTP/1.1\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("\r\nhost: shop.example.com\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn without_a_host_it_sends_the_address() {
+    let (address, heads) = application(&["200 OK"]);
+
+    let answer = Probe::new(address, HealthCheck::default()).ask().await;
+
+    assert_eq!(answer, Ok("200".to_owned()));
+    let head = heads.recv().expect("it was asked");
+    assert!(head.starts_with("GET /up HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\nhost: {address}\r\n")), "{head}");
+}
+
+#[tokio::test]
+async fn only_the_statuses_that_are_configured_count() {
+    let check = HealthCheck {
+        statuses: vec![(200, 204), (418, 418)],
+        ..HealthCheck::default()
+    };
+    for (status, is_well) in [
+        ("200 OK", true),
+        ("204 No Content", true),
+        ("206 Partial Content", false),
+        ("418 I'm a teapot", true),
+        ("404 Not Found", false),
+        ("500 Internal Server Error", false),
+    ] {
+        let (address, _heads) = application(&[status]);
+
+        let answer = Probe::new(address, check.clone()).ask().await;
+
+        let code = status[..3].to_owned();
+        assert_eq!(answer, if is_well { Ok(code) } else { Err(code) });
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_said_to_be_one() {
+    let (elsewhere, heads) = application(&["200 OK"]);
+    let redirect = format!("302 Found\r\nlocation: http://{elsewhere}/login");
+    let (address, _heads) = application(&[&redirect]);
+
+    let answer = Probe::new(address, HealthCheck::default()).ask().await;
+
+    let said = answer.expect_err("a redirect is no good answer");
+    assert!(said.contains("302"), "{said}");
+    assert!(
+        said.contains(&format!("http://{elsewhere}/login")),
+        "{said}"
+    );
+    assert!(heads.try_recv().is_err(), "the redirect was followed");
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_answer_in_time_is_not_well() {
+    // It accepts, because the kernel does, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("it listens");
+    let check = HealthCheck {
+        timeout: Duration::from_millis(120),
+        ..HealthCheck::default()
+    };
+    let began = Instant::now();
+
+    let answer = Probe::new(address, check).ask().await;
+
+    assert_eq!(answer, Err("no answer within 120 ms".to_owned()));
+    assert!(began.elapsed() >= Duration::from_millis(120));
+}
+
+#[tokio::test]
+async fn refused_broken_and_senseless_answers_are_told_apart() {
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = closed.local_addr().expect("it listens");
+    drop(closed);
+    let refused = Probe::new(address, HealthCheck::default()).ask().await;
+    assert_eq!(refused, Err("connection refused".to_owned()));
+
+    let (address, _heads) = application(&[""]);
+    let closed = Probe::new(address, HealthCheck::default()).ask().await;
+    let said = closed.expect_err("it closed without an answer");
+    assert!(said.contains("no valid answer"), "{said}");
+}
+
+#[tokio::test]
+async fn an_application_is_ready_after_passes_in_a_row_and_unwell_after_failures_in_a_row() {
+    let (ok, bad) = ("200 OK", "503 Service Unavailable");
+    let (address, _heads) = application(&[bad, ok, bad, ok, ok, bad, bad, ok, bad, bad, bad]);
+    let check = HealthCheck {
+        successes: 2,
+        failures: 3,
+        ..HealthCheck::default()
+    };
+    let probe = Probe::new(address, check.clone());
+    let mut pulse = Pulse::new(&check);
+    let mut turns = Vec::new();
+
+    for _ in 0..11 {
+        turns.push(pulse.take(probe.ask().await.is_ok()));
+    }
+
+    let mut expected = [Turn::Same; 11];
+    expected[4] = Turn::Ready; // G4: not after one pass, nor after two that are not in a row.
+    expected[10] = Turn::Unhealthy;
+    assert_eq!(turns, expected);
+}
+
+#[tokio::test]
+async fn a_starting_application_is_asked_often_and_ever_less_until_the_interval() {
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = closed.local_addr().expect("it listens");
+    drop(closed);
+    let check = HealthCheck {
+        interval: Duration::from_secs(1),
+        ..HealthCheck::default()
+    };
+    let probe = Probe::new(address, check.clone());
+    let mut pulse = Pulse::new(&check);
+    let mut waits = Vec::new();
+
+    for _ in 0..10 {
+        pulse.take(probe.ask().await.is_ok());
+        waits.push(pulse.wait());
+    }
+
+    assert_eq!(waits[0], Duration::from_millis(100));
+    assert!(waits.is_sorted(), "{waits:?}");
+    assert_eq!(waits[9], check.interval);
+    assert!(waits.iter().sum::<Duration>() > 3 * check.interval);
+    // A deployment is not rounded up to the interval once the application begins to answer.
+    pulse.take(true);
+    assert_eq!(pulse.wait(), Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn the_explanation_has_the_last_answers_and_the_last_lines() {
+    let (address, _heads) = application(&["500 Oh", "502 No", "500 Oh", "404 Gone", "503 Later"]);
+    let check = HealthCheck::default();
+    let probe = Probe::new(address, check.clone());
+    let mut answers = Answers::default();
+    answers.push("an answer long ago".to_owned());
+    for _ in 0..5 {
+        answers.push(probe.ask().await.unwrap_or_else(|said| said));
+    }
+    let log = ["cannot reach the database", "giving up"].map(ToOwned::to_owned);
+
+    let text = answers.explain(&check, &log);
+
+    assert_eq!(
+        text,
+        "its check on `/up` does not pass; last answers: 500, 502, 500, 404, 503; \
+         last lines it wrote: cannot reach the database | giving up"
+    );
+}
+
+/// An application that gives these answers, one a connection: a status and perhaps headers, or
+/// nothing at all. Returns its address and the heads that it was sent.
+fn application(answers: &[&str]) -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it listens");
+    let answers: Vec<_> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+    let (sender, heads) = channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let Ok((mut stream, _)) = listener.accept() else {
+                return;
+            };
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_err() {
+                    return;
+                }
+                head.extend(byte);
+            }
+            // The test may have seen enough.
+            let _ = sender.send(String::from_utf8_lossy(&head).into_owned());
+            if !answer.is_empty() {
+                let text = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+                let _ = stream.write_all(text.as_bytes());
+            }
+        }
+    });
+    (address, heads)
+}
