@@ -2,9 +2,13 @@
 //! commit around a hold as its pivot.
 //!
 //! ```text
-//!  Preparing ─▶ Ready ─▶ Arming ─▶ Holding ─▶ [Committed] ─▶ Switching ─▶ Watching ─▶ next step
-//!      │          │         │         │                          │            │         or end
-//!      └──────────┴─────────┴─────────┴─▶ Aborting ─▶ end        └────────────┴─▶ new epoch back
+//!  Preparing ─▶ Ready ─▶ BeforeSwitch ─▶ Arming ─▶ Holding ─▶ [Committed] ─┐
+//!      │          │            │            │         │                     │
+//!      └──────────┴────────────┴────────────┴─────────┴─▶ Aborting ─▶ end   │
+//!                                                                           ▼
+//!    new epoch back ◀────────────┬──────────────┬────────────────────── Switching
+//!                                │              │                           │
+//!            end ◀─ next wave ◀─ Confirming ◀── Watching ◀──────────────────┘
 //! ```
 //!
 //! What makes it sound: `Switch` is sent only after `Committed` is durable, and `Committed` is
@@ -138,7 +142,10 @@ impl Coordinator {
     ) {
         let Reported { token, report } = reported;
         match report {
-            Report::Status(status) => self.status(from, status, fx),
+            Report::Status(status) => {
+                self.status(from, status, fx);
+                self.confirmed(from, now, fx);
+            }
             Report::InDoubt => self.resolve_doubt(from, token.epoch, fx),
             Report::Troubled { service, reason } => {
                 let reason = format!("`{service}` on instance `{from}`: {reason}");
@@ -224,6 +231,7 @@ impl Coordinator {
             Phase::Arming { .. } => Directive::Arm,
             Phase::Holding { .. } => Directive::Hold,
             Phase::Switching { .. } => Directive::Switch,
+            Phase::Confirming { .. } => Directive::Greet,
             Phase::Aborting { .. } => Directive::Abort,
             Phase::Idle | Phase::Ready { .. } | Phase::Watching { .. } | Phase::Retiring { .. } => {
                 return;
@@ -310,6 +318,7 @@ impl Coordinator {
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Watching { .. }
+            | Phase::Confirming { .. }
             | Phase::Retiring { .. } => RESEND_SLOW,
         }
     }

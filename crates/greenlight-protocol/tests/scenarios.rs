@@ -281,6 +281,47 @@ fn a_new_release_that_dies_with_its_agent_while_it_is_watched_is_rolled_back() {
 }
 
 #[test]
+fn a_release_that_died_while_its_instance_was_away_is_not_promoted_when_the_watch_is_over() {
+    let mut world = World::serving_v1(3);
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("nothing is in the way");
+    assert!(world.run_until(|w| w.phase() == "watching"));
+    world.disconnect(&name(2));
+    world.crash_agent(&name(2));
+    world.kill(&name(2), "v2");
+
+    world.pass(Duration::from_mins(1));
+    world.run();
+    assert_eq!(world.phase(), "confirming");
+    assert_eq!(world.outcome(), None);
+    world.restart_agent(&name(2));
+    world.run();
+    world.pass(Duration::from_secs(1));
+    world.run();
+
+    assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1")); // G2
+}
+
+#[test]
+fn an_instance_that_stays_away_does_not_keep_a_deployment_from_ending() {
+    let mut world = World::serving_v1(2);
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("nothing is in the way");
+    assert!(world.run_until(|w| w.phase() == "watching"));
+    world.disconnect(&name(1));
+    world.crash_agent(&name(1));
+
+    world.pass(Duration::from_mins(1));
+    world.run();
+    assert_eq!(world.phase(), "confirming");
+    world.pass(Duration::from_secs(30));
+    world.run();
+
+    assert_eq!(world.outcome(), Some(&Outcome::Promoted));
+}
+
+#[test]
 fn a_new_release_that_dies_between_hold_and_switch_is_never_opened_to_and_rolls_everyone_back() {
     let mut world = World::serving_v1(3); // G2, G4
     let order = world.order(&[("shop", "v2")]);

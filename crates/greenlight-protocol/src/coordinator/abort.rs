@@ -79,7 +79,7 @@ impl Coordinator {
             | Phase::Arming { .. }
             | Phase::Holding { .. } => self.abort(reason, fx),
             Phase::Switching { .. } => self.trouble = Some(reason),
-            Phase::Watching { .. } => {
+            Phase::Watching { .. } | Phase::Confirming { .. } => {
                 self.trouble = Some(reason);
                 self.go_back(Timestamp::default(), fx);
             }
@@ -123,6 +123,7 @@ impl Coordinator {
             | Phase::Holding { .. }
             | Phase::Switching { .. }
             | Phase::Watching { .. }
+            | Phase::Confirming { .. }
             | Phase::Aborting { .. }
             | Phase::Retiring { .. } => {}
         }

@@ -63,6 +63,14 @@ pub enum Phase {
         /// The cut-over.
         epoch: Epoch,
     },
+    /// The watch is over; everyone says once more how it stands. An instance that was away may
+    /// have seen what nobody else did.
+    Confirming {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who has not said that the new release is well there.
+        waiting: BTreeSet<InstanceId>,
+    },
     /// Gates reopen to the old release and the new one is removed.
     Aborting {
         /// The cut-over.
@@ -89,6 +97,7 @@ impl Phase {
             | Self::Holding { epoch, .. }
             | Self::Switching { epoch, .. }
             | Self::Watching { epoch }
+            | Self::Confirming { epoch, .. }
             | Self::Aborting { epoch, .. }
             | Self::Retiring { epoch } => Some(*epoch),
         }
@@ -102,6 +111,7 @@ impl Phase {
             | Self::Arming { waiting, .. }
             | Self::Holding { waiting, .. }
             | Self::Switching { waiting, .. }
+            | Self::Confirming { waiting, .. }
             | Self::Aborting { waiting, .. } => waiting.clone(),
             Self::Idle | Self::Ready { .. } | Self::Watching { .. } | Self::Retiring { .. } => {
                 BTreeSet::new()
@@ -120,6 +130,7 @@ impl Phase {
             Self::Holding { .. } => "holding",
             Self::Switching { .. } => "switching",
             Self::Watching { .. } => "watching",
+            Self::Confirming { .. } => "confirming",
             Self::Aborting { .. } => "aborting",
             Self::Retiring { .. } => "retiring",
         }
