@@ -1,5 +1,5 @@
 # `make test` installs what the tests need, starts it, and runs every test.
-.PHONY: test check doc unit sim model
+.PHONY: test check doc unit sim model bench
 
 test: check doc unit
 
@@ -24,3 +24,8 @@ sim:
 # The model check with bounds for a night.
 model:
 	cargo bench --package greenlight-protocol --bench deep_model --locked
+
+# Compares with Debian's nginx and HAProxy on this machine; takes about ten minutes.
+bench:
+	scripts/install-test-tools nginx=nginx haproxy=haproxy taskset=util-linux
+	cargo run --release --locked -p greenlight-bench -- all
