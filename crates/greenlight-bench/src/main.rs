@@ -43,6 +43,9 @@ struct Cli {
     /// Rounds of each measurement; the benchmark's own choice unless given.
     #[arg(long, global = true, value_name = "N")]
     rounds: Option<usize>,
+    /// Measure this `greenlight` instead of the build that the benchmarks belong to.
+    #[arg(long, global = true, value_name = "FILE")]
+    greenlight: Option<PathBuf>,
     /// Where the documents go.
     #[arg(
         long,
@@ -70,7 +73,7 @@ enum Benchmark {
 
 /// What the benchmarks are told.
 struct Setting {
-    /// This program under the product's name.
+    /// The product: this program under its name, or another build.
     greenlight: PathBuf,
     /// A folder for everything that does not outlast the run.
     scratch: PathBuf,
@@ -98,7 +101,10 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Outcome<bool> {
     let scratch = tempfile::tempdir()?;
     let setting = Setting {
-        greenlight: link_product(scratch.path())?,
+        greenlight: match &cli.greenlight {
+            Some(other) => other.canonicalize()?,
+            None => link_product(scratch.path())?,
+        },
         scratch: scratch.path().to_owned(),
         results: cli.results.clone(),
         rounds: cli.rounds,

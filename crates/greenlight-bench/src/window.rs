@@ -47,6 +47,7 @@ enum Method {
 /// One change of version, as it went.
 struct Change {
     from_ns: u64,
+    until_ns: u64,
     flip: Flip,
     hold_ms: Option<f64>,
 }
@@ -156,7 +157,7 @@ async fn cut_over_again_and_again(
     for _ in 0..count {
         let from_ns = monotonic_ns();
         let receipt = rig.rollback(&policy).await?;
-        gate.push(change(&receipt, from_ns).ok_or("a receipt lacks the time of the commit")?);
+        gate.push(told(&receipt, from_ns).ok_or("a receipt lacks the time of the commit")?);
     }
     let mut plain = Vec::new();
     let mut names = gate
@@ -171,16 +172,17 @@ async fn cut_over_again_and_again(
         names = names.map(|(old, new)| (new, old));
         let (old, new) = names.clone().ok_or("there is nothing to flip")?;
         plain.push(flip(&admins, FIRST_FLIP + number, late, old, new).await?);
-        tokio::time::sleep(PAUSE).await;
     }
     Ok((load.stop(), gate, plain))
 }
 
-fn change(receipt: &Receipt, from_ns: u64) -> Option<Change> {
+/// A change as its receipt tells it.
+fn told(receipt: &Receipt, from_ns: u64) -> Option<Change> {
     let service = ServiceName::from(SERVICE);
     let cut_over = receipt.cut_overs.first()?;
     Some(Change {
         from_ns,
+        until_ns: monotonic_ns(),
         flip: Flip {
             old: receipt.previous.get(&service)?.clone(),
             new: receipt.releases.get(&service)?.clone(),
@@ -227,8 +229,10 @@ async fn flip(
         }
     });
     futures_util::future::try_join_all(opening).await?;
+    tokio::time::sleep(PAUSE).await;
     Ok(Change {
         from_ns,
+        until_ns: monotonic_ns(),
         flip: Flip {
             old,
             new,
@@ -238,21 +242,16 @@ async fn flip(
     })
 }
 
-/// What users saw of each change, until the next began.
+/// What users saw of each change.
 fn windows(samples: &[Sample], changes: &[Change]) -> Vec<Window> {
-    let ends = changes.iter().skip(1).map(|change| change.from_ns);
-    let last = changes
-        .last()
-        .map(|change| change.flip.decided_ns + u64::try_from(PAUSE.as_nanos()).unwrap_or(u64::MAX));
-    let each = changes.iter().zip(ends.chain(last));
-    each.map(|(change, until_ns)| {
+    let window = |change: &Change| {
         let segment = Segment {
             from_ns: change.from_ns,
-            until_ns,
+            until_ns: change.until_ns,
         };
         analyse(samples, segment, std::slice::from_ref(&change.flip))
-    })
-    .collect()
+    };
+    changes.iter().map(window).collect()
 }
 
 #[cfg(test)]
@@ -260,8 +259,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_judged_by_what_was_sent_until_the_next_began() {
-        let changes = [change_at(100, "v1", "v2"), change_at(1_000, "v2", "v1")];
+    fn a_change_is_judged_by_what_was_sent_while_it_lasted() {
+        let changes = [change(100, "v1", "v2"), change(1_000, "v2", "v1")];
         let samples = [
             answer("v2", 110, 120),
             answer("v1", 130, 140),
@@ -275,9 +274,10 @@ mod tests {
         assert_eq!(stale, [1, 0]);
     }
 
-    fn change_at(from_ns: u64, old: &str, new: &str) -> Change {
+    fn change(from_ns: u64, old: &str, new: &str) -> Change {
         Change {
             from_ns,
+            until_ns: from_ns + 900,
             flip: Flip {
                 old: old.to_owned(),
                 new: new.to_owned(),

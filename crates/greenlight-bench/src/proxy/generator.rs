@@ -87,7 +87,8 @@ async fn converse(target: SocketAddr, seen: &RefCell<Seen>) -> std::io::Result<(
         let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut seen = seen.borrow_mut();
         seen.answers += 1;
-        seen.latency.saturating_record(took);
+        // The histogram grows with what it is given.
+        let _ = seen.latency.record(took);
     }
 }
 
