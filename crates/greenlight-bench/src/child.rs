@@ -83,7 +83,9 @@ pub(crate) fn find(program: &str) -> Outcome<PathBuf> {
         .into_iter()
         .find(|path| path.is_file())
         .ok_or_else(|| {
-            format!("`{program}` is not installed; run `scripts/install-test-tools {program}={program}`")
-                .into()
+            format!(
+                "`{program}` is not installed; run `scripts/install-test-tools {program}={program}`"
+            )
+            .into()
         })
 }
