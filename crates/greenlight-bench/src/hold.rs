@@ -111,7 +111,14 @@ pub(crate) fn run(setting: &Setting) -> Outcome<bool> {
 fn series(setting: &Setting, instances: usize, late_ms: u64) -> Outcome<Series> {
     eprintln!("{instances} instances, one link {late_ms} ms late");
     let dir = tempfile::tempdir_in(&setting.scratch)?;
-    let fleet = Fleet::start(dir.path(), instances, Duration::from_millis(late_ms))?;
+    // A hundred machines have a hundred disks; here they would wait for one. The agents write
+    // after their gates are open, so nothing that is timed rests on their disks.
+    let memory = Path::new("/dev/shm");
+    let elsewhere = memory.is_dir().then(|| tempfile::tempdir_in(memory));
+    let elsewhere = elsewhere.transpose()?;
+    let agents = elsewhere.as_ref().unwrap_or(&dir);
+    let late = Duration::from_millis(late_ms);
+    let fleet = Fleet::start(dir.path(), agents.path(), instances, late)?;
     let port = answer_checks()?;
     for version in ["v1", "v2"] {
         fleet.perform(Command::Deploy(Box::new(order(&fleet, version, port)?)))?;

@@ -44,8 +44,8 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Starts `size` agents, the last of them with a link that is `late` both ways, and waits
-    /// until all are connected.
-    pub(super) fn start(dir: &Path, size: usize, late: Duration) -> Outcome<Self> {
+    /// until all are connected. The server's files are in `dir`, the agents' in `agents`.
+    pub(super) fn start(dir: &Path, agents: &Path, size: usize, late: Duration) -> Outcome<Self> {
         let names: BTreeSet<_> = (0..size).map(|i| InstanceId(format!("i{i:03}"))).collect();
         let authority = Authority::open(&dir.join("server"))?;
         // As many threads as the server has in its own process.
@@ -90,7 +90,7 @@ impl Fleet {
             } else {
                 Duration::ZERO
             };
-            fleet.start_agent(dir, &authority, address, name, late)?;
+            fleet.start_agent(agents, &authority, address, name, late)?;
         }
         fleet.wait_until_connected()?;
         Ok(fleet)
