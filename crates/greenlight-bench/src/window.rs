@@ -162,9 +162,8 @@ async fn cut_over_again_and_again(
         gate.push(told(&receipt, from_ns).ok_or("a receipt lacks the time of the commit")?);
     }
     let mut plain = Vec::new();
-    let mut names = gate
-        .last()
-        .map(|c| (c.flip.old.clone(), c.flip.new.clone()));
+    let last = gate.last().map(|change| change.flip.clone());
+    let mut names = last.and_then(|flip| Some((flip.old.into_iter().next()?, flip.new)));
     let admins: Vec<_> = rig
         .admin_sockets()
         .into_iter()
@@ -186,7 +185,7 @@ fn told(receipt: &Receipt, from_ns: u64) -> Option<Change> {
         from_ns,
         until_ns: monotonic_ns(),
         flip: Flip {
-            old: receipt.previous.get(&service)?.clone(),
+            old: [receipt.previous.get(&service)?.clone()].into(),
             new: receipt.releases.get(&service)?.clone(),
             decided_ns: cut_over.committed_ns?,
         },
@@ -236,7 +235,7 @@ async fn flip(
         from_ns,
         until_ns: monotonic_ns(),
         flip: Flip {
-            old,
+            old: [old].into(),
             new,
             decided_ns: from_ns,
         },
@@ -281,7 +280,7 @@ mod tests {
             from_ns,
             until_ns: from_ns + 900,
             flip: Flip {
-                old: old.to_owned(),
+                old: [old.to_owned()].into(),
                 new: new.to_owned(),
                 decided_ns: from_ns,
             },
