@@ -82,6 +82,10 @@ struct Setting {
     rounds: Option<usize>,
 }
 
+/// The product's, because this program is the product when it is called so.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let called = std::env::args_os().next().map(PathBuf::from);
     if called.is_some_and(|path| path.file_name().is_some_and(|name| name == PRODUCT)) {
