@@ -125,18 +125,23 @@ async fn measure(setting: &Setting, late_ms: u64) -> Outcome<[Series; 2]> {
     let rig = Rig::start(setting, &[Duration::ZERO, late]).await?;
     let measured = cut_over_again_and_again(setting, &rig, late).await;
     rig.stop().await;
-    let (samples, gate, plain) = measured?;
-    Ok(
-        [(Method::Gate, gate), (Method::PlainFlip, plain)].map(|(method, changes)| Series {
-            late_ms,
-            method,
-            hold_ms: changes.iter().filter_map(|change| change.hold_ms).collect(),
-            cut_overs: windows(&samples, &changes),
-        }),
-    )
+    let (samples, changes, flipped_from) = measured?;
+    let mut gate = windows(&samples, &changes);
+    let plain = gate.split_off(flipped_from);
+    let series = |method, cut_overs, changes: &[Change]| Series {
+        late_ms,
+        method,
+        cut_overs,
+        hold_ms: changes.iter().filter_map(|change| change.hold_ms).collect(),
+    };
+    Ok([
+        series(Method::Gate, gate, &changes[..flipped_from]),
+        series(Method::PlainFlip, plain, &changes[flipped_from..]),
+    ])
 }
 
-type Measured = (Vec<Sample>, Vec<Change>, Vec<Change>);
+/// What the load saw, all changes in order, and from which on they were plain flips.
+type Measured = (Vec<Sample>, Vec<Change>, usize);
 
 async fn cut_over_again_and_again(
     setting: &Setting,
@@ -155,14 +160,14 @@ async fn cut_over_again_and_again(
     }
     let count = setting.rounds.unwrap_or(100);
     let load = Load::start(rig.targets(), RATE, FRESH)?;
-    let mut gate = Vec::new();
+    let mut changes = Vec::new();
     for _ in 0..count {
         let from_ns = monotonic_ns();
         let receipt = rig.rollback(&policy).await?;
-        gate.push(told(&receipt, from_ns).ok_or("a receipt lacks the time of the commit")?);
+        changes.push(told(&receipt, from_ns).ok_or("a receipt lacks the time of the commit")?);
     }
-    let mut plain = Vec::new();
-    let last = gate.last().map(|change| change.flip.clone());
+    let flipped_from = changes.len();
+    let last = changes.last().map(|change| change.flip.clone());
     let mut names = last.and_then(|flip| Some((flip.old.into_iter().next()?, flip.new)));
     let admins: Vec<_> = rig
         .admin_sockets()
@@ -172,9 +177,9 @@ async fn cut_over_again_and_again(
     for number in 0..count as u64 {
         names = names.map(|(old, new)| (new, old));
         let (old, new) = names.clone().ok_or("there is nothing to flip")?;
-        plain.push(flip(&admins, FIRST_FLIP + number, late, old, new).await?);
+        changes.push(flip(&admins, FIRST_FLIP + number, late, old, new).await?);
     }
-    Ok((load.stop(), gate, plain))
+    Ok((load.stop(), changes, flipped_from))
 }
 
 /// A change as its receipt tells it.
@@ -243,16 +248,19 @@ async fn flip(
     })
 }
 
-/// What users saw of each change.
+/// What users saw of each change. A request that was sent during one and answered after the next
+/// was decided is judged by the next, which goes back to what the one before calls old.
 fn windows(samples: &[Sample], changes: &[Change]) -> Vec<Window> {
-    let window = |change: &Change| {
+    let window = |(number, change): (usize, &Change)| {
         let segment = Segment {
             from_ns: change.from_ns,
             until_ns: change.until_ns,
         };
-        analyse(samples, segment, std::slice::from_ref(&change.flip))
+        let until_next = changes.iter().skip(number).take(2);
+        let flips: Vec<_> = until_next.map(|change| change.flip.clone()).collect();
+        analyse(samples, segment, &flips)
     };
-    changes.iter().map(window).collect()
+    changes.iter().enumerate().map(window).collect()
 }
 
 #[cfg(test)]
@@ -273,6 +281,17 @@ mod tests {
             .map(|w| w.stale)
             .collect();
         assert_eq!(stale, [1, 0]);
+    }
+
+    #[test]
+    fn a_request_that_the_next_change_lets_go_is_not_stale_in_the_one_before() {
+        let changes = [change(100, "v1", "v2"), change(1_000, "v2", "v1")];
+        let samples = [answer("v2", 110, 120), answer("v1", 990, 1_100)];
+        let stale: Vec<_> = windows(&samples, &changes)
+            .iter()
+            .map(|w| w.stale)
+            .collect();
+        assert_eq!(stale, [0, 0]);
     }
 
     fn change(from_ns: u64, old: &str, new: &str) -> Change {
