@@ -54,16 +54,16 @@ struct Round {
     /// How long the journal took for the commit.
     commit: f64,
     /// Until all instances had answered a directive sent to all at once.
-    round_trip: f64,
+    link: f64,
     /// The same for one instance, the others being quiet.
-    lone_round_trip: f64,
+    lone_link: f64,
     /// Append and `fdatasync`.
     fsync: f64,
 }
 
 impl Round {
     fn ratio(&self) -> f64 {
-        self.hold / (self.round_trip + self.fsync)
+        self.hold / (self.link + self.fsync)
     }
 }
 
@@ -90,8 +90,8 @@ pub(crate) fn run(setting: &Setting) -> Outcome<bool> {
             instances.to_string(),
             format!("{late_ms} ms"),
             of(|r| r.hold).map_or_else(String::new, |s| s.spread(2)),
-            shown(|r| r.round_trip),
-            shown(|r| r.lone_round_trip),
+            shown(|r| r.link),
+            shown(|r| r.lone_link),
             shown(|r| r.fsync),
             shown(|r| r.commit),
             ratio.spread(2),
@@ -156,8 +156,8 @@ fn round(fleet: &Fleet, dir: &Path, port: u16) -> Outcome<Round> {
         hold: millis(hold),
         until_commit: millis(until_commit),
         commit: millis(commit),
-        round_trip: median(together),
-        lone_round_trip: median(alone),
+        link: median(together),
+        lone_link: median(alone),
         fsync: median(written),
     })
 }

@@ -200,7 +200,7 @@ async fn measure(
     }
     let cpu = before
         .zip(after)
-        .map(|(before, after)| (after - before).as_secs_f64());
+        .map(|(before, after)| after.saturating_sub(before).as_secs_f64());
     let millis = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1e6;
     Ok(Some(Round {
         cpu_us: cpu.map(|cpu| cpu * 1e6 / seen.answers as f64),

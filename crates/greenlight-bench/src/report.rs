@@ -119,7 +119,7 @@ impl Table {
     /// Adds a row, which has as many cells as there are columns.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.head.len(), "a row has as many cells as the head");
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.into());
     }
 
     fn render(&self) -> String {

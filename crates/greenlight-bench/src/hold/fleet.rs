@@ -204,7 +204,9 @@ impl Fleet {
             .block_on(async { tokio::time::timeout(PATIENCE, over).await });
         match ended?? {
             Ended::Promoted => {}
-            other => return Err(format!("a cut-over failed: {other}").into()),
+            other @ (Ended::Aborted { .. } | Ended::RolledBack { .. } | Ended::Stuck { .. }) => {
+                return Err(format!("a cut-over failed: {other}").into());
+            }
         }
         let receipt = self.look()?.receipts.pop();
         receipt.ok_or_else(|| "a deployment left no receipt".into())
