@@ -76,11 +76,15 @@ mod tests {
     #[test]
     fn a_summary_has_the_median_and_the_quartiles() {
         let summary = Summary::of([4.0, 1.0, 2.0, 3.0, f64::NAN]).expect("four values");
-        assert_eq!(summary.count, 4);
-        assert_eq!((summary.min, summary.max), (1.0, 4.0));
-        assert_eq!(summary.median, 2.5);
-        assert_eq!(summary.lower_quartile, 1.75);
-        assert_eq!(summary.upper_quartile, 3.25);
+        let expected = Summary {
+            count: 4,
+            min: 1.0,
+            lower_quartile: 1.75,
+            median: 2.5,
+            upper_quartile: 3.25,
+            max: 4.0,
+        };
+        assert_eq!(summary, expected);
         assert_eq!(summary.spread(1), "2.5 (1.8-3.2)");
     }
 
