@@ -310,6 +310,7 @@ mod tests {
     fn answer(release: &str, sent_ns: u64, received_ns: u64) -> Sample {
         Sample {
             instance: 0,
+            key: None,
             sent_ns,
             received_ns,
             result: Ok(release.to_owned()),
