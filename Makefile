@@ -1,5 +1,5 @@
 # `make test` installs what the tests need, starts it, and runs every test.
-.PHONY: test check doc unit docker sim model
+.PHONY: test check doc unit docker sim model bench
 
 test: check doc unit docker
 
@@ -30,3 +30,8 @@ docker:
 	scripts/install-test-tools dockerd=docker.io ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3
 	cargo test -p greenlight --locked --no-run
 	scripts/with-dockerd cargo test -p greenlight --locked --offline docker -- --include-ignored
+
+# Compares with Debian's nginx and HAProxy on this machine; takes about ten minutes.
+bench:
+	scripts/install-test-tools nginx=nginx haproxy=haproxy taskset=util-linux
+	cargo run --release --locked -p greenlight-bench -- all

@@ -221,7 +221,7 @@ impl Coordinator {
         let Some((begin, _)) = self.ledger.latest() else {
             return;
         };
-        if !self.phase.waiting_for().contains(instance) {
+        if !self.phase.waits_for(instance) {
             return;
         }
         let epoch = begin.cut_over.epoch;

@@ -56,9 +56,18 @@ impl LocalFleet {
         instances: Vec<LocalInstance>,
         home: Option<&Path>,
     ) -> Result<Self, FleetError> {
+        Self::start_program(std::env::current_exe()?, dir, instances, home)
+    }
+
+    /// The same, for a caller that is not this program itself.
+    pub fn start_program(
+        program: PathBuf,
+        dir: &Path,
+        instances: Vec<LocalInstance>,
+        home: Option<&Path>,
+    ) -> Result<Self, FleetError> {
         std::fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
-        let program = std::env::current_exe()?;
         let server = free_address()?;
         let authority = Authority::open(&dir.join("server"))?;
         authority

@@ -105,6 +105,16 @@ impl Phase {
 
     /// Who has yet to answer this phase's directive.
     pub fn waiting_for(&self) -> BTreeSet<InstanceId> {
+        self.waiting().cloned().unwrap_or_default()
+    }
+
+    /// Whether this instance has yet to answer this phase's directive.
+    pub fn waits_for(&self, instance: &InstanceId) -> bool {
+        self.waiting()
+            .is_some_and(|waiting| waiting.contains(instance))
+    }
+
+    fn waiting(&self) -> Option<&BTreeSet<InstanceId>> {
         match self {
             Self::Preparing { waiting, .. }
             | Self::BeforeSwitch { waiting, .. }
@@ -112,10 +122,8 @@ impl Phase {
             | Self::Holding { waiting, .. }
             | Self::Switching { waiting, .. }
             | Self::Confirming { waiting, .. }
-            | Self::Aborting { waiting, .. } => waiting.clone(),
-            Self::Idle | Self::Ready { .. } | Self::Watching { .. } | Self::Retiring { .. } => {
-                BTreeSet::new()
-            }
+            | Self::Aborting { waiting, .. } => Some(waiting),
+            Self::Idle | Self::Ready { .. } | Self::Watching { .. } | Self::Retiring { .. } => None,
         }
     }
 

@@ -53,8 +53,7 @@ impl Dial {
         let late = self.late;
         tokio::spawn(async move {
             while let Some((arrived, event)) = arrivals.recv().await {
-                let arrived: Instant = arrived;
-                sleep_until(arrived + late).await;
+                be_late(arrived, late).await;
                 if events.send(event).is_err() {
                     return;
                 }
@@ -141,7 +140,7 @@ impl Dial {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let path = format!("/v1/agents/{}/reports", self.name);
         while let Some((made, reported)) = reports.recv().await {
-            sleep_until(made + self.late).await;
+            be_late(made, self.late).await;
             let body = serde_json::to_vec(&reported).expect("reports serialise");
             let mut pause = FIRST_PAUSE;
             loop {
@@ -161,5 +160,12 @@ impl Dial {
                 pause = (pause * 2).min(LAST_PAUSE);
             }
         }
+    }
+}
+
+/// Even a sleep that is already over takes the timer's next millisecond: it is not begun.
+async fn be_late(since: Instant, late: Duration) {
+    if !late.is_zero() {
+        sleep_until(since + late).await;
     }
 }
