@@ -1,7 +1,7 @@
 # `make test` installs what the tests need, starts it, and runs every test.
-.PHONY: test check doc unit sim model
+.PHONY: test check doc unit docker sim model bench
 
-test: check doc unit
+test: check doc unit docker
 
 check:
 	cargo fmt --all --check
@@ -13,7 +13,7 @@ doc:
 
 # Ignored tests need another program, or root; here they run, and fail if it is not there.
 unit:
-	cargo test --workspace --locked -- --include-ignored
+	cargo test --workspace --locked -- --include-ignored --skip docker
 
 # `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.
 SEEDS ?= 20000
@@ -24,3 +24,14 @@ sim:
 # The model check with bounds for a night.
 model:
 	cargo bench --package greenlight-protocol --bench deep_model --locked
+
+# Everything that needs Docker, with a daemon of its own.
+docker:
+	scripts/install-test-tools dockerd=docker.io ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3
+	cargo test -p greenlight --locked --no-run
+	scripts/with-dockerd cargo test -p greenlight --locked --offline docker -- --include-ignored
+
+# Compares with Debian's nginx and HAProxy on this machine; takes about ten minutes.
+bench:
+	scripts/install-test-tools nginx=nginx haproxy=haproxy taskset=util-linux
+	cargo run --release --locked -p greenlight-bench -- all

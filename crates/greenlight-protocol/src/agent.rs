@@ -15,6 +15,7 @@
 //! After `Armed` this agent cannot decide alone. It obeys a decision from whoever brings it:
 //! decisions are facts. Everything else is fenced by (term, epoch).
 
+mod before_switch;
 mod cut_over;
 mod doubt;
 mod effect;
@@ -25,6 +26,7 @@ pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
 pub use ledger::{AgentRecord, Decision, Ledger, Stage};
 pub use slots::SlotState;
 
+use self::before_switch::BeforeSwitch;
 use crate::cut_over::CutOver;
 use crate::evidence::{DrainEvidence, HoldEvidence};
 use crate::id::{Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
@@ -54,6 +56,8 @@ pub struct Agent {
     parked: BTreeSet<ServiceName>,
     /// The epoch for which `Retire` is under way, and what its stops have cut off so far.
     retiring: Option<(Epoch, DrainEvidence)>,
+    /// The command before the switch that was begun last.
+    before_switch: Option<BeforeSwitch>,
     attempts: u32,
     mutant: Mutant,
 }
@@ -126,6 +130,7 @@ impl Agent {
             listed: Listed::No,
             parked: BTreeSet::new(),
             retiring: None,
+            before_switch: None,
             attempts: 0,
             mutant,
         }
@@ -167,6 +172,9 @@ impl Agent {
                 incarnation,
                 reason,
             } => self.slot_exited(&slot, incarnation, reason, &mut fx),
+            AgentEvent::BeforeSwitchEnded { epoch, result } => {
+                self.before_switch_ended(epoch, result, &mut fx);
+            }
             AgentEvent::SlotStopped { slot, drained } => {
                 self.slot_stopped(&slot, drained, &mut fx);
             }
@@ -244,6 +252,7 @@ impl Agent {
         }
         match envelope.directive {
             Directive::Prepare(cut_over) => self.prepare(*cut_over, fx),
+            Directive::BeforeSwitch => self.run_before_switch(epoch, fx),
             Directive::Arm => self.arm(epoch, fx),
             Directive::Hold => self.hold(epoch, fx),
             Directive::Switch => self.decided(epoch, Decision::Committed, fx),

@@ -2,9 +2,13 @@
 //! commit around a hold as its pivot.
 //!
 //! ```text
-//!  Preparing ─▶ Ready ─▶ Arming ─▶ Holding ─▶ [Committed] ─▶ Switching ─▶ Watching ─▶ next step
-//!      │          │         │         │                          │            │         or end
-//!      └──────────┴─────────┴─────────┴─▶ Aborting ─▶ end        └────────────┴─▶ new epoch back
+//!  Preparing ─▶ Ready ─▶ BeforeSwitch ─▶ Arming ─▶ Holding ─▶ [Committed] ─┐
+//!      │          │            │            │         │                     │
+//!      └──────────┴────────────┴────────────┴─────────┴─▶ Aborting ─▶ end   │
+//!                                                                           ▼
+//!    new epoch back ◀────────────┬──────────────┬────────────────────── Switching
+//!                                │              │                           │
+//!            end ◀─ next wave ◀─ Confirming ◀── Watching ◀──────────────────┘
 //! ```
 //!
 //! What makes it sound: `Switch` is sent only after `Committed` is durable, and `Committed` is
@@ -138,7 +142,10 @@ impl Coordinator {
     ) {
         let Reported { token, report } = reported;
         match report {
-            Report::Status(status) => self.status(from, status, fx),
+            Report::Status(status) => {
+                self.status(from, status, fx);
+                self.confirmed(from, now, fx);
+            }
             Report::InDoubt => self.resolve_doubt(from, token.epoch, fx),
             Report::Troubled { service, reason } => {
                 let reason = format!("`{service}` on instance `{from}`: {reason}");
@@ -148,6 +155,8 @@ impl Coordinator {
             Report::Fenced | Report::Observed(_) => {}
             Report::Prepared
             | Report::PrepareFailed { .. }
+            | Report::BeforeSwitchDone { .. }
+            | Report::BeforeSwitchFailed { .. }
             | Report::Armed { .. }
             | Report::Held(_)
             | Report::HoldRefused { .. } => {
@@ -212,15 +221,17 @@ impl Coordinator {
         let Some((begin, _)) = self.ledger.latest() else {
             return;
         };
-        if !self.phase.waiting_for().contains(instance) {
+        if !self.phase.waits_for(instance) {
             return;
         }
         let epoch = begin.cut_over.epoch;
         let directive = match &self.phase {
             Phase::Preparing { .. } => Directive::Prepare(Box::new(begin.cut_over.clone())),
+            Phase::BeforeSwitch { .. } => Directive::BeforeSwitch,
             Phase::Arming { .. } => Directive::Arm,
             Phase::Holding { .. } => Directive::Hold,
             Phase::Switching { .. } => Directive::Switch,
+            Phase::Confirming { .. } => Directive::Greet,
             Phase::Aborting { .. } => Directive::Abort,
             Phase::Idle | Phase::Ready { .. } | Phase::Watching { .. } | Phase::Retiring { .. } => {
                 return;
@@ -249,6 +260,11 @@ impl Coordinator {
                     self.abort_waiting("has not armed in time", fx);
                 }
             }
+            CoordinatorTimer::BeforeSwitchDeadline(epoch) if here == Some(epoch) => {
+                if matches!(self.phase, Phase::BeforeSwitch { .. }) {
+                    self.abort_waiting("has not ended `before_switch` in time", fx);
+                }
+            }
             CoordinatorTimer::HoldBudget(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::Holding { .. }) {
                     self.abort_waiting("has not held within the hold budget", fx);
@@ -264,6 +280,7 @@ impl Coordinator {
             CoordinatorTimer::WarmOver(epoch) => self.begin_retire(epoch, fx),
             CoordinatorTimer::Resend(epoch) => self.resend(epoch, fx),
             CoordinatorTimer::PrepareDeadline(_)
+            | CoordinatorTimer::BeforeSwitchDeadline(_)
             | CoordinatorTimer::ArmDeadline(_)
             | CoordinatorTimer::HoldBudget(_)
             | CoordinatorTimer::AbortDeadline(_)
@@ -299,7 +316,9 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Watching { .. }
+            | Phase::Confirming { .. }
             | Phase::Retiring { .. } => RESEND_SLOW,
         }
     }

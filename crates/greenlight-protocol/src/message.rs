@@ -26,6 +26,8 @@ pub struct Envelope {
 pub enum Directive {
     /// Start the idle slots and get them healthy.
     Prepare(Box<CutOver>),
+    /// Run the command that comes before the switch. Only one agent is told to.
+    BeforeSwitch,
     /// Durably promise to obey this epoch's decision.
     Arm,
     /// Stop admitting requests.
@@ -59,6 +61,16 @@ pub enum Report {
     Prepared,
     /// A slot did not become healthy.
     PrepareFailed {
+        /// What a person should read.
+        reason: String,
+    },
+    /// The command before the switch has succeeded.
+    BeforeSwitchDone {
+        /// What it wrote.
+        output: String,
+    },
+    /// The command before the switch has failed.
+    BeforeSwitchFailed {
         /// What a person should read.
         reason: String,
     },

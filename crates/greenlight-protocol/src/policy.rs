@@ -26,6 +26,9 @@ pub struct Policy {
     pub exclusive: Exclusive,
     /// How long a release may take to become ready.
     pub prepare: Duration,
+    /// How long the command may take that is run once before the switch; none if there is none.
+    #[serde(default)]
+    pub before_switch: Option<Duration>,
     /// How long the new release is observed after a cut-over.
     pub watch: Duration,
     /// How long the old release is left running after the watch.
@@ -57,6 +60,7 @@ impl Default for Policy {
             on_uncertain: OnUncertain::ServeOld,
             exclusive: Exclusive::No,
             prepare: Duration::from_mins(5),
+            before_switch: None,
             watch: Duration::from_mins(1),
             keep_warm: Duration::from_mins(15),
             drain: Duration::from_secs(30),

@@ -6,10 +6,10 @@
 #[path = "scenarios/world.rs"]
 mod world;
 
-use greenlight_protocol::coordinator::{CoordinatorRecord, Promotion, RollbackOrder};
+use greenlight_protocol::coordinator::{CoordinatorRecord, Order, Promotion, RollbackOrder};
 use greenlight_protocol::{
-    Accepted, AgentEvent, Color, Command, Directive, Envelope, Epoch, Incarnation, Outcome,
-    Refusal, ServiceName, Slot, Strategy, Term, Timestamp, Token,
+    Accepted, AgentEvent, Color, Command, Directive, Envelope, Epoch, Incarnation, InstanceId,
+    Outcome, Refusal, ServiceName, Slot, Strategy, Term, Timestamp, Token,
 };
 use std::time::Duration;
 use world::{Gate, Letter, World, name};
@@ -278,6 +278,47 @@ fn a_new_release_that_dies_with_its_agent_while_it_is_watched_is_rolled_back() {
     assert!(reason.contains("dead when the agent came back"), "{reason}");
     assert_eq!(world.served("shop"), everywhere("v1"));
     assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
+fn a_release_that_died_while_its_instance_was_away_is_not_promoted_when_the_watch_is_over() {
+    let mut world = World::serving_v1(3);
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("nothing is in the way");
+    assert!(world.run_until(|w| w.phase() == "watching"));
+    world.disconnect(&name(2));
+    world.crash_agent(&name(2));
+    world.kill(&name(2), "v2");
+
+    world.pass(Duration::from_mins(1));
+    world.run();
+    assert_eq!(world.phase(), "confirming");
+    assert_eq!(world.outcome(), None);
+    world.restart_agent(&name(2));
+    world.run();
+    world.pass(Duration::from_secs(1));
+    world.run();
+
+    assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1")); // G2
+}
+
+#[test]
+fn an_instance_that_stays_away_does_not_keep_a_deployment_from_ending() {
+    let mut world = World::serving_v1(2);
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("nothing is in the way");
+    assert!(world.run_until(|w| w.phase() == "watching"));
+    world.disconnect(&name(1));
+    world.crash_agent(&name(1));
+
+    world.pass(Duration::from_mins(1));
+    world.run();
+    assert_eq!(world.phase(), "confirming");
+    world.pass(Duration::from_secs(30));
+    world.run();
+
+    assert_eq!(world.outcome(), Some(&Outcome::Promoted));
 }
 
 #[test]
@@ -691,6 +732,118 @@ fn peers_release_each_other_when_one_of_them_never_held() {
     assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
 }
 
+// ---- The command before the switch ----
+
+#[test]
+fn the_command_before_the_switch_runs_once_when_all_are_ready_and_before_any_gate_is_held() {
+    let mut world = World::serving_v1(3);
+
+    let order = with_command(world.order(&[("shop", "v2")]));
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(Duration::from_secs(10));
+
+    assert_eq!(world.phase(), "before the switch");
+    assert_eq!(world.running(), vec![versions(&["v1", "v2"]); 3]);
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    let holds = |world: &World| world.machines.values().map(|m| m.holds).sum::<usize>();
+    assert_eq!(holds(&world), 3, "only those of the first deployment");
+    world.end_command(&Ok("migrated".to_owned()));
+    world.pass(WARM);
+    assert_eq!(world.outcome(), Some(&Outcome::Promoted));
+    assert_eq!(world.served("shop"), everywhere("v2"));
+    assert_eq!(commands(&world), [(name(1), Epoch(2))]);
+}
+
+#[test]
+fn a_command_before_the_switch_that_fails_aborts_and_leaves_nothing_new_running() {
+    let mut world = World::serving_v1(3); // G2
+    world.command_ends = Some(Err("no such table".to_owned()));
+
+    let order = with_command(world.order(&[("shop", "v2")]));
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(WARM);
+
+    let Some(Outcome::Aborted { reason }) = world.outcome() else {
+        panic!("{:?}", world.outcome());
+    };
+    assert!(reason.contains("no such table"), "{reason}");
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
+fn an_agent_that_restarts_while_its_command_runs_waits_for_the_end_of_that_same_run() {
+    let mut world = World::serving_v1(3);
+    let order = with_command(world.order(&[("shop", "v2")]));
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(Duration::from_secs(10));
+
+    world.crash_agent(&name(1));
+    world.restart_agent(&name(1));
+    world.pass(Duration::from_secs(10));
+    world.end_command(&Ok(String::new()));
+    world.pass(WARM);
+
+    assert_eq!(world.outcome(), Some(&Outcome::Promoted));
+    assert_eq!(commands(&world), [(name(1), Epoch(2))]);
+}
+
+#[test]
+fn a_coordinator_that_restarts_while_the_command_runs_aborts_and_never_asks_again() {
+    let mut world = World::serving_v1(3);
+    let order = with_command(world.order(&[("shop", "v2")]));
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(Duration::from_secs(10));
+
+    world.crash_coordinator();
+    world.restart_coordinator();
+    world.pass(WARM);
+    world.end_command(&Ok(String::new()));
+    world.pass(WARM);
+
+    assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    assert_eq!(world.running(), alone("v1"));
+    assert_eq!(commands(&world), [(name(1), Epoch(2))]);
+}
+
+#[test]
+fn a_command_that_never_ends_is_given_up_on() {
+    let mut world = World::serving_v1(3);
+
+    let order = with_command(world.order(&[("shop", "v2")]));
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(LONG);
+
+    let Some(Outcome::Aborted { reason }) = world.outcome() else {
+        panic!("{:?}", world.outcome());
+    };
+    assert!(reason.contains("`before_switch` in time"), "{reason}");
+    assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
+fn a_prepared_deployment_runs_its_command_when_it_is_promoted_and_a_rollback_runs_none() {
+    let mut world = World::serving_v1(3);
+    world.command_ends = Some(Ok(String::new()));
+    let mut order = with_command(world.order(&[("shop", "v2")]));
+    order.promotion = Promotion::Manual;
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(WARM);
+    assert_eq!(commands(&world), []);
+
+    world.command(Command::Promote).expect("it is ready");
+    world.pass(WARM);
+    assert_eq!(commands(&world), [(name(1), Epoch(2))]);
+    let order = with_command(world.order(&[]));
+    let back = Command::Rollback(Box::new(RollbackOrder { order }));
+    world.command(back).expect("there is an earlier release");
+    world.pass(WARM);
+
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    assert_eq!(commands(&world), [(name(1), Epoch(2))]);
+}
+
 // ---- Fencing ----
 
 // ---- The gate as a process of its own ----
@@ -879,6 +1032,18 @@ fn exited(incarnation: Incarnation) -> AgentEvent {
         incarnation,
         reason: "killed by the test".to_owned(),
     }
+}
+
+fn with_command(mut order: Order) -> Order {
+    order.policy.before_switch = Some(Duration::from_mins(5));
+    order
+}
+
+fn commands(world: &World) -> Vec<(InstanceId, Epoch)> {
+    let machines = world.machines.iter();
+    machines
+        .flat_map(|(at, machine)| machine.commands.iter().map(|epoch| (at.clone(), *epoch)))
+        .collect()
 }
 
 fn is_directive_to(letter: &Letter, instance: usize) -> bool {

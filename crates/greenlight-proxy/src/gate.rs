@@ -19,7 +19,7 @@
 //!
 //! The deadline of a hold is kept by the proxy's own thread, not by whoever asked for it.
 
-use crate::atomic::{AtomicBool, AtomicI64, AtomicU64, SeqCst};
+use crate::atomic::{AtomicI64, AtomicU64, AtomicUsize, SeqCst};
 use tokio::sync::Notify;
 
 /// One of the two places a service is forwarded to.
@@ -129,8 +129,8 @@ pub struct Gate {
     changed: Notify,
     /// Wakes holds and drains that wait for a count to fall.
     settled: Notify,
-    /// Whether anyone waits on `settled`: the request path asks before it notifies.
-    watched: AtomicBool,
+    /// How many wait on `settled`: the request path asks before it notifies.
+    watchers: AtomicUsize,
     /// Totals since the last hold; reset by it.
     pub(crate) tally: Tally,
 }
@@ -190,7 +190,7 @@ impl Gate {
             traffic: [Traffic::default(), Traffic::default()],
             changed: Notify::new(),
             settled: Notify::new(),
-            watched: AtomicBool::new(false),
+            watchers: AtomicUsize::new(0),
             tally: Tally::default(),
         }
     }
@@ -317,7 +317,7 @@ impl Gate {
     }
 
     async fn until(&self, reached: impl Fn() -> bool) {
-        self.watched.store(true, SeqCst);
+        let _watching = Watching::of(self);
         loop {
             let notified = self.settled.notified();
             tokio::pin!(notified);
@@ -330,7 +330,7 @@ impl Gate {
     }
 
     fn tell_settled(&self) {
-        if self.watched.load(SeqCst) {
+        if self.watchers.load(SeqCst) > 0 {
             self.settled.notify_waiters();
         }
     }
@@ -342,6 +342,23 @@ impl Gate {
             Kind::Stream => &traffic.streams,
             Kind::Upgrade => &traffic.upgrades,
         }
+    }
+}
+
+/// Someone who waits for a count to fall. Counted, so that requests notify nobody for nothing
+/// once the hold or the drain is over.
+struct Watching<'a>(&'a Gate);
+
+impl<'a> Watching<'a> {
+    fn of(gate: &'a Gate) -> Self {
+        gate.watchers.fetch_add(1, SeqCst);
+        Self(gate)
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, SeqCst);
     }
 }
 

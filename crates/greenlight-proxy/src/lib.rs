@@ -30,6 +30,7 @@ mod forward;
 pub mod gate;
 mod headers;
 mod idle;
+mod lazy_timer;
 mod limits;
 mod listener;
 mod proxy;

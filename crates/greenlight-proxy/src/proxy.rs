@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -236,15 +237,30 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ProxyError::Threads)?;
-    std::thread::Builder::new()
+    let (built, ready) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || {
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, body());
+            // A local runtime and not a set of local tasks in another: a set is woken through a
+            // queue with a lock for every event of every connection.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    // Whoever started the thread waits for this.
+                    let _ = built.send(Ok(()));
+                    runtime.block_on(body());
+                }
+                Err(error) => {
+                    let _ = built.send(Err(error));
+                }
+            }
         })
-        .map_err(ProxyError::Threads)
+        .map_err(ProxyError::Threads)?;
+    let built = ready
+        .recv()
+        .unwrap_or_else(|gone| Err(io::Error::other(gone)));
+    built.map_err(ProxyError::Threads)?;
+    Ok(thread)
 }

@@ -3,6 +3,7 @@
 use crate::client_io::{ClientIo, Interim};
 use crate::forward::serve;
 use crate::headers::{Asker, Trust};
+use crate::lazy_timer::LazyTimer;
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::proxy::Shared;
@@ -12,7 +13,7 @@ use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
@@ -221,7 +222,7 @@ impl Worker {
         // only stopped writing looks the same.
         let connection = http1::Builder::new()
             .writev(false)
-            .timer(TokioTimer::new())
+            .timer(LazyTimer::default())
             .header_read_timeout(self.limits.header_timeout)
             .max_header_size(self.limits.max_head)
             .max_buf_size(self.limits.max_head.max(SMALLEST_BUFFER))

@@ -20,7 +20,7 @@ mod gate;
 
 /// What `crate::atomic` is in the proxy, with shuttle's atomics, and looks that can be stale.
 mod atomic {
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
+    pub(crate) use shuttle::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
     use shuttle::sync::atomic::{AtomicU64 as Scheduled, Ordering};
     use std::cell::Cell;
 

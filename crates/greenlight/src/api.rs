@@ -1,6 +1,8 @@
 //! What the server and its clients say to each other over HTTP, apart from the agents' link.
 
 use crate::receipt::Receipt;
+use crate::secret::{RegistryLogin, Secrets};
+use crate::spec::image::Pin;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{
     Color, DeploymentId, InstanceId, InstanceStatus, Outcome, Policy, Release, ServiceName,
@@ -16,12 +18,31 @@ pub struct DeployRequest {
     pub by: String,
     /// What each service is to run.
     pub releases: BTreeMap<ServiceName, Release>,
+    /// By service: what its release needs and must not carry. Never kept by the server.
+    #[serde(default)]
+    pub secrets: BTreeMap<ServiceName, Secrets>,
     /// How.
     pub strategy: Strategy,
     /// Timers and choices.
     pub policy: Policy,
     /// Whether it goes on by itself once all are ready.
     pub promotion: Promotion,
+}
+
+/// `POST /v1/images`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinRequest {
+    /// The image's name.
+    pub image: String,
+    /// Credentials for its registry.
+    pub login: Option<RegistryLogin>,
+}
+
+/// What an image's name stands for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinAnswer {
+    /// What.
+    pub pin: Pin,
 }
 
 /// `POST /v1/rollback`.

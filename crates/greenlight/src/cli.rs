@@ -10,6 +10,7 @@ mod interrupt;
 mod papers;
 mod plan;
 pub mod progress;
+mod releases;
 mod show;
 mod up;
 

@@ -33,7 +33,7 @@ pub use duration::parse_duration;
 pub use error::{ConfigError, Faults};
 pub use fault::Fault;
 pub use host::Host;
-pub use service::{EnvConfig, MissingSecrets, ServiceConfig};
+pub use service::{EnvConfig, RegistryConfig, ServiceConfig};
 
 use crate::spec::PortPair;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
@@ -54,8 +54,8 @@ pub struct Config {
     pub strategy: Strategy,
     /// The timers and choices of its cut-overs.
     pub policy: Policy,
-    /// How many stopped containers of earlier releases are kept on an instance.
-    pub retain_containers: u32,
+    /// What images are pulled with; what each instance has of its own if none.
+    pub registry: Option<RegistryConfig>,
 }
 
 /// One machine of the fleet, or one of several instances on a machine.

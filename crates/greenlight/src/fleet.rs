@@ -10,7 +10,7 @@ pub use roles::{AgentRole, ProxyRole, ServerRole, run_agent, run_proxy, run_serv
 pub use supervisor::{Supervised, Supervisor};
 
 use crate::link::{Authority, PkiError, Role};
-use crate::runtime::{ProcessRuntime, Runtime as _};
+use crate::runtime::{Runtime as _, Runtimes};
 use greenlight_protocol::InstanceId;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -56,9 +56,18 @@ impl LocalFleet {
         instances: Vec<LocalInstance>,
         home: Option<&Path>,
     ) -> Result<Self, FleetError> {
+        Self::start_program(std::env::current_exe()?, dir, instances, home)
+    }
+
+    /// The same, for a caller that is not this program itself.
+    pub fn start_program(
+        program: PathBuf,
+        dir: &Path,
+        instances: Vec<LocalInstance>,
+        home: Option<&Path>,
+    ) -> Result<Self, FleetError> {
         std::fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
-        let program = std::env::current_exe()?;
         let server = free_address()?;
         let authority = Authority::open(&dir.join("server"))?;
         authority
@@ -165,10 +174,15 @@ impl LocalFleet {
     /// Stops every process of the fleet, and the applications with it.
     pub async fn stop(mut self) {
         self.supervisor.stop();
+        let docker = std::env::var("DOCKER_HOST").ok();
         for instance in &self.instances {
             let home = self.dir.join("instances").join(&instance.name.0);
-            let Ok(runtime) = ProcessRuntime::new(home.join("slots")) else {
-                continue;
+            let runtime = match Runtimes::open(&home, docker.as_deref()) {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    tracing::error!(%error, "applications could not be looked for");
+                    continue;
+                }
             };
             for running in runtime.list().await.unwrap_or_default() {
                 let slot = running.launch.slot;

@@ -4,11 +4,12 @@ mod builtin;
 
 pub use builtin::BuiltinFront;
 
-use crate::spec::{PortPair, ServiceSpec};
+use crate::spec::ServiceSpec;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{
     DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot, SwitchEvidence,
 };
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Why a front did not do as it was told.
@@ -33,6 +34,15 @@ pub enum Acted {
     Parked,
 }
 
+/// Where the two slots of a service are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotAddresses {
+    /// The blue slot.
+    pub blue: SocketAddr,
+    /// The green slot.
+    pub green: SocketAddr,
+}
+
 /// What receives user traffic. The agent's shell calls it; it decides nothing.
 pub trait Front: Send + Sync {
     /// Tells where the two slots of a service are and what is routed to it.
@@ -40,7 +50,7 @@ pub trait Front: Send + Sync {
         &'a self,
         service: &'a ServiceName,
         spec: &'a ServiceSpec,
-        ports: PortPair,
+        addresses: SlotAddresses,
     ) -> BoxFuture<'a, Result<(), FrontError>>;
     /// Holds, opens or parks.
     fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>>;

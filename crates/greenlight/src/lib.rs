@@ -21,5 +21,6 @@ pub mod load;
 pub mod receipt;
 pub mod runtime;
 pub mod sample;
+pub mod secret;
 pub mod server;
 pub mod spec;

@@ -6,16 +6,16 @@
 mod client;
 mod dial;
 mod https;
-mod logs;
 mod outbox;
 pub mod peer;
 mod pki;
+mod question;
 mod serve;
 
 pub use client::{ApiClient, ApiError, Follow};
 pub use dial::{Dial, DialEvent};
 pub use https::{Https, HttpsError};
-pub use logs::LogsQuestion;
 pub use outbox::{LinkEvent, Outboxes, agent_router};
 pub use pki::{Authority, Credentials, PkiError, Role};
+pub use question::{AgentAnswer, Asked, Question, ReleaseSecrets};
 pub use serve::{allow, serve};

@@ -1,13 +1,29 @@
 //! What runs a release: the trait that the agent's shell drives, and what it speaks of.
+//!
+//! | Release | Driver |
+//! |---|---|
+//! | a command | [`ProcessRuntime`]: a process group of this machine |
+//! | an image | [`DockerRuntime`]: a container, through the Docker API |
+//!
+//! [`Runtimes`] has both, and asks the one that the release is for.
 
+mod both;
+mod docker;
 mod process;
 
+pub use both::Runtimes;
+pub use docker::DockerRuntime;
 pub use process::ProcessRuntime;
 
+use crate::secret::{RegistryLogin, Secrets};
+use crate::spec::Artifact;
+use crate::spec::image::Pin;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{Incarnation, Slot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How an application is to be started.
@@ -21,13 +37,14 @@ pub struct Launch {
     pub digest: String,
     /// The release's label.
     pub version: String,
-    /// The program and its arguments; `${PORT}` and `${VERSION}` are replaced.
-    pub command: Vec<String>,
+    /// What runs.
+    pub artifact: Artifact,
     /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.
     pub env: BTreeMap<String, String>,
-    /// Where the command runs; here if none.
-    pub working_dir: Option<String>,
-    /// The port it must listen on.
+    /// What must not be written anywhere: a driver that keeps launches keeps them without it.
+    #[serde(skip)]
+    pub secrets: Secrets,
+    /// The slot's port on this machine.
     pub port: u16,
 }
 
@@ -38,6 +55,19 @@ pub struct Running {
     pub launch: Launch,
     /// The process that leads it.
     pub pid: i32,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// The container it is in, if it is in one.
+    pub container: Option<Container>,
+}
+
+/// One run of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Docker's id of it.
+    pub id: String,
+    /// When Docker started it; another time is another run.
+    pub started_at: String,
 }
 
 /// Why a runtime could not do as it was told.
@@ -62,6 +92,49 @@ pub enum RuntimeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Docker does not answer.
+    #[error(
+        "docker at `{host}` does not answer: {reason}; start it, or name its socket in `DOCKER_HOST`"
+    )]
+    DockerAway {
+        /// Its socket.
+        host: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// An image cannot be had.
+    #[error("the image `{image}` cannot be had: {reason}")]
+    Image {
+        /// The image.
+        image: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// There is no room left.
+    #[error(
+        "the disk of docker is full while it was {doing}; make room, for example with `docker system df`"
+    )]
+    DiskFull {
+        /// What it was doing.
+        doing: String,
+    },
+    /// A container's name is in use by someone else.
+    #[error("a container `{0}` that is not greenlight's is in the way; rename or remove it")]
+    NameTaken(String),
+    /// Docker refused.
+    #[error("docker failed {doing}: {reason}")]
+    Docker {
+        /// What it was doing.
+        doing: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The start was called off.
+    #[error("the start of `{0}` was called off")]
+    CalledOff(Slot),
+    /// This runtime cannot run that.
+    #[error("`{0}` is not for this runtime")]
+    Unsuited(Slot),
     /// The runtime's own files cannot be used.
     #[error("the runtime's files in `{path}` cannot be used: {source}")]
     Files {
@@ -82,6 +155,30 @@ pub trait Runtime: Send + Sync {
     fn exited(&self, running: Running) -> BoxFuture<'static, String>;
     /// Asks the application to stop, and ends it after `patience`. Nothing of it is left.
     fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>>;
-    /// The last lines that the slot's application wrote.
-    fn logs(&self, slot: &Slot, lines: usize) -> Vec<String>;
+    /// The last lines that the slot's application wrote, or the one before it there.
+    fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>>;
+    /// What the runtime itself knows of the application's health; a driver without such knowledge
+    /// has nothing against it.
+    fn vouch<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+        let _ = running;
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// What a runtime with images can do beyond running releases.
+pub trait Images: Send + Sync {
+    /// What an image's name stands for now.
+    fn pin<'a>(
+        &'a self,
+        image: &'a str,
+        login: Option<&'a RegistryLogin>,
+    ) -> BoxFuture<'a, Result<Pin, RuntimeError>>;
+    /// Runs the release's `before_switch` command in a container of its own, once: if one of that
+    /// `name` has been started before, its end is waited for instead. Gives its output.
+    fn once<'a>(
+        &'a self,
+        launch: Launch,
+        name: &'a str,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>>;
 }

@@ -1,23 +1,33 @@
 //! What a release's settings are made of: the part that the protocol carries without reading it.
 //!
 //! A release is immutable, so everything that an agent needs to run and route it travels with it:
-//! the command, the environment, the check, and the ports of each instance.
+//! the command or image, the environment, the check, and the ports of each instance.
+//!
+//! Deliberately absent: the values of secrets. A release carries their names and a seal over each
+//! value, so that a changed secret is a changed release; see [`crate::secret`].
+
+pub mod image;
+
+pub use image::{Cpus, ImageSpec, LogOptions, Memory, Pin, Restart};
 
 use crate::health::HealthCheck;
+use crate::secret::Seal;
 use greenlight_protocol::{Color, InstanceId, Release};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// The settings of one service's release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSpec {
-    /// The program and its arguments; `${PORT}` and `${VERSION}` are replaced.
-    pub command: Vec<String>,
+    /// What runs.
+    pub artifact: Artifact,
     /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.
     pub env: BTreeMap<String, String>,
-    /// Where the command runs; the agent's own directory if none.
-    pub working_dir: Option<String>,
+    /// By name: the seal of each secret variable. The values travel apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Seal>,
     /// How its health is checked.
     pub health: HealthCheck,
     /// Hosts that are routed to the service; all if empty.
@@ -30,6 +40,48 @@ pub struct ServiceSpec {
     pub stop_timeout: Duration,
     /// By instance: the ports of its two slots.
     pub ports: BTreeMap<InstanceId, PortPair>,
+}
+
+/// What runs: a program of the instance, or a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Artifact {
+    /// A program.
+    Command {
+        /// The program and its arguments; `${PORT}` and `${VERSION}` are replaced.
+        command: Vec<String>,
+        /// Where it runs; the agent's own directory if none.
+        working_dir: Option<String>,
+    },
+    /// A container.
+    Image(Box<ImageSpec>),
+}
+
+impl Artifact {
+    /// A program that runs where the agent does.
+    pub fn command(command: Vec<String>) -> Self {
+        Self::Command {
+            command,
+            working_dir: None,
+        }
+    }
+
+    /// Whether a command is to be run before the switch.
+    pub fn has_before_switch(&self) -> bool {
+        match self {
+            Self::Command { .. } => false,
+            Self::Image(image) => image.before_switch.is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Artifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command { command, .. } => f.write_str(&command.join(" ")),
+            Self::Image(image) => image.fmt(f),
+        }
+    }
 }
 
 /// The ports of the two slots of one service on one instance.

@@ -5,6 +5,7 @@ mod github;
 #[path = "commands/runner.rs"]
 mod runner;
 #[path = "commands/shop.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;
 
 use serde_json::Value;

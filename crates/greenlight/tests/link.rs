@@ -300,7 +300,7 @@ async fn epoch(arriving: &mut UnboundedReceiver<DialEvent>) -> u64 {
     loop {
         match within(arriving.recv()).await.expect("the agent listens") {
             DialEvent::Directed(envelope) => return envelope.token.epoch.0,
-            DialEvent::Connected | DialEvent::LogsAsked(_) => {}
+            DialEvent::Connected | DialEvent::Asked(_) => {}
         }
     }
 }

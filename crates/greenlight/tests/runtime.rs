@@ -156,9 +156,12 @@ impl Processes {
 
     /// Writes a record by hand: one that a runtime wrote elsewhere, changed.
     fn record(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let port = free_port();
         let running = Running {
-            launch: self.launch(App::Polite, slot(Color::Blue), free_port()),
+            launch: self.launch(App::Polite, slot(Color::Blue), port),
             pid: 0,
+            address: ([127, 0, 0, 1], port).into(),
+            container: None,
         };
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let mut kept = serde_json::json!({

@@ -30,6 +30,16 @@ pub enum AgentEffect {
         /// After this long without having become ready, it has failed.
         ready_within: Duration,
     },
+    /// Run the command that comes before the switch for these releases, one after the other. If it
+    /// was begun before, by an earlier process of this agent, wait for its end instead.
+    BeforeSwitch {
+        /// The cut-over; two of them never share a run.
+        epoch: Epoch,
+        /// By slot: what runs there and has passed its check.
+        releases: BTreeMap<Slot, Release>,
+        /// How long it may take.
+        within: Duration,
+    },
     /// Drain the slot's requests, then stop what runs there.
     Stop {
         /// Where.
@@ -183,6 +193,13 @@ pub enum AgentEvent {
         incarnation: Incarnation,
         /// Why, with the last lines it wrote.
         reason: String,
+    },
+    /// The command that comes before the switch has ended.
+    BeforeSwitchEnded {
+        /// The cut-over.
+        epoch: Epoch,
+        /// What it wrote, or why it failed.
+        result: Result<String, String>,
     },
     /// A stop is complete.
     SlotStopped {

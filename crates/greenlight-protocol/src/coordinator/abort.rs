@@ -75,10 +75,11 @@ impl Coordinator {
             _ if goes_back => {}
             Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. } => self.abort(reason, fx),
             Phase::Switching { .. } => self.trouble = Some(reason),
-            Phase::Watching { .. } => {
+            Phase::Watching { .. } | Phase::Confirming { .. } => {
                 self.trouble = Some(reason);
                 self.go_back(Timestamp::default(), fx);
             }
@@ -107,6 +108,7 @@ impl Coordinator {
             // An agent refused the epoch by itself, on a peer's question: it can never commit.
             Phase::Preparing { epoch: here, .. }
             | Phase::Ready { epoch: here }
+            | Phase::BeforeSwitch { epoch: here, .. }
             | Phase::Arming { epoch: here, .. }
             | Phase::Holding { epoch: here, .. }
                 if *here == epoch =>
@@ -116,10 +118,12 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. }
             | Phase::Switching { .. }
             | Phase::Watching { .. }
+            | Phase::Confirming { .. }
             | Phase::Aborting { .. }
             | Phase::Retiring { .. } => {}
         }

@@ -38,6 +38,8 @@ pub enum CoordinatorTimer {
     HoldBudget(Epoch),
     /// When to stop waiting for an unreachable instance to confirm an abort.
     AbortDeadline(Epoch),
+    /// When the command before the switch has taken too long.
+    BeforeSwitchDeadline(Epoch),
     /// When to send the phase's directive again to whoever has not answered.
     Resend(Epoch),
     /// When the watch is over.

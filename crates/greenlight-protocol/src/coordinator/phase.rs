@@ -24,6 +24,13 @@ pub enum Phase {
         /// The cut-over.
         epoch: Epoch,
     },
+    /// The command that comes before the switch runs, on one instance.
+    BeforeSwitch {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who runs it.
+        waiting: BTreeSet<InstanceId>,
+    },
     /// Agents make their promise durable.
     Arming {
         /// The cut-over.
@@ -56,6 +63,14 @@ pub enum Phase {
         /// The cut-over.
         epoch: Epoch,
     },
+    /// The watch is over; everyone says once more how it stands. An instance that was away may
+    /// have seen what nobody else did.
+    Confirming {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who has not said that the new release is well there.
+        waiting: BTreeSet<InstanceId>,
+    },
     /// Gates reopen to the old release and the new one is removed.
     Aborting {
         /// The cut-over.
@@ -77,10 +92,12 @@ impl Phase {
             Self::Idle => None,
             Self::Preparing { epoch, .. }
             | Self::Ready { epoch }
+            | Self::BeforeSwitch { epoch, .. }
             | Self::Arming { epoch, .. }
             | Self::Holding { epoch, .. }
             | Self::Switching { epoch, .. }
             | Self::Watching { epoch }
+            | Self::Confirming { epoch, .. }
             | Self::Aborting { epoch, .. }
             | Self::Retiring { epoch } => Some(*epoch),
         }
@@ -88,15 +105,25 @@ impl Phase {
 
     /// Who has yet to answer this phase's directive.
     pub fn waiting_for(&self) -> BTreeSet<InstanceId> {
+        self.waiting().cloned().unwrap_or_default()
+    }
+
+    /// Whether this instance has yet to answer this phase's directive.
+    pub fn waits_for(&self, instance: &InstanceId) -> bool {
+        self.waiting()
+            .is_some_and(|waiting| waiting.contains(instance))
+    }
+
+    fn waiting(&self) -> Option<&BTreeSet<InstanceId>> {
         match self {
             Self::Preparing { waiting, .. }
+            | Self::BeforeSwitch { waiting, .. }
             | Self::Arming { waiting, .. }
             | Self::Holding { waiting, .. }
             | Self::Switching { waiting, .. }
-            | Self::Aborting { waiting, .. } => waiting.clone(),
-            Self::Idle | Self::Ready { .. } | Self::Watching { .. } | Self::Retiring { .. } => {
-                BTreeSet::new()
-            }
+            | Self::Confirming { waiting, .. }
+            | Self::Aborting { waiting, .. } => Some(waiting),
+            Self::Idle | Self::Ready { .. } | Self::Watching { .. } | Self::Retiring { .. } => None,
         }
     }
 
@@ -106,10 +133,12 @@ impl Phase {
             Self::Idle => "idle",
             Self::Preparing { .. } => "preparing",
             Self::Ready { .. } => "ready",
+            Self::BeforeSwitch { .. } => "before the switch",
             Self::Arming { .. } => "arming",
             Self::Holding { .. } => "holding",
             Self::Switching { .. } => "switching",
             Self::Watching { .. } => "watching",
+            Self::Confirming { .. } => "confirming",
             Self::Aborting { .. } => "aborting",
             Self::Retiring { .. } => "retiring",
         }

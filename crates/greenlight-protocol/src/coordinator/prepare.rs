@@ -64,6 +64,8 @@ impl Coordinator {
             return Err(Refusal::NeverDeployed);
         }
         order.releases.clear();
+        // What a command has prepared for the live release it has prepared for good.
+        order.policy.before_switch = None;
         for (service, live) in &self.ledger.live {
             match self.ledger.before.get(service) {
                 Some(before) if before != live => {
@@ -136,11 +138,20 @@ impl Coordinator {
                 }
             }
             (
-                Phase::Preparing { .. } | Phase::Ready { .. } | Phase::Arming { .. },
+                Phase::Preparing { .. }
+                | Phase::Ready { .. }
+                | Phase::BeforeSwitch { .. }
+                | Phase::Arming { .. },
                 Report::PrepareFailed { reason },
             )
+            | (Phase::BeforeSwitch { .. }, Report::BeforeSwitchFailed { reason })
             | (Phase::Holding { .. }, Report::HoldRefused { reason }) => {
                 self.abort(format!("instance `{from}`: {reason}"), fx);
+            }
+            (Phase::BeforeSwitch { waiting, .. }, Report::BeforeSwitchDone { .. }) => {
+                if waiting.contains(from) {
+                    self.begin_arming(now, fx);
+                }
             }
             (
                 Phase::Arming {
@@ -185,7 +196,7 @@ impl Coordinator {
         if manual {
             self.phase = Phase::Ready { epoch };
         } else {
-            self.begin_arming(now, fx);
+            self.before_switch(now, fx);
         }
     }
 
@@ -201,8 +212,35 @@ impl Coordinator {
         if !matches!(self.phase, Phase::Ready { .. }) {
             return Err(Refusal::NotReady(self.phase.to_string()));
         }
-        self.begin_arming(now, fx);
+        self.before_switch(now, fx);
         Ok(Accepted::Done(deployment))
+    }
+
+    /// Has one instance run the command that comes before the switch, once in a deployment: before
+    /// its first step forward. A coordinator that restarts meanwhile aborts, and never asks again.
+    fn before_switch(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+        let Some((begin, _)) = self.ledger.latest() else {
+            return;
+        };
+        let cut_over = &begin.cut_over;
+        let first = begin.position == Position::default();
+        let within = match cut_over.direction {
+            Direction::Forward if first => cut_over.policy.before_switch,
+            Direction::Forward | Direction::Back => None,
+        };
+        let (Some(within), Some(elected)) = (within, cut_over.participants.first()) else {
+            self.begin_arming(now, fx);
+            return;
+        };
+        let epoch = cut_over.epoch;
+        self.phase = Phase::BeforeSwitch {
+            epoch,
+            waiting: [elected.clone()].into(),
+        };
+        self.prompt_all(fx);
+        let within = within + PREPARE_SLACK;
+        Self::timer(CoordinatorTimer::BeforeSwitchDeadline(epoch), within, fx);
+        Self::timer(CoordinatorTimer::Resend(epoch), self.resend_after(), fx);
     }
 
     fn begin_arming(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {

@@ -5,8 +5,12 @@ use super::{
 };
 use crate::cut_over::Direction;
 use crate::id::{Epoch, InstanceId};
-use crate::message::Directive;
+use crate::message::{Directive, Healthy};
 use crate::time::Timestamp;
+use std::time::Duration;
+
+/// How long a deployment waits for an instance that is away when the watch is over.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 
 impl Coordinator {
     pub(super) fn switched(
@@ -83,7 +87,7 @@ impl Coordinator {
             return;
         }
         match &self.phase {
-            Phase::Watching { .. } => {
+            Phase::Watching { .. } | Phase::Confirming { .. } => {
                 self.trouble = Some(reason);
                 self.go_back(now, fx);
             }
@@ -91,6 +95,7 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::Ready { .. }
+            | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. }
             | Phase::Aborting { .. }
@@ -98,10 +103,61 @@ impl Coordinator {
         }
     }
 
+    /// The time of the watch is over, or that for the last confirmations.
     pub(super) fn watch_over(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        if !matches!(self.phase, Phase::Watching { .. }) {
+        let Some((begin, _)) = self.ledger.latest() else {
             return;
+        };
+        match &self.phase {
+            Phase::Watching { epoch } => {
+                let epoch = *epoch;
+                let waiting = begin.cut_over.participants.clone();
+                self.phase = Phase::Confirming { epoch, waiting };
+                self.prompt_all(fx);
+                Self::timer(CoordinatorTimer::WatchOver(epoch), CONFIRM_WITHIN, fx);
+                Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, fx);
+            }
+            // Whoever is still away cannot stop the others: the decision stands.
+            Phase::Confirming { .. } => self.go_on(now, fx),
+            Phase::Idle
+            | Phase::Preparing { .. }
+            | Phase::BeforeSwitch { .. }
+            | Phase::Ready { .. }
+            | Phase::Arming { .. }
+            | Phase::Holding { .. }
+            | Phase::Switching { .. }
+            | Phase::Aborting { .. }
+            | Phase::Retiring { .. } => {}
         }
+    }
+
+    /// An instance has said how it stands: whether that is well, if it was asked.
+    pub(super) fn confirmed(
+        &mut self,
+        from: &InstanceId,
+        now: Timestamp,
+        fx: &mut Vec<CoordinatorEffect>,
+    ) {
+        let Some((begin, _)) = self.ledger.latest() else {
+            return;
+        };
+        let Some(status) = self.presence.get(from) else {
+            return;
+        };
+        let is_well = begin.cut_over.releases.iter().all(|(service, release)| {
+            let live = status.live.get(service);
+            live.is_some_and(|live| live.digest == release.digest && live.healthy == Healthy::Yes)
+        });
+        let Phase::Confirming { waiting, .. } = &mut self.phase else {
+            return;
+        };
+        if is_well && waiting.remove(from) && waiting.is_empty() {
+            self.go_on(now, fx);
+        }
+    }
+
+    /// What was cut over to is good: the next wave, or the end.
+    fn go_on(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
         let Some((begin, _)) = self.ledger.latest() else {
             return;
         };

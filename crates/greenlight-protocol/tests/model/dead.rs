@@ -60,6 +60,8 @@ impl Facts<'_> {
         match &reported.report {
             Report::Prepared
             | Report::PrepareFailed { .. }
+            | Report::BeforeSwitchDone { .. }
+            | Report::BeforeSwitchFailed { .. }
             | Report::Armed { .. }
             | Report::Held(_)
             | Report::HoldRefused { .. } => {
@@ -104,7 +106,7 @@ impl Facts<'_> {
             Directive::Prepare(_) | Directive::Arm => {
                 self.is_past(epoch) || self.same_as(to, envelope).is_some()
             }
-            Directive::Retire | Directive::Greet => false,
+            Directive::BeforeSwitch | Directive::Retire | Directive::Greet => false,
         }
     }
 

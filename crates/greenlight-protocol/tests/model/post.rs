@@ -96,6 +96,8 @@ impl Letter {
                 Report::Status(status) => status.stage == StageView::Settled,
                 Report::Prepared
                 | Report::PrepareFailed { .. }
+                | Report::BeforeSwitchDone { .. }
+                | Report::BeforeSwitchFailed { .. }
                 | Report::Armed { .. }
                 | Report::Held(_)
                 | Report::HoldRefused { .. }
@@ -133,6 +135,8 @@ pub(crate) fn is_vote(report: &Report) -> bool {
     match report {
         Report::Prepared
         | Report::PrepareFailed { .. }
+        | Report::BeforeSwitchDone { .. }
+        | Report::BeforeSwitchFailed { .. }
         | Report::Armed { .. }
         | Report::Held(_)
         | Report::HoldRefused { .. } => true,
@@ -172,6 +176,8 @@ pub(crate) fn canonical_report(reported: &Reported) -> Reported {
         Report::SwitchFailed { .. } => Report::SwitchFailed { reason },
         Report::Troubled { service, .. } => Report::Troubled { service, reason },
         Report::Prepared
+        | Report::BeforeSwitchDone { .. }
+        | Report::BeforeSwitchFailed { .. }
         | Report::Armed { .. }
         | Report::Held(_)
         | Report::Switched(_)

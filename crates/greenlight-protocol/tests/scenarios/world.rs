@@ -45,6 +45,8 @@ pub(crate) struct Machine {
     /// The gate's process is away: orders do not reach it.
     pub(crate) gate_is_away: bool,
     pub(crate) starts: usize,
+    /// Commands before the switch that were begun here, by epoch; they outlive the agent.
+    pub(crate) commands: Vec<Epoch>,
     pub(crate) holds: usize,
 }
 
@@ -83,6 +85,8 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     /// The coordinator crashes as soon as it has written this many records.
     pub(crate) crash_after: Option<usize>,
+    /// How commands before the switch end; while there is nothing here, they run.
+    pub(crate) command_ends: Option<Result<String, String>>,
     /// Directives to this instance are lost.
     pub(crate) deaf: Option<InstanceId>,
 }
@@ -100,6 +104,7 @@ impl World {
             armed: 0,
             now: Timestamp(0),
             crash_after: None,
+            command_ends: None,
             deaf: None,
         };
         for machine in names {
@@ -286,6 +291,18 @@ impl World {
         self.mail.push_back(Letter::Local(at.clone(), event));
     }
 
+    /// Commands before the switch end, those that run and those to come.
+    pub(crate) fn end_command(&mut self, result: &Result<String, String>) {
+        self.command_ends = Some(result.clone());
+        for (at, machine) in &self.machines {
+            for epoch in &machine.commands {
+                let (epoch, result) = (*epoch, result.clone());
+                let event = AgentEvent::BeforeSwitchEnded { epoch, result };
+                self.mail.push_back(Letter::Local(at.clone(), event));
+            }
+        }
+    }
+
     pub(crate) fn machine(&mut self, at: &InstanceId) -> &mut Machine {
         self.machines.get_mut(at).expect("the instance exists")
     }
@@ -421,6 +438,16 @@ impl World {
                     release,
                     ready_within: _,
                 } => self.start(at, slot, incarnation, release),
+                AgentEffect::BeforeSwitch { epoch, .. } => {
+                    let commands = &mut self.machine(at).commands;
+                    if !commands.contains(&epoch) {
+                        commands.push(epoch);
+                    }
+                    if let Some(result) = self.command_ends.clone() {
+                        let event = AgentEvent::BeforeSwitchEnded { epoch, result };
+                        self.mail.push_back(Letter::Local(at.clone(), event));
+                    }
+                }
                 AgentEffect::Stop { slot, .. } => {
                     self.machine(at).apps.remove(&slot);
                     let drained = DrainEvidence::default();

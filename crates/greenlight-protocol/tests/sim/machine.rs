@@ -174,6 +174,8 @@ impl World {
                 release,
                 ready_within,
             } => self.begin(at, slot, incarnation, release, ready_within),
+            // No policy of the simulation has such a command.
+            AgentEffect::BeforeSwitch { .. } => {}
             AgentEffect::Stop { slot, drain, stop } => self.stop(at, slot, drain, stop)?,
             AgentEffect::AskPeer { peer, epoch } => {
                 let to = Place::Instance(self.names[&peer]);

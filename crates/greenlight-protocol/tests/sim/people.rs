@@ -131,6 +131,7 @@ impl World {
 
     fn policy(&mut self) -> Policy {
         Policy {
+            before_switch: None,
             hold_budget: Duration::from_millis(self.chance.pick(&[60, 140, 250, 300, 600])),
             max_hold: self.chance.millis(700, 2_000),
             on_uncertain: self

@@ -1,18 +1,19 @@
 //! The agent's loop: take one event, carry out its effects in order, take the next.
 
-use super::slots::Slots;
-use crate::api::SlotLog;
+use super::questions::Answerer;
+use super::slots::{Slots, Work};
 use crate::clock;
 use crate::crash;
 use crate::front::{Acted, Front, FrontError};
 use crate::journal::{Journal, JournalError};
-use crate::link::{Dial, DialEvent, LogsQuestion, peer};
-use crate::runtime::Runtime;
+use crate::link::{Dial, DialEvent, peer};
+use crate::runtime::{Images, Running, Runtime};
+use crate::secret::SecretKeep;
 use crate::server::Timers;
 use futures_util::FutureExt as _;
 use greenlight_protocol::{
-    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, InstanceId,
-    InstanceStatus, PeerAnswer, Report, Reported, Slot, StageView, Token,
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Epoch, GateAction, InstanceId,
+    InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
 };
 use rustls::ClientConfig;
 use std::collections::BTreeMap;
@@ -43,6 +44,10 @@ pub struct AgentOptions {
     pub tls: Arc<ClientConfig>,
     /// What runs releases.
     pub runtime: Arc<dyn Runtime>,
+    /// What knows images.
+    pub images: Arc<dyn Images>,
+    /// Where the secrets of releases are.
+    pub secrets: SecretKeep,
     /// What receives user traffic.
     pub front: Arc<dyn Front>,
 }
@@ -73,6 +78,8 @@ pub(super) enum ShellEvent {
     Protocol(AgentEvent),
     /// A peer asks, and waits for the answer.
     Asked(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),
+    /// What runs, asked after a restart.
+    Found(Vec<Running>),
     /// The gate's totals, for the receipt.
     Observed(Epoch, greenlight_protocol::GateEvidence),
 }
@@ -89,12 +96,17 @@ impl AgentShell {
         let (dialled, mut arriving) = unbounded_channel();
         tokio::spawn(options.dial.clone().listen(dialled));
         let arrived = events.clone();
-        let (runtime, dial) = (options.runtime.clone(), options.dial.clone());
+        let answerer = Answerer {
+            dial: options.dial.clone(),
+            runtime: options.runtime.clone(),
+            images: options.images.clone(),
+            secrets: options.secrets.clone(),
+        };
         tokio::spawn(async move {
             while let Some(event) = arriving.recv().await {
                 let event = match event {
-                    DialEvent::LogsAsked(question) => {
-                        tokio::spawn(answer_logs(runtime.clone(), dial.clone(), question));
+                    DialEvent::Asked(asked) => {
+                        tokio::spawn(answerer.clone().answer(*asked));
                         continue;
                     }
                     DialEvent::Connected => AgentEvent::Connected,
@@ -105,12 +117,15 @@ impl AgentShell {
                 }
             }
         });
-        let slots = Slots::new(
+        let front = options.front.clone();
+        let work = Work::new(
             options.name,
             options.runtime,
-            options.front.clone(),
-            events.clone(),
+            options.images,
+            front,
+            options.secrets,
         );
+        let slots = Slots::new(work, events.clone());
         tokio::spawn(watch_front(options.front.clone(), events.clone()));
         Ok(Self {
             agent,
@@ -149,9 +164,7 @@ impl AgentShell {
     pub async fn run(mut self) -> Result<(), JournalError> {
         let pending = std::mem::take(&mut self.pending);
         self.carry_out(pending).await?;
-        for event in self.slots.adopt(self.agent.ledger()).await {
-            self.take(event).await?;
-        }
+        self.slots.look();
         loop {
             for timer in self.timers.take_due() {
                 self.take(AgentEvent::TimerFired(timer)).await?;
@@ -167,6 +180,11 @@ impl AgentShell {
                     let waiting = self.asked.entry((peer.clone(), epoch)).or_default();
                     waiting.push(answer);
                     self.take(AgentEvent::PeerAsked { peer, epoch }).await?;
+                }
+                Some(ShellEvent::Found(running)) => {
+                    for event in self.slots.adopt(running, self.agent.ledger()) {
+                        self.take(event).await?;
+                    }
                 }
                 Some(ShellEvent::Observed(epoch, evidence)) => {
                     let token = Token {
@@ -224,6 +242,9 @@ impl AgentShell {
                 let began = Instant::now();
                 self.journal.append(&record)?;
                 self.sync = began.elapsed();
+                if matches!(record, AgentRecord::Retired(_) | AgentRecord::Refused(_)) {
+                    self.slots.forget_old_secrets(self.agent.ledger());
+                }
             }
             AgentEffect::Report(reported) => self.report(reported),
             AgentEffect::Gate(action) => self.gate(action).await,
@@ -233,6 +254,11 @@ impl AgentShell {
                 release,
                 ready_within,
             } => self.slots.start(slot, incarnation, release, ready_within),
+            AgentEffect::BeforeSwitch {
+                epoch,
+                releases,
+                within,
+            } => self.slots.before_switch(epoch, releases, within),
             AgentEffect::Stop { slot, drain, stop } => self.slots.stop(slot, drain, stop),
             AgentEffect::AskPeer { peer, epoch } => self.ask(peer, epoch),
             AgentEffect::AnswerPeer {
@@ -315,28 +341,6 @@ impl AgentShell {
     }
 }
 
-/// Sends what the applications of the services asked for wrote.
-async fn answer_logs(runtime: Arc<dyn Runtime>, dial: Dial, question: LogsQuestion) {
-    let mut logs = Vec::new();
-    for service in question.services {
-        for color in [Color::Blue, Color::Green] {
-            let slot = Slot {
-                service: service.clone(),
-                color,
-            };
-            let lines = runtime.logs(&slot, question.lines);
-            if !lines.is_empty() {
-                logs.push(SlotLog {
-                    service: service.clone(),
-                    color,
-                    lines,
-                });
-            }
-        }
-    }
-    dial.answer_logs(question.number, &logs).await;
-}
-
 /// Tells the protocol whenever another incarnation of the front answers.
 async fn watch_front(front: Arc<dyn Front>, events: UnboundedSender<ShellEvent>) {
     let mut known = None;
@@ -381,6 +385,7 @@ fn name(effect: &AgentEffect) -> String {
         AgentEffect::Gate(action) => crash::variant(action),
         AgentEffect::SetTimer { timer, .. } => crash::variant(timer),
         AgentEffect::Start { .. }
+        | AgentEffect::BeforeSwitch { .. }
         | AgentEffect::Stop { .. }
         | AgentEffect::AskPeer { .. }
         | AgentEffect::AnswerPeer { .. } => return crash::variant(effect),

@@ -2,14 +2,18 @@
 
 use super::shell::ShellEvent;
 use crate::crash;
-use crate::front::Front;
+use crate::front::{Front, SlotAddresses};
 use crate::health::{Answers, HealthCheck, Probe, Pulse, Turn};
-use crate::runtime::{Launch, Running, Runtime};
-use crate::spec::ServiceSpec;
+use crate::runtime::{Images, Launch, Running, Runtime};
+use crate::secret::SecretKeep;
+use crate::spec::{PortPair, ServiceSpec};
 use greenlight_protocol::agent::Ledger;
-use greenlight_protocol::{AgentEvent, DrainEvidence, Incarnation, InstanceId, Release, Slot};
+use greenlight_protocol::{
+    AgentEvent, Color, DrainEvidence, Epoch, Incarnation, InstanceId, Release, ServiceName, Slot,
+};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
@@ -17,42 +21,81 @@ use tokio::task::AbortHandle;
 /// Lines of an application's output that a failure shows.
 const LINES_SHOWN: usize = 10;
 
+/// The pause before a runtime is asked again what runs.
+const LIST_PAUSE: Duration = Duration::from_millis(200);
+
 /// Starts, checks and stops applications for the loop.
 pub(super) struct Slots {
-    me: InstanceId,
-    runtime: Arc<dyn Runtime>,
-    front: Arc<dyn Front>,
+    work: Work,
     events: UnboundedSender<ShellEvent>,
     /// Health checks and death watches of what runs, to be ended with it.
     watching: BTreeMap<Slot, Vec<AbortHandle>>,
 }
 
-impl Slots {
+/// What the tasks beside the loop work with.
+#[derive(Clone)]
+pub(super) struct Work {
+    pub(super) me: InstanceId,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) images: Arc<dyn Images>,
+    pub(super) front: Arc<dyn Front>,
+    pub(super) secrets: SecretKeep,
+    /// Where what runs is reached; a container has an address of its own.
+    addresses: Arc<Mutex<BTreeMap<Slot, SocketAddr>>>,
+}
+
+impl Work {
     pub(super) fn new(
         me: InstanceId,
         runtime: Arc<dyn Runtime>,
+        images: Arc<dyn Images>,
         front: Arc<dyn Front>,
-        events: UnboundedSender<ShellEvent>,
+        secrets: SecretKeep,
     ) -> Self {
         Self {
             me,
             runtime,
+            images,
             front,
+            secrets,
+            addresses: Arc::default(),
+        }
+    }
+}
+
+impl Slots {
+    pub(super) fn new(work: Work, events: UnboundedSender<ShellEvent>) -> Self {
+        Self {
+            work,
             events,
             watching: BTreeMap::new(),
         }
     }
 
-    /// After a restart: what runs, told to the protocol and watched again.
-    pub(super) async fn adopt(&mut self, ledger: &Ledger) -> Vec<AgentEvent> {
-        let mut events = Vec::new();
-        let running = match self.runtime.list().await {
-            Ok(running) => running,
-            Err(error) => {
-                tracing::error!(%error, "the runtime cannot say what runs");
-                Vec::new()
+    /// After a restart: asks the runtime what runs, until it knows. The loop goes on meanwhile,
+    /// because a decision may be waited for.
+    pub(super) fn look(&self) {
+        let (runtime, events) = (self.work.runtime.clone(), self.events.clone());
+        tokio::spawn(async move {
+            loop {
+                match runtime.list().await {
+                    Ok(running) => {
+                        let _ = events.send(ShellEvent::Found(running));
+                        return;
+                    }
+                    Err(error) => tracing::error!(%error, "the runtime cannot say what runs"),
+                }
+                tokio::time::sleep(LIST_PAUSE).await;
             }
-        };
+        });
+    }
+
+    /// What runs, told to the protocol and watched again.
+    pub(super) fn adopt(&mut self, running: Vec<Running>, ledger: &Ledger) -> Vec<AgentEvent> {
+        let mut events = Vec::new();
+        for running in &running {
+            self.work.note_address(running);
+        }
         for running in running {
             let launch = running.launch.clone();
             events.push(AgentEvent::SlotFound {
@@ -62,8 +105,7 @@ impl Slots {
             });
             let known = releases(ledger).find(|release| release.digest == launch.digest);
             let spec = known.and_then(|release| ServiceSpec::open(release).ok());
-            let check = spec.map(|spec| spec.health).unwrap_or_default();
-            self.watch(running, check, None);
+            self.watch(running, spec);
         }
         events.push(AgentEvent::SlotsListed);
         events
@@ -76,18 +118,13 @@ impl Slots {
         release: Release,
         ready_within: Duration,
     ) {
-        let (runtime, front, events) = (
-            self.runtime.clone(),
-            self.front.clone(),
-            self.events.clone(),
-        );
-        let me = self.me.clone();
+        let (work, events) = (self.work.clone(), self.events.clone());
         self.forget(&slot);
         let begun = slot.clone();
         let task = tokio::spawn(async move {
-            let started = begin(&me, &*runtime, &*front, &slot, incarnation, &release).await;
-            match started {
+            match work.begin(&slot, incarnation, &release).await {
                 Ok((running, check)) => {
+                    let runtime = work.runtime.clone();
                     follow(runtime, running, check, Some(ready_within), events).await;
                 }
                 Err(reason) => {
@@ -106,10 +143,23 @@ impl Slots {
             .push(task.abort_handle());
     }
 
-    fn watch(&mut self, running: Running, check: HealthCheck, ready_within: Option<Duration>) {
+    fn watch(&mut self, running: Running, spec: Option<ServiceSpec>) {
         let slot = running.launch.slot.clone();
-        let (runtime, events) = (self.runtime.clone(), self.events.clone());
-        let task = tokio::spawn(follow(runtime, running, check, ready_within, events));
+        let (work, events) = (self.work.clone(), self.events.clone());
+        let service = slot.service.clone();
+        let task = tokio::spawn(async move {
+            let check = match spec {
+                Some(spec) => {
+                    // A container may have been given another address meanwhile.
+                    if let Err(error) = work.define(&service, &spec).await {
+                        tracing::warn!(error, "the front was not told where a slot is");
+                    }
+                    spec.health
+                }
+                None => HealthCheck::default(),
+            };
+            follow(work.runtime, running, check, None, events).await;
+        });
         self.watching
             .entry(slot)
             .or_default()
@@ -118,8 +168,8 @@ impl Slots {
 
     pub(super) fn stop(&mut self, slot: Slot, drain: Duration, patience: Duration) {
         let (runtime, front, events) = (
-            self.runtime.clone(),
-            self.front.clone(),
+            self.work.runtime.clone(),
+            self.work.front.clone(),
             self.events.clone(),
         );
         let watching = self.watching.remove(&slot).unwrap_or_default();
@@ -144,6 +194,30 @@ impl Slots {
             let stopped = AgentEvent::SlotStopped { slot, drained };
             let _ = events.send(ShellEvent::Protocol(stopped));
         });
+    }
+
+    /// Runs the command of each release that has one, one after the other.
+    pub(super) fn before_switch(
+        &self,
+        epoch: Epoch,
+        releases: BTreeMap<Slot, Release>,
+        within: Duration,
+    ) {
+        let (work, events) = (self.work.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let result = work.run_before_switch(epoch, &releases, within).await;
+            let ended = AgentEvent::BeforeSwitchEnded { epoch, result };
+            // The loop may be ending.
+            let _ = events.send(ShellEvent::Protocol(ended));
+        });
+    }
+
+    /// Removes the secrets of releases that will not be started again.
+    pub(super) fn forget_old_secrets(&self, ledger: &Ledger) {
+        let needed = releases(ledger).map(|release| release.digest.clone());
+        let (secrets, needed) = (self.work.secrets.clone(), needed.collect());
+        // Beside the loop: it is about files, and nothing waits for it.
+        tokio::task::spawn_blocking(move || secrets.forget_old(&needed));
     }
 
     /// Sees every event before the protocol does: a dead application is no longer watched.
@@ -171,42 +245,118 @@ fn releases(ledger: &Ledger) -> impl Iterator<Item = &Release> {
         .chain(coming.into_iter().flat_map(BTreeMap::values))
 }
 
-async fn begin(
-    me: &InstanceId,
-    runtime: &dyn Runtime,
-    front: &dyn Front,
-    slot: &Slot,
-    incarnation: Incarnation,
-    release: &Release,
-) -> Result<(Running, HealthCheck), String> {
-    let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
-    let Some(ports) = spec.ports.get(me).copied() else {
-        return Err(format!("the release names no ports for instance `{me}`"));
-    };
-    // What an earlier start may have left in the slot, for example before this agent crashed.
-    let left = runtime.stop(slot.clone(), spec.stop_timeout).await;
-    left.map_err(|error| error.to_string())?;
-    let defined = front.define(&slot.service, &spec, ports).await;
-    defined.map_err(|error| error.to_string())?;
-    let mut env = spec.env;
-    env.insert("GREENLIGHT_INSTANCE".to_owned(), me.0.clone());
-    let launch = Launch {
-        slot: slot.clone(),
-        incarnation,
-        digest: release.digest.clone(),
-        version: release.version.clone(),
-        command: spec.command,
-        env,
-        working_dir: spec.working_dir,
-        port: ports.of(slot.color),
-    };
-    let passage = crash::before(|| "begin application".to_owned());
-    let running = runtime
-        .start(launch)
-        .await
-        .map_err(|error| error.to_string())?;
-    passage.after();
-    Ok((running, spec.health))
+impl Work {
+    async fn begin(
+        &self,
+        slot: &Slot,
+        incarnation: Incarnation,
+        release: &Release,
+    ) -> Result<(Running, HealthCheck), String> {
+        let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
+        let launch = self.launch(slot, incarnation, release, &spec)?;
+        // What an earlier start may have left in the slot, for example before this agent crashed.
+        let left = self.runtime.stop(slot.clone(), spec.stop_timeout).await;
+        left.map_err(|error| error.to_string())?;
+        self.addresses().remove(slot);
+        self.define(&slot.service, &spec).await?;
+        let passage = crash::before(|| "begin application".to_owned());
+        let running = self.runtime.start(launch).await;
+        let running = running.map_err(|error| error.to_string())?;
+        passage.after();
+        let published = SocketAddr::from(([127, 0, 0, 1], running.launch.port));
+        if running.address != published {
+            self.note_address(&running);
+            if let Err(reason) = self.define(&slot.service, &spec).await {
+                // G2: what cannot be reached is not left behind.
+                let stopped = self.runtime.stop(slot.clone(), spec.stop_timeout).await;
+                return Err(match stopped {
+                    Ok(()) => reason,
+                    Err(error) => format!("{reason}; {error}"),
+                });
+            }
+        }
+        Ok((running, spec.health))
+    }
+
+    async fn run_before_switch(
+        &self,
+        epoch: Epoch,
+        releases: &BTreeMap<Slot, Release>,
+        within: Duration,
+    ) -> Result<String, String> {
+        let mut output = Vec::new();
+        for (slot, release) in releases {
+            let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
+            if !spec.artifact.has_before_switch() {
+                continue;
+            }
+            let incarnation = Incarnation { epoch, attempt: 0 };
+            let launch = self.launch(slot, incarnation, release, &spec)?;
+            let name = format!("before-switch-{epoch}");
+            let lines = self.images.once(launch, &name, within).await;
+            output.extend(lines.map_err(|error| error.to_string())?);
+        }
+        Ok(output.join("\n"))
+    }
+
+    /// How a release is started in a slot, its secrets included.
+    pub(super) fn launch(
+        &self,
+        slot: &Slot,
+        incarnation: Incarnation,
+        release: &Release,
+        spec: &ServiceSpec,
+    ) -> Result<Launch, String> {
+        let ports = self.ports(spec)?;
+        let mut env = spec.env.clone();
+        env.insert("GREENLIGHT_INSTANCE".to_owned(), self.me.0.clone());
+        let secrets = self.secrets.of(&slot.service, release, spec);
+        Ok(Launch {
+            slot: slot.clone(),
+            incarnation,
+            digest: release.digest.clone(),
+            version: release.version.clone(),
+            artifact: spec.artifact.clone(),
+            env,
+            secrets: secrets.map_err(|error| error.to_string())?,
+            port: ports.of(slot.color),
+        })
+    }
+
+    /// Tells the front where the two slots of a service are.
+    async fn define(&self, service: &ServiceName, spec: &ServiceSpec) -> Result<(), String> {
+        let ports = self.ports(spec)?;
+        let address = |color| {
+            let slot = Slot {
+                service: service.clone(),
+                color,
+            };
+            let published = SocketAddr::from(([127, 0, 0, 1], ports.of(color)));
+            self.addresses().get(&slot).copied().unwrap_or(published)
+        };
+        let addresses = SlotAddresses {
+            blue: address(Color::Blue),
+            green: address(Color::Green),
+        };
+        let defined = self.front.define(service, spec, addresses).await;
+        defined.map_err(|error| error.to_string())
+    }
+
+    fn ports(&self, spec: &ServiceSpec) -> Result<PortPair, String> {
+        let me = &self.me;
+        let ports = spec.ports.get(me).copied();
+        ports.ok_or_else(|| format!("the release names no ports for instance `{me}`"))
+    }
+
+    fn note_address(&self, running: &Running) {
+        let slot = running.launch.slot.clone();
+        self.addresses().insert(slot, running.address);
+    }
+
+    fn addresses(&self) -> std::sync::MutexGuard<'_, BTreeMap<Slot, SocketAddr>> {
+        let addresses = self.addresses.lock();
+        addresses.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Checks an application for life, and says how it died. Ends when it is dead.
@@ -236,7 +386,11 @@ async fn follow(
         ended = runtime.exited(running.clone()) => ended,
         () = checks => return,
     };
-    let log = runtime.logs(&slot, LINES_SHOWN);
+    let log = runtime.logs(&slot, LINES_SHOWN).await;
+    // G2: of a dead application nothing is left, a stopped container included.
+    if let Err(error) = runtime.stop(slot.clone(), Duration::ZERO).await {
+        tracing::warn!(%error, "what a dead application left could not be removed");
+    }
     let mut reason = ended;
     if !log.is_empty() {
         reason.push_str("; last lines it wrote: ");
@@ -259,17 +413,22 @@ async fn check_for_life(
 ) {
     let slot = running.launch.slot.clone();
     let incarnation = running.launch.incarnation;
-    let probe = Probe::new(([127, 0, 0, 1], running.launch.port).into(), check.clone());
+    let probe = Probe::new(running.address, check.clone());
     let mut pulse = Pulse::new(check);
     let mut deadline = ready_within.map(|within| Instant::now() + within);
     loop {
-        let answer = probe.ask().await;
+        let mut answer = probe.ask().await;
+        if answer.is_ok()
+            && let Err(objection) = runtime.vouch(running).await
+        {
+            answer = Err(objection);
+        }
         let passed = answer.is_ok();
         answers.push(answer.unwrap_or_else(|error| error));
-        let unhealthy = |answers: &Answers| AgentEvent::SlotUnhealthy {
+        let unhealthy = async |answers: &Answers| AgentEvent::SlotUnhealthy {
             slot: slot.clone(),
             incarnation,
-            reason: answers.explain(check, &runtime.logs(&slot, LINES_SHOWN)),
+            reason: answers.explain(check, &runtime.logs(&slot, LINES_SHOWN).await),
         };
         match pulse.take(passed) {
             Turn::Ready => {
@@ -277,12 +436,12 @@ async fn check_for_life(
                 let slot = slot.clone();
                 tell(AgentEvent::SlotReady { slot, incarnation });
             }
-            Turn::Unhealthy => tell(unhealthy(answers)),
+            Turn::Unhealthy => tell(unhealthy(answers).await),
             Turn::Same => {}
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             deadline = None;
-            tell(unhealthy(answers));
+            tell(unhealthy(answers).await);
         }
         let wait = pulse.wait();
         let left = deadline.map_or(wait, |d| d.saturating_duration_since(Instant::now()));

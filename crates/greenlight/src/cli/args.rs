@@ -291,6 +291,9 @@ pub struct Agent {
     /// The proxy's admin socket.
     #[arg(long, value_name = "PATH")]
     pub proxy_admin: PathBuf,
+    /// The socket of Docker, or of Podman's compatible service: `unix:///run/podman/podman.sock`.
+    #[arg(long, value_name = "SOCKET", env = "DOCKER_HOST")]
+    pub docker: Option<String>,
     /// How late its control messages are made, for demonstrations and measurements.
     #[arg(long, default_value = "0ms", value_parser = duration, hide = true)]
     pub late: Duration,
@@ -339,6 +342,7 @@ impl From<Agent> for AgentRole {
             listen: agent.listen,
             peers: peers.map(|(name, at)| (InstanceId(name), at)).collect(),
             proxy_admin: agent.proxy_admin,
+            docker: agent.docker.filter(|socket| !socket.is_empty()),
             late: agent.late,
         }
     }

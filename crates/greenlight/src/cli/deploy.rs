@@ -6,7 +6,7 @@ use super::actions::Job;
 use super::args::{Act, Deploy, Rollback};
 use super::fleet::{asker, configuration, connect, version};
 use super::progress::Display;
-use super::{Exit, Failure, Output, print, print_json};
+use super::{Exit, Failure, Output, print, print_json, releases};
 use crate::api::{ActRequest, CommandAnswer, DeployRequest, Happening, RollbackRequest};
 use crate::config::{Config, ConfigError};
 use crate::link::{ApiClient, ApiError, Follow};
@@ -63,13 +63,11 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     let config = configuration(&args.file)?;
     let version = version(args.version.as_deref(), &args.file.file)?;
     let api = connect(&args.fleet, &args.file)?;
-    let specs = config.specs(|name| std::env::var(name).ok())?;
-    let releases = specs
-        .into_iter()
-        .map(|(service, spec)| (service, spec.seal(&version)));
+    let made = releases::make(&config, &args.file.file, &version, &api).await?;
     let request = DeployRequest {
         by: asker(),
-        releases: releases.collect(),
+        releases: made.releases,
+        secrets: made.secrets,
         strategy: config.strategy.clone(),
         policy: config.policy.clone(),
         promotion,

@@ -92,10 +92,9 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<crate::config::MissingSecrets> for Failure {
-    fn from(error: crate::config::MissingSecrets) -> Self {
-        Self::new(Exit::Usage, &error)
-            .help("set it where `greenlight` is started, for example from your secret store")
+impl From<crate::secret::SecretError> for Failure {
+    fn from(error: crate::secret::SecretError) -> Self {
+        Self::new(Exit::Usage, &error).help(error.help)
     }
 }
 

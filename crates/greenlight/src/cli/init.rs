@@ -172,6 +172,8 @@ service: {service}
 # The program to run. It must listen on the port that it finds in PORT, and answer its health
 # check with a 2xx status. This one is a sample that comes with greenlight; put yours here.
 command: [{program}, sample-app]
+# A container instead: `image: ghcr.io/acme/shop`, with `proxy: {{ app_port: 3000 }}`. Its
+# `before_switch: [\"bin/migrate\"]` is run once, before the switch.
 
 # The fleet: every instance has a proxy, which users reach on its port, and two local ports that
 # releases take in turns. These two are on this machine, for `greenlight up`; a fleet of two
@@ -188,7 +190,8 @@ proxy:
 
 # env:
 #   clear: {{ LOG_LEVEL: info }}
-#   secret: [DATABASE_URL]           # taken from the environment of whoever deploys
+#   secret: [DATABASE_URL]           # taken from the environment of whoever deploys, and kept
+#                                    # out of journals, logs and answers
 
 strategy: blue_green                 # all instances switch together, or none does
 watch: 60s                           # the new release is observed, ready to go back

@@ -2,6 +2,7 @@
 
 use super::args::Plan as PlanArgs;
 use super::fleet::{configuration, connect, version};
+use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
 use greenlight_protocol::{Color, InstanceId, Plan, ServiceName, Strategy};
@@ -26,7 +27,7 @@ struct PlanDocument {
 struct Change {
     from: Option<String>,
     to: String,
-    command: Vec<String>,
+    runs: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,8 +46,11 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
     let fleet: BTreeSet<_> = status.instances.keys().cloned().collect();
     let compiled = Plan::compile(config.strategy.clone(), &fleet)
         .map_err(|error| Failure::new(Exit::Refused, error))?;
-    let specs = config.specs(|name| std::env::var(name).ok())?;
+    let specs = config.specs(&version);
     let mut obstacles = obstacles(&status);
+    if let Err(failure) = read_secrets(&config, &args.file.file) {
+        obstacles.push(failure.to_string());
+    }
     for instance in &config.instances {
         if !fleet.contains(&instance.name) {
             let name = &instance.name;
@@ -83,7 +87,7 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
                 let change = Change {
                     from: status.live.get(service).cloned(),
                     to: version.clone(),
-                    command: spec.command.clone(),
+                    runs: spec.artifact.to_string(),
                 };
                 (service.clone(), change)
             })
@@ -130,8 +134,7 @@ impl PlanDocument {
             let from = change.from.as_deref().unwrap_or("nothing");
             line(format!(
                 "{service}: {from} -> {}   ({})",
-                change.to,
-                change.command.join(" ")
+                change.to, change.runs
             ));
         }
         for (number, wave) in self.waves.iter().enumerate() {

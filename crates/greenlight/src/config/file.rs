@@ -7,19 +7,24 @@
 //! `env: {clear, secret}`), Compose (`services`, `command`, `x-*`), Argo Rollouts (`strategy`).
 //! The doc comments of the fields are what an editor shows to users: they describe the file.
 
+mod container;
 mod env;
 mod extensions;
 mod proxy;
+mod secret;
 mod server;
 
+pub use container::{CpusText, LoggingSection, MemoryText, RegistrySection};
 pub use env::EnvSection;
 pub use proxy::{Front, HealthSection, PortsSection, ProxySection, StatusText};
+pub use secret::SecretFrom;
 pub use server::{ServerEntry, ServerPorts, ServerSection};
 
 pub(super) use extensions::WithoutExtensions;
 
 use super::duration::DurationText;
 use super::located::Located;
+use miette::SourceSpan;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -44,8 +49,36 @@ pub struct File {
     /// variable `PORT`. `"${PORT}"` and `"${VERSION}"` are replaced when it starts.
     #[schemars(length(min = 1))]
     pub command: Option<Located<Vec<Located<String>>>>,
-    /// The container image to run. Needs the docker runtime, which this version does not have.
+    /// The container image to run, in Docker on every instance. Without a tag, the release's
+    /// version is its tag. Use instead of `command`.
     pub image: Option<Located<String>>,
+    /// What replaces the image's own command.
+    #[schemars(length(min = 1))]
+    pub cmd: Option<Located<Vec<Located<String>>>>,
+    /// Who the container runs as: `user` or `user:group`.
+    pub user: Option<Located<String>>,
+    /// What is mounted: `/path/on/the/instance:/path/inside` or `name:/path/inside`, with `:ro` if
+    /// it is only read. Blue and green run at the same time, and share it.
+    pub volumes: Option<Located<Vec<Located<String>>>>,
+    /// Labels of the container.
+    pub labels: Option<Located<BTreeMap<Located<String>, Located<String>>>>,
+    /// Docker networks that the container joins; they must exist on every instance.
+    pub networks: Option<Located<Vec<Located<String>>>>,
+    /// The most memory the container may use, such as `512m`.
+    pub memory: Option<Located<MemoryText>>,
+    /// How many processors the container may use, such as `0.5`.
+    pub cpus: Option<Located<CpusText>>,
+    /// Where the container's output goes.
+    pub logging: Option<Located<LoggingSection>>,
+    /// What Docker does when the container ends: `no`, `on-failure`, `on-failure:3`,
+    /// `unless-stopped` or `always`. The agent starts a live application again in any case; this
+    /// is for when no agent runs.
+    #[schemars(extend("default" = "no"))]
+    pub restart: Option<Located<String>>,
+    /// A command that is run once in a deployment, in a container of the new release, after it is
+    /// ready everywhere and before the switch: database migrations. If it fails, nothing switches.
+    #[schemars(length(min = 1))]
+    pub before_switch: Option<Located<Vec<Located<String>>>>,
     /// The instances of the fleet: each an address, `host` or `host:port`, or a map.
     #[schemars(required, length(min = 1))]
     pub servers: Option<Located<Vec<Located<ServerEntry>>>>,
@@ -74,9 +107,11 @@ pub struct File {
     /// How long the new release may take to become ready on every instance.
     #[schemars(extend("default" = "5m"))]
     pub deploy_timeout: Option<Located<DurationText>>,
-    /// How many stopped containers of earlier releases are kept.
+    /// How many releases' images are kept on an instance, the live one included.
     #[schemars(extend("default" = 5))]
     pub retain_containers: Option<Located<u32>>,
+    /// What images are pulled with. Without it, each instance uses its own `docker login`.
+    pub registry: Option<Located<RegistrySection>>,
 }
 
 /// One of several services that are deployed together.
@@ -87,12 +122,83 @@ pub struct ServiceSection {
     /// variable `PORT`. `"${PORT}"` and `"${VERSION}"` are replaced when it starts.
     #[schemars(length(min = 1))]
     pub command: Option<Located<Vec<Located<String>>>>,
-    /// The container image to run. Needs the docker runtime, which this version does not have.
+    /// The container image to run, in Docker on every instance. Without a tag, the release's
+    /// version is its tag. Use instead of `command`.
     pub image: Option<Located<String>>,
+    /// What replaces the image's own command.
+    #[schemars(length(min = 1))]
+    pub cmd: Option<Located<Vec<Located<String>>>>,
+    /// Who the container runs as: `user` or `user:group`.
+    pub user: Option<Located<String>>,
+    /// What is mounted: `/path/on/the/instance:/path/inside` or `name:/path/inside`, with `:ro` if
+    /// it is only read. Blue and green run at the same time, and share it.
+    pub volumes: Option<Located<Vec<Located<String>>>>,
+    /// Labels of the container.
+    pub labels: Option<Located<BTreeMap<Located<String>, Located<String>>>>,
+    /// Docker networks that the container joins; they must exist on every instance.
+    pub networks: Option<Located<Vec<Located<String>>>>,
+    /// The most memory the container may use, such as `512m`.
+    pub memory: Option<Located<MemoryText>>,
+    /// How many processors the container may use, such as `0.5`.
+    pub cpus: Option<Located<CpusText>>,
+    /// Where the container's output goes.
+    pub logging: Option<Located<LoggingSection>>,
+    /// What Docker does when the container ends: `no`, `on-failure`, `on-failure:3`,
+    /// `unless-stopped` or `always`. The agent starts a live application again in any case; this
+    /// is for when no agent runs.
+    #[schemars(extend("default" = "no"))]
+    pub restart: Option<Located<String>>,
+    /// A command that is run once in a deployment, in a container of the new release, after it is
+    /// ready everywhere and before the switch: database migrations. If it fails, nothing switches.
+    #[schemars(length(min = 1))]
+    pub before_switch: Option<Located<Vec<Located<String>>>>,
     /// How users reach the service, and how its health is checked.
     pub proxy: Option<Located<ProxySection>>,
     /// The environment of the application.
     pub env: Option<Located<EnvSection>>,
+}
+
+impl ServiceSection {
+    /// The keys that are about containers alone, and where each stands.
+    pub(super) fn container_keys(&self) -> [(&'static str, Option<SourceSpan>); 10] {
+        fn at<T>(key: Option<&Located<T>>) -> Option<SourceSpan> {
+            key.map(|key| key.at)
+        }
+        [
+            ("cmd", at(self.cmd.as_ref())),
+            ("user", at(self.user.as_ref())),
+            ("volumes", at(self.volumes.as_ref())),
+            ("labels", at(self.labels.as_ref())),
+            ("networks", at(self.networks.as_ref())),
+            ("memory", at(self.memory.as_ref())),
+            ("cpus", at(self.cpus.as_ref())),
+            ("logging", at(self.logging.as_ref())),
+            ("restart", at(self.restart.as_ref())),
+            ("before_switch", at(self.before_switch.as_ref())),
+        ]
+    }
+}
+
+impl File {
+    /// What the top of the file says about its only service.
+    pub(super) fn only_service(&self) -> ServiceSection {
+        ServiceSection {
+            command: self.command.clone(),
+            image: self.image.clone(),
+            cmd: self.cmd.clone(),
+            user: self.user.clone(),
+            volumes: self.volumes.clone(),
+            labels: self.labels.clone(),
+            networks: self.networks.clone(),
+            memory: self.memory.clone(),
+            cpus: self.cpus.clone(),
+            logging: self.logging.clone(),
+            restart: self.restart.clone(),
+            before_switch: self.before_switch.clone(),
+            proxy: self.proxy.clone(),
+            env: self.env.clone(),
+        }
+    }
 }
 
 /// How the fleet switches from the old release to the new one.

@@ -3,6 +3,7 @@
 //! Faults are collected, not returned one by one: whoever writes a file wants to see them all.
 //! Where a value is faulty its default stands in, so that the checks after it can go on.
 
+mod container;
 mod instances;
 mod ports;
 mod services;
@@ -13,6 +14,7 @@ use super::fault::Fault;
 use super::file::{CutoverSection, File, Front, OnUncertainWord, StrategyWord};
 use super::interpolation::{self, Leftover};
 use super::located::Located;
+use crate::spec::Artifact;
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{OnUncertain, Policy, Strategy};
 use miette::SourceSpan;
@@ -26,8 +28,13 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
     };
     resolver.strategy(file);
     resolver.front(file);
-    let policy = resolver.policy(file);
+    let mut policy = resolver.policy(file);
     let services = resolver.services(file);
+    let artifacts = services.iter().map(|service| &service.config.artifact);
+    if artifacts.into_iter().any(Artifact::has_before_switch) {
+        policy.before_switch = Some(policy.prepare);
+    }
+    let registry = resolver.registry(file.registry.as_ref());
     let instances = resolver.instances(file, &services);
     if !resolver.faults.is_empty() {
         return Err(resolver.faults);
@@ -40,10 +47,7 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
         instances,
         strategy: Strategy::BlueGreen,
         policy,
-        retain_containers: file
-            .retain_containers
-            .as_ref()
-            .map_or(5, |count| count.value),
+        registry,
     })
 }
 
@@ -118,6 +122,7 @@ impl Resolver<'_> {
                 false => Exclusive::No,
             },
             prepare: time("deploy_timeout", &file.deploy_timeout, fallback.prepare),
+            before_switch: fallback.before_switch,
             watch: time("watch", &file.watch, fallback.watch),
             keep_warm: time("keep_warm", &file.keep_warm, fallback.keep_warm),
             drain: time("drain_timeout", &file.drain_timeout, fallback.drain),

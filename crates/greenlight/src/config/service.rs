@@ -2,16 +2,19 @@
 
 use super::Config;
 use crate::health::HealthCheck;
-use crate::spec::{PortPair, ServiceSpec};
+use crate::secret::{RegistryLogin, SecretError, SecretSource, Secrets};
+use crate::spec::image::is_specific;
+use crate::spec::{Artifact, PortPair, ServiceSpec};
 use greenlight_protocol::{InstanceId, ServiceName};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// One deployable application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// The program and its arguments; not empty. `${PORT}` and `${VERSION}` are still in it.
-    pub command: Vec<String>,
+    /// What runs. `${PORT}` and `${VERSION}` are still in it, and an image may lack its tag.
+    pub artifact: Artifact,
     /// Its environment.
     pub env: EnvConfig,
     /// The hosts that are routed to it, in small letters; all if empty.
@@ -29,71 +32,70 @@ pub struct ServiceConfig {
 pub struct EnvConfig {
     /// Variables and their values. `${PORT}` and `${VERSION}` are still in them.
     pub clear: BTreeMap<String, String>,
-    /// Names of variables whose values come from the environment of whoever deploys.
-    pub secret: Vec<String>,
+    /// By name: where whoever deploys takes the value from.
+    pub secret: BTreeMap<String, SecretSource>,
 }
 
-/// Secrets that the environment does not have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
-#[error("the environment lacks {}, named by `env.secret`", listed(names))]
-#[diagnostic(help("set it where `greenlight` is started, for example from your secret store"))]
-pub struct MissingSecrets {
-    /// Their names; at least one.
-    pub names: Vec<String>,
-}
-
-fn listed(names: &[String]) -> String {
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    super::suggestion::list(&names, "and")
-}
-
-impl EnvConfig {
-    /// All variables with their values; `lookup` knows the secrets.
-    pub fn reveal(
-        &self,
-        lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<BTreeMap<String, String>, MissingSecrets> {
-        let mut all = self.clear.clone();
-        let mut missing = Vec::new();
-        for name in &self.secret {
-            match lookup(name) {
-                Some(value) => {
-                    all.insert(name.clone(), value);
-                }
-                None => missing.push(name.clone()),
-            }
-        }
-        match missing.is_empty() {
-            true => Ok(all),
-            false => Err(MissingSecrets { names: missing }),
-        }
-    }
+/// The registry that images are pulled from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// Its host.
+    pub server: String,
+    /// Who pulls.
+    pub username: String,
+    /// Where the password comes from.
+    pub password: SecretSource,
 }
 
 impl Config {
-    /// The settings of each service's release, ready to be sealed with a version. `lookup` knows
-    /// the secrets: usually `|name| std::env::var(name).ok()`.
-    pub fn specs(
+    /// The settings of each service's release, for a release of this label. Not yet in them: the
+    /// seals of secrets, and what the names of images stand for.
+    pub fn specs(&self, version: &str) -> BTreeMap<ServiceName, ServiceSpec> {
+        let specs = self.services.iter().map(|(name, service)| {
+            let spec = ServiceSpec {
+                artifact: tagged(&service.artifact, version),
+                env: service.env.clear.clone(),
+                secrets: BTreeMap::new(),
+                health: service.health.clone(),
+                hosts: service.hosts.clone(),
+                path_prefix: service.path_prefix.clone(),
+                request_timeout: service.request_timeout,
+                stop_timeout: self.policy.stop,
+                ports: self.ports_of(name),
+            };
+            (name.clone(), spec)
+        });
+        specs.collect()
+    }
+
+    /// The secrets of each service's release. Relative paths begin at `home`; `lookup` is the
+    /// environment.
+    pub fn secrets(
         &self,
+        home: &Path,
         lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<BTreeMap<ServiceName, ServiceSpec>, MissingSecrets> {
-        self.services
-            .iter()
-            .map(|(name, service)| {
-                let spec = ServiceSpec {
-                    command: service.command.clone(),
-                    env: service.env.reveal(&lookup)?,
-                    working_dir: None,
-                    health: service.health.clone(),
-                    hosts: service.hosts.clone(),
-                    path_prefix: service.path_prefix.clone(),
-                    request_timeout: service.request_timeout,
-                    stop_timeout: self.policy.stop,
-                    ports: self.ports_of(name),
-                };
-                Ok((name.clone(), spec))
-            })
-            .collect()
+    ) -> Result<BTreeMap<ServiceName, Secrets>, SecretError> {
+        let registry = match &self.registry {
+            None => None,
+            Some(registry) => Some(RegistryLogin {
+                server: registry.server.clone(),
+                username: registry.username.clone(),
+                password: registry.password.read("registry.password", home, &lookup)?,
+            }),
+        };
+        let mut all = BTreeMap::new();
+        for (name, service) in &self.services {
+            let mut env = BTreeMap::new();
+            for (variable, source) in &service.env.secret {
+                env.insert(variable.clone(), source.read(variable, home, &lookup)?);
+            }
+            let registry = match service.artifact {
+                Artifact::Command { .. } => None,
+                Artifact::Image(_) => registry.clone(),
+            };
+            all.insert(name.clone(), Secrets { env, registry });
+        }
+        Ok(all)
     }
 
     fn ports_of(&self, service: &ServiceName) -> BTreeMap<InstanceId, PortPair> {
@@ -104,5 +106,17 @@ impl Config {
                 (instance.name.clone(), pair)
             })
             .collect()
+    }
+}
+
+/// An image without a tag means the one that is tagged with the release's label, as in Kamal.
+fn tagged(artifact: &Artifact, version: &str) -> Artifact {
+    match artifact {
+        Artifact::Image(image) if !is_specific(&image.image) => {
+            let mut image = image.clone();
+            image.image = format!("{}:{version}", image.image);
+            Artifact::Image(image)
+        }
+        Artifact::Image(_) | Artifact::Command { .. } => artifact.clone(),
     }
 }

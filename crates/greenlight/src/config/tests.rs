@@ -1,5 +1,6 @@
 //! The configuration as a whole: what is understood, and how faults look.
 
+mod container;
 mod golden;
 mod understood;
 

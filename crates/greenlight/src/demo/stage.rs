@@ -11,7 +11,7 @@ use crate::fleet::{LocalFleet, LocalInstance, free_address};
 use crate::health::HealthCheck;
 use crate::link::{ApiClient, Follow};
 use crate::receipt::Receipt;
-use crate::spec::{PortPair, ServiceSpec};
+use crate::spec::{Artifact, PortPair, ServiceSpec};
 use futures_util::future::try_join_all;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
@@ -135,11 +135,11 @@ impl Stage {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let spec = ServiceSpec {
-            command: vec![program, "sample-app".to_owned()],
+            artifact: Artifact::command(vec![program, "sample-app".to_owned()]),
             env: env
                 .chain([("STARTUP_MS".to_owned(), "200".to_owned())])
                 .collect(),
-            working_dir: None,
+            secrets: BTreeMap::new(),
             health: HealthCheck::default(),
             hosts: Vec::new(),
             path_prefix: "/".to_owned(),
@@ -150,6 +150,7 @@ impl Stage {
         let request = DeployRequest {
             by: "the demo".to_owned(),
             releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
+            secrets: BTreeMap::new(),
             strategy: Strategy::BlueGreen,
             policy: policy(),
             promotion: Promotion::Automatic,

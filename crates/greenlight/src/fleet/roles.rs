@@ -6,7 +6,8 @@ use crate::crash;
 use crate::front::BuiltinFront;
 use crate::journal::Journal;
 use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
-use crate::runtime::ProcessRuntime;
+use crate::runtime::Runtimes;
+use crate::secret::SecretKeep;
 use crate::server::{Input, Shell, router};
 use greenlight_protocol::coordinator::CoordinatorEvent;
 use greenlight_protocol::{CoordinatorRecord, InstanceId};
@@ -50,6 +51,8 @@ pub struct AgentRole {
     pub peers: BTreeMap<InstanceId, SocketAddr>,
     /// The proxy's admin socket.
     pub proxy_admin: PathBuf,
+    /// The docker daemon's socket; Docker's usual one if none.
+    pub docker: Option<String>,
     /// How late its control messages are.
     pub late: Duration,
 }
@@ -135,6 +138,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
     crash::name_role(&format!("agent-{}", role.name));
     let identity = Credentials::load(&role.state.join("identity"))?;
     let tls = identity.client_config()?;
+    let runtimes = Runtimes::open(&role.state, role.docker.as_deref())?;
     let shell = AgentShell::recover(AgentOptions {
         name: role.name.clone(),
         journal: role.state.join("agent.redb"),
@@ -146,7 +150,9 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         },
         peers: role.peers,
         tls,
-        runtime: Arc::new(ProcessRuntime::new(role.state.join("slots"))?),
+        images: Arc::new(runtimes.docker()),
+        runtime: Arc::new(runtimes),
+        secrets: SecretKeep::new(role.state.join("secrets")),
         front: Arc::new(BuiltinFront::new(role.proxy_admin)),
     })?;
     let listener = TcpListener::bind(role.listen).await?;

@@ -1,7 +1,7 @@
 //! The built-in proxy as a front: translates the protocol's words into the proxy's.
 
-use super::{Acted, Front, FrontError};
-use crate::spec::{PortPair, ServiceSpec};
+use super::{Acted, Front, FrontError, SlotAddresses};
+use crate::spec::ServiceSpec;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::policy::Exclusive;
@@ -36,13 +36,13 @@ impl Front for BuiltinFront {
         &'a self,
         service: &'a ServiceName,
         spec: &'a ServiceSpec,
-        ports: PortPair,
+        addresses: SlotAddresses,
     ) -> BoxFuture<'a, Result<(), FrontError>> {
         let settings = ServiceSettings {
             hosts: spec.hosts.clone(),
             path_prefix: spec.path_prefix.clone(),
-            blue: format!("127.0.0.1:{}", ports.blue),
-            green: format!("127.0.0.1:{}", ports.green),
+            blue: addresses.blue.to_string(),
+            green: addresses.green.to_string(),
             request_timeout_ms: millis(spec.request_timeout),
         };
         async move { Ok(self.admin.define(&service.0, &settings).await?) }.boxed()

@@ -3,6 +3,7 @@
 use super::https::{Https, HttpsError};
 use super::pki::{Credentials, PkiError};
 use crate::api::{ErrorAnswer, Progress};
+use crate::secret::SealKey;
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use serde::Serialize;
@@ -44,6 +45,7 @@ pub enum ApiError {
 pub struct ApiClient {
     server: SocketAddr,
     tls: Arc<ClientConfig>,
+    seal_key: Option<SealKey>,
 }
 
 impl ApiClient {
@@ -53,8 +55,19 @@ impl ApiClient {
         let Some(server) = server.and_then(|text| text.trim().parse().ok()) else {
             return Err(ApiError::NoCredentials(dir.to_owned()));
         };
-        let tls = Credentials::load(dir)?.client_config()?;
-        Ok(Self { server, tls })
+        let credentials = Credentials::load(dir)?;
+        let tls = credentials.client_config()?;
+        let seal_key = credentials.seal_key;
+        Ok(Self {
+            server,
+            tls,
+            seal_key,
+        })
+    }
+
+    /// What this operator seals secrets with.
+    pub fn seal_key(&self) -> Option<&SealKey> {
+        self.seal_key.as_ref()
     }
 
     /// Asks for something.

@@ -1,8 +1,7 @@
 //! The agent's side of the link: it dials out, takes directives, and sends reports in order.
 
 use super::https::Https;
-use super::logs::{EVENT, LogsQuestion};
-use crate::api::SlotLog;
+use super::question::{AgentAnswer, Asked, EVENT};
 use greenlight_protocol::{Envelope, Reported};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -28,8 +27,8 @@ pub enum DialEvent {
     Connected,
     /// A directive.
     Directed(Box<Envelope>),
-    /// Someone wants to see what applications wrote.
-    LogsAsked(LogsQuestion),
+    /// A question beside the protocol.
+    Asked(Box<Asked>),
 }
 
 /// How an agent reaches its server.
@@ -54,8 +53,7 @@ impl Dial {
         let late = self.late;
         tokio::spawn(async move {
             while let Some((arrived, event)) = arrivals.recv().await {
-                let arrived: Instant = arrived;
-                sleep_until(arrived + late).await;
+                be_late(arrived, late).await;
                 if events.send(event).is_err() {
                     return;
                 }
@@ -113,7 +111,7 @@ impl Dial {
             let Some(data) = event.data else { continue };
             if event.event.as_deref() == Some(EVENT) {
                 if let Ok(question) = serde_json::from_str(&data) {
-                    arrive(DialEvent::LogsAsked(question));
+                    arrive(DialEvent::Asked(Box::new(question)));
                 }
                 continue;
             }
@@ -127,13 +125,13 @@ impl Dial {
         }
     }
 
-    /// Answers a question for what applications wrote.
-    pub async fn answer_logs(&self, number: u64, logs: &[SlotLog]) {
+    /// Answers a question.
+    pub async fn answer(&self, number: u64, answer: &AgentAnswer) {
         let mut https = Https::to_server(self.server, self.tls.clone());
-        let path = format!("/v1/agents/{}/logs/{number}", self.name);
-        let body = serde_json::to_vec(logs).expect("lines serialise");
+        let path = format!("/v1/agents/{}/answers/{number}", self.name);
+        let body = serde_json::to_vec(answer).expect("answers serialise");
         if let Err(error) = https.exchange(Method::POST, &path, body).await {
-            tracing::debug!(%error, "logs could not be sent");
+            tracing::debug!(%error, "an answer could not be sent");
         }
     }
 
@@ -142,7 +140,7 @@ impl Dial {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let path = format!("/v1/agents/{}/reports", self.name);
         while let Some((made, reported)) = reports.recv().await {
-            sleep_until(made + self.late).await;
+            be_late(made, self.late).await;
             let body = serde_json::to_vec(&reported).expect("reports serialise");
             let mut pause = FIRST_PAUSE;
             loop {
@@ -162,5 +160,12 @@ impl Dial {
                 pause = (pause * 2).min(LAST_PAUSE);
             }
         }
+    }
+}
+
+/// Even a sleep that is already over takes the timer's next millisecond: it is not begun.
+async fn be_late(since: Instant, late: Duration) {
+    if !late.is_zero() {
+        sleep_until(since + late).await;
     }
 }

@@ -1,8 +1,7 @@
 //! The server's side of the agents' link: a stream of directives to each, reports from each.
 
-use super::logs::Waiting;
 use super::pki::Role;
-use crate::api::SlotLog;
+use super::question::{AgentAnswer, Waiting};
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -188,7 +187,7 @@ pub fn agent_router(outboxes: Outboxes) -> Router {
     Router::new()
         .route("/v1/agents/{id}/directives", get(directives))
         .route("/v1/agents/{id}/reports", post(report))
-        .route("/v1/agents/{id}/logs/{number}", post(logs))
+        .route("/v1/agents/{id}/answers/{number}", post(answer))
         .with_state(outboxes)
 }
 
@@ -221,15 +220,15 @@ async fn report(
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn logs(
+async fn answer(
     State(outboxes): State<Outboxes>,
     Extension(role): Extension<Role>,
     Path((id, number)): Path<(String, u64)>,
-    Json(logs): Json<Vec<SlotLog>>,
+    Json(answer): Json<AgentAnswer>,
 ) -> Response {
-    if role != Role::Agent(id) {
+    if role != Role::Agent(id.clone()) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    outboxes.waiting().answered(number, logs);
+    outboxes.waiting().answered(number, &InstanceId(id), answer);
     StatusCode::NO_CONTENT.into_response()
 }

@@ -1,5 +1,6 @@
 //! Certificates: one authority a fleet, owned by the server; a role in every certificate.
 
+use crate::secret::SealKey;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -21,6 +22,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 pub(crate) const SERVER_NAME: &str = "server.greenlight.internal";
 const OPERATOR_NAME: &str = "operator.greenlight.internal";
 const AGENT_SUFFIX: &str = ".agent.greenlight.internal";
+const SEAL_KEY: &str = "seal.key";
 const AUTHORITY_YEARS: u64 = 10;
 const LEAF_DAYS: u64 = 365;
 const DAY: Duration = Duration::from_hours(24);
@@ -56,6 +58,7 @@ pub enum PkiError {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+    seal_key: SealKey,
 }
 
 /// What a process needs to prove who it is, and to check others.
@@ -67,6 +70,8 @@ pub struct Credentials {
     pub certificate: String,
     /// The own key, PEM.
     pub key: String,
+    /// What secrets are sealed with; operators have it, and nobody else.
+    pub seal_key: Option<SealKey>,
 }
 
 impl Authority {
@@ -74,14 +79,16 @@ impl Authority {
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
         let (cert_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
         let params = authority_params();
+        fs::create_dir_all(dir).map_err(|source| file(dir, source))?;
+        let seal_key = open_seal_key(&dir.join(SEAL_KEY))?;
         if key_path.exists() {
             let key = KeyPair::from_pem(&read(&key_path)?).map_err(invalid)?;
             return Ok(Self {
                 issuer: Issuer::new(params, key),
                 certificate: read(&cert_path)?,
+                seal_key,
             });
         }
-        fs::create_dir_all(dir).map_err(|source| file(dir, source))?;
         let key = KeyPair::generate().map_err(invalid)?;
         let certificate = params.self_signed(&key).map_err(invalid)?.pem();
         // The key last: as long as it is missing, a half-made authority is made anew.
@@ -90,6 +97,7 @@ impl Authority {
         Ok(Self {
             issuer: Issuer::new(params, key),
             certificate,
+            seal_key,
         })
     }
 
@@ -112,6 +120,10 @@ impl Authority {
             authority: self.certificate.clone(),
             certificate: certificate.pem(),
             key: key.serialize_pem(),
+            seal_key: match role {
+                Role::Operator => Some(self.seal_key.clone()),
+                Role::Server | Role::Agent(_) => None,
+            },
         })
     }
 }
@@ -150,6 +162,7 @@ impl Credentials {
             authority: read(&dir.join("ca.pem"))?,
             certificate: read(&dir.join("cert.pem"))?,
             key: read(&dir.join("key.pem"))?,
+            seal_key: read_seal_key(&dir.join(SEAL_KEY))?,
         })
     }
 
@@ -159,6 +172,9 @@ impl Credentials {
         for (name, text) in [("ca.pem", &self.authority), ("cert.pem", &self.certificate)] {
             let path = dir.join(name);
             fs::write(&path, text).map_err(|source| file(&path, source))?;
+        }
+        if let Some(key) = &self.seal_key {
+            write_secret(&dir.join(SEAL_KEY), &key.to_text())?;
         }
         write_secret(&dir.join("key.pem"), &self.key)
     }
@@ -227,6 +243,26 @@ fn distinguished(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name);
     distinguished
+}
+
+/// The fleet's key for seals, kept in a file, or a new one.
+fn open_seal_key(path: &Path) -> Result<SealKey, PkiError> {
+    if let Some(key) = read_seal_key(path)? {
+        return Ok(key);
+    }
+    let key = SealKey::generate().ok_or_else(|| invalid("the system has no randomness"))?;
+    write_secret(path, &key.to_text())?;
+    Ok(key)
+}
+
+fn read_seal_key(path: &Path) -> Result<Option<SealKey>, PkiError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let broken = || invalid(format!("`{}` is not a key for seals", path.display()));
+    SealKey::from_text(&read(path)?)
+        .map(Some)
+        .ok_or_else(broken)
 }
 
 fn read(path: &Path) -> Result<String, PkiError> {

@@ -184,6 +184,7 @@ impl ReceiptBook {
                 instance.switch_order.get_or_insert(order);
             }
             Directive::Prepare(_)
+            | Directive::BeforeSwitch
             | Directive::Arm
             | Directive::Abort
             | Directive::Retire
@@ -215,6 +216,7 @@ impl ReceiptBook {
             Report::Observed(evidence) => instance.gate = Some(evidence.clone()),
             Report::Retired(drained) => instance.retired = Some(*drained),
             Report::PrepareFailed { reason }
+            | Report::BeforeSwitchFailed { reason }
             | Report::HoldRefused { reason }
             | Report::SwitchFailed { reason }
             | Report::Troubled { reason, .. } => {
@@ -222,6 +224,7 @@ impl ReceiptBook {
             }
             Report::Status(_)
             | Report::Prepared
+            | Report::BeforeSwitchDone { .. }
             | Report::Armed { .. }
             | Report::Switched(_)
             | Report::Aborted

@@ -9,6 +9,7 @@
 mod mark;
 
 use super::{Launch, Running, Runtime, RuntimeError};
+use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{Color, Slot};
@@ -46,6 +47,14 @@ struct Kept {
     boot: String,
 }
 
+impl Kept {
+    /// Whether it speaks of this run. Its secrets are not written down, so they do not count.
+    fn is(&self, running: &Running) -> bool {
+        let (kept, launch) = (&self.running.launch, &running.launch);
+        self.running.pid == running.pid && kept.incarnation == launch.incarnation
+    }
+}
+
 impl ProcessRuntime {
     /// A runtime that keeps its files in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Result<Self, RuntimeError> {
@@ -81,7 +90,14 @@ impl ProcessRuntime {
             text.replace("${PORT}", &launch.port.to_string())
                 .replace("${VERSION}", &launch.version)
         };
-        let Some((program, arguments)) = launch.command.split_first() else {
+        let Artifact::Command {
+            command,
+            working_dir,
+        } = &launch.artifact
+        else {
+            return Err(RuntimeError::Unsuited(slot));
+        };
+        let Some((program, arguments)) = command.split_first() else {
             return Err(RuntimeError::EmptyCommand(slot));
         };
         if std::net::TcpListener::bind(("127.0.0.1", launch.port)).is_err() {
@@ -94,10 +110,12 @@ impl ProcessRuntime {
         let output = File::create(&log).map_err(|source| files(&log, source))?;
         let errors = output.try_clone().map_err(|source| files(&log, source))?;
         let program = fill(program);
+        let secrets = launch.secrets.env.iter();
         let mut command = Command::new(&program);
         command
             .args(arguments.iter().map(|argument| fill(argument)))
             .envs(launch.env.iter().map(|(name, value)| (name, fill(value))))
+            .envs(secrets.map(|(name, value)| (name, value.expose())))
             .env("PORT", launch.port.to_string())
             .env("VERSION", &launch.version)
             .env("GREENLIGHT_SERVICE", &slot.service.0)
@@ -108,14 +126,19 @@ impl ProcessRuntime {
             .stdout(output)
             .stderr(errors)
             .process_group(0);
-        if let Some(dir) = &launch.working_dir {
+        if let Some(dir) = working_dir {
             command.current_dir(dir);
         }
         let child = command
             .spawn()
             .map_err(|source| RuntimeError::Spawn { program, source })?;
         let pid = i32::try_from(child.id()).expect("process numbers fit");
-        let running = Running { launch, pid };
+        let running = Running {
+            address: ([127, 0, 0, 1], launch.port).into(),
+            launch,
+            pid,
+            container: None,
+        };
         let kept = Kept {
             started: start_ticks(pid).unwrap_or(0),
             boot: boot_id(),
@@ -204,17 +227,14 @@ impl ProcessRuntime {
     async fn follow(self, running: Running) -> String {
         let slot = running.launch.slot.clone();
         let recorded = self.recorded(&slot);
-        if let Some(kept) = recorded.filter(|kept| kept.running == running) {
+        if let Some(kept) = recorded.filter(|kept| kept.is(&running)) {
             died(&kept).await;
         }
         let ended = reap(running.pid);
         tokio::spawn(async move {
             end_rest(&self.mark_of(&running.launch)).await;
             let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-            if self
-                .written(&slot)
-                .is_some_and(|kept| kept.running == running)
-            {
+            if self.written(&slot).is_some_and(|kept| kept.is(&running)) {
                 // If it cannot be removed, it is at least known to speak of nobody.
                 let _ = std::fs::remove_file(self.path(&slot, "json"));
             }
@@ -240,11 +260,14 @@ impl Runtime for ProcessRuntime {
         self.end(slot, patience).boxed()
     }
 
-    fn logs(&self, slot: &Slot, lines: usize) -> Vec<String> {
-        let text = std::fs::read(self.path(slot, "log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
-        all[all.len().saturating_sub(lines)..].to_vec()
+    fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
+        async move {
+            let text = std::fs::read(self.path(slot, "log")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
+            all[all.len().saturating_sub(lines)..].to_vec()
+        }
+        .boxed()
     }
 }
 

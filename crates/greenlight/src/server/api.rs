@@ -2,11 +2,12 @@
 
 use super::shell::{Input, Snapshot};
 use crate::api::{
-    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, Progress,
-    RollbackRequest,
+    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, PinAnswer,
+    PinRequest, Progress, RollbackRequest,
 };
 use crate::clock::utc;
-use crate::link::Outboxes;
+use crate::link::{AgentAnswer, Outboxes, Question, ReleaseSecrets};
+use crate::spec::ServiceSpec;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
 /// What every handler needs.
@@ -42,6 +44,12 @@ struct LogsQuery {
     service: Option<ServiceName>,
 }
 
+/// How long agents may take to say what applications wrote.
+const LOGS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long agents may take to keep secrets.
+const KEEP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an agent may take to ask a registry.
+const PIN_PATIENCE: Duration = Duration::from_secs(30);
 /// More than this of each application is not sent.
 const MOST_LINES: usize = 10_000;
 
@@ -56,6 +64,7 @@ pub fn router(
     Router::new()
         .route("/v1/deployments", post(deploy).get(history))
         .route("/v1/deployments/{id}", get(receipt))
+        .route("/v1/images", post(pin))
         .route("/v1/promote", post(promote))
         .route("/v1/abort", post(abort))
         .route("/v1/rollback", post(rollback))
@@ -71,10 +80,13 @@ pub fn router(
 }
 
 async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> Response {
-    let plan = match Plan::compile(request.strategy, &api.fleet) {
+    let plan = match Plan::compile(request.strategy.clone(), &api.fleet) {
         Ok(plan) => plan,
         Err(error) => return refuse(&Refusal::Plan(error), None),
     };
+    if let Err(response) = api.deliver_secrets(&request, plan.instances()).await {
+        return response;
+    }
     let order = Order {
         deployment: new_id(),
         by: request.by,
@@ -84,6 +96,38 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
         promotion: request.promotion,
     };
     api.command(Command::Deploy(Box::new(order))).await
+}
+
+/// What an image's name stands for, as seen from the first instance that is there.
+async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Response {
+    let snapshot = match api.look().await {
+        Ok(snapshot) => snapshot,
+        Err(response) => return response,
+    };
+    let mut instances = snapshot.status.instances.into_iter();
+    let Some((instance, _)) = instances.find(|(_, standing)| standing.is_some()) else {
+        return conflict(
+            "no instance is connected, so nobody can ask for the image".to_owned(),
+            "start the agents, or look at their logs; nothing was changed",
+        );
+    };
+    let question = Question::Pin {
+        image: request.image,
+        login: request.login,
+    };
+    let asked = [instance.clone()].into();
+    let answers = api.outboxes.ask(asked, &question, PIN_PATIENCE).await;
+    match answers.into_values().next().flatten() {
+        Some(AgentAnswer::Pinned(pin)) => Json(PinAnswer { pin }).into_response(),
+        Some(AgentAnswer::Failed(reason)) => conflict(
+            format!("instance `{instance}`: {reason}"),
+            "nothing was changed",
+        ),
+        Some(AgentAnswer::Logs(_) | AgentAnswer::Kept) | None => conflict(
+            format!("instance `{instance}` did not say what the image is"),
+            "look at its agent's log; nothing was changed",
+        ),
+    }
 }
 
 async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) -> Response {
@@ -221,10 +265,26 @@ async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Respons
             );
         }
     };
-    let services = services.into_iter().cloned().collect();
-    let lines = query.lines.min(MOST_LINES);
-    let instances = api.outboxes.logs(agents, &services, lines).await;
-    Json(LogsAnswer { instances }).into_response()
+    let question = Question::Logs {
+        services: services.into_iter().cloned().collect(),
+        lines: query.lines.min(MOST_LINES),
+    };
+    let answers = api.outboxes.ask(agents, &question, LOGS_PATIENCE).await;
+    let instances = answers.into_iter().map(|(instance, answer)| match answer {
+        Some(AgentAnswer::Logs(logs)) => (instance, Some(logs)),
+        Some(AgentAnswer::Pinned(_) | AgentAnswer::Kept | AgentAnswer::Failed(_)) | None => {
+            (instance, None)
+        }
+    });
+    Json(LogsAnswer {
+        instances: instances.collect(),
+    })
+    .into_response()
+}
+
+fn conflict(error: String, help: &str) -> Response {
+    let help = help.to_owned();
+    (StatusCode::CONFLICT, Json(ErrorAnswer { error, help })).into_response()
 }
 
 fn not_found(error: String, help: String) -> Response {
@@ -271,6 +331,56 @@ async fn events(
 }
 
 impl Api {
+    /// Has the values of secrets on every instance before anything is decided: whatever fails
+    /// later, an application finds them where it starts.
+    async fn deliver_secrets(
+        &self,
+        request: &DeployRequest,
+        instances: BTreeSet<InstanceId>,
+    ) -> Result<(), Response> {
+        let mut releases = BTreeMap::new();
+        for (service, release) in &request.releases {
+            let secrets = request.secrets.get(service).cloned().unwrap_or_default();
+            let spec = ServiceSpec::open(release).map_err(|error| {
+                conflict(
+                    error.to_string(),
+                    "use the same version of greenlight everywhere",
+                )
+            })?;
+            if let Some(name) = spec
+                .secrets
+                .keys()
+                .find(|name| !secrets.env.contains_key(*name))
+            {
+                let error = format!("the value of secret `{name}` of `{service}` was not sent");
+                return Err(conflict(error, "deploy with `greenlight deploy`"));
+            }
+            if !secrets.is_empty() {
+                let digest = release.digest.clone();
+                releases.insert(service.clone(), ReleaseSecrets { digest, secrets });
+            }
+        }
+        if releases.is_empty() {
+            return Ok(());
+        }
+        let question = Question::Keep { releases };
+        let answers = self.outboxes.ask(instances, &question, KEEP_PATIENCE).await;
+        for (instance, answer) in answers {
+            let reason = match answer {
+                Some(AgentAnswer::Kept) => continue,
+                Some(AgentAnswer::Failed(reason)) => reason,
+                Some(AgentAnswer::Logs(_) | AgentAnswer::Pinned(_)) | None => {
+                    "it is not connected, or did not answer in time".to_owned()
+                }
+            };
+            return Err(conflict(
+                format!("instance `{instance}` did not take the secrets: {reason}"),
+                "start its agent, or look at the agent's log; nothing was changed",
+            ));
+        }
+        Ok(())
+    }
+
     async fn command(&self, command: Command) -> Response {
         let (answer, reply) = oneshot::channel();
         let input = Input::Command {

@@ -257,6 +257,8 @@ impl Shell {
         let (word, reason) = match &reported.report {
             Report::Prepared => ("prepared", None),
             Report::PrepareFailed { reason } => ("not prepared", Some(reason.clone())),
+            Report::BeforeSwitchDone { output } => ("ran before_switch", Some(output.clone())),
+            Report::BeforeSwitchFailed { reason } => ("failed before_switch", Some(reason.clone())),
             Report::Armed { .. } => ("armed", None),
             Report::Held(_) => ("held", None),
             Report::HoldRefused { reason } => ("not held", Some(reason.clone())),

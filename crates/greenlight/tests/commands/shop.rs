@@ -1,12 +1,12 @@
 //! A folder with a `greenlight.yml`, its fleet, and what users see of it.
 
-use greenlight::fleet::free_address;
 use serde_json::Value;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
@@ -30,11 +30,10 @@ pub(crate) struct Up(Child);
 
 impl Shop {
     pub(crate) fn new() -> Self {
-        let free = || free_address().expect("loopback has free ports");
         Self {
             dir: tempfile::tempdir().expect("a folder"),
-            public: [free(), free()],
-            slots: [free().port(), free().port(), free().port(), free().port()],
+            public: [free_port(), free_port()].map(|port| ([127, 0, 0, 1], port).into()),
+            slots: std::array::from_fn(|_| free_port()),
         }
     }
 
@@ -42,8 +41,14 @@ impl Shop {
         self.dir.path()
     }
 
-    /// Writes `greenlight.yml` with quick timers, and what is added.
+    /// Writes `greenlight.yml` for the sample, with quick timers, and what is added.
     pub(crate) fn configure(&self, added: &str) {
+        let program = env!("CARGO_BIN_EXE_greenlight");
+        self.configure_for(&format!("command: [{program}, sample-app]"), added);
+    }
+
+    /// Writes `greenlight.yml` for an application, with quick timers, and what is added.
+    pub(crate) fn configure_for(&self, application: &str, added: &str) {
         let [a, b] = self.public.map(|address| address.port());
         let [a_blue, a_green, b_blue, b_green] = self.slots;
         let timers = ["watch: 300ms\n", "deploy_timeout: 20s\n"];
@@ -53,12 +58,11 @@ impl Shop {
         });
         let text = format!(
             "service: shop\n\
-             command: [{program}, sample-app]\n\
+             {application}\n\
              servers:\n\
              \x20 - {{ name: a, host: 127.0.0.1, port: {a}, ports: {{ blue: {a_blue}, green: {a_green} }} }}\n\
              \x20 - {{ name: b, host: 127.0.0.1, port: {b}, ports: {{ blue: {b_blue}, green: {b_green} }} }}\n\
              {timers}{added}",
-            program = env!("CARGO_BIN_EXE_greenlight"),
             timers = timers.collect::<String>(),
         );
         std::fs::write(self.dir().join("greenlight.yml"), text).expect("a folder");
@@ -104,6 +108,54 @@ impl Shop {
         }
     }
 
+    /// Where users come in.
+    pub(crate) fn public(&self) -> [SocketAddr; 2] {
+        self.public
+    }
+
+    /// What is answered for a path on each instance.
+    pub(crate) fn bodies(&self, path: &str) -> [String; 2] {
+        self.public.map(|address| {
+            let answer = ask(address, path).unwrap_or_default();
+            let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+            body.unwrap_or_default().to_owned()
+        })
+    }
+
+    /// Waits until `status --json` is as wanted.
+    pub(crate) fn wait_until(&self, mut wanted: impl FnMut(&Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.json(&["status", "--json"]);
+            if wanted(&status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{status:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends an instance's agent with SIGKILL; its supervisor starts it again.
+    pub(crate) fn kill_agent(&self, name: &str) {
+        let path = self.dir().join(format!(".greenlight/run/agent-{name}.pid"));
+        let pid = std::fs::read_to_string(path).expect("it was started");
+        let pid = pid
+            .trim()
+            .parse()
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        let killed = rustix::process::kill_process(
+            pid.expect("a process number"),
+            rustix::process::Signal::KILL,
+        );
+        killed.expect("it runs");
+    }
+
+    /// Listens on a slot's port: blue and green of the first instance, then of the second.
+    pub(crate) fn take_port(&self, slot: usize) -> TcpListener {
+        TcpListener::bind(("127.0.0.1", self.slots[slot])).expect("it is free")
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_greenlight"));
         command
@@ -136,14 +188,34 @@ impl fmt::Display for Ran {
     }
 }
 
+/// A port that nobody uses, that no other shop is given, and that the system gives to no outgoing
+/// connection: a slot's port is free for long, and must still be so when a release starts there.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let offset = std::process::id() * 64 + NEXT.fetch_add(1, SeqCst);
+        let port = 10_000 + u16::try_from(offset % 20_000).expect("it is small");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 fn release(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let answer = ask(address, "/")?;
     let header = answer
         .lines()
         .find_map(|line| line.strip_prefix("x-release: "));
     Ok(header.unwrap_or("no release").to_owned())
+}
+
+/// The whole answer to a request on a connection of its own.
+pub(crate) fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

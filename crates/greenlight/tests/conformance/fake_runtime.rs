@@ -6,6 +6,7 @@ use super::runtime::{App, Subject, launch};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight::runtime::{Launch, Running, Runtime, RuntimeError};
+use greenlight::spec::Artifact;
 use greenlight_protocol::Slot;
 use std::collections::BTreeMap;
 use std::io;
@@ -36,7 +37,7 @@ impl FakeRuntime {
 
     fn begin(&self, launch: Launch) -> Result<Running, RuntimeError> {
         let slot = launch.slot.clone();
-        let app = match launch.command.first().map(String::as_str) {
+        let app = match command(&launch).first().map(String::as_str) {
             None => return Err(RuntimeError::EmptyCommand(slot)),
             Some("polite" | "parent") => App::Polite,
             Some("stubborn") => App::Stubborn,
@@ -62,8 +63,10 @@ impl FakeRuntime {
         let mut slots = self.slots();
         let pid = slots.values().map(|fake| fake.running.pid).max();
         let running = Running {
+            address: ([127, 0, 0, 1], launch.port).into(),
             launch,
             pid: pid.unwrap_or(0) + 1,
+            container: None,
         };
         let fake = Fake {
             running: running.clone(),
@@ -136,10 +139,13 @@ impl Runtime for FakeRuntime {
         .boxed()
     }
 
-    fn logs(&self, slot: &Slot, lines: usize) -> Vec<String> {
-        let slots = self.slots();
-        let log = slots.get(slot).map_or(&[][..], |fake| &fake.log);
-        log[log.len().saturating_sub(lines)..].to_vec()
+    fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
+        async move {
+            let slots = self.slots();
+            let log = slots.get(slot).map_or(&[][..], |fake| &fake.log);
+            log[log.len().saturating_sub(lines)..].to_vec()
+        }
+        .boxed()
     }
 }
 
@@ -159,7 +165,10 @@ impl Subject for FakeRuntime {
         };
         let argument = "argument-of-${VERSION}-on-${PORT}";
         Launch {
-            command: vec![name.to_owned(), argument.to_owned()],
+            artifact: Artifact::Command {
+                command: vec![name.to_owned(), argument.to_owned()],
+                working_dir: None,
+            },
             ..launch(app, slot, port)
         }
     }
@@ -179,6 +188,13 @@ fn lines(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| (*line).to_owned()).collect()
 }
 
+fn command(launch: &Launch) -> &[String] {
+    match &launch.artifact {
+        Artifact::Command { command, .. } => command,
+        Artifact::Image(_) => &[],
+    }
+}
+
 fn environment(launch: &Launch) -> String {
     let fill = |text: &str| {
         text.replace("${PORT}", &launch.port.to_string())
@@ -192,6 +208,6 @@ fn environment(launch: &Launch) -> String {
         launch.slot.color,
         launch.incarnation,
         fill(launch.env.get("GREETING").map_or("", String::as_str)),
-        fill(launch.command.get(1).map_or("", String::as_str)),
+        fill(command(launch).get(1).map_or("", String::as_str)),
     )
 }

@@ -5,6 +5,8 @@
 //! alike; a fake reads what they should do from [`App`].
 
 use greenlight::runtime::{Launch, Running, Runtime, RuntimeError};
+use greenlight::secret::Secrets;
+use greenlight::spec::Artifact;
 use greenlight_protocol::{Color, Epoch, Incarnation, ServiceName, Slot};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -78,17 +80,23 @@ pub(crate) fn launch(app: App, slot: Slot, port: u16) -> Launch {
         },
         digest: "digest-of-v1".to_owned(),
         version: "v1".to_owned(),
-        command: app.command(),
+        artifact: Artifact::command(app.command()),
         env: [("GREETING".to_owned(), "hello-${VERSION}-${PORT}".to_owned())].into(),
-        working_dir: None,
+        secrets: Secrets::default(),
         port,
     }
 }
 
 /// Makes a test of every function of the suite. The argument makes a new subject.
 macro_rules! runtime_conforms {
+    (ignored $why:literal, $subject:expr) => {
+        runtime_conforms!(@all [#[ignore = $why]] $subject);
+    };
     ($subject:expr) => {
-        runtime_conforms!(@ $subject;
+        runtime_conforms!(@all [] $subject);
+    };
+    (@all $gate:tt $subject:expr) => {
+        runtime_conforms!(@ $gate $subject;
             an_application_is_told_its_port_and_environment,
             how_an_application_ended_and_its_last_lines_are_known,
             a_stop_lets_a_polite_application_end_by_itself,
@@ -104,14 +112,16 @@ macro_rules! runtime_conforms {
             a_slot_can_be_filled_again,
         );
     };
-    (@ $subject:expr; $($name:ident,)*) => {
-        $(
-            #[tokio::test]
-            async fn $name() {
-                let subject = $subject;
-                $crate::conformance::runtime::$name(&subject).await;
-            }
-        )*
+    // One test at a time; the attributes are handed on whole.
+    (@ $gate:tt $subject:expr;) => {};
+    (@ [$($gate:tt)*] $subject:expr; $name:ident, $($rest:ident,)*) => {
+        #[tokio::test(flavor = "multi_thread")]
+        $($gate)*
+        async fn $name() {
+            let subject = $subject;
+            $crate::conformance::runtime::$name(&subject).await;
+        }
+        runtime_conforms!(@ [$($gate)*] $subject; $($rest,)*);
     };
 }
 
@@ -137,12 +147,10 @@ pub(crate) async fn how_an_application_ended_and_its_last_lines_are_known(subjec
 
     let ended = exited(&*runtime, failing).await;
     assert!(ended.contains("status 7"), "{ended}");
-    assert_eq!(runtime.logs(&slot(Color::Blue), 2), ["two", "three"]);
-    assert_eq!(
-        runtime.logs(&slot(Color::Blue), 10),
-        ["one", "two", "three"]
-    );
-    assert!(runtime.logs(&slot(Color::Green), 10).is_empty());
+    let blue = slot(Color::Blue);
+    assert_eq!(runtime.logs(&blue, 2).await, ["two", "three"]);
+    assert_eq!(runtime.logs(&blue, 10).await, ["one", "two", "three"]);
+    assert!(runtime.logs(&slot(Color::Green), 10).await.is_empty());
     stop(&*runtime, Color::Blue).await;
 }
 
@@ -154,7 +162,7 @@ pub(crate) async fn a_stop_lets_a_polite_application_end_by_itself(subject: &dyn
 
     stop(&*runtime, Color::Blue).await; // G7
 
-    assert_eq!(last_line(&*runtime, Color::Blue), "stopping");
+    assert_eq!(last_line(&*runtime, Color::Blue).await, "stopping");
     assert_eq!(subject.left_over(), [""; 0]);
     assert_eq!(listed(&*runtime).await, []);
     exited(&*runtime, polite).await;
@@ -205,7 +213,7 @@ pub(crate) async fn a_restarted_agent_finds_what_runs_and_can_stop_it(subject: &
     let second = subject.open();
 
     assert_eq!(listed(&*second).await, std::slice::from_ref(&polite));
-    assert!(!second.logs(&slot(Color::Blue), 10).is_empty());
+    assert!(!second.logs(&slot(Color::Blue), 10).await.is_empty());
     stop(&*second, Color::Blue).await;
     exited(&*second, polite).await;
     assert_eq!(listed(&*second).await, []);
@@ -355,14 +363,22 @@ pub(crate) async fn exited(runtime: &dyn Runtime, running: Running) -> String {
 /// Waits until the slot's application has written something, and returns all it wrote.
 pub(crate) async fn logged(runtime: &dyn Runtime, color: Color, text: &str) -> Vec<String> {
     let slot = slot(color);
-    let written = || runtime.logs(&slot, 100);
-    let has = || written().iter().any(|line| line.contains(text));
-    until(&format!("`{text}` is written"), has).await;
-    written()
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let written = runtime.logs(&slot, 100).await;
+        if written.iter().any(|line| line.contains(text)) {
+            return written;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "gave up waiting until `{text}` is written"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
-fn last_line(runtime: &dyn Runtime, color: Color) -> String {
-    runtime.logs(&slot(color), 1).concat()
+async fn last_line(runtime: &dyn Runtime, color: Color) -> String {
+    runtime.logs(&slot(color), 1).await.concat()
 }
 
 /// Waits for something that only looking can tell.

@@ -40,6 +40,10 @@ pub(super) struct LocatedPorts {
 impl Resolver<'_> {
     /// All services. Those with faults are there too, so that others can be checked against them.
     pub(super) fn services(&mut self, file: &File) -> Vec<Resolved> {
+        let retain = file
+            .retain_containers
+            .as_ref()
+            .map_or(5, |count| count.value);
         let resolved: Vec<Resolved> = match (&file.service, &file.services) {
             (Some(one), Some(several)) => {
                 self.faults.push(Fault::Conflict {
@@ -60,13 +64,8 @@ impl Resolver<'_> {
                 Vec::new()
             }
             (Some(name), None) => {
-                let section = ServiceSection {
-                    command: file.command.clone(),
-                    image: file.image.clone(),
-                    proxy: file.proxy.clone(),
-                    env: file.env.clone(),
-                };
-                vec![self.service(name, &name.with(section))]
+                let section = file.only_service();
+                vec![self.service(name, &name.with(section), retain)]
             }
             (None, Some(several)) => {
                 self.nothing_shared(file);
@@ -82,7 +81,7 @@ impl Resolver<'_> {
                     .iter()
                     .map(|(name, section)| {
                         self.only_at_the_top(&section.value);
-                        self.service(name, section)
+                        self.service(name, section, retain)
                     })
                     .collect()
             }
@@ -116,7 +115,8 @@ impl Resolver<'_> {
                 proxy.request_timeout.as_ref().map(|key| key.at),
             ),
         ];
-        for (key, at) in misplaced {
+        let of_containers = file.only_service().container_keys();
+        for (key, at) in misplaced.into_iter().chain(of_containers) {
             if let Some(at) = at {
                 self.faults.push(Fault::Misplaced {
                     key: key.to_owned(),
@@ -149,25 +149,21 @@ impl Resolver<'_> {
         }
     }
 
-    fn service(&mut self, name: &Located<String>, section: &Located<ServiceSection>) -> Resolved {
+    fn service(
+        &mut self,
+        name: &Located<String>,
+        section: &Located<ServiceSection>,
+        retain: u32,
+    ) -> Resolved {
         self.service_name(name);
-        let command = self.command(name, section);
+        let artifact = self.artifact(name, &section.value, retain);
         let no_proxy = ProxySection::default();
         let proxy = match &section.value.proxy {
             Some(proxy) => &proxy.value,
             None => &no_proxy,
         };
-        if let (Some(port), None) = (&proxy.app_port, &section.value.image) {
-            self.faults.push(Fault::Misplaced {
-                key: "app_port".to_owned(),
-                at: port.at,
-                help: "it belongs to `image`; a `command` listens on the port in `PORT`, which \
-                       differs from release to release"
-                    .to_owned(),
-            });
-        }
         let config = ServiceConfig {
-            command,
+            artifact,
             env: self.env(section.value.env.as_ref()),
             hosts: self.hosts(proxy),
             path_prefix: self.path("path_prefix", proxy.path_prefix.as_ref(), "/"),
@@ -206,51 +202,6 @@ impl Resolver<'_> {
         }
     }
 
-    fn command(
-        &mut self,
-        name: &Located<String>,
-        section: &Located<ServiceSection>,
-    ) -> Vec<String> {
-        if let Some(image) = &section.value.image {
-            self.faults.push(Fault::NotInThisVersion {
-                feature: "the docker runtime, which `image` needs,".to_owned(),
-                at: image.at,
-                help: "run the program itself: `command: [\"./shop\"]`, listening on the port in \
-                       `PORT`"
-                    .to_owned(),
-            });
-            return Vec::new();
-        }
-        let Some(command) = &section.value.command else {
-            self.faults.push(Fault::MissingKey {
-                key: "command".to_owned(),
-                at: name.at,
-                help: "say how to start it: `command: [\"./shop\", \"--port\", \"${PORT}\"]`"
-                    .to_owned(),
-            });
-            return Vec::new();
-        };
-        if command
-            .value
-            .first()
-            .is_none_or(|program| program.value.is_empty())
-        {
-            self.bad_value(
-                "command",
-                command.at,
-                "[]".to_owned(),
-                "names no program",
-                "write the program and its arguments: `[\"./shop\", \"--port\", \"${PORT}\"]`"
-                    .to_owned(),
-            );
-        }
-        command
-            .value
-            .iter()
-            .map(|word| word.value.clone())
-            .collect()
-    }
-
     fn env(&mut self, section: Option<&Located<EnvSection>>) -> EnvConfig {
         let Some(section) = section else {
             return EnvConfig::default();
@@ -268,13 +219,13 @@ impl Resolver<'_> {
                     .to_owned(),
             });
         }
-        for name in clear.keys().chain(secret) {
+        for name in clear.keys().chain(secret.keys()) {
             self.variable_name(name);
         }
         for value in clear.values() {
             self.replaced(value, Leftover::Later);
         }
-        for name in secret {
+        for name in secret.keys() {
             if let Some((twin, _)) = clear.get_key_value(name) {
                 self.faults.push(Fault::Conflict {
                     key: format!("secret: {}", name.value),
@@ -290,7 +241,13 @@ impl Resolver<'_> {
                 .iter()
                 .map(|(name, value)| (name.value.clone(), value.value.clone()))
                 .collect(),
-            secret: secret.iter().map(|name| name.value.clone()).collect(),
+            secret: secret
+                .iter()
+                .filter_map(|(name, from)| {
+                    let source = self.secret_source(&name.value, &from.value)?;
+                    Some((name.value.clone(), source))
+                })
+                .collect(),
         }
     }
 

@@ -2,9 +2,11 @@
 
 use super::parse;
 use crate::config::Config;
-use crate::spec::PortPair;
+use crate::secret::SecretSource;
+use crate::spec::{Artifact, PortPair};
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{InstanceId, OnUncertain, ServiceName};
+use std::path::Path;
 use std::time::Duration;
 
 /// Every key that there is, each with a value that is not its default.
@@ -40,6 +42,7 @@ drain_timeout: 45s
 stop_timeout: 20s
 deploy_timeout: 10m
 retain_containers: 2
+registry: { server: ghcr.io, username: ci, password: [REGISTRY_PASSWORD] }
 x-anything: { is: ignored }
 "#;
 
@@ -48,12 +51,14 @@ fn every_key_arrives_where_it_is_meant() {
     let config = parse(FULL).expect("a good file");
 
     let service = &config.services[&ServiceName::from("shop")];
-    assert_eq!(service.command, ["./shop", "--port", "${PORT}"]);
+    let command = ["./shop", "--port", "${PORT}"].map(ToOwned::to_owned);
+    assert_eq!(service.artifact, Artifact::command(command.to_vec()));
     assert_eq!(service.hosts, ["shop.example.com", "*.shop.example.com"]);
     assert_eq!(service.path_prefix, "/shop");
     assert_eq!(service.request_timeout, Duration::from_mins(1));
     assert_eq!(service.env.clear["LISTEN"], "0.0.0.0:${PORT}");
-    assert_eq!(service.env.secret, ["TOKEN"]);
+    let token = SecretSource::Environment("TOKEN".to_owned());
+    assert_eq!(service.env.secret, [("TOKEN".to_owned(), token)].into());
     let health = &service.health;
     assert_eq!(health.path, "/healthy");
     assert_eq!(health.host.as_deref(), Some("inside.example.com"));
@@ -71,7 +76,6 @@ fn every_key_arrives_where_it_is_meant() {
     assert_eq!(policy.drain, Duration::from_secs(45));
     assert_eq!(policy.stop, Duration::from_secs(20));
     assert_eq!(policy.prepare, Duration::from_mins(10));
-    assert_eq!(config.retain_containers, 2);
     assert_eq!(ports(&config, "10.0.0.11"), (81, 7080, 7081));
     assert_eq!(ports(&config, "second"), (8000, 9080, 9081));
 }
@@ -82,7 +86,6 @@ fn what_is_left_out_has_the_default_of_the_design() {
         .expect("a good file");
 
     assert_eq!(config.policy, greenlight_protocol::Policy::default());
-    assert_eq!(config.retain_containers, 5);
     assert_eq!(ports(&config, "10.0.0.12"), (80, 8080, 8081));
     let service = &config.services[&ServiceName::from("shop")];
     assert_eq!(service.health, crate::health::HealthCheck::default());
@@ -117,14 +120,17 @@ fn variables_of_the_environment_are_filled_in_and_those_of_the_application_are_n
     .expect("a good file");
 
     let service = &config.services[&ServiceName::from("shop")];
-    assert_eq!(service.command, ["shop", "${PORT}", "${VERSION}"]);
+    let command = ["shop", "${PORT}", "${VERSION}"].map(ToOwned::to_owned);
+    assert_eq!(service.artifact, Artifact::command(command.to_vec()));
 }
 
 #[test]
 fn a_secret_that_is_not_set_is_named() {
     let config = parse(FULL).expect("a good file");
-    let missing = config.specs(|_| None).expect_err("it is not set");
-    assert_eq!(missing.names, ["TOKEN"]);
+    let missing = config.secrets(Path::new("."), |name| {
+        (name == "REGISTRY_PASSWORD").then(|| "hunter2".to_owned())
+    });
+    assert_eq!(missing.expect_err("it is not set").name, "TOKEN");
 }
 
 #[test]

@@ -1,0 +1,116 @@
+//! An instance without a proxy and without applications: its gate obeys at once, and whatever is
+//! started runs for ever. So a hundred instances fit on one machine, and what is measured is the
+//! barrier and nothing else.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use greenlight::clock::monotonic_ns;
+use greenlight::front::{Acted, Front, FrontError, SlotAddresses};
+use greenlight::runtime::{Images, Launch, Running, Runtime, RuntimeError};
+use greenlight::secret::RegistryLogin;
+use greenlight::spec::ServiceSpec;
+use greenlight::spec::image::Pin;
+use greenlight_protocol::{
+    DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot, SwitchEvidence,
+};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A gate that obeys at once.
+pub(super) struct InstantGate;
+
+impl Front for InstantGate {
+    fn define<'a>(
+        &'a self,
+        _service: &'a ServiceName,
+        _spec: &'a ServiceSpec,
+        _slots: SlotAddresses,
+    ) -> BoxFuture<'a, Result<(), FrontError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>> {
+        let acted = match action {
+            GateAction::Hold { .. } => Acted::Held(HoldEvidence {
+                held_at_ns: monotonic_ns(),
+                last_admission_ns: BTreeMap::new(),
+                in_flight: 0,
+                recalled: 0,
+            }),
+            GateAction::Open { .. } => Acted::Opened(SwitchEvidence {
+                opened_at_ns: monotonic_ns(),
+                released: 0,
+            }),
+            GateAction::Park { .. } => Acted::Parked,
+        };
+        std::future::ready(Ok(acted)).boxed()
+    }
+
+    fn drain(
+        &self,
+        _slot: Slot,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<DrainEvidence, FrontError>> {
+        std::future::ready(Ok(DrainEvidence::default())).boxed()
+    }
+
+    fn evidence(&self, _epoch: Epoch) -> BoxFuture<'static, Result<GateEvidence, FrontError>> {
+        let services = BTreeMap::new();
+        std::future::ready(Ok(GateEvidence { services })).boxed()
+    }
+
+    fn incarnation(&self) -> BoxFuture<'static, Result<u64, FrontError>> {
+        std::future::ready(Ok(1)).boxed()
+    }
+}
+
+/// A runtime whose applications cost nothing and never end.
+pub(super) struct NothingRuns;
+
+impl Runtime for NothingRuns {
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Running, RuntimeError>> {
+        let running = Running {
+            address: ([127, 0, 0, 1], launch.port).into(),
+            launch,
+            pid: 0,
+            container: None,
+        };
+        std::future::ready(Ok(running)).boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Running>, RuntimeError>> {
+        std::future::ready(Ok(Vec::new())).boxed()
+    }
+
+    fn exited(&self, _running: Running) -> BoxFuture<'static, String> {
+        std::future::pending().boxed()
+    }
+
+    fn stop(&self, _slot: Slot, _patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn logs<'a>(&'a self, _slot: &'a Slot, _lines: usize) -> BoxFuture<'a, Vec<String>> {
+        std::future::ready(Vec::new()).boxed()
+    }
+}
+
+impl Images for NothingRuns {
+    fn pin<'a>(
+        &'a self,
+        _image: &'a str,
+        _login: Option<&'a RegistryLogin>,
+    ) -> BoxFuture<'a, Result<Pin, RuntimeError>> {
+        // The benchmark deploys commands.
+        std::future::pending().boxed()
+    }
+
+    fn once<'a>(
+        &'a self,
+        _launch: Launch,
+        _name: &'a str,
+        _within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
+        std::future::pending().boxed()
+    }
+}

@@ -1,0 +1,258 @@
+//! A server and any number of agents with real journals and real links between them (mutual TLS
+//! over loopback), in this process, so that their messages can be timed where they arrive.
+
+use super::fakes::{InstantGate, NothingRuns};
+use crate::Outcome;
+use greenlight::agent::{AgentOptions, AgentShell};
+use greenlight::api::{Happening, Progress};
+use greenlight::clock::monotonic_ns;
+use greenlight::fleet::free_address;
+use greenlight::journal::Journal;
+use greenlight::link::{Authority, Dial, LinkEvent, Outboxes, Role, agent_router, serve};
+use greenlight::receipt::Receipt;
+use greenlight::secret::SecretKeep;
+use greenlight::server::{Input, Shell, Snapshot};
+use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
+use greenlight_protocol::{
+    Directive, Envelope, Epoch, InstanceId, Outcome as Ended, Report, Term, Token,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, oneshot};
+
+/// How long anything may take before the benchmark gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The only incarnation of this server.
+const TERM: Term = Term(1);
+
+type Pongs = Arc<Mutex<Option<mpsc::Sender<u64>>>>;
+
+/// A fleet whose gates and applications are simulated.
+pub(super) struct Fleet {
+    names: BTreeSet<InstanceId>,
+    inbox: mpsc::Sender<Input>,
+    outboxes: Outboxes,
+    progress: broadcast::Sender<Progress>,
+    pongs: Pongs,
+    runtime: tokio::runtime::Runtime,
+    agents: Vec<oneshot::Sender<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Fleet {
+    /// Starts `size` agents, the last of them with a link that is `late` both ways, and waits
+    /// until all are connected. The server's files are in `dir`, the agents' in `agents`.
+    pub(super) fn start(dir: &Path, agents: &Path, size: usize, late: Duration) -> Outcome<Self> {
+        let names: BTreeSet<_> = (0..size).map(|i| InstanceId(format!("i{i:03}"))).collect();
+        let authority = Authority::open(&dir.join("server"))?;
+        // As many threads as the server has in its own process.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let (inbox, input) = mpsc::channel();
+        let (told, pongs) = (inbox.clone(), Pongs::default());
+        let outboxes = Outboxes::new(TERM.0, receive(told, pongs.clone()));
+        let (progress, _) = broadcast::channel(16 * 1024);
+        let sending = outboxes.clone();
+        let shell = Shell::recover(
+            names.clone(),
+            Journal::open(&dir.join("server/journal.redb"))?,
+            dir.join("server/receipts.json"),
+            Box::new(move |outgoing| sending.send(outgoing)),
+            progress.clone(),
+        )?;
+        let tls = authority.issue(&Role::Server)?.server_config()?;
+        let address = free_address()?;
+        let listener = runtime.block_on(TcpListener::bind(address))?;
+        runtime.spawn(serve(listener, tls, agent_router(outboxes.clone())));
+        let coordinator = std::thread::spawn(move || {
+            if let Err(error) = shell.run(&input) {
+                eprintln!("the coordinator ended: {error}");
+            }
+        });
+        let mut fleet = Self {
+            names: names.clone(),
+            inbox,
+            outboxes,
+            progress,
+            pongs,
+            runtime,
+            agents: Vec::new(),
+            threads: vec![coordinator],
+        };
+        for (number, name) in names.iter().enumerate() {
+            let late = if number + 1 == size {
+                late
+            } else {
+                Duration::ZERO
+            };
+            fleet.start_agent(agents, &authority, address, name, late)?;
+        }
+        fleet.wait_until_connected()?;
+        Ok(fleet)
+    }
+
+    /// Each agent has a thread, as it has a machine: a disk write of one keeps no other waiting.
+    fn start_agent(
+        &mut self,
+        dir: &Path,
+        authority: &Authority,
+        server: SocketAddr,
+        name: &InstanceId,
+        late: Duration,
+    ) -> Outcome<()> {
+        let tls = authority
+            .issue(&Role::Agent(name.0.clone()))?
+            .client_config()?;
+        let options = AgentOptions {
+            name: name.clone(),
+            journal: dir.join(format!("{name}.redb")),
+            dial: Dial {
+                server,
+                tls: tls.clone(),
+                name: name.0.clone(),
+                late,
+            },
+            peers: BTreeMap::new(),
+            tls,
+            runtime: Arc::new(NothingRuns),
+            images: Arc::new(NothingRuns),
+            secrets: SecretKeep::new(dir.join(format!("{name}-secrets"))),
+            front: Arc::new(InstantGate),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        self.threads.push(std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let ended = async { AgentShell::recover(options)?.run().await };
+                tokio::select! {
+                    Err(error) = ended => eprintln!("an agent ended: {error}"),
+                    // Dropped or told, the end is meant.
+                    _ = stopped => {}
+                }
+            });
+        }));
+        self.agents.push(stop);
+        Ok(())
+    }
+
+    fn wait_until_connected(&self) -> Outcome<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let status = self.look()?.status;
+            if status.instances.values().all(Option::is_some) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err("the simulated agents did not connect".into())
+    }
+
+    /// The instances.
+    pub(super) fn names(&self) -> &BTreeSet<InstanceId> {
+        &self.names
+    }
+
+    /// Sends a directive that every agent answers, to all of these at once. Returns when each
+    /// answer came, in the order they came.
+    pub(super) fn ping(&self, names: &BTreeSet<InstanceId>) -> Outcome<Vec<Duration>> {
+        let (sender, arrivals) = mpsc::channel();
+        let set = |pongs| *self.pongs.lock().unwrap_or_else(PoisonError::into_inner) = pongs;
+        set(Some(sender));
+        let envelope = Envelope {
+            token: Token {
+                term: TERM,
+                epoch: Epoch(0),
+            },
+            directive: Directive::Greet,
+        };
+        let outgoing: Vec<_> = names
+            .iter()
+            .map(|name| (name.clone(), envelope.clone()))
+            .collect();
+        let sent = monotonic_ns();
+        self.outboxes.send(&outgoing);
+        let answers = (0..names.len()).map(|_| {
+            let arrived = arrivals.recv_timeout(PATIENCE)?;
+            Ok(Duration::from_nanos(arrived.saturating_sub(sent)))
+        });
+        let answers = answers.collect();
+        set(None);
+        answers
+    }
+
+    /// Gives a command, waits until its deployment is over and returns the receipt.
+    pub(super) fn perform(&self, command: Command) -> Outcome<Receipt> {
+        let mut progress = self.progress.subscribe();
+        let (answer, accepted) = oneshot::channel();
+        let command = Box::new(command);
+        self.inbox.send(Input::Command { command, answer })?;
+        accepted.blocking_recv()??;
+        let over = async {
+            loop {
+                if let Happening::Finished { outcome } = progress.recv().await?.what {
+                    return Outcome::Ok(outcome);
+                }
+            }
+        };
+        let ended = self
+            .runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, over).await });
+        match ended?? {
+            Ended::Promoted => {}
+            other @ (Ended::Aborted { .. } | Ended::RolledBack { .. } | Ended::Stuck { .. }) => {
+                return Err(format!("a cut-over failed: {other}").into());
+            }
+        }
+        let receipt = self.look()?.receipts.pop();
+        receipt.ok_or_else(|| "a deployment left no receipt".into())
+    }
+
+    fn look(&self) -> Outcome<Snapshot> {
+        let (answer, snapshot) = oneshot::channel();
+        self.inbox.send(Input::Look(answer))?;
+        Ok(snapshot.blocking_recv()?)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.agents.clear();
+        // If the loop has ended there is nobody to tell.
+        let _ = self.inbox.send(Input::Stop);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What comes over the link goes to the coordinator, and the moment to whoever times it.
+fn receive(told: mpsc::Sender<Input>, pongs: Pongs) -> impl Fn(LinkEvent) + Send + Sync {
+    move |event| {
+        let event = match event {
+            LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
+            LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
+            LinkEvent::Reported(from, reported) => {
+                if matches!(reported.report, Report::Status(_))
+                    && let Some(pongs) = &*pongs.lock().unwrap_or_else(PoisonError::into_inner)
+                {
+                    // An answer that nobody waits for any more is of no interest.
+                    let _ = pongs.send(monotonic_ns());
+                }
+                CoordinatorEvent::Reported {
+                    from,
+                    reported: *reported,
+                }
+            }
+        };
+        // When the shell has ended the fleet is ending.
+        let _ = told.send(Input::Event(event));
+    }
+}

@@ -1,0 +1,179 @@
+//! A fleet of this very build on this machine, in processes of its own, running the sample
+//! application; and what a benchmark does to it.
+
+use crate::{Outcome, Setting};
+use greenlight::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
+use greenlight::fleet::{LocalFleet, LocalInstance, free_address};
+use greenlight::health::HealthCheck;
+use greenlight::link::{ApiClient, Follow};
+use greenlight::receipt::Receipt;
+use greenlight::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_protocol::coordinator::Promotion;
+use greenlight_protocol::{Color, InstanceId, Outcome as Ended, Policy, ServiceName, Strategy};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The only service.
+pub(crate) const SERVICE: &str = "sample";
+/// How long the fleet may take for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running fleet.
+pub(crate) struct Rig {
+    fleet: LocalFleet,
+    api: ApiClient,
+    ports: BTreeMap<InstanceId, PortPair>,
+    program: PathBuf,
+    // Removed last, after the processes that use it.
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    /// Starts a fleet with one instance for each of these latenesses, and waits until it is up.
+    pub(crate) async fn start(setting: &Setting, late: &[Duration]) -> Outcome<Self> {
+        let dir = tempfile::tempdir_in(&setting.scratch)?;
+        let (mut instances, mut ports) = (Vec::new(), BTreeMap::new());
+        for (number, late) in late.iter().enumerate() {
+            let name = InstanceId(format!("i{number}"));
+            let pair = PortPair {
+                blue: free_address()?.port(),
+                green: free_address()?.port(),
+            };
+            ports.insert(name.clone(), pair);
+            let (listen, late) = (free_address()?, *late);
+            instances.push(LocalInstance { name, listen, late });
+        }
+        let program = setting.greenlight.clone();
+        let fleet = LocalFleet::start_program(program.clone(), dir.path(), instances, None)?;
+        let rig = Self {
+            api: ApiClient::from_dir(&fleet.operator_dir())?,
+            fleet,
+            ports,
+            program,
+            _dir: dir,
+        };
+        match rig
+            .wait(|status| status.instances.values().all(Option::is_some))
+            .await
+        {
+            Ok(_) => Ok(rig),
+            Err(error) => {
+                rig.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops everything.
+    pub(crate) async fn stop(self) {
+        self.fleet.stop().await;
+    }
+
+    /// Where users come in, by instance.
+    pub(crate) fn targets(&self) -> Vec<SocketAddr> {
+        self.fleet
+            .instances()
+            .iter()
+            .map(|instance| instance.listen)
+            .collect()
+    }
+
+    /// The admin sockets of the proxies, by instance.
+    pub(crate) fn admin_sockets(&self) -> Vec<PathBuf> {
+        let instances = self.fleet.instances().iter();
+        instances
+            .map(|i| self.fleet.home(&i.name).join("proxy.sock"))
+            .collect()
+    }
+
+    /// Where the applications of a color listen, by instance.
+    pub(crate) fn applications(&self, color: Color) -> Vec<SocketAddr> {
+        let ports = self.ports.values().map(|pair| pair.of(color));
+        ports.map(|port| ([127, 0, 0, 1], port).into()).collect()
+    }
+
+    /// Waits until the fleet stands as asked.
+    pub(crate) async fn wait(&self, enough: impl Fn(&FleetStatus) -> bool) -> Outcome<FleetStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.api.get::<FleetStatus>("/v1/status").await {
+                Ok(status) if enough(&status) => return Ok(status),
+                Ok(_) if Instant::now() > deadline => {
+                    return Err("the fleet does not get where the benchmark needs it".into());
+                }
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// Deploys a version of the sample application that takes `startup` to start.
+    pub(crate) async fn deploy(
+        &self,
+        version: &str,
+        startup: Duration,
+        policy: &Policy,
+    ) -> Outcome<Receipt> {
+        let program = self.program.display().to_string();
+        let startup = startup.as_millis().to_string();
+        let spec = ServiceSpec {
+            artifact: Artifact::command(vec![program, "sample-app".to_owned()]),
+            env: [("STARTUP_MS".to_owned(), startup)].into(),
+            secrets: BTreeMap::new(),
+            health: HealthCheck::default(),
+            hosts: Vec::new(),
+            path_prefix: "/".to_owned(),
+            request_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(5),
+            ports: self.ports.clone(),
+        };
+        let request = DeployRequest {
+            by: "the benchmark".to_owned(),
+            releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
+            secrets: BTreeMap::new(),
+            strategy: Strategy::BlueGreen,
+            policy: policy.clone(),
+            promotion: Promotion::Automatic,
+        };
+        let accepted: CommandAnswer = self.api.post("/v1/deployments", &request).await?;
+        self.finish(&accepted).await
+    }
+
+    /// Cuts over to what was live before, and still runs.
+    pub(crate) async fn rollback(&self, policy: &Policy) -> Outcome<Receipt> {
+        let request = RollbackRequest {
+            by: "the benchmark".to_owned(),
+            version: None,
+            policy: policy.clone(),
+        };
+        let accepted: CommandAnswer = self.api.post("/v1/rollback", &request).await?;
+        self.finish(&accepted).await
+    }
+
+    async fn finish(&self, accepted: &CommandAnswer) -> Outcome<Receipt> {
+        let following = self.api.follow(|progress| match progress.what {
+            Happening::Finished { .. } if progress.deployment == accepted.deployment => {
+                Follow::Enough
+            }
+            Happening::Finished { .. } | Happening::Phase { .. } | Happening::Instance { .. } => {
+                Follow::On
+            }
+        });
+        tokio::time::timeout(PATIENCE, following).await??;
+        let receipt: Receipt = self
+            .get(&format!("/v1/deployments/{}", accepted.deployment))
+            .await?;
+        match receipt.outcome {
+            Some(Ended::Promoted) => Ok(receipt),
+            Some(other) => Err(format!("a deployment failed: {other}").into()),
+            None => Err("a deployment did not end".into()),
+        }
+    }
+
+    async fn get<A: DeserializeOwned>(&self, path: &str) -> Outcome<A> {
+        Ok(self.api.get(path).await?)
+    }
+}

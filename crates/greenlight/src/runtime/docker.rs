@@ -1,0 +1,500 @@
+//! The docker runtime: a release in a container, through the Docker API.
+//!
+//! ```text
+//!   start ─▶ image (here, or pulled by digest) ─▶ create ─▶ networks ─▶ start ─▶ inspect ─▶ address
+//!   stop  ─▶ SIGTERM, patience, SIGKILL ─▶ keep the last lines ─▶ remove ─▶ prune what we recorded
+//! ```
+//!
+//! What is ours is told by a label with this agent's own mark; nothing else is ever touched, and
+//! everything that a restarted agent must know is in the container's labels. Works with Docker
+//! 20.10 and newer, and with Podman's compatible socket.
+//!
+//! Deliberately absent: a restart of dead applications (the agent does that, behind the gate), and
+//! any use of the `docker` command.
+
+mod container;
+mod daemon;
+mod fault;
+mod image;
+mod once;
+mod retention;
+mod tail;
+
+use self::container::{Mark, Plan};
+use self::daemon::Daemon;
+use self::retention::{Recorded, Used};
+use super::{Container, Images, Launch, Running, Runtime, RuntimeError};
+use crate::secret::RegistryLogin;
+use crate::spec::image::Pin;
+use crate::spec::{Artifact, ImageSpec};
+use bollard::models::{ContainerInspectResponse, HealthStatusEnum, NetworkConnectRequest};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
+};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
+use greenlight_protocol::Slot;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long a daemon that does not answer is left alone before it is asked again.
+const AWAY_PAUSE: Duration = Duration::from_millis(200);
+/// How often a container is looked at although nothing was heard of its end: a daemon that starts
+/// it again by itself may have told nobody.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The last lines of a removed container that are kept for people.
+const LINES_KEPT: usize = 1000;
+
+/// Runs releases as containers.
+#[derive(Clone)]
+pub struct DockerRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    daemon: Daemon,
+    dir: PathBuf,
+    mark: Mark,
+    recorded: Mutex<Recorded>,
+    places: Mutex<BTreeMap<Slot, Arc<Place>>>,
+}
+
+/// One slot's turn: a start and a stop of the same slot never overlap, even if whoever asked for
+/// the start has gone; a stop calls a start off that is still pulling.
+#[derive(Default)]
+struct Place {
+    turn: tokio::sync::Mutex<()>,
+    start: Mutex<CancellationToken>,
+}
+
+impl DockerRuntime {
+    /// A runtime that keeps its files in `dir` and speaks to the daemon at `host`: `unix://…`;
+    /// Docker's usual socket if none. The daemon need not run yet.
+    pub fn new(dir: impl Into<PathBuf>, host: Option<&str>) -> Result<Self, RuntimeError> {
+        let dir = dir.into();
+        std::fs::create_dir_all(&dir).map_err(|source| files(&dir, source))?;
+        let path = dir.join("mark");
+        let mark = Mark::open(&path).map_err(|source| files(&path, source))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                daemon: Daemon::new(host),
+                mark,
+                recorded: Mutex::new(Recorded::open(dir.join("images.json"))),
+                places: Mutex::default(),
+                dir,
+            }),
+        })
+    }
+
+    /// Whether anything was ever started here. If not, there is nothing to be found or stopped.
+    pub fn was_used(&self) -> bool {
+        self.inner.dir.join("used").exists()
+    }
+
+    fn place(&self, slot: &Slot) -> Arc<Place> {
+        let mut places = lock(&self.inner.places);
+        places.entry(slot.clone()).or_default().clone()
+    }
+
+    async fn begin(
+        &self,
+        launch: Launch,
+        called_off: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
+        let Artifact::Image(spec) = &launch.artifact else {
+            return Err(RuntimeError::Unsuited(launch.slot));
+        };
+        let used = self.inner.dir.join("used");
+        std::fs::write(&used, "").map_err(|source| files(&used, source))?;
+        let login = launch.secrets.registry.as_ref();
+        let id = tokio::select! {
+            image = image::ensure(&self.inner.daemon, spec, login) => image?,
+            () = called_off.cancelled() => return Err(RuntimeError::CalledOff(launch.slot)),
+        };
+        lock(&self.inner.recorded).note(Used {
+            service: launch.slot.service.clone(),
+            digest: launch.digest.clone(),
+            reference: spec.reference(),
+            id,
+            retain: spec.retain,
+        });
+        let plan = container::for_slot(&launch, spec, &self.inner.mark);
+        self.create(&plan, spec).await?;
+        if let Err(error) = self.inner.daemon.start(&plan.name).await {
+            let port = launch.port;
+            // G2: what could not be started is not left behind.
+            self.remove(&plan.name).await?;
+            return Err(match fault::is_port_taken(&error) {
+                true => RuntimeError::PortTaken {
+                    slot: launch.slot,
+                    port,
+                },
+                false => self.inner.daemon.explain("starting the container", &error),
+            });
+        }
+        let inspected = self.inner.daemon.inspect(&plan.name).await?;
+        let inspected = inspected.ok_or_else(|| RuntimeError::Docker {
+            doing: "starting the container".to_owned(),
+            reason: "it was removed at once".to_owned(),
+        })?;
+        Ok(running(launch, &inspected))
+    }
+
+    async fn create(&self, plan: &Plan, spec: &ImageSpec) -> Result<(), RuntimeError> {
+        let daemon = &self.inner.daemon;
+        let docker = daemon.connect().await?;
+        let options = CreateContainerOptionsBuilder::default()
+            .name(&plan.name)
+            .build();
+        let created = docker.create_container(Some(options), plan.body.clone());
+        created
+            .await
+            .map_err(|error| match fault::is_name_taken(&error) {
+                true => RuntimeError::NameTaken(plan.name.clone()),
+                false => daemon.explain("creating the container", &error),
+            })?;
+        // Older daemons take one network at creation.
+        for network in spec.networks.iter().skip(1) {
+            let request = NetworkConnectRequest {
+                container: plan.name.clone(),
+                endpoint_config: None,
+            };
+            if let Err(error) = docker.connect_network(network, request).await {
+                self.remove(&plan.name).await?;
+                let doing = format!("connecting the container to network `{network}`");
+                return Err(daemon.explain(&doing, &error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Our containers of a slot, running or not, by id.
+    async fn of_slot(&self, slot: &Slot) -> Result<Vec<String>, RuntimeError> {
+        self.find(
+            &[self.inner.mark.label(), container::slot_label(slot)],
+            true,
+        )
+        .await
+    }
+
+    async fn find(&self, labels: &[String], stopped: bool) -> Result<Vec<String>, RuntimeError> {
+        let filters = HashMap::from([("label".to_owned(), labels.to_vec())]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(stopped)
+            .filters(&filters)
+            .build();
+        let docker = self.inner.daemon.connect().await?;
+        let found = docker.list_containers(Some(options)).await;
+        let found =
+            found.map_err(|error| self.inner.daemon.explain("listing containers", &error))?;
+        Ok(found.into_iter().filter_map(|found| found.id).collect())
+    }
+
+    async fn found(&self) -> Result<Vec<Running>, RuntimeError> {
+        let labels = [self.inner.mark.label(), container::IN_SLOT.to_owned()];
+        let mut all = Vec::new();
+        for id in self.find(&labels, false).await? {
+            // It may have ended since.
+            let Some(inspected) = self.inner.daemon.inspect(&id).await? else {
+                continue;
+            };
+            let labels = inspected.config.as_ref().and_then(|c| c.labels.as_ref());
+            let Some(launch) = labels.and_then(container::launch_of) else {
+                tracing::warn!(container = id, "a container of ours cannot be read");
+                continue;
+            };
+            all.push(running(launch, &inspected));
+        }
+        Ok(all)
+    }
+
+    async fn end(&self, slot: Slot, patience: Duration) -> Result<(), RuntimeError> {
+        let place = self.place(&slot);
+        lock(&place.start).cancel();
+        let _turn = place.turn.lock().await;
+        for id in self.of_slot(&slot).await? {
+            self.stop_container(&id, patience).await?;
+            self.keep_last_lines(&slot, &id).await;
+            self.remove(&id).await?;
+        }
+        let surplus = lock(&self.inner.recorded).surplus(&slot.service);
+        for used in surplus {
+            if image::prune(&self.inner.daemon, &used).await {
+                lock(&self.inner.recorded).forget(&used);
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &str, patience: Duration) -> Result<(), RuntimeError> {
+        // Whole seconds, and never less than was granted.
+        let seconds = i32::try_from(patience.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::default().t(seconds).build();
+        let docker = self.inner.daemon.connect().await?;
+        match docker.stop_container(id, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if fault::is_missing(&error) => Ok(()),
+            Err(error) => Err(self.inner.daemon.explain("stopping the container", &error)),
+        }
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        let docker = self.inner.daemon.connect().await?;
+        match docker.remove_container(id, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if fault::is_missing(&error) || fault::is_being_removed(&error) => Ok(()),
+            Err(error) => Err(self.inner.daemon.explain("removing the container", &error)),
+        }
+    }
+
+    /// What a removed container wrote is what a person asks for after a failure.
+    async fn keep_last_lines(&self, slot: &Slot, id: &str) {
+        let lines = tail::lines(&self.inner.daemon, id, LINES_KEPT).await;
+        if lines.is_empty() {
+            return;
+        }
+        let path = self.log_path(slot);
+        if let Err(error) = std::fs::write(&path, lines.join("\n")) {
+            tracing::warn!(%error, path = %path.display(), "an application's output is lost");
+        }
+    }
+
+    fn log_path(&self, slot: &Slot) -> PathBuf {
+        let name = format!("{}-{}.log", slot.service, slot.color);
+        self.inner.dir.join(name)
+    }
+
+    /// Waits for the end of one run of a container, through restarts of the daemon.
+    async fn ended(&self, container: Container) -> String {
+        let daemon = &self.inner.daemon;
+        loop {
+            let Ok(inspected) = daemon.inspect(&container.id).await else {
+                tokio::time::sleep(AWAY_PAUSE).await;
+                continue;
+            };
+            let Some(inspected) = inspected else {
+                return "its container was removed".to_owned();
+            };
+            if let Some(end) = end_of(&container, &inspected) {
+                return end;
+            }
+            let Ok(docker) = daemon.connect().await else {
+                continue;
+            };
+            let options = WaitContainerOptionsBuilder::default()
+                .condition("not-running")
+                .build();
+            let mut waiting = pin!(docker.wait_container(&container.id, Some(options)));
+            let heard = tokio::time::timeout(LOOK_EVERY, waiting.next()).await;
+            if let Ok(Some(Err(error))) = heard
+                && !matches!(
+                    error,
+                    bollard::errors::Error::DockerContainerWaitError { .. }
+                )
+            {
+                tokio::time::sleep(AWAY_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Runtime for DockerRuntime {
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Running, RuntimeError>> {
+        let this = self.clone();
+        async move {
+            let place = this.place(&launch.slot);
+            let called_off = CancellationToken::new();
+            *lock(&place.start) = called_off.clone();
+            // A task of its own: if nobody waits any more, the daemon may still have heard of the
+            // container, and a stop must find it finished.
+            let work = tokio::spawn(async move {
+                let _turn = place.turn.lock().await;
+                this.begin(launch, &called_off).await
+            });
+            work.await.expect("a start does not panic")
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Running>, RuntimeError>> {
+        self.found().boxed()
+    }
+
+    fn exited(&self, running: Running) -> BoxFuture<'static, String> {
+        let this = self.clone();
+        async move {
+            match running.container {
+                Some(container) => this.ended(container).await,
+                None => "it is in no container".to_owned(),
+            }
+        }
+        .boxed()
+    }
+
+    fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.end(slot, patience).boxed()
+    }
+
+    fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
+        async move {
+            let labels = [
+                self.inner.mark.label(),
+                container::slot_label(slot),
+                container::IN_SLOT.to_owned(),
+            ];
+            if let Ok(found) = self.find(&labels, true).await
+                && let Some(id) = found.first()
+            {
+                return tail::lines(&self.inner.daemon, id, lines).await;
+            }
+            let text = std::fs::read_to_string(self.log_path(slot)).unwrap_or_default();
+            let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
+            all[all.len().saturating_sub(lines)..].to_vec()
+        }
+        .boxed()
+    }
+
+    fn vouch<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let Some(container) = &running.container else {
+                return Ok(());
+            };
+            // A daemon that does not answer says nothing about the application.
+            let Ok(Some(inspected)) = self.inner.daemon.inspect(&container.id).await else {
+                return Ok(());
+            };
+            image_check(&inspected)
+        }
+        .boxed()
+    }
+}
+
+impl Images for DockerRuntime {
+    fn pin<'a>(
+        &'a self,
+        image: &'a str,
+        login: Option<&'a RegistryLogin>,
+    ) -> BoxFuture<'a, Result<Pin, RuntimeError>> {
+        image::pin(&self.inner.daemon, image, login).boxed()
+    }
+
+    fn once<'a>(
+        &'a self,
+        launch: Launch,
+        name: &'a str,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
+        self.run_once(launch, name, within).boxed()
+    }
+}
+
+fn running(launch: Launch, inspected: &ContainerInspectResponse) -> Running {
+    let state = inspected.state.as_ref();
+    let published = SocketAddr::from(([127, 0, 0, 1], launch.port));
+    Running {
+        pid: state
+            .and_then(|state| i32::try_from(state.pid?).ok())
+            .unwrap_or_default(),
+        address: direct_address(&launch, inspected).unwrap_or(published),
+        container: inspected.id.clone().map(|id| Container {
+            id,
+            started_at: state
+                .and_then(|state| state.started_at.clone())
+                .unwrap_or_default(),
+        }),
+        launch,
+    }
+}
+
+/// The container's own address, if this machine has the gateway of its network: then packets
+/// reach it without Docker's port proxy, which costs more processor time than the application.
+/// `docs/decisions/0005-docker.md` has the measurement.
+fn direct_address(launch: &Launch, inspected: &ContainerInspectResponse) -> Option<SocketAddr> {
+    let Artifact::Image(spec) = &launch.artifact else {
+        return None;
+    };
+    let networks = inspected.network_settings.as_ref()?.networks.as_ref()?;
+    let endpoint = match spec.networks.first() {
+        Some(first) => networks.get(first)?,
+        None => networks.values().next()?,
+    };
+    let gateway: IpAddr = endpoint.gateway.as_ref()?.parse().ok()?;
+    let address: IpAddr = endpoint.ip_address.as_ref()?.parse().ok()?;
+    // Only an address of this machine can be bound to: not so with a rootless daemon, or one in
+    // a virtual machine.
+    UdpSocket::bind((gateway, 0)).ok()?;
+    Some(SocketAddr::new(address, spec.app_port))
+}
+
+/// How this run of the container ended, if it has.
+fn end_of(container: &Container, inspected: &ContainerInspectResponse) -> Option<String> {
+    let state = inspected.state.as_ref()?;
+    let same_run = state.started_at.as_deref() == Some(container.started_at.as_str());
+    if state.running == Some(true) && state.restarting != Some(true) && same_run {
+        return None;
+    }
+    if !same_run {
+        return Some("docker started its container again".to_owned());
+    }
+    let code = state.exit_code.unwrap_or_default();
+    let mut end = match code {
+        _ if state.oom_killed == Some(true) => {
+            "it used more than its `memory` and was killed".to_owned()
+        }
+        // As shells and Docker tell a signal.
+        129..=192 => format!("it was killed by signal {}", code - 128),
+        _ => format!("it ended with exit status {code}"),
+    };
+    if let Some(error) = state.error.as_deref().filter(|error| !error.is_empty()) {
+        end = format!("{end} ({error})");
+    }
+    Some(end)
+}
+
+/// What the image's own `HEALTHCHECK` says, if it has one.
+fn image_check(inspected: &ContainerInspectResponse) -> Result<(), String> {
+    let health = inspected
+        .state
+        .as_ref()
+        .and_then(|state| state.health.as_ref());
+    let Some(health) = health else {
+        return Ok(());
+    };
+    let said = health.log.iter().flatten().next_back();
+    let said = said
+        .and_then(|result| result.output.as_deref())
+        .unwrap_or_default();
+    let said = said.trim();
+    match health.status {
+        Some(HealthStatusEnum::STARTING) => {
+            Err("the image's HEALTHCHECK has not passed yet".to_owned())
+        }
+        Some(HealthStatusEnum::UNHEALTHY) if said.is_empty() => {
+            Err("the image's HEALTHCHECK fails".to_owned())
+        }
+        Some(HealthStatusEnum::UNHEALTHY) => Err(format!("the image's HEALTHCHECK fails: {said}")),
+        Some(HealthStatusEnum::HEALTHY | HealthStatusEnum::NONE | HealthStatusEnum::EMPTY)
+        | None => Ok(()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn files(path: &Path, source: std::io::Error) -> RuntimeError {
+    RuntimeError::Files {
+        path: path.display().to_string(),
+        source,
+    }
+}

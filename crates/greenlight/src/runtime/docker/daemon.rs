@@ -1,0 +1,120 @@
+//! The connection to a daemon: made when it is needed, with the version that both sides know.
+
+use super::fault;
+use crate::runtime::RuntimeError;
+use bollard::errors::Error;
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::{InspectContainerOptions, StartContainerOptions};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use std::sync::{Mutex, PoisonError};
+
+/// Docker's usual socket.
+const USUAL: &str = "unix:///var/run/docker.sock";
+/// How long an answer may take in seconds. A stop answers only when the application has ended.
+const PATIENCE_SECONDS: u64 = 3600;
+
+/// A daemon.
+pub(super) struct Daemon {
+    host: String,
+    known: Mutex<Option<Docker>>,
+}
+
+impl Daemon {
+    pub(super) fn new(host: Option<&str>) -> Self {
+        Self {
+            host: host
+                .filter(|host| !host.is_empty())
+                .unwrap_or(USUAL)
+                .to_owned(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// A client that speaks a version that the daemon knows.
+    pub(super) async fn connect(&self) -> Result<Docker, RuntimeError> {
+        if let Some(docker) = self.known().clone() {
+            return Ok(docker);
+        }
+        if !self.host.starts_with("unix://") {
+            return Err(RuntimeError::DockerAway {
+                host: self.host.clone(),
+                reason: "only the socket of a local daemon, `unix:///…`, can be used".to_owned(),
+            });
+        }
+        let docker = Docker::connect_with_unix(&self.host, PATIENCE_SECONDS, API_DEFAULT_VERSION)
+            .map_err(|error| self.explain("connecting", &error))?
+            .with_request_modifier(url_safe_credentials);
+        let docker = docker.negotiate_version().await;
+        let docker = docker.map_err(|error| self.explain("connecting", &error))?;
+        *self.known() = Some(docker.clone());
+        Ok(docker)
+    }
+
+    /// A container as it stands; `None` if there is no such.
+    pub(super) async fn inspect(
+        &self,
+        id: &str,
+    ) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+        let docker = self.connect().await?;
+        match docker
+            .inspect_container(id, None::<InspectContainerOptions>)
+            .await
+        {
+            Ok(inspected) => Ok(Some(inspected)),
+            Err(error) if fault::is_missing(&error) => Ok(None),
+            Err(error) => Err(self.explain("looking at the container", &error)),
+        }
+    }
+
+    /// Starts a container; the error is Docker's own, because callers tell some apart.
+    pub(super) async fn start(&self, id: &str) -> Result<(), Error> {
+        let docker = self.connect().await.map_err(|error| Error::IOError {
+            err: std::io::Error::other(error.to_string()),
+        })?;
+        docker
+            .start_container(id, None::<StartContainerOptions>)
+            .await
+    }
+
+    /// Its socket.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// An error in Greenlight's words.
+    pub(super) fn explain(&self, doing: &str, error: &Error) -> RuntimeError {
+        let explained = fault::explain(&self.host, doing, error);
+        if matches!(explained, RuntimeError::DockerAway { .. }) {
+            // It may come back as another version.
+            *self.known() = None;
+        }
+        explained
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<Docker>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Docker reads credentials in the alphabet that is safe in addresses; the client writes them in
+/// the other, which differs for passwords with `?`, `>`, `~` or letters beyond ASCII.
+fn url_safe_credentials(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
+    for name in ["x-registry-auth", "x-registry-config"] {
+        let Some(value) = request.headers().get(name) else {
+            continue;
+        };
+        let safe: Vec<u8> = value
+            .as_bytes()
+            .iter()
+            .map(|byte| match byte {
+                b'+' => b'-',
+                b'/' => b'_',
+                other => *other,
+            })
+            .collect();
+        if let Ok(safe) = hyper::header::HeaderValue::from_bytes(&safe) {
+            request.headers_mut().insert(name, safe);
+        }
+    }
+    request
+}
