@@ -27,7 +27,8 @@ fn begin(args: &Init) -> Result<Exit, Failure> {
     Config::parse(&path.display().to_string(), &text, [])?;
     write_new(path, &text)?;
     eprintln!(
-        "wrote `{}`; next: `greenlight up`, and in another terminal `greenlight deploy`",
+        "wrote `{}`; next: `greenlight up`, and in another terminal \
+         `greenlight deploy --version v1`",
         path.display()
     );
     Ok(Exit::Done)
@@ -176,8 +177,7 @@ command: [{program}, sample-app]
 # `before_switch: [\"bin/migrate\"]` is run once, before the switch.
 
 # The fleet: every instance has a proxy, which users reach on its port, and two local ports that
-# releases take in turns. These two are on this machine, for `greenlight up`; a fleet of two
-# machines is just `servers: [10.0.0.11, 10.0.0.12]`.
+# releases take in turns. These two are on this machine, for `greenlight up`.
 servers:
   - {{ name: a, host: 127.0.0.1, port: 8000, ports: {{ blue: 8080, green: 8081 }} }}
   - {{ name: b, host: 127.0.0.1, port: 8001, ports: {{ blue: 8082, green: 8083 }} }}

@@ -73,8 +73,12 @@ impl Supervisor {
                 .spawn()?;
             // Whoever reads it finds the old number or the new one, never half of it.
             let next = dir.join(format!("{own_name}.pid.next"));
-            std::fs::write(&next, child.id().to_string())?;
-            std::fs::rename(next, dir.join(format!("{own_name}.pid")))?;
+            let noted = std::fs::write(&next, child.id().to_string())
+                .and_then(|()| std::fs::rename(next, dir.join(format!("{own_name}.pid"))));
+            if let Err(error) = noted {
+                // It runs, so it must be kept; its number is for people.
+                tracing::warn!(%error, name = own_name, "a process number could not be written");
+            }
             Ok(child)
         };
         let child = Arc::new(Mutex::new(start()?));

@@ -20,13 +20,16 @@ use rustix::process::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// No more of a log is looked at than this, in bytes, however long an application has written:
+/// its death must be told at once.
+const TAIL: u64 = 1024 * 1024;
 /// How long to wait between two looks at what must be gone.
 const GONE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -262,7 +265,7 @@ impl Runtime for ProcessRuntime {
 
     fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
         async move {
-            let text = std::fs::read(self.path(slot, "log")).unwrap_or_default();
+            let text = tail(&self.path(slot, "log")).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
             all[all.len().saturating_sub(lines)..].to_vec()
@@ -366,6 +369,20 @@ fn start_ticks(pid: i32) -> Option<u64> {
         return None;
     }
     rest.split(' ').nth(19)?.parse().ok()
+}
+
+/// The end of a file, from the beginning of a line.
+fn tail(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let skipped = file.metadata()?.len().saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut text = Vec::new();
+    file.take(TAIL).read_to_end(&mut text)?;
+    if skipped > 0 {
+        let line = text.iter().position(|byte| *byte == b'\n');
+        text.drain(..line.map_or(0, |end| end + 1));
+    }
+    Ok(text)
 }
 
 fn boot_id() -> String {

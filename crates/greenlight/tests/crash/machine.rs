@@ -17,14 +17,22 @@ pub(crate) struct Process {
 
 /// What a fleet at rest keeps below its folder, but for the records of what runs.
 pub(crate) fn expected_files() -> BTreeSet<String> {
-    let mut files: BTreeSet<String> = ["lock", "operator/server"].map(ToOwned::to_owned).into();
-    let of_server = ["ca.key", "ca.pem", "journal.redb", "receipts.json"];
+    let mut files: BTreeSet<String> = ["lock", "operator/server", "operator/seal.key"]
+        .map(ToOwned::to_owned)
+        .into();
+    let of_server = [
+        "ca.key",
+        "ca.pem",
+        "seal.key",
+        "journal.redb",
+        "receipts.json",
+    ];
     files.extend(of_server.map(|name| format!("server/{name}")));
     for role in ["server", "agent-a", "agent-b", "proxy-a", "proxy-b"] {
         files.extend(["log", "pid"].map(|ending| format!("run/{role}.{ending}")));
     }
     for instance in ["instances/a", "instances/b"] {
-        let names = ["agent.redb", "proxy.sock", "routing"];
+        let names = ["agent.redb", "proxy.sock", "routing", "docker/mark"];
         files.extend(names.map(|name| format!("{instance}/{name}")));
         let logs = ["log", "log.1"];
         files.extend(logs.map(|ending| format!("{instance}/slots/{SERVICE}-COLOR.{ending}")));
