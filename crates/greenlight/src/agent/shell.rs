@@ -12,8 +12,8 @@ use crate::secret::SecretKeep;
 use crate::server::Timers;
 use futures_util::FutureExt as _;
 use greenlight_protocol::{
-    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Epoch, GateAction, InstanceId,
-    InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Alignment, Epoch, GateAction,
+    InstanceId, InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
 };
 use rustls::ClientConfig;
 use std::collections::BTreeMap;
@@ -50,6 +50,8 @@ pub struct AgentOptions {
     pub secrets: SecretKeep,
     /// What receives user traffic.
     pub front: Arc<dyn Front>,
+    /// What its cut-overs are worth.
+    pub alignment: Alignment,
 }
 
 /// The loop's own state.
@@ -57,6 +59,7 @@ pub struct AgentShell {
     agent: Agent,
     journal: Journal,
     front: Arc<dyn Front>,
+    alignment: Alignment,
     slots: Slots,
     peers: BTreeMap<InstanceId, SocketAddr>,
     tls: Arc<ClientConfig>,
@@ -131,6 +134,7 @@ impl AgentShell {
             agent,
             journal,
             front: options.front,
+            alignment: options.alignment,
             slots,
             peers: options.peers,
             tls: options.tls,
@@ -209,7 +213,8 @@ impl AgentShell {
     /// Tells the server how this instance stands whenever that has changed. Not while a cut-over
     /// is at its barrier: nothing may delay what decides there.
     fn tell_status(&mut self) {
-        let status = self.agent.status();
+        let mut status = self.agent.status();
+        status.alignment = self.alignment;
         if matches!(status.stage, StageView::Prepared(_) | StageView::Armed(_))
             || self.told.as_ref() == Some(&status)
         {
@@ -279,6 +284,8 @@ impl AgentShell {
     fn report(&self, mut reported: Reported) {
         if let Report::Armed { sync } = &mut reported.report {
             *sync = self.sync;
+        } else if let Report::Status(status) = &mut reported.report {
+            status.alignment = self.alignment;
         }
         // The sender task lives as long as the runtime does.
         let _ = self.reports.send((tokio::time::Instant::now(), reported));
@@ -318,12 +325,23 @@ impl AgentShell {
                 let parked = AgentEvent::GateParked { services };
                 let _ = events.send(ShellEvent::Protocol(parked));
             }
+            (Err(FrontError::NotSwitched(reason)), GateAction::Open { epoch, colors }) => {
+                tracing::error!(reason, "the front did not change");
+                let failed = AgentEvent::GateFailed {
+                    epoch,
+                    colors,
+                    reason,
+                };
+                let _ = events.send(ShellEvent::Protocol(failed));
+            }
             (Ok(_), _) => {}
             // When the front answers again, the protocol is told and acts again.
             (Err(FrontError::Unreachable(error)), _) => {
                 tracing::warn!(error, "the front cannot be reached");
             }
-            (Err(FrontError::Refused(error)), _) => tracing::warn!(error, "the front refused"),
+            (Err(FrontError::Refused(error) | FrontError::NotSwitched(error)), _) => {
+                tracing::warn!(error, "the front refused");
+            }
         }
     }
 
