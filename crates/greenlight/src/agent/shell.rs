@@ -16,7 +16,7 @@ use greenlight_protocol::{
     InstanceId, InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
 };
 use rustls::ClientConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,6 +73,9 @@ pub struct AgentShell {
     /// How the server was last told that this instance stands.
     told: Option<InstanceStatus>,
     pending: Vec<AgentEffect>,
+    /// What the front answered, to be taken before anything that came in while it was asked: a
+    /// directive that was repeated meanwhile must not ask it again.
+    answers: VecDeque<AgentEvent>,
 }
 
 /// What the loop waits for.
@@ -146,6 +149,7 @@ impl AgentShell {
             sync: Duration::ZERO,
             told: None,
             pending,
+            answers: VecDeque::new(),
         })
     }
 
@@ -168,6 +172,9 @@ impl AgentShell {
     pub async fn run(mut self) -> Result<(), JournalError> {
         let pending = std::mem::take(&mut self.pending);
         self.carry_out(pending).await?;
+        if let Some(answer) = self.answers.pop_front() {
+            self.take(answer).await?;
+        }
         self.slots.look();
         loop {
             for timer in self.timers.take_due() {
@@ -203,9 +210,13 @@ impl AgentShell {
     }
 
     async fn take(&mut self, event: AgentEvent) -> Result<(), JournalError> {
-        self.slots.note(&event);
-        let effects = self.agent.handle(event, clock::now());
-        self.carry_out(effects).await?;
+        let mut next = Some(event);
+        while let Some(event) = next {
+            self.slots.note(&event);
+            let effects = self.agent.handle(event, clock::now());
+            self.carry_out(effects).await?;
+            next = self.answers.pop_front();
+        }
         self.tell_status();
         Ok(())
     }
@@ -293,7 +304,7 @@ impl AgentShell {
 
     /// Holds run beside the loop, because they may wait; the gate itself refuses a hold that
     /// comes after the opening of the same cut-over. Everything else is done in order.
-    async fn gate(&self, action: GateAction) {
+    async fn gate(&mut self, action: GateAction) {
         let events = self.events.clone();
         let acting = self.front.act(action.clone());
         if let GateAction::Hold { epoch, .. } = action {
@@ -318,12 +329,12 @@ impl AgentShell {
                     colors,
                     evidence,
                 };
-                let _ = events.send(ShellEvent::Protocol(opened));
+                self.answers.push_back(opened);
                 tokio::spawn(observe(self.front.clone(), epoch, events));
             }
             (Ok(Acted::Parked), GateAction::Park { services, .. }) => {
                 let parked = AgentEvent::GateParked { services };
-                let _ = events.send(ShellEvent::Protocol(parked));
+                self.answers.push_back(parked);
             }
             (Err(FrontError::NotSwitched(reason)), GateAction::Open { epoch, colors }) => {
                 tracing::error!(reason, "the front did not change");
@@ -332,7 +343,7 @@ impl AgentShell {
                     colors,
                     reason,
                 };
-                let _ = events.send(ShellEvent::Protocol(failed));
+                self.answers.push_back(failed);
             }
             (Ok(_), _) => {}
             // When the front answers again, the protocol is told and acts again.
