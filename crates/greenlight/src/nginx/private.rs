@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long it gets to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// More than one, as everywhere: they change one after the other.
+const WORKERS: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Where packages put the program; not everybody's `PATH` has that folder.
 const USUAL: &str = "/usr/sbin/nginx";
@@ -40,7 +42,7 @@ impl PrivateNginx {
             .map(|kind| format!("    {kind}_temp_path {here}/{kind};\n"))
             .concat();
         let text = format!(
-            "{user}\ndaemon off;\nworker_processes 2;\npid {here}/nginx.pid;\n\
+            "{user}\ndaemon off;\nworker_processes {WORKERS};\npid {here}/nginx.pid;\n\
              error_log {here}/error.log notice;\nevents {{\n    worker_connections 1024;\n}}\n\
              http {{\n    access_log {here}/access.log;\n{temporary}\
              \x20   include {here}/conf.d/*.conf;\n{http}\n}}\n"
@@ -75,12 +77,8 @@ impl PrivateNginx {
             .map_err(not_run)?;
         let mut private = Self { nginx, child };
         let deadline = Instant::now() + PATIENCE;
-        while private
-            .nginx
-            .accepting()
-            .is_ok_and(|workers| workers.is_empty())
-            || private.nginx.master().is_err()
-        {
+        let all_accept = |nginx: &Nginx| nginx.accepting().is_ok_and(|w| w.len() >= WORKERS);
+        while !all_accept(&private.nginx) {
             let gone = private.child.try_wait().is_ok_and(|ended| ended.is_some());
             if gone || Instant::now() > deadline {
                 // It says why, as it would have said on its terminal.
