@@ -13,6 +13,7 @@ doc:
 
 # Ignored tests need another program, or root; here they run, and fail if it is not there.
 unit:
+	scripts/install-test-tools nginx=nginx
 	cargo test --workspace --locked -- --include-ignored --skip docker
 
 # `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.

@@ -28,7 +28,7 @@ pub use slots::SlotState;
 
 use self::before_switch::BeforeSwitch;
 use crate::cut_over::CutOver;
-use crate::evidence::{DrainEvidence, HoldEvidence};
+use crate::evidence::{Alignment, DrainEvidence, HoldEvidence};
 use crate::id::{Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
 use crate::message::{
     Directive, Envelope, Healthy, InstanceStatus, LiveView, Report, Reported, StageView,
@@ -59,6 +59,8 @@ pub struct Agent {
     /// The command before the switch that was begun last.
     before_switch: Option<BeforeSwitch>,
     attempts: u32,
+    /// The committed epoch that the front would not change to, and why; a restart asks it again.
+    unopened: Option<(Epoch, String)>,
     mutant: Mutant,
 }
 
@@ -132,6 +134,7 @@ impl Agent {
             retiring: None,
             before_switch: None,
             attempts: 0,
+            unopened: None,
             mutant,
         }
     }
@@ -152,6 +155,11 @@ impl Agent {
                 colors,
                 evidence,
             } => self.gate_opened(epoch, &colors, evidence, &mut fx),
+            AgentEvent::GateFailed {
+                epoch,
+                colors,
+                reason,
+            } => self.gate_failed(epoch, &colors, reason, &mut fx),
             AgentEvent::GateParked { services } => self.gate_parked(&services),
             AgentEvent::SlotFound {
                 slot,
@@ -238,6 +246,8 @@ impl Agent {
             live,
             stage,
             decided: self.ledger.latest_decided(),
+            // The shell knows its front.
+            alignment: Alignment::default(),
         }
     }
 

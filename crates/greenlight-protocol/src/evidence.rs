@@ -7,6 +7,19 @@ use crate::id::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What the cut-over of a front is worth.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Alignment {
+    /// It has a gate: G1 holds.
+    #[default]
+    Gated,
+    /// It cannot hold, and only changes at the same time as the others: G1 does not apply.
+    Aligned,
+}
+
 /// A gate's account of a hold, taken when nothing more could reach the old release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HoldEvidence {
@@ -18,6 +31,9 @@ pub struct HoldEvidence {
     pub in_flight: u64,
     /// Requests that were picked but not yet sent, and were taken back.
     pub recalled: u64,
+    /// Whether it is a hold at all.
+    #[serde(default)]
+    pub alignment: Alignment,
 }
 
 /// A gate's account of opening to a release.
@@ -27,6 +43,21 @@ pub struct SwitchEvidence {
     pub opened_at_ns: u64,
     /// Requests that had been held and were let go.
     pub released: u64,
+    /// Of a front without a gate: what it saw while it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aligned: Option<AlignedEvidence>,
+}
+
+/// What a front without a gate saw while it changed, in microseconds before it said so. Whoever
+/// gets the report can put it on its own clock.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct AlignedEvidence {
+    /// How long the new release has been answering.
+    pub new_for_us: u64,
+    /// How long ago the old release was last seen to answer, if it was after the change began.
+    pub old_for_us: Option<u64>,
 }
 
 /// What was left of a release when it was stopped.

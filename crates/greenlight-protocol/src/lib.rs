@@ -41,7 +41,10 @@ pub use coordinator::{
     CoordinatorTimer, Outcome, Phase, Refusal,
 };
 pub use cut_over::{CutOver, Direction};
-pub use evidence::{DrainEvidence, GateEvidence, HoldEvidence, ServiceEvidence, SwitchEvidence};
+pub use evidence::{
+    AlignedEvidence, Alignment, DrainEvidence, GateEvidence, HoldEvidence, ServiceEvidence,
+    SwitchEvidence,
+};
 pub use id::{DeploymentId, Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
 pub use message::{Directive, Envelope, InstanceStatus, PeerAnswer, Report, Reported, StageView};
 pub use mutant::Mutant;

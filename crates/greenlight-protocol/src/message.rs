@@ -4,7 +4,7 @@
 //! All may be lost, repeated or reordered: each is answered the same way however often it comes.
 
 use crate::cut_over::CutOver;
-use crate::evidence::{DrainEvidence, GateEvidence, HoldEvidence, SwitchEvidence};
+use crate::evidence::{Alignment, DrainEvidence, GateEvidence, HoldEvidence, SwitchEvidence};
 use crate::id::{Epoch, ServiceName, Token};
 use crate::release::Color;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,8 @@ pub enum Report {
     },
     /// The gate is open to the new release, and that is durable.
     Switched(SwitchEvidence),
-    /// The decision is durable, but the new release is dead: requests wait.
+    /// The decision is durable, but the new release is not served: it is dead and requests wait,
+    /// or the front would not change.
     SwitchFailed {
         /// What a person should read.
         reason: String,
@@ -121,6 +122,9 @@ pub struct InstanceStatus {
     pub stage: StageView,
     /// The highest epoch whose decision it has made durable.
     pub decided: Epoch,
+    /// What its cut-overs are worth.
+    #[serde(default)]
+    pub alignment: Alignment,
 }
 
 /// A live release as it stands in a status.

@@ -9,7 +9,7 @@ mod world;
 use greenlight_protocol::coordinator::{CoordinatorRecord, Order, Promotion, RollbackOrder};
 use greenlight_protocol::{
     Accepted, AgentEvent, Color, Command, Directive, Envelope, Epoch, Incarnation, InstanceId,
-    Outcome, Refusal, ServiceName, Slot, Strategy, Term, Timestamp, Token,
+    Outcome, Refusal, Report, ServiceName, Slot, Strategy, Term, Timestamp, Token,
 };
 use std::time::Duration;
 use world::{Gate, Letter, World, name};
@@ -901,6 +901,45 @@ fn a_hold_that_the_gate_refuses_aborts_the_cut_over_and_is_refused_for_good() {
     assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
     assert_eq!(world.served("shop"), everywhere("v1"));
     assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
+fn a_front_that_keeps_its_configuration_at_the_switch_takes_the_fleet_back() {
+    let mut world = World::serving_v1(3); // G2
+    world.machine(&name(2)).front_is_stubborn = true;
+
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(LONG);
+
+    let Some(Outcome::RolledBack { reason }) = world.outcome() else {
+        panic!("rolled back, not {:?}", world.outcome());
+    };
+    assert!(
+        reason.contains("`i2`") && reason.contains("kept its configuration"),
+        "{reason}"
+    );
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
+fn a_failed_switch_is_told_again_and_not_called_a_success_when_its_report_was_lost() {
+    let mut world = World::serving_v1(3);
+    world.machine(&name(2)).front_is_stubborn = true;
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    let failed = |letter: &Letter| {
+        matches!(letter, Letter::Report(_, reported)
+            if matches!(reported.report, Report::SwitchFailed { .. }))
+    };
+    assert!(world.run_until(|w| w.mail.iter().any(failed)));
+
+    world.mail.retain(|letter| !failed(letter));
+    world.pass(LONG);
+
+    assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1"));
 }
 
 #[test]

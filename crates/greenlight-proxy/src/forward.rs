@@ -21,6 +21,11 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+/// Answered by the gate itself, and only on a unix socket.
+const GATE_PATH: &str = "/.greenlight/gate";
+/// What the gate answers to a proxy before it that asks for `/.greenlight/gate`.
+pub const GATE_ANSWER: &str = "the gate of greenlight\n";
+
 /// Waits between two tries to reach an application that refuses connections.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +36,10 @@ pub(crate) async fn serve(
     client: &Client,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    // Whether another proxy of this machine has found the gate.
+    if client.asker.is_proxy() && request.uri().path() == GATE_PATH {
+        return own(StatusCode::OK, GATE_ANSWER);
+    }
     let mut outgoing = match Outgoing::new(request, client, &worker.limits) {
         Ok(outgoing) => outgoing,
         Err(refusal) => return refusal,

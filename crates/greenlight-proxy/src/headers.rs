@@ -84,6 +84,11 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
+    /// Whether another proxy asks, for its clients.
+    pub(crate) fn is_proxy(&self) -> bool {
+        self.trust == Trust::Peer
+    }
+
     pub(crate) fn new(address: Option<IpAddr>, trust: Trust) -> Self {
         let address = address.map(|ip| ip.to_canonical());
         Self {

@@ -44,6 +44,7 @@ mod upstream;
 mod worker;
 
 pub use error::ProxyError;
+pub use forward::GATE_ANSWER;
 pub use limits::Limits;
 pub use listener::ListenAddr;
 pub use proxy::{Incumbent, ProxyOptions, RunningProxy, run};

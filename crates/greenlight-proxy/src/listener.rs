@@ -125,6 +125,7 @@ impl Bound {
 pub(crate) fn open_all(
     addresses: &[ListenAddr],
     threads: usize,
+    group: Option<u32>,
     mut inherited: Vec<Bound>,
 ) -> Result<Vec<Bound>, ProxyError> {
     let mut sockets = Vec::new();
@@ -156,7 +157,7 @@ pub(crate) fn open_all(
             ListenAddr::Unix(path) => sockets.push(Bound {
                 asked: address.clone(),
                 taken: address.clone(),
-                listener: Listener::Unix(open_unix(path).map_err(failed)?),
+                listener: Listener::Unix(open_shared(path, group).map_err(failed)?),
             }),
         }
     }
@@ -214,6 +215,16 @@ pub(crate) fn open_unix(path: &std::path::Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// A unix socket for this user and one group: who connects is believed, so nobody else may.
+fn open_shared(path: &std::path::Path, group: Option<u32>) -> io::Result<UnixListener> {
+    let listener = open_unix(path)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
 /// A unix socket for this user alone.
 pub(crate) fn open_private(path: &std::path::Path) -> io::Result<UnixListener> {
     let listener = open_unix(path)?;
@@ -229,7 +240,7 @@ mod tests {
     fn every_socket_is_dealt_out_and_no_thread_goes_without() {
         let address: ListenAddr = "127.0.0.1:0".parse().expect("an address");
         for (opened_by, threads) in [(4, 1), (4, 3), (1, 4), (2, 2)] {
-            let sockets = open_all(std::slice::from_ref(&address), opened_by, Vec::new());
+            let sockets = open_all(std::slice::from_ref(&address), opened_by, None, Vec::new());
             let sockets = sockets.expect("a free port");
             assert_eq!(sockets.len(), opened_by);
             let hands = deal(&sockets, threads).expect("descriptors");

@@ -26,6 +26,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub struct ProxyOptions {
     /// Where users come in.
     pub listen: Vec<ListenAddr>,
+    /// The group whose members may connect to the unix sockets among them, by its number; that
+    /// of this process if none. Whoever may connect is believed about whom it speaks for.
+    pub socket_group: Option<u32>,
     /// The admin socket.
     pub admin: PathBuf,
     /// The file that keeps the routing.

@@ -2,6 +2,7 @@
 
 mod actions;
 mod args;
+mod attach;
 mod deploy;
 mod failure;
 mod fleet;
@@ -120,6 +121,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::Completions(args) => Ok(papers::completions(&args)),
         Verb::Man(args) => papers::man(&args),
         Verb::Up(args) => up::up(&args, output).await,
+        Verb::Attach(args::Attach::Nginx(args)) => attach::nginx(&args, output).await,
         Verb::Plan(args) => plan::plan(&args, output).await,
         Verb::Deploy(args) => until_told_to_end(deploy::deploy(&args, output)).await,
         Verb::Prepare(args) => until_told_to_end(deploy::prepare(&args, output)).await,
@@ -145,6 +147,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
 async fn run_demo(demo: &args::Demo, output: Output) -> Exit {
     let options = DemoOptions {
         late: demo.late,
+        front: demo.front,
         barrier: match demo.without_barrier {
             true => Barrier::None,
             false => Barrier::Fleet,

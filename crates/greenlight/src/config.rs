@@ -21,6 +21,7 @@ pub mod host;
 pub mod located;
 
 mod interpolation;
+mod nginx;
 mod parse;
 mod resolve;
 mod service;
@@ -33,8 +34,10 @@ pub use duration::parse_duration;
 pub use error::{ConfigError, Faults};
 pub use fault::Fault;
 pub use host::Host;
+pub use nginx::{InstanceNginx, NginxConfig};
 pub use service::{EnvConfig, RegistryConfig, ServiceConfig};
 
+use crate::front::FrontKind;
 use crate::spec::PortPair;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
 use std::collections::BTreeMap;
@@ -50,6 +53,10 @@ pub struct Config {
     pub services: BTreeMap<ServiceName, ServiceConfig>,
     /// The fleet, in the order of the file; at least one.
     pub instances: Vec<InstanceConfig>,
+    /// What receives user traffic, on every instance.
+    pub front: FrontKind,
+    /// The Nginx of every instance, if that is the front.
+    pub nginx: NginxConfig,
     /// How a deployment proceeds over the fleet.
     pub strategy: Strategy,
     /// The timers and choices of its cut-overs.

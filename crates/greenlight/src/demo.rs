@@ -1,5 +1,6 @@
 //! `greenlight demo`: the main job, on this machine, under load, with the receipts to prove it.
 
+mod nginx;
 mod report;
 mod stage;
 
@@ -7,8 +8,10 @@ pub use report::{DemoReport, DeploymentReport};
 
 use crate::cli::progress::Display;
 use crate::fleet::FleetError;
+use crate::front::FrontKind;
 use crate::link::ApiError;
 use crate::load::{Flip, Load, Segment, analyse};
+use crate::nginx::{AttachError, ValueError};
 use crate::receipt::Receipt;
 use greenlight_protocol::{Direction, InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -27,6 +30,8 @@ const FRESH: u64 = 10;
 pub struct DemoOptions {
     /// How late the control messages of the second instance are.
     pub late: Duration,
+    /// What receives user traffic.
+    pub front: FrontKind,
     /// What switches together.
     pub barrier: Barrier,
     /// Where to keep the state; a temporary folder if none.
@@ -55,6 +60,12 @@ pub enum DemoError {
     /// Files, addresses or threads.
     #[error("the demo cannot run: {0}")]
     Io(#[from] std::io::Error),
+    /// The Nginx of an instance.
+    #[error(transparent)]
+    Nginx(#[from] AttachError),
+    /// A path that Nginx would not take.
+    #[error(transparent)]
+    Value(#[from] ValueError),
     /// The fleet did not come up.
     #[error("the fleet did not come up in time; its logs are in `{}`", .0.display())]
     NotUp(PathBuf),
@@ -70,7 +81,7 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
     });
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stage = Stage::set_up(options, &dir, display)?;
+    let stage = Stage::set_up(options, &dir, display).await?;
     let result = tokio::select! {
         report = perform(options, &stage) => report,
         _ = interrupt.recv() => Err(DemoError::Interrupted),

@@ -6,16 +6,19 @@
 mod roles;
 mod supervisor;
 
-pub use roles::{AgentRole, ProxyRole, ServerRole, run_agent, run_proxy, run_server};
+pub use roles::{AgentFront, AgentRole, ProxyRole, ServerRole, run_agent, run_proxy, run_server};
 pub use supervisor::{Supervised, Supervisor};
 
 use crate::link::{Authority, PkiError, Role};
+use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::{Runtime as _, Runtimes};
 use greenlight_protocol::InstanceId;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The gate's socket in an instance's folder.
+const GATE_SOCKET: &str = "gate.sock";
 /// How long applications get to stop when the whole fleet is taken down.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,8 +29,29 @@ pub struct LocalInstance {
     pub name: InstanceId,
     /// Its public address.
     pub listen: SocketAddr,
+    /// What receives its users' traffic.
+    pub front: LocalFront,
     /// How late its control messages are.
     pub late: Duration,
+}
+
+/// What receives the traffic of an instance of a local fleet.
+#[derive(Clone, Debug)]
+pub enum LocalFront {
+    /// The built-in proxy, on the public address.
+    Builtin,
+    /// Somebody's Nginx on the public address; the proxy is behind it, on a unix socket.
+    Nginx {
+        /// The group of Nginx's workers, if it is not ours.
+        group: Option<String>,
+    },
+    /// Somebody's Nginx on the public address, and no proxy.
+    NginxReload {
+        /// Where it is.
+        nginx: Nginx,
+        /// The file of ours that it includes.
+        include: NginxPath,
+    },
 }
 
 /// Why a fleet cannot be started.
@@ -123,37 +147,57 @@ impl LocalFleet {
         peers: &str,
     ) -> Result<(), FleetError> {
         let name = &instance.name.0;
+        let (server, listen) = (server.to_string(), peer_address.to_string());
         let home = self.home(&instance.name);
-        let proxy = [
-            "proxy",
-            "--listen",
-            &instance.listen.to_string(),
-            "--admin",
-            &path(&home.join("proxy.sock")),
-            "--state",
-            &path(&home.join("routing")),
+        let admin = path(&home.join("proxy.sock"));
+        let late = format!("{}ms", instance.late.as_millis());
+        let mut agent = vec![
+            "agent", "--name", name, "--server", &server, "--listen", &listen, "--peers", peers,
+            "--late", &late,
         ];
-        let proxy = proxy.map(ToOwned::to_owned).to_vec();
-        self.supervisor.keep(&format!("proxy-{name}"), proxy)?;
-        let agent = [
-            "agent",
-            "--name",
-            name,
-            "--state",
-            &path(&home),
-            "--server",
-            &server.to_string(),
-            "--listen",
-            &peer_address.to_string(),
-            "--peers",
-            peers,
-            "--proxy-admin",
-            &path(&home.join("proxy.sock")),
-            "--late",
-            &format!("{}ms", instance.late.as_millis()),
-        ];
-        let agent = agent.map(ToOwned::to_owned).to_vec();
+        let state = path(&home);
+        agent.extend(["--state", &state]);
+        let nginx_arguments;
+        match &instance.front {
+            LocalFront::Builtin => {
+                self.start_proxy(name, &home, &[instance.listen.to_string()])?;
+                agent.extend(["--proxy-admin", &admin]);
+            }
+            LocalFront::Nginx { group } => {
+                let mut listen = vec![format!("unix:{}", path(&home.join(GATE_SOCKET)))];
+                if let Some(group) = group {
+                    listen.extend(["--socket-group".to_owned(), group.clone()]);
+                }
+                self.start_proxy(name, &home, &listen)?;
+                agent.extend(["--proxy-admin", &admin]);
+            }
+            LocalFront::NginxReload { nginx, include } => {
+                nginx_arguments = [
+                    ("--nginx-include", include.to_string()),
+                    ("--nginx-conf", path(&nginx.conf)),
+                    ("--nginx-pid", path(&nginx.pid)),
+                    ("--nginx-binary", path(&nginx.binary)),
+                ];
+                let pairs = nginx_arguments.iter();
+                agent.extend(pairs.flat_map(|(name, value)| [*name, value.as_str()]));
+            }
+        }
+        let agent = agent.into_iter().map(ToOwned::to_owned).collect();
         Ok(self.supervisor.keep(&format!("agent-{name}"), agent)?)
+    }
+
+    /// `listen` is the value of `--listen`, and what comes after it.
+    fn start_proxy(
+        &mut self,
+        name: &str,
+        home: &Path,
+        listen: &[String],
+    ) -> Result<(), FleetError> {
+        let mut proxy = vec!["proxy".to_owned(), "--listen".to_owned()];
+        proxy.extend_from_slice(listen);
+        let (admin, state) = (path(&home.join("proxy.sock")), path(&home.join("routing")));
+        proxy.extend(["--admin".to_owned(), admin, "--state".to_owned(), state]);
+        Ok(self.supervisor.keep(&format!("proxy-{name}"), proxy)?)
     }
 
     /// The folder with an operator's credentials.
@@ -164,6 +208,11 @@ impl LocalFleet {
     /// The folder of an instance.
     pub fn home(&self, name: &InstanceId) -> PathBuf {
         self.dir.join("instances").join(&name.0)
+    }
+
+    /// The socket of an instance's gate in a fleet that is kept in `dir`, if Nginx is before it.
+    pub fn gate(dir: &Path, name: &InstanceId) -> PathBuf {
+        dir.join("instances").join(&name.0).join(GATE_SOCKET)
     }
 
     /// The instances.

@@ -1,8 +1,12 @@
 //! What receives user traffic, as the agent's shell drives it.
 
 mod builtin;
+mod kind;
+mod nginx_reload;
 
 pub use builtin::BuiltinFront;
+pub use kind::FrontKind;
+pub use nginx_reload::NginxReloadFront;
 
 use crate::spec::ServiceSpec;
 use futures_util::future::BoxFuture;
@@ -21,6 +25,9 @@ pub enum FrontError {
     /// It refused, and said why.
     #[error("{0}")]
     Refused(String),
+    /// It was to open and could not: it serves what it served.
+    #[error("{0}")]
+    NotSwitched(String),
 }
 
 /// What an action on the gate led to.

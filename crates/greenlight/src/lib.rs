@@ -18,6 +18,7 @@ pub mod import;
 pub mod journal;
 pub mod link;
 pub mod load;
+pub mod nginx;
 pub mod receipt;
 pub mod runtime;
 pub mod sample;

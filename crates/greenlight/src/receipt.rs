@@ -6,11 +6,13 @@
 //!
 //! This module only collects what passes by. It decides nothing.
 
+mod aligned;
 mod book;
 mod render;
 mod summary;
 mod timeline;
 
+pub use aligned::AlignedReceipt;
 pub use book::ReceiptBook;
 
 use greenlight_protocol::{
@@ -66,6 +68,9 @@ pub struct CutOverReceipt {
     pub recovered: bool,
     /// The server's number for the moment of the commit, in the order of its messages.
     pub commit_order: Option<u64>,
+    /// Of a front without a gate: that it is none, and what was measured in place of a claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aligned: Option<AlignedReceipt>,
     /// What each instance went through.
     pub instances: BTreeMap<InstanceId, InstanceReceipt>,
 }
@@ -105,7 +110,8 @@ pub struct Check {
 }
 
 impl CutOverReceipt {
-    /// The claims of G1 and G5, each checked against the evidence. Empty if nothing was switched.
+    /// The claims of G1 and G5, each checked against the evidence; only those of G5 for a front
+    /// without a gate. Empty if nothing was switched.
     pub fn checks(&self) -> Vec<Check> {
         if self.recovered {
             return self.checks_of_instances();
@@ -113,6 +119,9 @@ impl CutOverReceipt {
         let Some(commit) = self.commit_order else {
             return Vec::new();
         };
+        if self.aligned.is_some() {
+            return self.checks_of_aligned(commit);
+        }
         let mut checks = Vec::new();
         let mut claim = |claim: String, holds: bool| checks.push(Check { claim, holds });
         for (name, instance) in &self.instances {

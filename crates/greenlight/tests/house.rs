@@ -27,7 +27,7 @@ fn the_rooms_know_only_what_the_architecture_lets_them_know() {
 fn only_the_drivers_know_both_the_protocol_and_the_proxy() {
     let src = workspace().join("crates/greenlight/src");
     // Drivers, the process roles, the command line that starts them.
-    let may = ["front", "fleet", "cli"];
+    let may = ["front", "nginx", "fleet", "cli"];
     for path in sources(&src) {
         let text = std::fs::read_to_string(&path).expect("a source is text");
         let inside = path.strip_prefix(&src).expect("it is in there");

@@ -262,6 +262,11 @@ impl Agent {
     fn answer_again(&self, epoch: Epoch, known: Decision, fx: &mut Vec<AgentEffect>) {
         match known {
             Decision::Refused => self.report(epoch, Report::Aborted, fx),
+            Decision::Committed if self.unopened.as_ref().is_some_and(|(e, _)| *e == epoch) => {
+                let unopened = self.unopened.as_ref();
+                let reason = unopened.map_or_else(String::new, |(_, reason)| reason.clone());
+                self.report(epoch, Report::SwitchFailed { reason }, fx);
+            }
             Decision::Committed => match self.live_readiness(epoch) {
                 Readiness::Ready => {
                     self.report(epoch, Report::Switched(SwitchEvidence::default()), fx);
@@ -376,6 +381,7 @@ impl Agent {
         evidence: SwitchEvidence,
         fx: &mut Vec<AgentEffect>,
     ) {
+        self.unopened = None;
         match self.ledger.stage.clone() {
             Stage::Armed(c) if c.epoch == epoch => match self.verdict {
                 Some(Decision::Committed) if *colors == self.target_colors(&c) => {
@@ -391,6 +397,33 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// The front could not be brought to the new release. The decision stands all the same, so it
+    /// is recorded; the coordinator takes the fleet back, and the old release runs until then.
+    /// On the way to the old release it is merely asked again: it never left it.
+    pub(super) fn gate_failed(
+        &mut self,
+        epoch: Epoch,
+        colors: &BTreeMap<ServiceName, Color>,
+        reason: String,
+        fx: &mut Vec<AgentEffect>,
+    ) {
+        match self.ledger.stage.clone() {
+            Stage::Armed(c) if c.epoch == epoch => {
+                if self.verdict != Some(Decision::Committed) || *colors != self.target_colors(&c) {
+                    return;
+                }
+                self.record_switched(&c, fx);
+            }
+            Stage::Settled | Stage::Prepared(_) | Stage::Armed(_) => {
+                if self.ledger.decided.get(&epoch) != Some(&Decision::Committed) {
+                    return;
+                }
+            }
+        }
+        self.unopened = Some((epoch, reason.clone()));
+        self.report(epoch, Report::SwitchFailed { reason }, fx);
     }
 
     fn record_switched(&mut self, cut_over: &CutOver, fx: &mut Vec<AgentEffect>) {

@@ -16,8 +16,8 @@ pub enum AgentEffect {
     Persist(AgentRecord),
     /// Send this to the coordinator.
     Report(Reported),
-    /// Tell the gate. The answer comes back as `GateHeld`, `GateRefused`, `GateOpened` or
-    /// `GateParked`.
+    /// Tell the gate. The answer comes back as `GateHeld`, `GateRefused`, `GateOpened`,
+    /// `GateFailed` or `GateParked`.
     Gate(GateAction),
     /// Start a release in an empty slot and check its health.
     Start {
@@ -152,6 +152,15 @@ pub enum AgentEvent {
         colors: BTreeMap<ServiceName, Color>,
         /// What the gate saw.
         evidence: SwitchEvidence,
+    },
+    /// A front without a gate would not change to these colors, and serves what it served.
+    GateFailed {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Where each service should have gone.
+        colors: BTreeMap<ServiceName, Color>,
+        /// Why.
+        reason: String,
     },
     /// Requests wait, and only opening the gate lets them go.
     GateParked {

@@ -44,6 +44,8 @@ pub(crate) struct Machine {
     pub(crate) fences: BTreeMap<ServiceName, Epoch>,
     /// The gate's process is away: orders do not reach it.
     pub(crate) gate_is_away: bool,
+    /// In place of the gate stands something that cannot hold, and that will not change.
+    pub(crate) front_is_stubborn: bool,
     pub(crate) starts: usize,
     /// Commands before the switch that were begun here, by epoch; they outlive the agent.
     pub(crate) commands: Vec<Epoch>,
@@ -89,6 +91,36 @@ pub(crate) struct World {
     pub(crate) command_ends: Option<Result<String, String>>,
     /// Directives to this instance are lost.
     pub(crate) deaf: Option<InstanceId>,
+}
+
+impl Machine {
+    /// What a front answers that serves on what it serves.
+    fn stubbornly(&self, action: GateAction) -> AgentEvent {
+        match action {
+            GateAction::Hold { epoch, .. } => AgentEvent::GateHeld {
+                epoch,
+                evidence: HoldEvidence::default(),
+            },
+            GateAction::Open { epoch, colors } => {
+                let served = |(service, color): (&ServiceName, &Color)| {
+                    self.gates.get(service) == Some(&Gate::Open(*color))
+                };
+                match colors.iter().all(served) {
+                    true => AgentEvent::GateOpened {
+                        epoch,
+                        colors,
+                        evidence: SwitchEvidence::default(),
+                    },
+                    false => AgentEvent::GateFailed {
+                        epoch,
+                        colors,
+                        reason: "it kept its configuration".to_owned(),
+                    },
+                }
+            }
+            GateAction::Park { services, .. } => AgentEvent::GateParked { services },
+        }
+    }
 }
 
 impl World {
@@ -498,6 +530,11 @@ impl World {
         }
         let fences = services.into_iter().map(|service| (service, epoch));
         machine.fences.extend(fences);
+        if machine.front_is_stubborn {
+            let answer = machine.stubbornly(action);
+            self.mail.push_back(Letter::Local(at.clone(), answer));
+            return;
+        }
         let answer = match action {
             GateAction::Hold {
                 epoch, services, ..

@@ -52,7 +52,12 @@ impl Sockets {
         Ok(Self {
             admin,
             status,
-            users: open_all(&options.listen, options.threads.max(1), users)?,
+            users: open_all(
+                &options.listen,
+                options.threads.max(1),
+                options.socket_group,
+                users,
+            )?,
         })
     }
 

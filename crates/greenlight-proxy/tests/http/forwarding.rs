@@ -138,6 +138,35 @@ async fn what_another_proxy_on_the_unix_socket_says_of_a_client_stands() {
 }
 
 #[tokio::test]
+async fn another_proxy_finds_the_gate_by_its_own_answer_and_clients_do_not() {
+    let lab = Lab::start().await;
+    let ask = "GET /.greenlight/gate HTTP/1.1\r\nhost: anything\r\n\r\n";
+
+    let mut peer = lab.peer().await;
+    peer.send(ask).await;
+    let answer = peer.answer().await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.text(), greenlight_proxy::GATE_ANSWER);
+
+    let mut client = lab.client().await;
+    client.send(ask).await;
+    let mut app = lab.blue.accept().await;
+    app.head().await;
+    app.send(OK).await;
+    client.answer().await;
+}
+
+#[tokio::test]
+async fn the_unix_socket_is_for_its_owner_and_one_group() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let lab = Lab::start().await;
+
+    let socket = std::fs::metadata(&lab.unix).expect("it is there");
+
+    assert_eq!(socket.permissions().mode() & 0o777, 0o660);
+}
+
+#[tokio::test]
 async fn host_and_path_choose_between_services() {
     let lab = Lab::start().await;
     lab.define("api", &["shop.example"], "/api", 20_000).await;

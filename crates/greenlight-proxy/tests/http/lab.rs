@@ -148,6 +148,7 @@ impl Lab {
         let any = "127.0.0.1:0".parse().expect("an address");
         let options = ProxyOptions {
             listen: vec![ListenAddr::Tcp(any), ListenAddr::Unix(unix.clone())],
+            socket_group: None,
             admin: folder.path().join("admin.sock"),
             state: folder.path().join("routing"),
             status: None,

@@ -43,6 +43,7 @@ pub(crate) fn run(options: &str) -> ExitCode {
     };
     let ended = greenlight_proxy::run(&ProxyOptions {
         listen: options.listen,
+        socket_group: None,
         admin: options.admin,
         state: options.state,
         status: options.status,

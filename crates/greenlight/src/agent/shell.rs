@@ -12,11 +12,11 @@ use crate::secret::SecretKeep;
 use crate::server::Timers;
 use futures_util::FutureExt as _;
 use greenlight_protocol::{
-    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Epoch, GateAction, InstanceId,
-    InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Alignment, Epoch, GateAction,
+    InstanceId, InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
 };
 use rustls::ClientConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub struct AgentOptions {
     pub secrets: SecretKeep,
     /// What receives user traffic.
     pub front: Arc<dyn Front>,
+    /// What its cut-overs are worth.
+    pub alignment: Alignment,
 }
 
 /// The loop's own state.
@@ -57,6 +59,7 @@ pub struct AgentShell {
     agent: Agent,
     journal: Journal,
     front: Arc<dyn Front>,
+    alignment: Alignment,
     slots: Slots,
     peers: BTreeMap<InstanceId, SocketAddr>,
     tls: Arc<ClientConfig>,
@@ -70,6 +73,9 @@ pub struct AgentShell {
     /// How the server was last told that this instance stands.
     told: Option<InstanceStatus>,
     pending: Vec<AgentEffect>,
+    /// What the front answered, to be taken before anything that came in while it was asked: a
+    /// directive that was repeated meanwhile must not ask it again.
+    answers: VecDeque<AgentEvent>,
 }
 
 /// What the loop waits for.
@@ -131,6 +137,7 @@ impl AgentShell {
             agent,
             journal,
             front: options.front,
+            alignment: options.alignment,
             slots,
             peers: options.peers,
             tls: options.tls,
@@ -142,6 +149,7 @@ impl AgentShell {
             sync: Duration::ZERO,
             told: None,
             pending,
+            answers: VecDeque::new(),
         })
     }
 
@@ -164,6 +172,9 @@ impl AgentShell {
     pub async fn run(mut self) -> Result<(), JournalError> {
         let pending = std::mem::take(&mut self.pending);
         self.carry_out(pending).await?;
+        if let Some(answer) = self.answers.pop_front() {
+            self.take(answer).await?;
+        }
         self.slots.look();
         loop {
             for timer in self.timers.take_due() {
@@ -199,9 +210,13 @@ impl AgentShell {
     }
 
     async fn take(&mut self, event: AgentEvent) -> Result<(), JournalError> {
-        self.slots.note(&event);
-        let effects = self.agent.handle(event, clock::now());
-        self.carry_out(effects).await?;
+        let mut next = Some(event);
+        while let Some(event) = next {
+            self.slots.note(&event);
+            let effects = self.agent.handle(event, clock::now());
+            self.carry_out(effects).await?;
+            next = self.answers.pop_front();
+        }
         self.tell_status();
         Ok(())
     }
@@ -209,7 +224,8 @@ impl AgentShell {
     /// Tells the server how this instance stands whenever that has changed. Not while a cut-over
     /// is at its barrier: nothing may delay what decides there.
     fn tell_status(&mut self) {
-        let status = self.agent.status();
+        let mut status = self.agent.status();
+        status.alignment = self.alignment;
         if matches!(status.stage, StageView::Prepared(_) | StageView::Armed(_))
             || self.told.as_ref() == Some(&status)
         {
@@ -279,6 +295,8 @@ impl AgentShell {
     fn report(&self, mut reported: Reported) {
         if let Report::Armed { sync } = &mut reported.report {
             *sync = self.sync;
+        } else if let Report::Status(status) = &mut reported.report {
+            status.alignment = self.alignment;
         }
         // The sender task lives as long as the runtime does.
         let _ = self.reports.send((tokio::time::Instant::now(), reported));
@@ -286,7 +304,7 @@ impl AgentShell {
 
     /// Holds run beside the loop, because they may wait; the gate itself refuses a hold that
     /// comes after the opening of the same cut-over. Everything else is done in order.
-    async fn gate(&self, action: GateAction) {
+    async fn gate(&mut self, action: GateAction) {
         let events = self.events.clone();
         let acting = self.front.act(action.clone());
         if let GateAction::Hold { epoch, .. } = action {
@@ -311,19 +329,30 @@ impl AgentShell {
                     colors,
                     evidence,
                 };
-                let _ = events.send(ShellEvent::Protocol(opened));
+                self.answers.push_back(opened);
                 tokio::spawn(observe(self.front.clone(), epoch, events));
             }
             (Ok(Acted::Parked), GateAction::Park { services, .. }) => {
                 let parked = AgentEvent::GateParked { services };
-                let _ = events.send(ShellEvent::Protocol(parked));
+                self.answers.push_back(parked);
+            }
+            (Err(FrontError::NotSwitched(reason)), GateAction::Open { epoch, colors }) => {
+                tracing::error!(reason, "the front did not change");
+                let failed = AgentEvent::GateFailed {
+                    epoch,
+                    colors,
+                    reason,
+                };
+                self.answers.push_back(failed);
             }
             (Ok(_), _) => {}
             // When the front answers again, the protocol is told and acts again.
             (Err(FrontError::Unreachable(error)), _) => {
                 tracing::warn!(error, "the front cannot be reached");
             }
-            (Err(FrontError::Refused(error)), _) => tracing::warn!(error, "the front refused"),
+            (Err(FrontError::Refused(error) | FrontError::NotSwitched(error)), _) => {
+                tracing::warn!(error, "the front refused");
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! What can be typed.
 
-use crate::fleet::{AgentRole, ProxyRole, ServerRole};
+use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
+use crate::front::FrontKind;
+use crate::nginx::{Nginx, NginxPath};
 use clap::{Args, Parser, Subcommand};
 use greenlight_protocol::InstanceId;
 use greenlight_proxy::{Incumbent, ListenAddr};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Zero-downtime deployment: the whole fleet cuts over together, or not at all.
@@ -29,6 +31,9 @@ pub enum Verb {
     Init(Init),
     /// Run a whole fleet on this machine for a `greenlight.yml`, until interrupted.
     Up(Up),
+    /// Let something that is on this machine already pass its users to greenlight.
+    #[command(subcommand)]
+    Attach(Attach),
     /// Say what a deployment would do, and what stands in its way. Changes nothing.
     Plan(Plan),
     /// Bring a release to the whole fleet: prepare it everywhere, then cut over together.
@@ -125,6 +130,39 @@ pub struct Up {
     /// Keep the fleet's files in this folder; `.greenlight` beside the configuration unless given.
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+}
+
+/// `greenlight attach`.
+#[derive(Debug, Subcommand)]
+pub enum Attach {
+    /// Nginx: write one file that it includes, test it, reload once, and ask through it.
+    Nginx(AttachNginx),
+}
+
+/// `greenlight attach nginx`.
+#[derive(Debug, Args)]
+pub struct AttachNginx {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: FileArg,
+    /// The instance that this machine is; needed if there are several.
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// The gate's socket; that of `greenlight up` unless given.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Write another file than `proxy.nginx.include`.
+    #[arg(long, value_name = "FILE")]
+    pub include: Option<PathBuf>,
+    /// Another main configuration than `proxy.nginx.conf`.
+    #[arg(long, value_name = "FILE")]
+    pub nginx_conf: Option<PathBuf>,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Only show what would change.
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
 }
 
 /// `greenlight plan`.
@@ -248,6 +286,9 @@ pub struct Demo {
     /// something is late.
     #[arg(long, default_value = "20ms", value_parser = duration)]
     pub late: Duration,
+    /// What receives user traffic; the Nginx fronts start an Nginx of their own for each instance.
+    #[arg(long, value_enum, default_value_t)]
+    pub front: FrontKind,
     /// Switch each instance on its own, as scripts do, and show what that leaves.
     #[arg(long)]
     pub without_barrier: bool,
@@ -288,9 +329,15 @@ pub struct Agent {
     /// Where its peers answer.
     #[arg(long, value_name = "NAME=ADDRESS", value_delimiter = ',', value_parser = peer)]
     pub peers: Vec<(String, SocketAddr)>,
-    /// The proxy's admin socket.
-    #[arg(long, value_name = "PATH")]
-    pub proxy_admin: PathBuf,
+    /// The admin socket of the proxy that receives user traffic.
+    #[arg(long, value_name = "PATH", required_unless_present = "nginx_include")]
+    pub proxy_admin: Option<PathBuf>,
+    /// Instead of a proxy: the file of ours that Nginx includes, which is reloaded.
+    #[arg(long, value_name = "FILE", conflicts_with = "proxy_admin", value_parser = nginx_path)]
+    pub nginx_include: Option<NginxPath>,
+    /// That Nginx.
+    #[command(flatten)]
+    pub nginx: NginxArgs,
     /// The socket of Docker, or of Podman's compatible service: `unix:///run/podman/podman.sock`.
     #[arg(long, value_name = "SOCKET", env = "DOCKER_HOST")]
     pub docker: Option<String>,
@@ -299,12 +346,42 @@ pub struct Agent {
     pub late: Duration,
 }
 
+/// Where an Nginx is.
+#[derive(Debug, Args)]
+pub struct NginxArgs {
+    /// Nginx's main configuration.
+    #[arg(
+        long = "nginx-conf",
+        value_name = "FILE",
+        default_value = "/etc/nginx/nginx.conf"
+    )]
+    pub conf: PathBuf,
+    /// The file with the number of Nginx's master process.
+    #[arg(
+        long = "nginx-pid",
+        value_name = "FILE",
+        default_value = "/run/nginx.pid"
+    )]
+    pub pid: PathBuf,
+    /// The Nginx program.
+    #[arg(
+        long = "nginx-binary",
+        value_name = "FILE",
+        default_value = "/usr/sbin/nginx"
+    )]
+    pub binary: PathBuf,
+}
+
 /// `greenlight proxy`.
 #[derive(Debug, Args)]
 pub struct Proxy {
     /// Where users come in: `address:port` or `unix:/path`; once for each.
     #[arg(long, value_name = "ADDRESS", required = true)]
     pub listen: Vec<ListenAddr>,
+    /// The group that may connect to the unix sockets: a name or a number. Whoever may connect is
+    /// believed about whom it speaks for.
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    pub socket_group: Option<u32>,
     /// The admin socket.
     #[arg(long, value_name = "PATH")]
     pub admin: PathBuf,
@@ -341,7 +418,19 @@ impl From<Agent> for AgentRole {
             server: agent.server,
             listen: agent.listen,
             peers: peers.map(|(name, at)| (InstanceId(name), at)).collect(),
-            proxy_admin: agent.proxy_admin,
+            front: match (agent.nginx_include, agent.proxy_admin) {
+                (Some(include), _) => AgentFront::Reload {
+                    nginx: Nginx {
+                        binary: agent.nginx.binary,
+                        conf: agent.nginx.conf,
+                        pid: agent.nginx.pid,
+                    },
+                    include,
+                },
+                (None, admin) => {
+                    AgentFront::Gate(admin.expect("clap wants one if the other is not there"))
+                }
+            },
             docker: agent.docker.filter(|socket| !socket.is_empty()),
             late: agent.late,
         }
@@ -352,6 +441,7 @@ impl From<Proxy> for ProxyRole {
     fn from(proxy: Proxy) -> Self {
         Self {
             listen: proxy.listen,
+            socket_group: proxy.socket_group,
             admin: proxy.admin,
             state: proxy.state,
             status: proxy.status,
@@ -363,6 +453,24 @@ impl From<Proxy> for ProxyRole {
             },
         }
     }
+}
+
+fn nginx_path(text: &str) -> Result<NginxPath, String> {
+    NginxPath::new(Path::new(text)).map_err(|error| error.to_string())
+}
+
+/// A group of this machine, by its number or its name.
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").map_err(|error| error.to_string())?;
+    let number = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (name == text).then(|| number.parse().ok())?
+    });
+    number.ok_or_else(|| format!("`/etc/group` has no `{text}`"))
 }
 
 fn peer(text: &str) -> Result<(String, SocketAddr), String> {

@@ -5,7 +5,8 @@ use super::fleet::{configuration, connect, version};
 use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
-use greenlight_protocol::{Color, InstanceId, Plan, ServiceName, Strategy};
+use crate::front::FrontKind;
+use greenlight_protocol::{Alignment, Color, InstanceId, Plan, ServiceName, Strategy};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ struct PlanDocument {
     services: BTreeMap<ServiceName, Change>,
     waves: Vec<BTreeSet<InstanceId>>,
     instances: BTreeMap<InstanceId, Part>,
+    front: FrontKind,
     /// Whether no two releases ever answer at once (G1).
     no_mixed_window: bool,
     /// What stands in the way; a deployment would be refused.
@@ -75,7 +77,8 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
         (name.clone(), part)
     });
     let document = PlanDocument {
-        no_mixed_window: compiled.waves.len() == 1,
+        front: config.front,
+        no_mixed_window: compiled.waves.len() == 1 && config.front.alignment() == Alignment::Gated,
         waves: compiled
             .waves
             .into_iter()
@@ -159,10 +162,19 @@ impl PlanDocument {
             "ready within {:?}; hold at most {:?}; watch {:?}, then {:?} warm for a rollback",
             policy.prepare, policy.hold_budget, policy.watch, policy.keep_warm
         ));
-        line(match self.no_mixed_window {
-            true => "no request will see the old release after the new one has answered".to_owned(),
-            false => "old and new answer at the same time between the waves (G1 does not apply)"
-                .to_owned(),
+        line(match (self.front.alignment(), self.no_mixed_window) {
+            (_, true) => {
+                "no request will see the old release after the new one has answered".to_owned()
+            }
+            (Alignment::Aligned, false) => format!(
+                "the front `{}` is aligned, not gated: all instances reload at the same time, and \
+                 old and new answer side by side meanwhile (G1 does not apply)",
+                self.front
+            ),
+            (Alignment::Gated, false) => {
+                "old and new answer at the same time between the waves (G1 does not apply)"
+                    .to_owned()
+            }
         });
         for obstacle in &self.obstacles {
             line(format!("IN THE WAY: {obstacle}"));

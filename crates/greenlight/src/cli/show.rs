@@ -7,7 +7,7 @@ use crate::api::{FleetStatus, History, LogsAnswer};
 use crate::clock::utc;
 use crate::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
-use greenlight_protocol::{Color, InstanceStatus, StageView};
+use greenlight_protocol::{Alignment, Color, InstanceStatus, StageView};
 use std::fmt::Write as _;
 
 /// `greenlight status`.
@@ -129,7 +129,11 @@ fn stand(instance: &InstanceStatus) -> String {
         StageView::Armed(epoch) => parts.push(format!("armed for cut-over {epoch}")),
     }
     if parts.is_empty() {
-        return "connected, nothing live".to_owned();
+        parts.push("connected, nothing live".to_owned());
+    }
+    match instance.alignment {
+        Alignment::Gated => {}
+        Alignment::Aligned => parts.push("aligned, not gated: G1 does not apply".to_owned()),
     }
     parts.join("; ")
 }

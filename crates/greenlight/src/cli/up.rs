@@ -5,7 +5,8 @@ use super::fleet::{configuration, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
 use crate::config::{Config, Host, InstanceConfig};
-use crate::fleet::{LocalFleet, LocalInstance};
+use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
+use crate::front::FrontKind;
 use crate::link::ApiClient;
 use greenlight_protocol::InstanceId;
 use rustix::fs::{FlockOperation, flock};
@@ -45,7 +46,9 @@ pub(super) async fn up(args: &Up, output: Output) -> Result<Exit, Failure> {
     std::fs::create_dir_all(&dir).map_err(|error| failed("cannot write to", &error))?;
     let _lock = lock(&dir)?;
     for instance in &instances {
-        check_free(instance)?;
+        if let LocalFront::Builtin = instance.front {
+            check_free(instance)?;
+        }
     }
     // The signals are caught before anything runs that would have to be stopped.
     let caught = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error));
@@ -109,10 +112,11 @@ async fn wait_until_up(fleet: &LocalFleet, dir: &Path) -> Result<(), Failure> {
 
 /// The configuration's instances as this machine can have them.
 fn instances(config: &Config) -> Result<Vec<LocalInstance>, Failure> {
-    config.instances.iter().map(local).collect()
+    let instances = config.instances.iter();
+    instances.map(|instance| local(config, instance)).collect()
 }
 
-fn local(instance: &InstanceConfig) -> Result<LocalInstance, Failure> {
+fn local(config: &Config, instance: &InstanceConfig) -> Result<LocalInstance, Failure> {
     let address = match &instance.host {
         Host::Ip(address) if address.is_loopback() => *address,
         Host::Name(name) if name == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -130,6 +134,20 @@ fn local(instance: &InstanceConfig) -> Result<LocalInstance, Failure> {
     Ok(LocalInstance {
         name: instance.name.clone(),
         listen: SocketAddr::new(address, instance.port),
+        front: match config.front {
+            FrontKind::Builtin => LocalFront::Builtin,
+            FrontKind::Nginx => LocalFront::Nginx {
+                group: config.nginx.group.clone(),
+            },
+            FrontKind::NginxReload => {
+                let nginx = config.nginx_of(instance);
+                let nginx = nginx.map_err(|error| Failure::new(Exit::Usage, error))?;
+                LocalFront::NginxReload {
+                    nginx: nginx.nginx,
+                    include: nginx.include,
+                }
+            }
+        },
         late: Duration::ZERO,
     })
 }

@@ -10,13 +10,15 @@
 mod container;
 mod env;
 mod extensions;
+mod nginx;
 mod proxy;
 mod secret;
 mod server;
 
 pub use container::{CpusText, LoggingSection, MemoryText, RegistrySection};
 pub use env::EnvSection;
-pub use proxy::{Front, HealthSection, PortsSection, ProxySection, StatusText};
+pub use nginx::NginxSection;
+pub use proxy::{HealthSection, PortsSection, ProxySection, StatusText};
 pub use secret::SecretFrom;
 pub use server::{ServerEntry, ServerPorts, ServerSection};
 

@@ -4,6 +4,7 @@
 //! Where a value is faulty its default stands in, so that the checks after it can go on.
 
 mod container;
+mod front;
 mod instances;
 mod ports;
 mod services;
@@ -11,7 +12,7 @@ mod services;
 use super::Config;
 use super::duration::{DurationText, parse_duration};
 use super::fault::Fault;
-use super::file::{CutoverSection, File, Front, OnUncertainWord, StrategyWord};
+use super::file::{CutoverSection, File, OnUncertainWord, StrategyWord};
 use super::interpolation::{self, Leftover};
 use super::located::Located;
 use crate::spec::Artifact;
@@ -27,7 +28,7 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
         faults: Vec::new(),
     };
     resolver.strategy(file);
-    resolver.front(file);
+    let (front, nginx) = resolver.front(file);
     let mut policy = resolver.policy(file);
     let services = resolver.services(file);
     let artifacts = services.iter().map(|service| &service.config.artifact);
@@ -45,6 +46,8 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
             .map(|service| (service.name.value, service.config))
             .collect(),
         instances,
+        front,
+        nginx,
         strategy: Strategy::BlueGreen,
         policy,
         registry,
@@ -73,28 +76,6 @@ impl Resolver<'_> {
             at: strategy.at,
             help: "write `strategy: blue_green`, or leave it out: the whole fleet then cuts over \
                    together"
-                .to_owned(),
-        });
-    }
-
-    fn front(&mut self, file: &File) {
-        let Some(front) = file
-            .proxy
-            .as_ref()
-            .and_then(|proxy| proxy.value.front.as_ref())
-        else {
-            return;
-        };
-        let name = match front.value {
-            Front::Builtin => return,
-            Front::Nginx => "nginx",
-            Front::NginxReload => "nginx_reload",
-        };
-        self.faults.push(Fault::NotInThisVersion {
-            feature: format!("the front `{name}`"),
-            at: front.at,
-            help: "write `front: builtin`; if Nginx owns port 80, give the built-in proxy another \
-                   `port` and let Nginx pass everything to it"
                 .to_owned(),
         });
     }

@@ -2,9 +2,10 @@
 
 use super::stage::Seen;
 use super::{Barrier, DemoOptions};
+use crate::front::FrontKind;
 use crate::load::Window;
 use crate::receipt::{Check, CutOverReceipt, InstanceReceipt};
-use greenlight_protocol::{InstanceId, Outcome};
+use greenlight_protocol::{Alignment, InstanceId, Outcome};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,14 +19,23 @@ this is what is left when each instance switches on its own: stale answers while
 the other, and a split fleet when a release fails on one of them; without `--without-barrier`
 the fleet switches together";
 
+/// What to make of a run with a front that has no gate.
+const ALIGNED: &str = "\
+the fleet changed at the same time, each instance verified through its own Nginx, and ended whole;
+this front is aligned, not gated: G1 does not apply, and what is stale or failed above is what a
+reload leaves; `--front nginx` keeps the same Nginx and leaves nothing";
+
 /// Everything that the demo found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DemoReport {
     /// How late the control messages of the second instance were, in milliseconds.
     pub late_ms: u128,
+    /// What received user traffic.
+    #[serde(default)]
+    pub front: FrontKind,
     /// What switched together.
     pub barrier: Barrier,
-    /// Whether every guarantee held.
+    /// Whether everything held that this front claims.
     pub held_up: bool,
     /// Each deployment, in order.
     pub deployments: Vec<DeploymentReport>,
@@ -114,12 +124,14 @@ impl DeploymentReport {
         }
     }
 
-    /// Whether every guarantee held in this deployment.
-    pub fn held_up(&self) -> bool {
-        self.failed == 0
-            && self.stale == 0
-            && self.split.is_empty()
-            && self.checks.iter().all(|check| check.holds)
+    /// Whether everything held in this deployment that such a front claims: without a gate
+    /// neither G1 nor all of G3.
+    pub fn held_up(&self, alignment: Alignment) -> bool {
+        let seen_by_users = match alignment {
+            Alignment::Gated => self.failed == 0 && self.stale == 0,
+            Alignment::Aligned => true,
+        };
+        seen_by_users && self.split.is_empty() && self.checks.iter().all(|check| check.holds)
     }
 
     fn ending(&self) -> &'static str {
@@ -141,8 +153,12 @@ impl DemoReport {
         let as_expected = endings == ENDINGS;
         Self {
             late_ms: options.late.as_millis(),
+            front: options.front,
             barrier: options.barrier,
-            held_up: as_expected && deployments.iter().all(DeploymentReport::held_up),
+            held_up: as_expected
+                && deployments
+                    .iter()
+                    .all(|deployment| deployment.held_up(options.front.alignment())),
             deployments,
         }
     }
@@ -194,6 +210,7 @@ impl DemoReport {
                 .expect("writing to a string does not fail");
         }
         let verdict = match (self.held_up, self.barrier) {
+            (true, _) if self.front.alignment() == Alignment::Aligned => ALIGNED,
             (true, _) => "every guarantee held: no request failed, no mixed window",
             (false, Barrier::Fleet) => "A GUARANTEE DID NOT HOLD",
             (false, Barrier::None) => WITHOUT_BARRIER,

@@ -3,13 +3,15 @@
 //! With the barrier one server leads both. Without it each instance is a fleet of its own, and
 //! what both are told at the same time each does by itself.
 
-use super::{Barrier, DemoError, DemoOptions};
+use super::{Barrier, DemoError, DemoOptions, nginx};
 use crate::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
 use crate::cli::progress::Display;
 use crate::clock::monotonic_ns;
-use crate::fleet::{LocalFleet, LocalInstance, free_address};
+use crate::fleet::{LocalFleet, LocalFront, LocalInstance, free_address};
+use crate::front::FrontKind;
 use crate::health::HealthCheck;
 use crate::link::{ApiClient, Follow};
+use crate::nginx::{AttachError, PrivateNginx};
 use crate::receipt::Receipt;
 use crate::spec::{Artifact, PortPair, ServiceSpec};
 use futures_util::future::try_join_all;
@@ -33,6 +35,8 @@ const COME_UP: Duration = Duration::from_secs(20);
 pub(super) struct Stage {
     dir: PathBuf,
     fleets: Vec<Fleet>,
+    /// One for each instance, if that is the front.
+    _nginx: Vec<PrivateNginx>,
     ports: BTreeMap<InstanceId, PortPair>,
     display: RefCell<Display>,
 }
@@ -52,12 +56,13 @@ pub(super) struct Seen {
 }
 
 impl Stage {
-    pub(super) fn set_up(
+    pub(super) async fn set_up(
         options: &DemoOptions,
         dir: &Path,
         display: Display,
     ) -> Result<Self, DemoError> {
-        let mut instances = Vec::new();
+        let mut led_together: BTreeMap<PathBuf, Vec<LocalInstance>> = BTreeMap::new();
+        let mut masters = Vec::new();
         let mut ports = BTreeMap::new();
         for (name, late) in [("a", Duration::ZERO), ("b", options.late)] {
             let name = InstanceId::from(name);
@@ -67,15 +72,39 @@ impl Stage {
             };
             ports.insert(name.clone(), pair);
             let listen = free_address()?;
-            instances.push(LocalInstance { name, listen, late });
+            let led_from = match options.barrier {
+                Barrier::Fleet => dir.to_owned(),
+                Barrier::None => dir.join(&name.0),
+            };
+            let front = match options.front {
+                FrontKind::Builtin => LocalFront::Builtin,
+                FrontKind::Nginx | FrontKind::NginxReload => {
+                    let home = dir.join("nginx").join(&name.0);
+                    let gate = std::path::absolute(LocalFleet::gate(&led_from, &name))?;
+                    let written = nginx::write(&home, options.front, listen, &gate, pair)?;
+                    masters.push(written.nginx.clone());
+                    match options.front {
+                        FrontKind::NginxReload => LocalFront::NginxReload {
+                            nginx: written.nginx,
+                            include: written.include,
+                        },
+                        FrontKind::Builtin | FrontKind::Nginx => LocalFront::Nginx { group: None },
+                    }
+                }
+            };
+            let instance = LocalInstance {
+                name,
+                listen,
+                front,
+                late,
+            };
+            led_together.entry(led_from).or_default().push(instance);
         }
-        let led_together: Vec<(PathBuf, Vec<LocalInstance>)> = match options.barrier {
-            Barrier::Fleet => vec![(dir.to_owned(), instances)],
-            Barrier::None => {
-                let alone = |instance: LocalInstance| (dir.join(&instance.name.0), vec![instance]);
-                instances.into_iter().map(alone).collect()
-            }
-        };
+        let mut running = Vec::new();
+        for master in masters {
+            let started = PrivateNginx::start(master).await;
+            running.push(started.map_err(AttachError::Nginx)?);
+        }
         let fleets = led_together.into_iter().map(|(dir, instances)| {
             let local = LocalFleet::start(&dir, instances, None)?;
             let api = ApiClient::from_dir(&local.operator_dir())?;
@@ -84,6 +113,7 @@ impl Stage {
         Ok(Self {
             dir: dir.to_owned(),
             fleets: fleets.collect::<Result<_, DemoError>>()?,
+            _nginx: running,
             ports,
             display: RefCell::new(display),
         })

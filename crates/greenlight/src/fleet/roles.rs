@@ -3,14 +3,15 @@
 use crate::agent::{AgentOptions, AgentShell};
 use crate::api::Progress;
 use crate::crash;
-use crate::front::BuiltinFront;
+use crate::front::{BuiltinFront, Front, NginxReloadFront};
 use crate::journal::Journal;
 use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
+use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::Runtimes;
 use crate::secret::SecretKeep;
 use crate::server::{Input, Shell, router};
 use greenlight_protocol::coordinator::CoordinatorEvent;
-use greenlight_protocol::{CoordinatorRecord, InstanceId};
+use greenlight_protocol::{Alignment, CoordinatorRecord, InstanceId};
 use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyError, ProxyOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -49,12 +50,26 @@ pub struct AgentRole {
     pub listen: SocketAddr,
     /// Where its peers answer.
     pub peers: BTreeMap<InstanceId, SocketAddr>,
-    /// The proxy's admin socket.
-    pub proxy_admin: PathBuf,
+    /// What receives user traffic.
+    pub front: AgentFront,
     /// The docker daemon's socket; Docker's usual one if none.
     pub docker: Option<String>,
     /// How late its control messages are.
     pub late: Duration,
+}
+
+/// What an agent's front is.
+#[derive(Clone, Debug)]
+pub enum AgentFront {
+    /// The built-in proxy, by its admin socket; perhaps with Nginx before it.
+    Gate(PathBuf),
+    /// An Nginx that is reloaded.
+    Reload {
+        /// Where it is.
+        nginx: Nginx,
+        /// The file of ours that it includes.
+        include: NginxPath,
+    },
 }
 
 /// `greenlight proxy`.
@@ -62,6 +77,8 @@ pub struct AgentRole {
 pub struct ProxyRole {
     /// Where users come in.
     pub listen: Vec<ListenAddr>,
+    /// The group that may connect to the unix sockets among them; this process's if none.
+    pub socket_group: Option<u32>,
     /// The admin socket.
     pub admin: PathBuf,
     /// The file that keeps the routing.
@@ -137,6 +154,13 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
 pub async fn run_agent(role: AgentRole) -> RoleResult {
     crash::name_role(&format!("agent-{}", role.name));
     let identity = Credentials::load(&role.state.join("identity"))?;
+    let (front, alignment): (Arc<dyn Front>, _) = match role.front {
+        AgentFront::Gate(admin) => (Arc::new(BuiltinFront::new(admin)), Alignment::Gated),
+        AgentFront::Reload { nginx, include } => (
+            Arc::new(NginxReloadFront::new(role.name.clone(), nginx, include)),
+            Alignment::Aligned,
+        ),
+    };
     let tls = identity.client_config()?;
     let runtimes = Runtimes::open(&role.state, role.docker.as_deref())?;
     let shell = AgentShell::recover(AgentOptions {
@@ -153,7 +177,8 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         images: Arc::new(runtimes.docker()),
         runtime: Arc::new(runtimes),
         secrets: SecretKeep::new(role.state.join("secrets")),
-        front: Arc::new(BuiltinFront::new(role.proxy_admin)),
+        front,
+        alignment,
     })?;
     let listener = TcpListener::bind(role.listen).await?;
     let routes = peer::router(shell.answerer());
@@ -170,6 +195,7 @@ pub fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     greenlight_proxy::run(&ProxyOptions {
         listen: role.listen,
+        socket_group: role.socket_group,
         admin: role.admin,
         state: role.state,
         status: role.status,

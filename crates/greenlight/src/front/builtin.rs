@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{
-    Color, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, OnUncertain,
+    Alignment, Color, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, OnUncertain,
     ServiceEvidence, ServiceName, Slot, SwitchEvidence,
 };
 use greenlight_proxy::admin::{
@@ -85,6 +85,7 @@ impl Front for BuiltinFront {
                     Ok(Acted::Opened(SwitchEvidence {
                         opened_at_ns: answer.opened_at_ns,
                         released: answer.released,
+                        aligned: None,
                     }))
                 }
                 GateAction::Park { epoch, services } => {
@@ -157,6 +158,7 @@ fn held(answer: admin::HoldAnswer) -> HoldEvidence {
         held_at_ns: answer.held_at_ns,
         in_flight: services.values().map(|seen| seen.in_flight).sum(),
         recalled: services.values().map(|seen| seen.recalled).sum(),
+        alignment: Alignment::Gated,
         last_admission_ns: services
             .into_iter()
             .filter_map(|(name, seen)| Some((ServiceName(name), seen.last_admission_ns?)))

@@ -155,6 +155,7 @@ impl ReceiptBook {
             aborted: None,
             recovered: self.replaying,
             commit_order: None,
+            aligned: None,
             instances: participants
                 .map(|name| (name.clone(), InstanceReceipt::default()))
                 .collect(),
@@ -231,6 +232,7 @@ impl ReceiptBook {
             | Report::InDoubt
             | Report::Fenced => {}
         }
+        cut_over.measure();
     }
 
     fn cut_over(&mut self, epoch: Epoch) -> Option<&mut CutOverReceipt> {

@@ -41,6 +41,9 @@ impl Receipt {
         for cut_over in &self.cut_overs {
             line("");
             line(&cut_over.headline());
+            if let Some(text) = cut_over.aligned_text() {
+                line(&format!("  {text}"));
+            }
             for row in cut_over.table() {
                 line(&format!("  {row}"));
             }
@@ -104,7 +107,7 @@ impl CutOverReceipt {
         if self.recovered {
             text.push_str("; the server died during it, so the order of its messages is not known");
         }
-        if let Some(hold) = self.hold_ms() {
+        if let (None, Some(hold)) = (&self.aligned, self.hold_ms()) {
             let sync = self
                 .commit_sync_us
                 .map_or(0.0, |us| Duration::from_micros(us).as_secs_f64() * 1e3);

@@ -32,6 +32,9 @@ impl Receipt {
 
 impl CutOverReceipt {
     fn summarise(&self, text: &mut String) {
+        if let Some(aligned) = self.aligned_text() {
+            add(text, &format!("{}\n", escaped(&aligned)));
+        }
         let rows = self.rows();
         if !rows.is_empty() {
             add(

@@ -194,6 +194,7 @@ mod tests {
             settled_ns: None,
             aborted: None,
             recovered: false,
+            aligned: None,
             commit_order: None,
             instances: instances
                 .map(|index| (InstanceId(format!("i-{index:02}")), each(index)))

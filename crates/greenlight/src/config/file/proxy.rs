@@ -1,7 +1,9 @@
 //! The `proxy` section: how users reach a service, its ports, and its health check.
 
 use crate::config::duration::DurationText;
+use crate::config::file::NginxSection;
 use crate::config::located::Located;
+use crate::front::FrontKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
@@ -11,9 +13,11 @@ use std::borrow::Cow;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Proxy")]
 pub struct ProxySection {
-    /// What receives user traffic on the public port. This version has `builtin` only.
+    /// What receives user traffic on the public port.
     #[schemars(extend("default" = "builtin"))]
-    pub front: Option<Located<Front>>,
+    pub front: Option<Located<FrontKind>>,
+    /// The Nginx of each server, for the fronts `nginx` and `nginx_reload`.
+    pub nginx: Option<Located<NginxSection>>,
     /// The host name that is routed to the service, such as `shop.example.com`; without it every
     /// request is. `*.example.com` takes all subdomains.
     pub host: Option<Located<String>>,
@@ -23,7 +27,7 @@ pub struct ProxySection {
     /// Only paths under this one are routed to the service. The application sees the whole path.
     #[schemars(extend("default" = "/", "pattern" = "^/"))]
     pub path_prefix: Option<Located<String>>,
-    /// The public port of the built-in proxy, on every server that does not have its own.
+    /// The public port, on every server that does not have its own.
     #[schemars(extend("default" = 80), range(min = 1))]
     pub port: Option<Located<u16>>,
     /// The port that the application listens on inside its container. A `command` gets its port
@@ -37,18 +41,6 @@ pub struct ProxySection {
     /// How long a request may take in all, waiting at the gate included.
     #[schemars(extend("default" = "30s"))]
     pub request_timeout: Option<Located<DurationText>>,
-}
-
-/// What receives user traffic on the public port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Front {
-    /// Greenlight's own proxy owns the public port.
-    Builtin,
-    /// Nginx owns it and passes everything to the built-in proxy. Not in this version.
-    Nginx,
-    /// Nginx owns it and is reloaded at each cut-over. Not in this version.
-    NginxReload,
 }
 
 /// The two local ports that releases take in turns.

@@ -134,6 +134,7 @@ impl Resolver<'_> {
         };
         let misplaced = [
             ("proxy.front", proxy.value.front.as_ref().map(|key| key.at)),
+            ("proxy.nginx", proxy.value.nginx.as_ref().map(|key| key.at)),
             ("proxy.port", proxy.value.port.as_ref().map(|key| key.at)),
         ];
         for (key, at) in misplaced {

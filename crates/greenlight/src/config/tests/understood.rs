@@ -2,6 +2,8 @@
 
 use super::parse;
 use crate::config::Config;
+use crate::front::FrontKind;
+use crate::nginx::ForwardHeaders;
 use crate::secret::SecretSource;
 use crate::spec::{Artifact, PortPair};
 use greenlight_protocol::policy::Exclusive;
@@ -17,7 +19,15 @@ servers:
   - 10.0.0.11
   - { name: second, host: 10.0.0.12, port: 8000, ports: { blue: 9080, green: 9081 } }
 proxy:
-  front: builtin
+  front: nginx
+  nginx:
+    include: /srv/{instance}/greenlight.conf
+    conf: /srv/nginx.conf
+    pid: /srv/nginx.pid
+    binary: /opt/nginx
+    verify_port: 9000
+    forward_headers: true
+    group: www-data
   hosts: [Shop.Example.com, "*.shop.example.com"]
   path_prefix: /shop
   port: 81
@@ -76,6 +86,17 @@ fn every_key_arrives_where_it_is_meant() {
     assert_eq!(policy.drain, Duration::from_secs(45));
     assert_eq!(policy.stop, Duration::from_secs(20));
     assert_eq!(policy.prepare, Duration::from_mins(10));
+    assert_eq!(config.front, FrontKind::Nginx);
+    assert_eq!(config.nginx.group.as_deref(), Some("www-data"));
+    assert_eq!(config.nginx.forward_headers, ForwardHeaders::Yes);
+    let second = config.instance(&InstanceId::from("second"));
+    let nginx = config.nginx_of(second.expect("it is there"));
+    let nginx = nginx.expect("plain paths");
+    assert_eq!(nginx.include.to_string(), "/srv/second/greenlight.conf");
+    assert_eq!(nginx.nginx.conf, Path::new("/srv/nginx.conf"));
+    assert_eq!(nginx.nginx.pid, Path::new("/srv/nginx.pid"));
+    assert_eq!(nginx.nginx.binary, Path::new("/opt/nginx"));
+    assert_eq!(nginx.verify_port, 9000, "it is another machine");
     assert_eq!(ports(&config, "10.0.0.11"), (81, 7080, 7081));
     assert_eq!(ports(&config, "second"), (8000, 9080, 9081));
 }
@@ -90,6 +111,19 @@ fn what_is_left_out_has_the_default_of_the_design() {
     let service = &config.services[&ServiceName::from("shop")];
     assert_eq!(service.health, crate::health::HealthCheck::default());
     assert!(service.hosts.is_empty());
+}
+
+#[test]
+fn instances_of_one_machine_have_a_verifying_port_each() {
+    let text = "service: shop\ncommand: [a]\nproxy: { front: nginx_reload }\nservers:\n\
+                - { host: 127.0.0.1, port: 81, ports: { blue: 1, green: 2 } }\n\
+                - { host: 127.0.0.2, ports: { blue: 3, green: 4 } }\n- 10.0.0.1\n";
+    let config = parse(text).expect("a good file");
+    let ports = config.instances.iter().map(|instance| {
+        let nginx = config.nginx_of(instance).expect("plain paths");
+        nginx.verify_port
+    });
+    assert_eq!(ports.collect::<Vec<_>>(), [9079, 9080, 9079]);
 }
 
 #[test]

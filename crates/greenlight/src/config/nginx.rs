@@ -1,0 +1,82 @@
+//! The Nginx of an instance, in plain types.
+
+use super::{Config, InstanceConfig};
+use crate::nginx::{ForwardHeaders, Nginx, NginxPath, ValueError};
+use greenlight_protocol::InstanceId;
+use std::path::PathBuf;
+
+/// Stands for the instance's name in a path.
+pub(super) const INSTANCE: &str = "{instance}";
+
+/// What the file says of the Nginx of every server. [`INSTANCE`] is still in the paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NginxConfig {
+    /// The file that we write.
+    pub include: String,
+    /// The main configuration.
+    pub conf: String,
+    /// The file with the master's number.
+    pub pid: String,
+    /// The program.
+    pub binary: String,
+    /// The first instance's port for verifying.
+    pub verify_port: u16,
+    /// Whether a load balancer stands before it.
+    pub forward_headers: ForwardHeaders,
+    /// The group of its workers.
+    pub group: Option<String>,
+}
+
+/// The Nginx of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceNginx {
+    /// Where it is.
+    pub nginx: Nginx,
+    /// The file that we write.
+    pub include: NginxPath,
+    /// Where its workers say what they serve.
+    pub verify_port: u16,
+}
+
+impl Default for NginxConfig {
+    /// As Debian has it.
+    fn default() -> Self {
+        Self {
+            include: "/etc/nginx/conf.d/greenlight.conf".to_owned(),
+            conf: "/etc/nginx/nginx.conf".to_owned(),
+            pid: "/run/nginx.pid".to_owned(),
+            binary: "/usr/sbin/nginx".to_owned(),
+            verify_port: 9079,
+            forward_headers: ForwardHeaders::No,
+            group: None,
+        }
+    }
+}
+
+impl Config {
+    /// The Nginx of an instance, whichever front there is.
+    pub fn nginx_of(&self, instance: &InstanceConfig) -> Result<InstanceNginx, ValueError> {
+        let path = |text: &str| PathBuf::from(filled(text, &instance.name));
+        let neighbours = self.instances.iter();
+        let before = neighbours
+            .take_while(|other| other.name != instance.name)
+            .filter(|other| {
+                other.host == instance.host
+                    || other.host.is_loopback() && instance.host.is_loopback()
+            });
+        let offset = u16::try_from(before.count()).unwrap_or(u16::MAX);
+        Ok(InstanceNginx {
+            nginx: Nginx {
+                binary: path(&self.nginx.binary),
+                conf: path(&self.nginx.conf),
+                pid: path(&self.nginx.pid),
+            },
+            include: NginxPath::new(&path(&self.nginx.include))?,
+            verify_port: self.nginx.verify_port.saturating_add(offset),
+        })
+    }
+}
+
+pub(super) fn filled(text: &str, name: &InstanceId) -> String {
+    text.replace(INSTANCE, &name.0)
+}

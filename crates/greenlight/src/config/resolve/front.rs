@@ -1,0 +1,105 @@
+//! The front, what it excludes, and the Nginx of every server.
+
+use super::Resolver;
+use crate::config::NginxConfig;
+use crate::config::fault::Fault;
+use crate::config::file::{File, NginxSection, OnUncertainWord};
+use crate::config::located::Located;
+use crate::front::FrontKind;
+use crate::nginx::{ForwardHeaders, NginxPath};
+use miette::SourceSpan;
+use std::path::Path;
+
+impl Resolver<'_> {
+    pub(super) fn front(&mut self, file: &File) -> (FrontKind, NginxConfig) {
+        let proxy = file.proxy.as_ref().map(|proxy| &proxy.value);
+        let front = proxy.and_then(|proxy| proxy.front.as_ref());
+        let section = proxy.and_then(|proxy| proxy.nginx.as_ref());
+        let kind = front.map_or_else(FrontKind::default, |front| front.value);
+        let nginx = section.map_or_else(NginxConfig::default, |s| self.nginx(&s.value));
+        match (kind, front) {
+            (FrontKind::Builtin, _) => {
+                if let Some(section) = section {
+                    self.faults.push(Fault::Misplaced {
+                        key: "proxy.nginx".to_owned(),
+                        at: section.at,
+                        help: "the built-in proxy needs no Nginx; write `front: nginx`, or remove \
+                               it"
+                        .to_owned(),
+                    });
+                }
+            }
+            (FrontKind::NginxReload, Some(front)) => self.needs_no_gate(file, front.at),
+            (FrontKind::Nginx | FrontKind::NginxReload, _) => {}
+        }
+        (kind, nginx)
+    }
+
+    /// What only a gate can do must not be asked of a front that has none.
+    fn needs_no_gate(&mut self, file: &File, front: SourceSpan) {
+        let Some(cutover) = &file.cutover else {
+            return;
+        };
+        let exclusive = cutover.value.exclusive.as_ref().filter(|yes| yes.value);
+        let shed = cutover.value.on_uncertain.as_ref();
+        let shed = shed.filter(|word| word.value == OnUncertainWord::Shed);
+        let asked = [
+            ("exclusive: true", exclusive.map(|key| key.at)),
+            ("on_uncertain: shed", shed.map(|key| key.at)),
+        ];
+        for (key, at) in asked {
+            if let Some(at) = at {
+                self.faults.push(Fault::Conflict {
+                    key: key.to_owned(),
+                    at,
+                    other: "front: nginx_reload".to_owned(),
+                    other_at: front,
+                    help: "only a gate can do that: write `front: nginx`, and Nginx keeps its \
+                           port, its certificates and its logs"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+
+    fn nginx(&mut self, section: &NginxSection) -> NginxConfig {
+        let fallback = NginxConfig::default();
+        NginxConfig {
+            include: self.nginx_path("include", section.include.as_ref(), fallback.include),
+            conf: self.nginx_path("conf", section.conf.as_ref(), fallback.conf),
+            pid: self.nginx_path("pid", section.pid.as_ref(), fallback.pid),
+            binary: self.nginx_path("binary", section.binary.as_ref(), fallback.binary),
+            verify_port: match &section.verify_port {
+                Some(port) => self.port("verify_port", port),
+                None => fallback.verify_port,
+            },
+            forward_headers: match section
+                .forward_headers
+                .as_ref()
+                .is_some_and(|yes| yes.value)
+            {
+                true => ForwardHeaders::Yes,
+                false => ForwardHeaders::No,
+            },
+            group: section.group.as_ref().map(|group| {
+                self.plain(group);
+                group.value.clone()
+            }),
+        }
+    }
+
+    /// A path that may stand in a configuration of Nginx.
+    fn nginx_path(&mut self, key: &str, path: Option<&Located<String>>, default: String) -> String {
+        let Some(path) = path else {
+            return default;
+        };
+        let named = path.value.replace(crate::config::nginx::INSTANCE, "i");
+        if self.plain(path) && NginxPath::new(Path::new(&named)).is_err() {
+            let shown = self.as_written(path.at, &path.value);
+            let help =
+                format!("write an absolute path of letters, digits, `.`, `_` and `-`: `{default}`");
+            self.bad_value(key, path.at, shown, "not a path for Nginx", help);
+        }
+        path.value.clone()
+    }
+}

@@ -1,0 +1,33 @@
+//! Nginx as a neighbour: what is written for it, how it is told, how it is asked.
+//!
+//! ```text
+//!   greenlight.yml ──▶ Include ──▶ text ──▶ `nginx -t` on a copy ──▶ file ──▶ reload
+//!                        ▲                                             │
+//!                        └────────── read back: the file is the state ─┘
+//!   Marker ◀── 127.0.0.1, answered by the workers themselves: which generation serves?
+//! ```
+//!
+//! Nothing that a person typed reaches a configuration as text: an [`Include`] is made of typed
+//! values, each of which refuses what Nginx could take for syntax.
+//!
+//! Deliberately absent: editing configuration that is not ours. Users' servers, certificates and
+//! logs are theirs; they include a file of ours where they want it.
+
+mod attach;
+mod change_over;
+mod control;
+mod copy;
+mod include;
+mod marker;
+mod private;
+mod value;
+
+pub use attach::{AttachError, Attached, Attachment, Change};
+pub use change_over::{Seen, Silence};
+pub(crate) use change_over::{get, put, reload};
+pub use control::{Nginx, NginxError};
+pub use copy::Copied;
+pub use include::{ForwardHeaders, Include, IncludeError, Target, Upstream};
+pub use marker::{Marker, MarkerError};
+pub use private::PrivateNginx;
+pub use value::{Label, NginxPath, ValueError};

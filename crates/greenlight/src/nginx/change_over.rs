@@ -1,0 +1,156 @@
+//! From one configuration to the next: written, reloaded, and verified through Nginx itself.
+//!
+//! ```text
+//!   HUP ──▶ master reads ──▶ new workers accept ── ~100 ms ──▶ old workers are told to leave
+//!             │                    └───── both accept ─────┘
+//!             └─ does not like it: says so in its log, and everything stays as it was
+//! ```
+//!
+//! It is verified when the marker has only new answers and none of the workers of before accepts
+//! any more. Nginx reports a refusal to nobody, so one shows only as answers that stay old.
+
+use super::control::{Nginx, NginxError};
+use super::marker::{Marker, MarkerError};
+use crate::clock::monotonic_ns;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long Nginx gets to bring a configuration into effect.
+const WITHIN: Duration = Duration::from_secs(5);
+/// The pause between two questions.
+const PULSE: Duration = Duration::from_millis(2);
+/// New answers in a row that are believed.
+const IN_A_ROW: u32 = 3;
+
+/// What the marker answered while the configuration changed, on the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The first answer of the new configuration.
+    pub first_new_ns: u64,
+    /// The last answer of the one before, if it gave any.
+    pub last_old_ns: Option<u64>,
+}
+
+/// Nginx was told to reload, and its answers stayed old.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "nginx kept its configuration when it was told to reload: after {} s its workers still say \
+     {last}; its error log says why",
+    WITHIN.as_secs()
+)]
+pub struct Silence {
+    /// The last answer.
+    pub last: String,
+    /// Whether any worker gave the new one.
+    pub mixed: bool,
+}
+
+/// Tells Nginx to reload, and watches until only `wanted` is answered.
+pub(crate) async fn reload(
+    nginx: &Nginx,
+    marker: Marker,
+    wanted: &str,
+) -> Result<Result<Seen, Silence>, NginxError> {
+    let before = nginx.accepting()?;
+    nginx.reload()?;
+    let deadline = Instant::now() + WITHIN;
+    let mut seen = Watch::default();
+    while Instant::now() < deadline {
+        let answer = marker.ask().await;
+        seen.take(answer, wanted);
+        if seen.in_a_row >= IN_A_ROW
+            && before.iter().all(|worker| !worker.accepts())
+            && let Some(first_new_ns) = seen.first_new_ns
+        {
+            return Ok(Ok(Seen {
+                first_new_ns,
+                last_old_ns: seen.last_old_ns,
+            }));
+        }
+        tokio::time::sleep(PULSE).await;
+    }
+    Ok(Err(Silence {
+        mixed: seen.first_new_ns.is_some(),
+        last: seen.last,
+    }))
+}
+
+#[derive(Default)]
+struct Watch {
+    first_new_ns: Option<u64>,
+    last_old_ns: Option<u64>,
+    in_a_row: u32,
+    last: String,
+}
+
+impl Watch {
+    fn take(&mut self, answer: Result<String, MarkerError>, wanted: &str) {
+        let now = monotonic_ns();
+        match answer {
+            Ok(answer) if answer == wanted => {
+                self.first_new_ns.get_or_insert(now);
+                self.in_a_row += 1;
+                self.last = format!("`{answer}`, and workers of before still accept");
+            }
+            Ok(answer) => {
+                self.last_old_ns = Some(now);
+                self.in_a_row = 0;
+                self.last = format!("`{answer}`");
+            }
+            Err(error) => {
+                self.in_a_row = 0;
+                self.last = format!("nothing ({error})");
+            }
+        }
+    }
+}
+
+/// Replaces a file in one step; a crash leaves the old one or the new one.
+pub(crate) fn put(path: &Path, text: &str) -> Result<(), NginxError> {
+    let write = || {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let mut file = tempfile::Builder::new()
+            .prefix(".greenlight-")
+            .tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        let readable = std::fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(readable)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| NginxError::Files {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The text of a file, if there is one.
+pub(crate) fn get(path: &Path) -> Result<Option<String>, NginxError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(NginxError::Files {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Brings back what a file was.
+pub(crate) fn restore(path: &Path, before: Option<&str>) -> Result<(), NginxError> {
+    match before {
+        Some(text) => put(path, text),
+        None => match std::fs::remove_file(path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(NginxError::Files {
+                    path: path.to_owned(),
+                    source,
+                })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        },
+    }
+}

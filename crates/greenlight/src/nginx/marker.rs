@@ -1,0 +1,95 @@
+//! The generation that a worker serves, asked through Nginx itself.
+//!
+//! Each question comes over a new connection, so any worker that accepts may answer it: during a
+//! reload that is old ones and new ones in turns.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long a worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of an answer that are read.
+const LONGEST: usize = 64 * 1024;
+
+/// Why a worker did not say what it serves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MarkerError {
+    /// Nobody answers.
+    #[error("nginx does not answer at {0} ({1}); run `greenlight attach nginx`")]
+    Silent(SocketAddr, String),
+    /// Somebody else does.
+    #[error(
+        "what answers at {0} is not greenlight's include in nginx (status {1}); give \
+         `proxy.nginx.verify_port` a free port"
+    )]
+    Somebody(SocketAddr, u16),
+}
+
+/// Asks the workers on loopback.
+#[derive(Clone, Copy, Debug)]
+pub struct Marker {
+    address: SocketAddr,
+}
+
+impl Marker {
+    /// The marker on this loopback port.
+    pub fn new(port: u16) -> Self {
+        Self {
+            address: ([127, 0, 0, 1], port).into(),
+        }
+    }
+
+    /// What one worker serves.
+    pub async fn ask(self) -> Result<String, MarkerError> {
+        let (status, text) = self.get("/.greenlight/generation").await?;
+        match status {
+            StatusCode::OK => Ok(text),
+            other => Err(MarkerError::Somebody(self.address, other.as_u16())),
+        }
+    }
+
+    /// What comes back for a path, from whoever answers.
+    pub async fn get(self, path: &str) -> Result<(StatusCode, String), MarkerError> {
+        let silent = |error: String| MarkerError::Silent(self.address, error);
+        match tokio::time::timeout(PATIENCE, self.exchange(path)).await {
+            Ok(answer) => answer.map_err(silent),
+            Err(_) => Err(silent(format!("nothing within {} s", PATIENCE.as_secs()))),
+        }
+    }
+
+    async fn exchange(self, path: &str) -> Result<(StatusCode, String), String> {
+        let said = |error: &dyn std::error::Error| error.to_string();
+        let stream = TcpStream::connect(self.address)
+            .await
+            .map_err(|error| said(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| said(&error))?;
+        let request = Request::get(path)
+            .header("host", self.address.to_string())
+            .header("connection", "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| said(&error))?;
+        let ask = async {
+            let response = sender.send_request(request).await;
+            let (head, body) = response.map_err(|error| said(&error))?.into_parts();
+            let body = Limited::new(body, LONGEST).collect().await;
+            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            Ok((head.status, String::from_utf8_lossy(&body).into_owned()))
+        };
+        tokio::pin!(ask, connection);
+        tokio::select! {
+            answer = &mut ask => answer,
+            ended = &mut connection => {
+                ended.map_err(|error| said(&error))?;
+                ask.await
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Every front against the same suite, and Nginx as a neighbour from end to end.
+//!
+//! Tests that need Nginx say so; they start masters of their own, in folders of their own.
+
+#[path = "fronts/app.rs"]
+mod app;
+#[path = "fronts/conformance.rs"]
+mod conformance;
+#[path = "fronts/fake.rs"]
+mod fake;
+#[path = "fronts/fleet.rs"]
+mod fleet;
+#[path = "fronts/intact.rs"]
+mod intact;
+#[path = "fronts/nginx_fleet.rs"]
+mod nginx_fleet;
+#[path = "fronts/stages.rs"]
+mod stages;
