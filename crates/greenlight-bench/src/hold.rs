@@ -289,6 +289,7 @@ mod tests {
             instance.switched = Some(SwitchEvidence {
                 opened_at_ns: *opened_at_ns,
                 released: 0,
+                aligned: None,
             });
         }
         cut_over

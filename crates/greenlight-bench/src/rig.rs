@@ -3,7 +3,7 @@
 
 use crate::{Outcome, Setting};
 use greenlight::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
-use greenlight::fleet::{LocalFleet, LocalInstance, free_address};
+use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance, free_address};
 use greenlight::health::HealthCheck;
 use greenlight::link::{ApiClient, Follow};
 use greenlight::receipt::Receipt;
@@ -44,7 +44,12 @@ impl Rig {
             };
             ports.insert(name.clone(), pair);
             let (listen, late) = (free_address()?, *late);
-            instances.push(LocalInstance { name, listen, late });
+            instances.push(LocalInstance {
+                name,
+                listen,
+                front: LocalFront::Builtin,
+                late,
+            });
         }
         let program = setting.greenlight.clone();
         let fleet = LocalFleet::start_program(program.clone(), dir.path(), instances, None)?;

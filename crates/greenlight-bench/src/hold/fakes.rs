@@ -11,7 +11,8 @@ use greenlight::secret::RegistryLogin;
 use greenlight::spec::ServiceSpec;
 use greenlight::spec::image::Pin;
 use greenlight_protocol::{
-    DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot, SwitchEvidence,
+    Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot,
+    SwitchEvidence,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,10 +37,12 @@ impl Front for InstantGate {
                 last_admission_ns: BTreeMap::new(),
                 in_flight: 0,
                 recalled: 0,
+                alignment: Alignment::Gated,
             }),
             GateAction::Open { .. } => Acted::Opened(SwitchEvidence {
                 opened_at_ns: monotonic_ns(),
                 released: 0,
+                aligned: None,
             }),
             GateAction::Park { .. } => Acted::Parked,
         };

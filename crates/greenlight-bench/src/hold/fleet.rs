@@ -14,7 +14,7 @@ use greenlight::secret::SecretKeep;
 use greenlight::server::{Input, Shell, Snapshot};
 use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
 use greenlight_protocol::{
-    Directive, Envelope, Epoch, InstanceId, Outcome as Ended, Report, Term, Token,
+    Alignment, Directive, Envelope, Epoch, InstanceId, Outcome as Ended, Report, Term, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -124,6 +124,7 @@ impl Fleet {
             images: Arc::new(NothingRuns),
             secrets: SecretKeep::new(dir.join(format!("{name}-secrets"))),
             front: Arc::new(InstantGate),
+            alignment: Alignment::Gated,
         };
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
