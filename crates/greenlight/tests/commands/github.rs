@@ -299,7 +299,8 @@ fn deploying(shop: &Shop, said: &str) -> (Child, impl Iterator<Item = std::io::R
 
 /// The operator's credentials as the documentation says to make a secret of them.
 fn secret(shop: &Shop) -> String {
-    let script = "tar -C .greenlight/operator -c ca.pem cert.pem key.pem seal.key server | base64 -w0";
+    let script =
+        "tar -C .greenlight/operator -c ca.pem cert.pem key.pem seal.key server | base64 -w0";
     let mut command = Command::new("bash");
     let output = command
         .args(["-c", script])
