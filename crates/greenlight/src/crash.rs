@@ -22,6 +22,9 @@ use std::time::Duration;
 /// is only then different from a crash before.
 const LINGER: Duration = Duration::from_millis(30);
 
+/// A signal to oneself has been taken after this.
+const TAKEN_WITHIN: Duration = Duration::from_millis(200);
+
 static POINTS: OnceLock<Option<Points>> = OnceLock::new();
 
 struct Points {
@@ -139,8 +142,9 @@ impl Points {
             Some("kill") => Signal::KILL,
             _ => Signal::STOP,
         };
-        // A signal to oneself is taken before the call returns.
         kill_process(getpid(), signal).expect("a process may signal itself");
+        // Another thread may be the one that takes it; until then this one must not go on.
+        std::thread::sleep(TAKEN_WITHIN);
     }
 }
 

