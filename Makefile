@@ -29,8 +29,8 @@ model:
 # Everything that needs Docker, with a daemon of its own.
 docker:
 	scripts/install-test-tools dockerd=docker.io ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3
-	cargo test -p greenlight --locked --no-run
-	scripts/with-dockerd cargo test -p greenlight --locked --offline docker -- --include-ignored
+	cargo test --workspace --locked --no-run
+	scripts/with-dockerd cargo test --workspace --locked --offline docker -- --include-ignored
 
 # Compares with Debian's nginx and HAProxy on this machine; takes about ten minutes.
 bench:
