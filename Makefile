@@ -1,7 +1,7 @@
 # `make test` installs what the tests need, starts it, and runs every test.
 .PHONY: test check doc unit docker sim model bench
 
-test: check doc unit docker
+test: check doc docker unit
 
 check:
 	cargo fmt --all --check

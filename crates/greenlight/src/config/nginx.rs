@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Stands for the instance's name in a path.
 pub(super) const INSTANCE: &str = "{instance}";
 
-/// What the file says of the Nginx of every server. [`INSTANCE`] is still in the paths.
+/// What the file says of the Nginx of every server. `{instance}` is still in the paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NginxConfig {
     /// The file that we write.
