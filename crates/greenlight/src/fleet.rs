@@ -13,8 +13,11 @@ use crate::link::{Authority, PkiError, Role};
 use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::{Runtime as _, Runtimes};
 use greenlight_protocol::InstanceId;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The gate's socket in an instance's folder.
@@ -243,9 +246,32 @@ impl LocalFleet {
     }
 }
 
-/// A loopback address that nobody uses now.
+/// A loopback address that nobody uses now, and that this process has not given out before.
+///
+/// Its port is below those that the system takes for outgoing connections: one of those could
+/// otherwise have it before whoever it is for listens.
 pub fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+    const FIRST: u16 = 10_000;
+    const COUNT: u64 = 20_000;
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = None;
+    for _ in 0..64 {
+        // The standard library's random keys are the only randomness that is needed here.
+        let random = RandomState::new().build_hasher().finish() % COUNT;
+        let port = FIRST + u16::try_from(random).unwrap_or_default();
+        if given.contains(&port) {
+            continue;
+        }
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(listener) => {
+                given.insert(port);
+                return listener.local_addr();
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into()))
 }
 
 fn path(path: &Path) -> String {
