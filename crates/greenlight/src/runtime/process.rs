@@ -12,7 +12,7 @@ use super::{Launch, Running, Runtime, RuntimeError};
 use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight_protocol::{Color, Slot};
+use greenlight_protocol::Slot;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid,
@@ -271,29 +271,6 @@ impl Runtime for ProcessRuntime {
             all[all.len().saturating_sub(lines)..].to_vec()
         }
         .boxed()
-    }
-}
-
-impl ProcessRuntime {
-    /// Every slot that has a log here, for `greenlight logs`.
-    pub fn slots_with_logs(&self) -> Vec<Slot> {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else {
-            return Vec::new();
-        };
-        let names = entries.flatten().filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let (service, color) = name.strip_suffix(".log")?.rsplit_once('-')?;
-            let color = match color {
-                "blue" => Color::Blue,
-                "green" => Color::Green,
-                _ => return None,
-            };
-            Some(Slot {
-                service: service.into(),
-                color,
-            })
-        });
-        names.collect()
     }
 }
 
