@@ -26,6 +26,10 @@ use interrupt::until_told_to_end;
 use progress::Display;
 use serde::Serialize;
 use std::process::ExitCode;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How a command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +88,16 @@ pub fn main() -> ExitCode {
     };
     // A role's talk is its log; a command's talk is its own.
     let long_running = matches!(cli.verb, Verb::Server(_) | Verb::Agent(_) | Verb::Proxy(_));
-    let default = if long_running { "info" } else { "warn" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GREENLIGHT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+    let default = match long_running {
+        true => Level::INFO,
+        false => Level::WARN,
+    };
+    let wanted = std::env::var("GREENLIGHT_LOG").ok();
+    let wanted = wanted.and_then(|levels| levels.parse::<Targets>().ok());
+    let talk = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(talk)
+        .with(wanted.unwrap_or_else(|| Targets::new().with_default(default)))
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -3,9 +3,11 @@
 //! `demo` and `up` use it. Each role is a process of its own, started from this very binary, so
 //! that each can die alone; one that dies is started again.
 
+mod left_over;
 mod roles;
 mod supervisor;
 
+pub use left_over::end_left_over;
 pub use roles::{AgentFront, AgentRole, ProxyRole, ServerRole, run_agent, run_proxy, run_server};
 pub use supervisor::{Supervised, Supervisor};
 

@@ -63,6 +63,23 @@ fn a_new_user_gets_from_init_to_a_release_and_back() {
 }
 
 #[test]
+fn a_fleet_whose_up_was_killed_is_brought_up_again_with_the_applications_it_had() {
+    let shop = Shop::new();
+    shop.configure("");
+    let up = shop.up();
+    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    let applications = pids(&shop);
+    up.kill();
+
+    let _up = shop.up();
+
+    shop.wait_until_served("v1");
+    assert_eq!(pids(&shop), applications);
+    assert_eq!(shop.run(&["deploy", "--version", "v2"]).code, 0);
+    assert_eq!(shop.serves(), ["v2", "v2"]);
+}
+
+#[test]
 fn the_same_release_attaches_and_another_is_refused_with_who_deploys_what_since_when() {
     let shop = Shop::new();
     shop.configure("");
@@ -195,4 +212,12 @@ fn schema_completions_and_manual_pages_are_made_from_the_program_itself() {
     assert_eq!(man.code, 0, "{man}");
     let page = std::fs::read_to_string(shop.dir().join("pages/greenlight-deploy.1"));
     assert!(page.expect("a page").contains("whole fleet"));
+}
+
+/// The processes that answer on each instance.
+fn pids(shop: &Shop) -> [Value; 2] {
+    shop.bodies("/").map(|body| {
+        let body: Value = serde_json::from_str(&body).expect("the sample answers with JSON");
+        body["pid"].clone()
+    })
 }

@@ -5,7 +5,7 @@ use super::fleet::{configuration, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
 use crate::config::{Config, Host, InstanceConfig};
-use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
+use crate::fleet::{LocalFleet, LocalFront, LocalInstance, end_left_over};
 use crate::front::FrontKind;
 use crate::link::ApiClient;
 use greenlight_protocol::InstanceId;
@@ -45,6 +45,10 @@ pub(super) async fn up(args: &Up, output: Output) -> Result<Exit, Failure> {
     };
     std::fs::create_dir_all(&dir).map_err(|error| failed("cannot write to", &error))?;
     let _lock = lock(&dir)?;
+    let left_over = end_left_over(&dir);
+    if left_over > 0 {
+        eprintln!("an earlier `greenlight up` was killed; ended {left_over} processes it had left");
+    }
     for instance in &instances {
         if let LocalFront::Builtin = instance.front {
             check_free(instance)?;

@@ -169,6 +169,14 @@ impl Shop {
     }
 }
 
+impl Up {
+    /// Ends `up` so that it cannot take anything down.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it is our child");
+    }
+}
+
 impl Drop for Up {
     fn drop(&mut self) {
         let pid = i32::try_from(self.0.id())
