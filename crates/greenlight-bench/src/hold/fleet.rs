@@ -213,7 +213,8 @@ impl Fleet {
             }
         }
         let receipt = self.look()?.receipts.pop();
-        receipt.ok_or_else(|| "a deployment left no receipt".into())
+        let receipt = receipt.ok_or("a deployment left no receipt")?;
+        Ok(Arc::unwrap_or_clone(receipt))
     }
 
     fn look(&self) -> Outcome<Snapshot> {

@@ -7,6 +7,7 @@ use greenlight_protocol::{
     ServiceName,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Receipts kept in memory; the journal has the rest.
@@ -15,7 +16,8 @@ const KEPT: usize = 100;
 /// The receipts of the latest deployments, newest last.
 #[derive(Clone, Debug, Default)]
 pub struct ReceiptBook {
-    receipts: Vec<Receipt>,
+    /// Shared with whoever is looking at them; one that changes meanwhile is copied.
+    receipts: Vec<Arc<Receipt>>,
     order: u64,
     /// By service: the label of what is live, as far as the records go.
     live: BTreeMap<ServiceName, String>,
@@ -37,7 +39,7 @@ impl ReceiptBook {
         });
         let mut book = Self {
             order: orders.flatten().max().unwrap_or(0),
-            receipts,
+            receipts: receipts.into_iter().map(Arc::new).collect(),
             replaying: true,
             ..Self::default()
         };
@@ -48,21 +50,22 @@ impl ReceiptBook {
         book.receipts.sort_by_key(|receipt| receipt.started_ms);
         let surplus = book.receipts.len().saturating_sub(KEPT);
         book.receipts.drain(..surplus);
-        let cut_overs = book.receipts.iter_mut().flat_map(|r| &mut r.cut_overs);
-        for cut_over in cut_overs {
+        let receipts = book.receipts.iter_mut().map(Arc::make_mut);
+        for cut_over in receipts.flat_map(|receipt| &mut receipt.cut_overs) {
             cut_over.recovered |= cut_over.settled_ns.is_none() && cut_over.aborted.is_none();
         }
         book
     }
 
     /// All receipts, oldest first.
-    pub fn all(&self) -> &[Receipt] {
+    pub fn all(&self) -> &[Arc<Receipt>] {
         &self.receipts
     }
 
     /// The receipt of a deployment.
     pub fn find(&self, deployment: &str) -> Option<&Receipt> {
-        self.receipts.iter().find(|r| r.deployment == deployment)
+        let mut receipts = self.receipts.iter().map(Arc::as_ref);
+        receipts.find(|receipt| receipt.deployment == deployment)
     }
 
     /// A record has become durable, which took `sync`.
@@ -78,7 +81,7 @@ impl ReceiptBook {
                 let previous = releases
                     .clone()
                     .filter_map(|(s, _)| Some((s.clone(), self.live.get(s)?.clone())));
-                self.receipts.push(Receipt {
+                self.receipts.push(Arc::new(Receipt {
                     previous: previous.collect(),
                     deployment: order.deployment.0.clone(),
                     by: order.by.clone(),
@@ -89,7 +92,7 @@ impl ReceiptBook {
                     finished_ms: None,
                     outcome: None,
                     cut_overs: Vec::new(),
-                });
+                }));
                 if !self.replaying && self.receipts.len() > KEPT {
                     self.receipts.remove(0);
                 }
@@ -124,9 +127,9 @@ impl ReceiptBook {
                 deployment,
                 outcome,
             } => {
-                let mut receipts = self.receipts.iter_mut();
-                if let Some(receipt) = receipts.find(|r| r.deployment == deployment.0) {
-                    if !self.replaying {
+                let replaying = self.replaying;
+                if let Some(receipt) = self.find_mut(deployment) {
+                    if !replaying {
                         receipt.finished_ms = Some(clock::wall_ms());
                     }
                     receipt.outcome = Some(outcome.clone());
@@ -160,9 +163,7 @@ impl ReceiptBook {
                 .map(|name| (name.clone(), InstanceReceipt::default()))
                 .collect(),
         };
-        let deployment = &cut_over.deployment.0;
-        let mut receipts = self.receipts.iter_mut();
-        if let Some(its) = receipts.find(|receipt| receipt.deployment == *deployment) {
+        if let Some(its) = self.find_mut(&cut_over.deployment) {
             its.cut_overs.push(receipt);
         }
     }
@@ -235,12 +236,17 @@ impl ReceiptBook {
         cut_over.measure();
     }
 
+    fn find_mut(&mut self, deployment: &DeploymentId) -> Option<&mut Receipt> {
+        let mut receipts = self.receipts.iter_mut();
+        let found = receipts.find(|receipt| receipt.deployment == deployment.0);
+        found.map(Arc::make_mut)
+    }
+
     fn cut_over(&mut self, epoch: Epoch) -> Option<&mut CutOverReceipt> {
-        self.receipts
-            .iter_mut()
-            .rev()
-            .flat_map(|receipt| receipt.cut_overs.iter_mut())
-            .find(|cut_over| cut_over.epoch == epoch)
+        let of_it = |receipt: &Arc<Receipt>| receipt.cut_overs.iter().any(|c| c.epoch == epoch);
+        let receipt = self.receipts.iter_mut().rev().find(|its| of_it(its))?;
+        let mut cut_overs = Arc::make_mut(receipt).cut_overs.iter_mut();
+        cut_overs.find(|cut_over| cut_over.epoch == epoch)
     }
 }
 

@@ -195,10 +195,11 @@ async fn status(State(api): State<Api>) -> Response {
 
 async fn history(State(api): State<Api>) -> Response {
     match api.look().await {
-        Ok(snapshot) => Json(History {
-            deployments: snapshot.receipts,
-        })
-        .into_response(),
+        Ok(snapshot) => {
+            let receipts = snapshot.receipts.into_iter();
+            let deployments = receipts.map(Arc::unwrap_or_clone).collect();
+            Json(History { deployments }).into_response()
+        }
         Err(response) => response,
     }
 }
@@ -211,7 +212,7 @@ async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
     let mut receipts = snapshot.receipts.into_iter().rev();
     let found = receipts.find(|receipt| id == "latest" || receipt.deployment == id);
     if let Some(receipt) = found {
-        return Json(receipt).into_response();
+        return Json(receipt.as_ref()).into_response();
     }
     let (error, help) = match id.as_str() {
         "latest" => (

@@ -12,6 +12,8 @@ use greenlight_protocol::{
     InstanceId, Report, Reported, ServiceName,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, oneshot};
@@ -42,7 +44,7 @@ pub struct Snapshot {
     /// The fleet.
     pub status: FleetStatus,
     /// The receipts of the latest deployments, oldest first.
-    pub receipts: Vec<Receipt>,
+    pub receipts: Vec<Arc<Receipt>>,
     /// Progress so far of the latest deployment.
     pub progress: Vec<Progress>,
     /// By service: the label of what was live before.
@@ -56,7 +58,7 @@ pub struct Shell {
     send: SendDirectives,
     timers: Timers<CoordinatorTimer>,
     book: ReceiptBook,
-    receipts_at: std::path::PathBuf,
+    receipts_at: PathBuf,
     progress: Vec<Progress>,
     progress_sent: broadcast::Sender<Progress>,
     numbered: u64,
@@ -70,15 +72,12 @@ impl Shell {
     pub fn recover(
         fleet: BTreeSet<InstanceId>,
         journal: Journal,
-        receipts_at: std::path::PathBuf,
+        receipts_at: PathBuf,
         send: SendDirectives,
         progress_sent: broadcast::Sender<Progress>,
     ) -> Result<Self, JournalError> {
         let records: Vec<CoordinatorRecord> = journal.load()?;
-        let receipts = std::fs::read(&receipts_at)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+        let receipts = read_receipts(&receipts_at);
         let (coordinator, pending) = Coordinator::recover(fleet, &records, clock::now());
         Ok(Self {
             coordinator,
@@ -219,7 +218,8 @@ impl Shell {
     /// decision, so they are replaced atomically but not synced.
     fn keep_receipts(&self) {
         let next = self.receipts_at.with_extension("next");
-        let kept = serde_json::to_vec(self.book.all())
+        let all: Vec<&Receipt> = self.book.all().iter().map(Arc::as_ref).collect();
+        let kept = serde_json::to_vec(&all)
             .map_err(std::io::Error::other)
             .and_then(|bytes| std::fs::write(&next, bytes))
             .and_then(|()| std::fs::rename(&next, &self.receipts_at));
@@ -351,5 +351,36 @@ impl Shell {
                 .map(|(service, release)| (service.clone(), release.version.clone()))
                 .collect(),
         }
+    }
+}
+
+/// Receipts written earlier. What cannot be read is put aside, not written over: it is evidence.
+fn read_receipts(path: &Path) -> Vec<Receipt> {
+    let Ok(bytes) = std::fs::read(path) else {
+        return Vec::new();
+    };
+    serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+        let aside = path.with_extension("damaged");
+        tracing::warn!(%error, aside = %aside.display(), "the receipts cannot be read; put aside");
+        if let Err(error) = std::fs::rename(path, &aside) {
+            tracing::warn!(%error, "the receipts could not be put aside");
+        }
+        Vec::new()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_that_cannot_be_read_are_put_aside_and_not_written_over() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("receipts.json");
+        std::fs::write(&path, "[{\"deployment\": \"torn").expect("it is ours");
+        assert!(read_receipts(&path).is_empty());
+        assert!(!path.exists());
+        let aside = std::fs::read_to_string(dir.path().join("receipts.damaged"));
+        assert!(aside.expect("it is kept").contains("torn"));
     }
 }
