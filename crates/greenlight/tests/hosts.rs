@@ -28,11 +28,13 @@ fn two_nginx_hosts_behind_haproxy_take_a_release_and_no_user_sees_an_error_or_a_
     let fleet = Fleet::start(Plan::USUAL);
     let (load, mut socket) = (fleet.load(), Socket::open(&fleet));
     assert_eq!(socket.echo(), "v1");
+    let workers = fleet.workers();
 
     let second = fleet.deploy("v2");
 
     assert_eq!(second.code, 0, "{second}");
     goes_well(&fleet, load, &["v2", "v2"]);
+    assert_eq!(fleet.workers(), workers, "Nginx was reloaded");
     // The old release is kept warm, and ends what it has begun (G7).
     assert_eq!(socket.echo(), "v1");
 }

@@ -72,8 +72,7 @@ impl Plan {
 /// One host. The order of its fields is the order of its end.
 struct Host {
     name: &'static str,
-    /// Ends with the host.
-    _nginx: Option<PrivateNginx>,
+    nginx: Option<PrivateNginx>,
     /// End with the host.
     _processes: Vec<Running>,
     daemon: Option<Daemon>,
@@ -244,7 +243,7 @@ impl Fleet {
         processes.push(namespace.start(&mut agent));
         Host {
             name,
-            _nginx: None,
+            nginx: None,
             _processes: processes,
             daemon,
             namespace,
@@ -295,7 +294,7 @@ impl Fleet {
             address = user_address(index),
         );
         std::fs::write(home.join("conf.d/shop.conf"), server).expect("a folder");
-        self.hosts[index]._nginx = Some(start(self, nginx));
+        self.hosts[index].nginx = Some(start(self, nginx));
     }
 
     fn start_balancer(&mut self) {
@@ -399,6 +398,13 @@ impl Fleet {
                 })
                 .collect()
         })
+    }
+
+    /// The workers of each Nginx; others, if it was reloaded.
+    pub(crate) fn workers(&self) -> Vec<Vec<i32>> {
+        let nginx = self.hosts.iter().filter_map(|host| host.nginx.as_ref());
+        let workers = nginx.map(PrivateNginx::workers);
+        workers.map(|pids| pids.expect("nginx runs")).collect()
     }
 
     /// The versions that run on a host, from its processes.
@@ -512,9 +518,11 @@ impl Fleet {
     pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds(self) {
-            if Instant::now() > deadline {
-                panic!("it never came that {what}\n{}", self.run(&["status"]));
-            }
+            assert!(
+                Instant::now() < deadline,
+                "it never came that {what}\n{}",
+                self.run(&["status"])
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
