@@ -5,6 +5,11 @@
 
 use crate::fleet::{Fleet, Plan};
 use crate::users::{receipt, window};
+use std::time::Duration;
+
+/// The others hold for `hold_budget` (1 s), and a little more until they hear that it is over;
+/// who is in doubt holds for `max_hold` (2 s).
+const IN_DOUBT: Duration = Duration::from_millis(1_500);
 
 /// `a` is late, but not too late for the budget.
 const PLAN: Plan = Plan {
@@ -54,6 +59,14 @@ fn a_host_behind_haproxy_whose_acknowledgement_is_lost_holds_serves_old_and_no_r
 
     assert_eq!(second.code, 1, "{second}");
     assert!(receipt(&fleet).cut_overs[0].committed_ns.is_none());
+    // Whoever asks `b` waits for as long as it is in doubt.
+    assert_eq!(fleet.serves(), ["v1", "v1"]);
+    let longest = load
+        .samples()
+        .into_iter()
+        .map(|s| s.received_ns - s.sent_ns);
+    let longest = Duration::from_nanos(longest.max().expect("users were answered"));
+    assert!(longest > IN_DOUBT, "it was not held: {longest:?}");
     fleet.control_cable("b", true);
     crate::changes_nothing(&fleet, load); // G2 and G3
     let third = fleet.deploy("v3");
