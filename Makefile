@@ -13,7 +13,7 @@ doc:
 
 # Ignored tests need another program, or root; here they run, and fail if it is not there.
 unit:
-	scripts/install-test-tools nginx=nginx
+	scripts/install-test-tools nginx=nginx haproxy=haproxy ip=iproute2
 	cargo test --workspace --locked -- --include-ignored --skip docker
 
 # `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.
@@ -28,7 +28,7 @@ model:
 
 # Everything that needs Docker, with a daemon of its own.
 docker:
-	scripts/install-test-tools dockerd=docker.io ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3
+	scripts/install-test-tools dockerd=docker.io nginx=nginx haproxy=haproxy ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3
 	cargo test --workspace --locked --no-run
 	scripts/with-dockerd cargo test --workspace --locked --offline docker -- --include-ignored
 
