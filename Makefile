@@ -28,7 +28,7 @@ model:
 
 # Everything that needs Docker, with a daemon of its own.
 docker:
-	scripts/install-test-tools dockerd=docker.io ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3
+	scripts/install-test-tools nginx=nginx dockerd=docker.io ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3
 	cargo test --workspace --locked --no-run
 	scripts/with-dockerd cargo test --workspace --locked --offline docker -- --include-ignored
 

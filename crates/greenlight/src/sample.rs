@@ -3,7 +3,8 @@
 //!
 //! | Variable | Meaning |
 //! |---|---|
-//! | `PORT` | where it listens on 127.0.0.1 |
+//! | `PORT` | where it listens |
+//! | `LISTEN_ON` | on which address; 127.0.0.1 unless set, which in a container nobody reaches |
 //! | `VERSION` | what it calls itself, in the `X-Release` header and the body |
 //! | `STARTUP_MS` | how long it takes before it listens |
 //! | `FAIL_START_ON` | it ends at once on the instance of this name (`GREENLIGHT_INSTANCE`) |
@@ -81,7 +82,8 @@ pub async fn run() -> std::io::Result<()> {
         count: AtomicU64::new(0),
     });
     tokio::time::sleep(Duration::from_millis(number("STARTUP_MS").unwrap_or(0))).await;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let host = std::env::var("LISTEN_ON").unwrap_or_else(|_| "127.0.0.1".to_owned());
+    let listener = TcpListener::bind((host, port)).await?;
     eprintln!("{} listens on {}", sample.version, listener.local_addr()?);
     let mut terminate = signal(SignalKind::terminate())?;
     let (ending, seen) = watch::channel(false);
