@@ -5,6 +5,7 @@ mod nginx;
 mod report;
 mod stage;
 
+pub use nginx::{WrittenNginx, write_nginx};
 pub use report::{DemoReport, DeploymentReport};
 
 use crate::cli::progress::Display;

@@ -4,7 +4,7 @@
 //! what both are told at the same time each does by itself.
 
 use super::application::Application;
-use super::{Barrier, DemoError, DemoOptions, nginx};
+use super::{Barrier, DemoError, DemoOptions, write_nginx};
 use crate::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
 use crate::cli::progress::Display;
 use crate::clock::monotonic_ns;
@@ -84,7 +84,7 @@ impl<'a> Stage<'a> {
                 FrontKind::Nginx | FrontKind::NginxReload => {
                     let home = dir.join("nginx").join(&name.0);
                     let gate = std::path::absolute(LocalFleet::gate(&led_from, &name))?;
-                    let written = nginx::write(&home, options.front, listen, &gate, pair)?;
+                    let written = write_nginx(&home, options.front, listen, &gate, pair)?;
                     masters.push(written.nginx.clone());
                     match options.front {
                         FrontKind::NginxReload => LocalFront::NginxReload {
