@@ -32,7 +32,7 @@ docker:
 	cargo test --workspace --locked --no-run
 	scripts/with-dockerd cargo test --workspace --locked --offline docker -- --include-ignored
 
-# Compares with Debian's nginx and HAProxy on this machine; takes about ten minutes.
+# Compares with Debian's nginx and HAProxy, and with other ways to deploy, on this machine; takes about a quarter of an hour.
 bench:
 	scripts/install-test-tools nginx=nginx haproxy=haproxy taskset=util-linux
 	cargo run --release --locked -p greenlight-bench -- all

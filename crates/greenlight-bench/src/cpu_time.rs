@@ -1,4 +1,4 @@
-//! How much CPU a process and its children have used, from `/proc`.
+//! Which processes are below one, and how much CPU they have used, from `/proc`.
 
 use std::io;
 use std::time::Duration;
@@ -14,15 +14,33 @@ struct Stat {
 
 /// CPU used so far by `pid` and every process below it.
 pub(crate) fn of_tree(pid: u32) -> io::Result<Duration> {
+    let ticks = sum_of_tree(pid, &all()?).ok_or(io::ErrorKind::NotFound)?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Ok(Duration::from_micros(ticks * 1_000_000 / per_second))
+}
+
+/// Every process below `pid`, itself not among them.
+pub(crate) fn below(pid: u32) -> io::Result<Vec<u32>> {
+    Ok(descendants(pid, &all()?))
+}
+
+fn all() -> io::Result<Vec<Stat>> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         // A process may end while the list is read.
         let text = entry.and_then(|entry| std::fs::read_to_string(entry.path().join("stat")));
         all.extend(text.ok().and_then(|text| parse(&text)));
     }
-    let ticks = sum_of_tree(pid, &all).ok_or(io::ErrorKind::NotFound)?;
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Ok(Duration::from_micros(ticks * 1_000_000 / per_second))
+    Ok(all)
+}
+
+fn descendants(root: u32, all: &[Stat]) -> Vec<u32> {
+    let mut found = Vec::new();
+    for child in all.iter().filter(|s| s.parent == root && s.pid != root) {
+        found.push(child.pid);
+        found.extend(descendants(child.pid, all));
+    }
+    found
 }
 
 /// `None` if there is no such process.
@@ -76,6 +94,7 @@ mod tests {
         ];
         assert_eq!(sum_of_tree(2, &all), Some(30));
         assert_eq!(sum_of_tree(7, &all), None);
+        assert_eq!(descendants(1, &all), [2, 3, 9]);
     }
 
     #[test]

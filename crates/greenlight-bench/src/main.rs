@@ -9,8 +9,11 @@
 
 mod application;
 mod child;
+mod compare;
 mod cpu_time;
 mod hold;
+mod machine;
+mod memory;
 mod proxy;
 mod readiness;
 mod report;
@@ -54,6 +57,9 @@ struct Cli {
         default_value = "target/bench"
     )]
     results: PathBuf,
+    /// Put the comparison's table and plot into the documentation in this folder.
+    #[arg(long, global = true, value_name = "DIR")]
+    write_docs: Option<PathBuf>,
 }
 
 /// The benchmarks.
@@ -67,6 +73,8 @@ enum Benchmark {
     Window,
     /// From the new application's first answer to all switched, against polling and reloading.
     Readiness,
+    /// The same deployment by recreating, rolling, scripts with blue and green, and Greenlight.
+    Compare,
     /// All of them, one after the other.
     All,
 }
@@ -80,6 +88,8 @@ struct Setting {
     /// Where documents go.
     results: PathBuf,
     rounds: Option<usize>,
+    /// The documentation that is to show the comparison.
+    write_docs: Option<PathBuf>,
 }
 
 /// The product's, because this program is the product when it is called so.
@@ -112,12 +122,14 @@ fn run(cli: &Cli) -> Outcome<bool> {
         scratch: scratch.path().to_owned(),
         results: cli.results.clone(),
         rounds: cli.rounds,
+        write_docs: cli.write_docs.clone(),
     };
-    let benchmarks: [(Benchmark, Run); 4] = [
+    let benchmarks: [(Benchmark, Run); 5] = [
         (Benchmark::Proxy, proxy::run),
         (Benchmark::Hold, hold::run),
         (Benchmark::Window, window::run),
         (Benchmark::Readiness, readiness::run),
+        (Benchmark::Compare, compare::run),
     ];
     let mut met = true;
     for (benchmark, run) in benchmarks {

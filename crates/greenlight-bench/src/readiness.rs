@@ -24,7 +24,7 @@ const ENOUGH: u32 = 20;
 /// How long a version may take to start and to be switched to.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often the script of today's practice asks.
-const POLL: Duration = Duration::from_secs(5);
+pub(crate) const POLL: Duration = Duration::from_secs(5);
 
 /// Every measured wait, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
@@ -79,10 +79,8 @@ async fn measure(setting: &Setting) -> Outcome<Waits> {
     let mut theirs = Vec::new();
     for number in 0..rounds {
         eprintln!("today's practice: deployment {} of {rounds}", number + 1);
-        // When each script happens to ask is chance: spread evenly, and not the same for both.
-        let phases = [number, (number * 3 + rounds / 2) % rounds];
-        let phases = phases.map(|phase| share(POLL, phase, rounds));
-        theirs.push(practice.deploy(startup(number), phases).await?);
+        let asking = phases(number, rounds);
+        theirs.push(practice.deploy(startup(number), asking).await?);
     }
     Ok(Waits {
         greenlight_ms: ours?.iter().map(|wait| wait.as_secs_f64() * 1e3).collect(),
@@ -172,6 +170,13 @@ async fn serves_only(front: SocketAddr, version: &str) -> Outcome<Instant> {
 fn startup(number: usize) -> Duration {
     let millis = 600 + (number as u64 * 397) % 1500;
     Duration::from_millis(millis)
+}
+
+/// When the scripts of both machines first ask. It is chance: spread evenly over the rounds, and
+/// not the same for both.
+pub(crate) fn phases(number: usize, rounds: usize) -> [Duration; 2] {
+    let phases = [number, (number * 3 + rounds / 2) % rounds.max(1)];
+    phases.map(|phase| share(POLL, phase, rounds))
 }
 
 fn share(whole: Duration, number: usize, of: usize) -> Duration {

@@ -122,7 +122,8 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    fn render(&self) -> String {
+    /// The table in Markdown.
+    pub(crate) fn render(&self) -> String {
         let all = || std::iter::once(&self.head).chain(&self.rows);
         let widths: Vec<_> = (0..self.head.len())
             .map(|column| all().map(|row| row[column].chars().count()).max())

@@ -1,11 +1,15 @@
 //! A fleet of this very build on this machine, in processes of its own, running the sample
 //! application; and what a benchmark does to it.
 
+use crate::machine::Weight;
 use crate::{Outcome, Setting};
 use greenlight::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
+use greenlight::demo::write_nginx;
 use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance, free_address};
+use greenlight::front::FrontKind;
 use greenlight::health::HealthCheck;
 use greenlight::link::{ApiClient, Follow};
+use greenlight::nginx::PrivateNginx;
 use greenlight::receipt::Receipt;
 use greenlight::spec::{Artifact, PortPair, ServiceSpec};
 use greenlight_protocol::coordinator::Promotion;
@@ -27,6 +31,8 @@ pub(crate) struct Rig {
     api: ApiClient,
     ports: BTreeMap<InstanceId, PortPair>,
     program: PathBuf,
+    /// One for each instance, if that is the front.
+    _nginx: Vec<PrivateNginx>,
     // Removed last, after the processes that use it.
     _dir: tempfile::TempDir,
 }
@@ -34,6 +40,16 @@ pub(crate) struct Rig {
 impl Rig {
     /// Starts a fleet with one instance for each of these latenesses, and waits until it is up.
     pub(crate) async fn start(setting: &Setting, late: &[Duration]) -> Outcome<Self> {
+        Self::start_behind(FrontKind::Builtin, setting, late).await
+    }
+
+    /// The same behind a front; the Nginx fronts have an Nginx of their own for each instance.
+    pub(crate) async fn start_behind(
+        front: FrontKind,
+        setting: &Setting,
+        late: &[Duration],
+    ) -> Outcome<Self> {
+        let mut masters = Vec::new();
         let dir = tempfile::tempdir_in(&setting.scratch)?;
         let (mut instances, mut ports) = (Vec::new(), BTreeMap::new());
         for (number, late) in late.iter().enumerate() {
@@ -44,10 +60,26 @@ impl Rig {
             };
             ports.insert(name.clone(), pair);
             let (listen, late) = (free_address()?, *late);
+            let front = match front {
+                FrontKind::Builtin => LocalFront::Builtin,
+                FrontKind::Nginx | FrontKind::NginxReload => {
+                    let home = dir.path().join("nginx").join(&name.0);
+                    let gate = LocalFleet::gate(dir.path(), &name);
+                    let written = write_nginx(&home, front, listen, &gate, pair)?;
+                    masters.push(PrivateNginx::start(written.nginx.clone()).await?);
+                    match front {
+                        FrontKind::NginxReload => LocalFront::NginxReload {
+                            nginx: written.nginx,
+                            include: written.include,
+                        },
+                        FrontKind::Builtin | FrontKind::Nginx => LocalFront::Nginx { group: None },
+                    }
+                }
+            };
             instances.push(LocalInstance {
                 name,
                 listen,
-                front: LocalFront::Builtin,
+                front,
                 late,
             });
         }
@@ -58,6 +90,7 @@ impl Rig {
             fleet,
             ports,
             program,
+            _nginx: masters,
             _dir: dir,
         };
         match rig
@@ -122,11 +155,24 @@ impl Rig {
         startup: Duration,
         policy: &Policy,
     ) -> Outcome<Receipt> {
+        let weight = Weight {
+            startup,
+            ..Weight::NONE
+        };
+        self.deploy_weighing(version, weight, policy).await
+    }
+
+    /// Deploys a version of the sample application that costs this much.
+    pub(crate) async fn deploy_weighing(
+        &self,
+        version: &str,
+        weight: Weight,
+        policy: &Policy,
+    ) -> Outcome<Receipt> {
         let program = self.program.display().to_string();
-        let startup = startup.as_millis().to_string();
         let spec = ServiceSpec {
             artifact: Artifact::command(vec![program, "sample-app".to_owned()]),
-            env: [("STARTUP_MS".to_owned(), startup)].into(),
+            env: weight.env(),
             secrets: BTreeMap::new(),
             health: HealthCheck::default(),
             hosts: Vec::new(),

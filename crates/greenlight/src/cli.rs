@@ -156,6 +156,7 @@ async fn run_demo(demo: &args::Demo, output: Output) -> Exit {
     let options = DemoOptions {
         late: demo.late,
         front: demo.front,
+        runtime: demo.runtime,
         barrier: match demo.without_barrier {
             true => Barrier::None,
             false => Barrier::Fleet,

@@ -1,9 +1,11 @@
 //! `greenlight demo`: the main job, on this machine, under load, with the receipts to prove it.
 
+mod application;
 mod nginx;
 mod report;
 mod stage;
 
+pub use nginx::{WrittenNginx, write_nginx};
 pub use report::{DemoReport, DeploymentReport};
 
 use crate::cli::progress::Display;
@@ -13,11 +15,13 @@ use crate::link::ApiError;
 use crate::load::{Flip, Load, Segment, analyse};
 use crate::nginx::{AttachError, ValueError};
 use crate::receipt::Receipt;
+use crate::runtime::{RuntimeError, RuntimeKind};
+use application::Application;
 use greenlight_protocol::{Direction, InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
 use stage::{SERVICE, Stage};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Requests a second to each instance: enough to see a window of a few milliseconds.
@@ -32,6 +36,8 @@ pub struct DemoOptions {
     pub late: Duration,
     /// What receives user traffic.
     pub front: FrontKind,
+    /// What runs the application.
+    pub runtime: RuntimeKind,
     /// What switches together.
     pub barrier: Barrier,
     /// Where to keep the state; a temporary folder if none.
@@ -63,6 +69,9 @@ pub enum DemoError {
     /// The Nginx of an instance.
     #[error(transparent)]
     Nginx(#[from] AttachError),
+    /// What runs the application.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// A path that Nginx would not take.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -79,15 +88,18 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
     let dir = options.keep.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("greenlight-demo-{}", std::process::id()))
     });
+    // From here on; what is told while things are being made is seen when they are made.
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stage = Stage::set_up(options, &dir, display).await?;
-    let result = tokio::select! {
-        report = perform(options, &stage) => report,
-        _ = interrupt.recv() => Err(DemoError::Interrupted),
-        _ = terminate.recv() => Err(DemoError::Interrupted),
+    let told_to_end = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     };
-    stage.take_down().await;
+    let application = Application::make(options.runtime).await?;
+    let result = play(options, &dir, display, &application, told_to_end).await;
+    application.remove().await;
     let done_with = !matches!(result, Err(DemoError::NotUp(_)));
     if options.keep.is_none() && done_with {
         // A temporary folder that cannot be removed does no harm.
@@ -96,7 +108,28 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
     result
 }
 
-async fn perform(options: &DemoOptions, stage: &Stage) -> Result<DemoReport, DemoError> {
+/// Sets the stage, plays, and takes it down again.
+async fn play(
+    options: &DemoOptions,
+    dir: &Path,
+    display: Display,
+    application: &Application,
+    told_to_end: impl Future<Output = ()>,
+) -> Result<DemoReport, DemoError> {
+    let stage = Stage::set_up(options, dir, display, application).await?;
+    let result = tokio::select! {
+        biased;
+        () = told_to_end => Err(DemoError::Interrupted),
+        report = perform(options, &stage) => report,
+    };
+    stage.take_down().await;
+    result
+}
+
+async fn perform(options: &DemoOptions, stage: &Stage<'_>) -> Result<DemoReport, DemoError> {
+    if let Some(made) = stage.application().described() {
+        stage.say(&made);
+    }
     stage.wait_until_up().await?;
     stage.say("two instances are up; release v1 is put in place");
     stage.deploy("first", "v1", &[]).await?;

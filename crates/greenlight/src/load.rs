@@ -70,6 +70,32 @@ impl Load {
 
     /// Starts sending requests of both kinds to each target.
     pub fn start_mixed(targets: Vec<SocketAddr>, mix: Mix) -> std::io::Result<Self> {
+        let streams = (0..targets.len()).map(|only| -> Choice { Box::new(move || only) });
+        let streams = streams.collect();
+        Self::start_streams(targets, mix, streams)
+    }
+
+    /// Starts one stream of `per_second` GET requests, each to the target whose number `choose`
+    /// gives: a load balancer's point of view.
+    pub fn start_balanced(
+        targets: Vec<SocketAddr>,
+        per_second: u32,
+        fresh: u64,
+        choose: impl FnMut() -> usize + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let mix = Mix {
+            per_second,
+            fresh,
+            post: 0,
+        };
+        Self::start_streams(targets, mix, vec![Box::new(choose)])
+    }
+
+    fn start_streams(
+        targets: Vec<SocketAddr>,
+        mix: Mix,
+        streams: Vec<Choice>,
+    ) -> std::io::Result<Self> {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = watch::channel(false);
         let seen = samples.clone();
@@ -80,9 +106,9 @@ impl Load {
             .name("load".to_owned())
             .spawn(move || {
                 let local = tokio::task::LocalSet::new();
-                for (instance, target) in targets.into_iter().enumerate() {
-                    let stopped = stopped.clone();
-                    local.spawn_local(drive(instance, target, mix, seen.clone(), stopped));
+                for choose in streams {
+                    let (targets, stopped) = (targets.clone(), stopped.clone());
+                    local.spawn_local(drive(targets, choose, mix, seen.clone(), stopped));
                 }
                 runtime.block_on(local);
             })?;
@@ -122,16 +148,18 @@ fn lock(samples: &Mutex<Vec<Sample>>) -> MutexGuard<'_, Vec<Sample>> {
 }
 
 type Sender = SendRequest<Full<Bytes>>;
+/// Which target gets the next request of a stream.
+type Choice = Box<dyn FnMut() -> usize + Send>;
 type Idle = std::rc::Rc<std::cell::RefCell<VecDeque<Sender>>>;
 
 async fn drive(
-    instance: usize,
-    target: SocketAddr,
+    targets: Vec<SocketAddr>,
+    mut choose: Choice,
     mix: Mix,
     samples: Arc<Mutex<Vec<Sample>>>,
     stopped: watch::Receiver<bool>,
 ) {
-    let idle = Idle::default();
+    let idle: Vec<_> = targets.iter().map(|_| Idle::default()).collect();
     let every = Duration::from_secs(1) / mix.per_second.max(1);
     let mut due = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -140,6 +168,8 @@ async fn drive(
         tokio::time::sleep_until(due).await;
         due += every;
         number += 1;
+        let instance = choose();
+        let (target, idle) = (targets[instance], idle[instance].clone());
         let kept = if number.is_multiple_of(mix.fresh.max(1)) {
             None
         } else {
@@ -147,7 +177,7 @@ async fn drive(
         };
         let is_post = mix.post > 0 && number.is_multiple_of(mix.post);
         let key = is_post.then(|| format!("{instance}-{number}"));
-        let (idle, samples) = (idle.clone(), samples.clone());
+        let samples = samples.clone();
         tasks.spawn_local(async move {
             let sent_ns = monotonic_ns();
             let asked = tokio::time::timeout(TIMEOUT, ask(target, kept, key.as_deref())).await;

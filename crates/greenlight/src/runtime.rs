@@ -9,10 +9,12 @@
 
 mod both;
 mod docker;
+mod kind;
 mod process;
 
 pub use both::Runtimes;
-pub use docker::DockerRuntime;
+pub use docker::{DockerRuntime, OwnImage};
+pub use kind::RuntimeKind;
 pub use process::ProcessRuntime;
 
 use crate::secret::{RegistryLogin, Secrets};

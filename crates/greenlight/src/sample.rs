@@ -3,7 +3,8 @@
 //!
 //! | Variable | Meaning |
 //! |---|---|
-//! | `PORT` | where it listens on 127.0.0.1 |
+//! | `PORT` | where it listens |
+//! | `LISTEN_ON` | on which address; 127.0.0.1 unless set, which in a container nobody reaches |
 //! | `VERSION` | what it calls itself, in the `X-Release` header and the body |
 //! | `STARTUP_MS` | how long it takes before it listens |
 //! | `FAIL_START_ON` | it ends at once on the instance of this name (`GREENLIGHT_INSTANCE`) |
@@ -11,6 +12,8 @@
 //! | `DIE_AFTER_MS` | it aborts this long after its first request that is not a check |
 //! | `DIE_ON` | only on the instance of this name |
 //! | `NEEDS_CHECKS` | anything else is answered 500 until `/up` has passed so often |
+//! | `ANSWER_MS` | how long it works on each request that is not a check |
+//! | `BALLAST_MB` | memory that it holds, as a real application would |
 //! | `EFFECTS` | a file to which every POST appends its `Idempotency-Key`: what it has changed |
 //!
 //! A WebSocket on any path echoes text, with the release's label before it.
@@ -45,6 +48,8 @@ struct Sample {
     needs_checks: u64,
     checks: AtomicU64,
     effects: Option<PathBuf>,
+    answer_after: Duration,
+    _ballast: Vec<u8>,
     die_after: Option<Duration>,
     dying: AtomicBool,
     count: AtomicU64,
@@ -68,12 +73,17 @@ pub async fn run() -> std::io::Result<()> {
     let port = number("PORT")
         .and_then(|port| u16::try_from(port).ok())
         .unwrap_or(0);
+    let ballast = number("BALLAST_MB").and_then(|mb| usize::try_from(mb).ok());
+    let ballast = ballast.unwrap_or(0);
     let sample = Arc::new(Sample {
         version: std::env::var("VERSION").unwrap_or_else(|_| "unnamed".to_owned()),
         fail_check: is_here("FAIL_CHECK_ON") == Ok(true),
         needs_checks: number("NEEDS_CHECKS").unwrap_or(0),
         checks: AtomicU64::new(0),
         effects: std::env::var_os("EFFECTS").map(PathBuf::from),
+        answer_after: Duration::from_millis(number("ANSWER_MS").unwrap_or(0)),
+        // Not of zeros: those the system gives away without having them.
+        _ballast: vec![1; ballast << 20],
         die_after: number("DIE_AFTER_MS")
             .filter(|_| is_here("DIE_ON") != Ok(false))
             .map(Duration::from_millis),
@@ -81,7 +91,8 @@ pub async fn run() -> std::io::Result<()> {
         count: AtomicU64::new(0),
     });
     tokio::time::sleep(Duration::from_millis(number("STARTUP_MS").unwrap_or(0))).await;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let host = std::env::var("LISTEN_ON").unwrap_or_else(|_| "127.0.0.1".to_owned());
+    let listener = TcpListener::bind((host, port)).await?;
     eprintln!("{} listens on {}", sample.version, listener.local_addr()?);
     let mut terminate = signal(SignalKind::terminate())?;
     let (ending, seen) = watch::channel(false);
@@ -152,6 +163,9 @@ async fn answer(sample: &Arc<Sample>, request: Request<Incoming>) -> Response<Fu
             eprintln!("dying, as told");
             std::process::abort();
         });
+    }
+    if !sample.answer_after.is_zero() {
+        tokio::time::sleep(sample.answer_after).await;
     }
     let count = sample.count.fetch_add(1, SeqCst) + 1;
     if request.method() == Method::POST {

@@ -1,12 +1,10 @@
 //! Today's practice, twice on this machine: an nginx in front of an old and a new application,
 //! and a script that asks the new one, rewrites the upstream and reloads.
 
-use crate::child::{Child, find};
+use crate::machine::{Machine, Weight};
 use crate::{Outcome, Setting};
 use greenlight::fleet::free_address;
-use greenlight::health::{HealthCheck, Probe};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -17,29 +15,16 @@ pub(super) struct Practice {
     deployments: usize,
 }
 
-struct Machine {
-    dir: PathBuf,
-    nginx: PathBuf,
-    program: PathBuf,
-    front: SocketAddr,
-    // Kept because they end when they are dropped.
-    application: Option<Child>,
-    server: Option<Child>,
-    _files: tempfile::TempDir,
-}
-
 impl Practice {
     /// Starts both machines with a first version.
     pub(super) async fn start(setting: &Setting) -> Outcome<Self> {
         let mut machines = [Machine::new(setting)?, Machine::new(setting)?];
         for machine in &mut machines {
-            let (child, address) = machine.start_application("first", Duration::ZERO)?;
-            machine.application = Some(child);
+            let address = free_address()?;
+            machine.application =
+                Some(machine.start_application(address, "first", Weight::NONE)?);
             super::answers(address).await?;
-            machine.configure(address)?;
-            let arguments = ["-c".to_owned(), machine.config()];
-            let nginx = Child::start(&machine.nginx, &arguments, &[], None, &machine.log())?;
-            machine.server = Some(nginx);
+            machine.serve(address)?;
             super::serves_only(machine.front, "first").await?;
         }
         Ok(Self {
@@ -59,7 +44,13 @@ impl Practice {
         let version = format!("v{}", self.deployments);
         let mut coming = Vec::new();
         for machine in &self.machines {
-            coming.push(machine.start_application(&version, startup)?);
+            let address = free_address()?;
+            let weight = Weight {
+                startup,
+                ..Weight::NONE
+            };
+            let child = machine.start_application(address, &version, weight)?;
+            coming.push((child, address));
         }
         let addresses: Vec<_> = coming.iter().map(|(_, address)| *address).collect();
         let fronts = self.machines.iter().map(|machine| machine.front).collect();
@@ -67,8 +58,8 @@ impl Practice {
         let [one, other] = &self.machines;
         let scripts = async {
             tokio::try_join!(
-                one.script(addresses[0], phases[0]),
-                other.script(addresses[1], phases[1])
+                one.switch_when_healthy(addresses[0], phases[0], super::POLL),
+                other.switch_when_healthy(addresses[1], phases[1], super::POLL)
             )
         };
         let (wait, _) = tokio::try_join!(watched, scripts)?;
@@ -76,92 +67,6 @@ impl Practice {
             machine.application = Some(child);
         }
         Ok(wait)
-    }
-}
-
-impl Machine {
-    fn new(setting: &Setting) -> Outcome<Self> {
-        let files = tempfile::tempdir_in(&setting.scratch)?;
-        Ok(Self {
-            dir: files.path().to_owned(),
-            nginx: find("nginx")?,
-            program: setting.greenlight.clone(),
-            front: free_address()?,
-            application: None,
-            server: None,
-            _files: files,
-        })
-    }
-
-    fn start_application(&self, version: &str, startup: Duration) -> Outcome<(Child, SocketAddr)> {
-        let address = free_address()?;
-        let env = [
-            ("PORT", address.port().to_string()),
-            ("VERSION", version.to_owned()),
-            ("STARTUP_MS", startup.as_millis().to_string()),
-        ];
-        let arguments = ["sample-app".to_owned()];
-        let child = Child::start(&self.program, &arguments, &env, None, &self.log())?;
-        Ok((child, address))
-    }
-
-    /// What runs on each machine today.
-    async fn script(&self, application: SocketAddr, phase: Duration) -> Outcome<()> {
-        let probe = Probe::new(application, HealthCheck::default());
-        tokio::time::sleep(phase).await;
-        while probe.ask().await.is_err() {
-            tokio::time::sleep(super::POLL).await;
-        }
-        self.configure(application)?;
-        let reload = [
-            "-c".to_owned(),
-            self.config(),
-            "-s".to_owned(),
-            "reload".to_owned(),
-        ];
-        let reloaded = tokio::process::Command::new(&self.nginx)
-            .args(reload)
-            .output()
-            .await?;
-        match reloaded.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&reloaded.stderr)
-                .into_owned()
-                .into()),
-        }
-    }
-
-    fn configure(&self, application: SocketAddr) -> Outcome<()> {
-        let (dir, front) = (self.dir.display(), self.front);
-        let text = format!(
-            "daemon off;
-worker_processes 1;
-pid {dir}/nginx.pid;
-error_log {dir}/nginx.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {dir}/nginx-body;
-    proxy_temp_path {dir}/nginx-proxy;
-    fastcgi_temp_path {dir}/nginx-fastcgi;
-    uwsgi_temp_path {dir}/nginx-uwsgi;
-    scgi_temp_path {dir}/nginx-scgi;
-    server {{
-        listen {front};
-        location / {{ proxy_pass http://{application}; }}
-    }}
-}}
-"
-        );
-        Ok(std::fs::write(self.dir.join("nginx.conf"), text)?)
-    }
-
-    fn config(&self) -> String {
-        self.dir.join("nginx.conf").display().to_string()
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.join("log")
     }
 }
 

@@ -1,7 +1,10 @@
 //! What can be typed.
 
+mod demo;
+
+pub(super) use demo::Demo;
+
 use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
-use crate::front::FrontKind;
 use crate::nginx::{Nginx, NginxPath};
 use clap::{Args, Parser, Subcommand};
 use greenlight_protocol::InstanceId;
@@ -277,24 +280,6 @@ pub struct Logs {
     /// The last so many lines of each application.
     #[arg(long, short = 'n', default_value_t = 50)]
     pub lines: usize,
-}
-
-/// `greenlight demo`.
-#[derive(Debug, Args)]
-pub struct Demo {
-    /// How late the control messages of one instance are: a barrier shows its worth only when
-    /// something is late.
-    #[arg(long, default_value = "20ms", value_parser = duration)]
-    pub late: Duration,
-    /// What receives user traffic; the Nginx fronts start an Nginx of their own for each instance.
-    #[arg(long, value_enum, default_value_t)]
-    pub front: FrontKind,
-    /// Switch each instance on its own, as scripts do, and show what that leaves.
-    #[arg(long)]
-    pub without_barrier: bool,
-    /// Keep the fleet's files in this folder.
-    #[arg(long, value_name = "DIR")]
-    pub keep: Option<PathBuf>,
 }
 
 /// `greenlight server`.

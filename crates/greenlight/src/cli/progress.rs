@@ -100,6 +100,10 @@ impl Display {
                 bar.abandon();
             }
             bars.head.finish_and_clear();
+            if bars.talk == Talk::Lines && !bars.instances.is_empty() {
+                // The last bar ends without one: a report below it begins on a line of its own.
+                eprintln!();
+            }
         }
     }
 }

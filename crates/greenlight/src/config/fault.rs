@@ -209,8 +209,9 @@ pub enum Fault {
     /// One port for two purposes on one machine.
     #[error("port {port} is used twice on {machine}")]
     #[diagnostic(help(
-        "each public port, and each blue and green port, must be another one; set `ports: {{ \
-         blue: ..., green: ... }}` in the service's `proxy`, or `port` and `ports` of a server"
+        "each public port, each blue and green port, and each `verify_port` must be another one; \
+         set `ports: {{ blue: ..., green: ... }}` in the service's `proxy`, `verify_port` in \
+         `proxy.nginx`, or `port` and `ports` of a server"
     ))]
     PortTwice {
         /// The port.

@@ -75,6 +75,11 @@ impl Host {
             Self::Name(name) => name == "localhost",
         }
     }
+
+    /// Whether both are one machine.
+    pub fn shares_machine(&self, other: &Self) -> bool {
+        self == other || self.is_loopback() && other.is_loopback()
+    }
 }
 
 impl fmt::Display for Host {

@@ -60,11 +60,7 @@ impl Config {
         let neighbours = self.instances.iter();
         let before = neighbours
             .take_while(|other| other.name != instance.name)
-            .filter(|other| {
-                other.host == instance.host
-                    || other.host.is_loopback() && instance.host.is_loopback()
-            });
-        let offset = u16::try_from(before.count()).unwrap_or(u16::MAX);
+            .filter(|other| other.host.shares_machine(&instance.host));
         Ok(InstanceNginx {
             nginx: Nginx {
                 binary: path(&self.nginx.binary),
@@ -72,9 +68,14 @@ impl Config {
                 pid: path(&self.nginx.pid),
             },
             include: NginxPath::new(&path(&self.nginx.include))?,
-            verify_port: self.nginx.verify_port.saturating_add(offset),
+            verify_port: verify_port(self.nginx.verify_port, before.count()),
         })
     }
+}
+
+/// The verifying port of the instance that has so many before it on its machine.
+pub(super) fn verify_port(first: u16, before: usize) -> u16 {
+    first.saturating_add(u16::try_from(before).unwrap_or(u16::MAX))
 }
 
 pub(super) fn filled(text: &str, name: &InstanceId) -> String {

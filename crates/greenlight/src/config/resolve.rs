@@ -36,7 +36,8 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
         policy.before_switch = Some(policy.prepare);
     }
     let registry = resolver.registry(file.registry.as_ref());
-    let instances = resolver.instances(file, &services);
+    let verify = Resolver::verify_port(file, front, &nginx);
+    let instances = resolver.instances(file, &services, verify.as_ref());
     if !resolver.faults.is_empty() {
         return Err(resolver.faults);
     }

@@ -1,4 +1,5 @@
-//! The Nginx of a demo's instance: on the public address, with our include in it.
+//! The Nginx of an instance of the demo, and of the benchmarks: on the public address, with our
+//! include in it.
 
 use super::DemoError;
 use super::stage::SERVICE;
@@ -13,20 +14,22 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 /// What is written for the Nginx of one instance, before it starts.
-pub(super) struct Written {
-    pub(super) nginx: Nginx,
-    pub(super) include: NginxPath,
+pub struct WrittenNginx {
+    /// Where it is.
+    pub nginx: Nginx,
+    /// The file of ours that it includes.
+    pub include: NginxPath,
 }
 
 /// Writes the configuration of an instance's Nginx into `dir`, with the files that attaching
-/// would write.
-pub(super) fn write(
+/// would write. `gate` is the socket of the proxy behind it, if there is one.
+pub fn write_nginx(
     dir: &Path,
     front: FrontKind,
     listen: SocketAddr,
     gate: &Path,
     ports: PortPair,
-) -> Result<Written, DemoError> {
+) -> Result<WrittenNginx, DemoError> {
     std::fs::create_dir_all(dir)?;
     let dir = dir.canonicalize()?;
     let upstream = match front {
@@ -56,7 +59,7 @@ pub(super) fn write(
     for change in attachment.changes()? {
         put(&change.path, &change.after).map_err(AttachError::Nginx)?;
     }
-    Ok(Written {
+    Ok(WrittenNginx {
         nginx,
         include: attachment.include,
     })

@@ -5,6 +5,7 @@ use super::{Barrier, DemoOptions};
 use crate::front::FrontKind;
 use crate::load::Window;
 use crate::receipt::{Check, CutOverReceipt, InstanceReceipt};
+use crate::runtime::RuntimeKind;
 use greenlight_protocol::{Alignment, InstanceId, Outcome};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,6 +34,9 @@ pub struct DemoReport {
     /// What received user traffic.
     #[serde(default)]
     pub front: FrontKind,
+    /// What ran the application.
+    #[serde(default)]
+    pub runtime: RuntimeKind,
     /// What switched together.
     pub barrier: Barrier,
     /// Whether everything held that this front claims.
@@ -154,6 +158,7 @@ impl DemoReport {
         Self {
             late_ms: options.late.as_millis(),
             front: options.front,
+            runtime: options.runtime,
             barrier: options.barrier,
             held_up: as_expected
                 && deployments

@@ -3,7 +3,8 @@
 //! With the barrier one server leads both. Without it each instance is a fleet of its own, and
 //! what both are told at the same time each does by itself.
 
-use super::{Barrier, DemoError, DemoOptions, nginx};
+use super::application::Application;
+use super::{Barrier, DemoError, DemoOptions, write_nginx};
 use crate::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
 use crate::cli::progress::Display;
 use crate::clock::monotonic_ns;
@@ -13,7 +14,7 @@ use crate::health::HealthCheck;
 use crate::link::{ApiClient, Follow};
 use crate::nginx::{AttachError, PrivateNginx};
 use crate::receipt::Receipt;
-use crate::spec::{Artifact, PortPair, ServiceSpec};
+use crate::spec::{PortPair, ServiceSpec};
 use futures_util::future::try_join_all;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
@@ -32,7 +33,8 @@ const AROUND: Duration = Duration::from_millis(400);
 const COME_UP: Duration = Duration::from_secs(20);
 
 /// Two instances, and whoever leads them.
-pub(super) struct Stage {
+pub(super) struct Stage<'a> {
+    application: &'a Application,
     dir: PathBuf,
     fleets: Vec<Fleet>,
     /// One for each instance, if that is the front.
@@ -55,11 +57,12 @@ pub(super) struct Seen {
     pub(super) receipts: BTreeMap<InstanceId, Receipt>,
 }
 
-impl Stage {
+impl<'a> Stage<'a> {
     pub(super) async fn set_up(
         options: &DemoOptions,
         dir: &Path,
         display: Display,
+        application: &'a Application,
     ) -> Result<Self, DemoError> {
         let mut led_together: BTreeMap<PathBuf, Vec<LocalInstance>> = BTreeMap::new();
         let mut masters = Vec::new();
@@ -81,7 +84,7 @@ impl Stage {
                 FrontKind::Nginx | FrontKind::NginxReload => {
                     let home = dir.join("nginx").join(&name.0);
                     let gate = std::path::absolute(LocalFleet::gate(&led_from, &name))?;
-                    let written = nginx::write(&home, options.front, listen, &gate, pair)?;
+                    let written = write_nginx(&home, options.front, listen, &gate, pair)?;
                     masters.push(written.nginx.clone());
                     match options.front {
                         FrontKind::NginxReload => LocalFront::NginxReload {
@@ -111,6 +114,7 @@ impl Stage {
             Ok(Fleet { local, api })
         });
         Ok(Self {
+            application,
             dir: dir.to_owned(),
             fleets: fleets.collect::<Result<_, DemoError>>()?,
             _nginx: running,
@@ -129,6 +133,11 @@ impl Stage {
 
     pub(super) fn say(&self, text: &str) {
         self.display.borrow().say(text);
+    }
+
+    /// What is deployed.
+    pub(super) fn application(&self) -> &Application {
+        self.application
     }
 
     /// Where users come in.
@@ -160,15 +169,12 @@ impl Stage {
         version: &str,
         env: &[(&str, &str)],
     ) -> Result<Seen, DemoError> {
-        let program = std::env::current_exe()?.display().to_string();
         let env = env
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let spec = ServiceSpec {
-            artifact: Artifact::command(vec![program, "sample-app".to_owned()]),
-            env: env
-                .chain([("STARTUP_MS".to_owned(), "200".to_owned())])
-                .collect(),
+            artifact: self.application.artifact(),
+            env: self.application.env().into_iter().chain(env).collect(),
             secrets: BTreeMap::new(),
             health: HealthCheck::default(),
             hosts: Vec::new(),
@@ -182,7 +188,7 @@ impl Stage {
             releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
             secrets: BTreeMap::new(),
             strategy: Strategy::BlueGreen,
-            policy: policy(),
+            policy: self.policy(),
             promotion: Promotion::Automatic,
         };
         self.command(title, "/v1/deployments", &request).await
@@ -192,7 +198,7 @@ impl Stage {
         let request = RollbackRequest {
             by: "the demo".to_owned(),
             version: None,
-            policy: policy(),
+            policy: self.policy(),
         };
         self.command(title, "/v1/rollback", &request).await
     }
@@ -242,13 +248,13 @@ impl Stage {
         let first = &fleet.local.instances()[0].name;
         Ok((first.clone(), fleet.api.get(&path).await?))
     }
-}
 
-/// Short enough for a minute, long enough to see something go wrong.
-fn policy() -> Policy {
-    Policy {
-        prepare: Duration::from_secs(4),
-        watch: Duration::from_secs(2),
-        ..Policy::default()
+    /// Short enough for a minute, long enough to see something go wrong.
+    fn policy(&self) -> Policy {
+        Policy {
+            prepare: self.application.ready_within(),
+            watch: Duration::from_secs(2),
+            ..Policy::default()
+        }
     }
 }

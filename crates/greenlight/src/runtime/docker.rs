@@ -16,18 +16,23 @@ mod container;
 mod daemon;
 mod fault;
 mod image;
+mod inspected;
 mod once;
+mod own_image;
 mod retention;
 mod tail;
 
+pub use own_image::OwnImage;
+
 use self::container::{Mark, Plan};
 use self::daemon::Daemon;
+use self::inspected::{end_of, image_check, running};
 use self::retention::{Recorded, Used};
 use super::{Container, Images, Launch, Running, Runtime, RuntimeError};
 use crate::secret::RegistryLogin;
 use crate::spec::image::Pin;
 use crate::spec::{Artifact, ImageSpec};
-use bollard::models::{ContainerInspectResponse, HealthStatusEnum, NetworkConnectRequest};
+use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
@@ -36,7 +41,6 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use greenlight_protocol::Slot;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -395,96 +399,6 @@ impl Images for DockerRuntime {
         within: Duration,
     ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
         self.run_once(launch, name, within).boxed()
-    }
-}
-
-fn running(launch: Launch, inspected: &ContainerInspectResponse) -> Running {
-    let state = inspected.state.as_ref();
-    let published = SocketAddr::from(([127, 0, 0, 1], launch.port));
-    Running {
-        pid: state
-            .and_then(|state| i32::try_from(state.pid?).ok())
-            .unwrap_or_default(),
-        address: direct_address(&launch, inspected).unwrap_or(published),
-        container: inspected.id.clone().map(|id| Container {
-            id,
-            started_at: state
-                .and_then(|state| state.started_at.clone())
-                .unwrap_or_default(),
-        }),
-        launch,
-    }
-}
-
-/// The container's own address, if this machine has the gateway of its network: then packets
-/// reach it without Docker's port proxy, which costs more processor time than the application.
-/// `docs/decisions/0005-docker.md` has the measurement.
-fn direct_address(launch: &Launch, inspected: &ContainerInspectResponse) -> Option<SocketAddr> {
-    let Artifact::Image(spec) = &launch.artifact else {
-        return None;
-    };
-    let networks = inspected.network_settings.as_ref()?.networks.as_ref()?;
-    let endpoint = match spec.networks.first() {
-        Some(first) => networks.get(first)?,
-        None => networks.values().next()?,
-    };
-    let gateway: IpAddr = endpoint.gateway.as_ref()?.parse().ok()?;
-    let address: IpAddr = endpoint.ip_address.as_ref()?.parse().ok()?;
-    // Only an address of this machine can be bound to: not so with a rootless daemon, or one in
-    // a virtual machine.
-    UdpSocket::bind((gateway, 0)).ok()?;
-    Some(SocketAddr::new(address, spec.app_port))
-}
-
-/// How this run of the container ended, if it has.
-fn end_of(container: &Container, inspected: &ContainerInspectResponse) -> Option<String> {
-    let state = inspected.state.as_ref()?;
-    let same_run = state.started_at.as_deref() == Some(container.started_at.as_str());
-    if state.running == Some(true) && state.restarting != Some(true) && same_run {
-        return None;
-    }
-    if !same_run {
-        return Some("docker started its container again".to_owned());
-    }
-    let code = state.exit_code.unwrap_or_default();
-    let mut end = match code {
-        _ if state.oom_killed == Some(true) => {
-            "it used more than its `memory` and was killed".to_owned()
-        }
-        // As shells and Docker tell a signal.
-        129..=192 => format!("it was killed by signal {}", code - 128),
-        _ => format!("it ended with exit status {code}"),
-    };
-    if let Some(error) = state.error.as_deref().filter(|error| !error.is_empty()) {
-        end = format!("{end} ({error})");
-    }
-    Some(end)
-}
-
-/// What the image's own `HEALTHCHECK` says, if it has one.
-fn image_check(inspected: &ContainerInspectResponse) -> Result<(), String> {
-    let health = inspected
-        .state
-        .as_ref()
-        .and_then(|state| state.health.as_ref());
-    let Some(health) = health else {
-        return Ok(());
-    };
-    let said = health.log.iter().flatten().next_back();
-    let said = said
-        .and_then(|result| result.output.as_deref())
-        .unwrap_or_default();
-    let said = said.trim();
-    match health.status {
-        Some(HealthStatusEnum::STARTING) => {
-            Err("the image's HEALTHCHECK has not passed yet".to_owned())
-        }
-        Some(HealthStatusEnum::UNHEALTHY) if said.is_empty() => {
-            Err("the image's HEALTHCHECK fails".to_owned())
-        }
-        Some(HealthStatusEnum::UNHEALTHY) => Err(format!("the image's HEALTHCHECK fails: {said}")),
-        Some(HealthStatusEnum::HEALTHY | HealthStatusEnum::NONE | HealthStatusEnum::EMPTY)
-        | None => Ok(()),
     }
 }
 

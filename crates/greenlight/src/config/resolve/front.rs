@@ -35,6 +35,24 @@ impl Resolver<'_> {
         (kind, nginx)
     }
 
+    /// The first instance's port for verifying, and where it comes from; none without Nginx.
+    pub(super) fn verify_port(
+        file: &File,
+        kind: FrontKind,
+        nginx: &NginxConfig,
+    ) -> Option<Located<u16>> {
+        let proxy = &file.proxy.as_ref()?.value;
+        let section = proxy.nginx.as_ref();
+        let written = section.and_then(|section| section.value.verify_port.as_ref());
+        match kind {
+            FrontKind::Builtin => None,
+            FrontKind::Nginx | FrontKind::NginxReload => Some(Located {
+                value: nginx.verify_port,
+                at: written.map_or(proxy.front.as_ref()?.at, |port| port.at),
+            }),
+        }
+    }
+
     /// What only a gate can do must not be asked of a front that has none.
     fn needs_no_gate(&mut self, file: &File, front: SourceSpan) {
         let Some(cutover) = &file.cutover else {

@@ -8,6 +8,7 @@ use crate::config::fault::Fault;
 use crate::config::file::{File, ServerEntry, ServerPorts, ServerSection};
 use crate::config::host::{Host, HostError, is_host_name};
 use crate::config::located::Located;
+use crate::config::nginx::verify_port;
 use crate::config::parse::unknown_key;
 use greenlight_protocol::{Color, InstanceId, ServiceName};
 use miette::SourceSpan;
@@ -25,7 +26,13 @@ struct Server<'a> {
 }
 
 impl Resolver<'_> {
-    pub(super) fn instances(&mut self, file: &File, services: &[Resolved]) -> Vec<InstanceConfig> {
+    /// `verify` is the first instance's port for verifying, if there is an Nginx.
+    pub(super) fn instances(
+        &mut self,
+        file: &File,
+        services: &[Resolved],
+        verify: Option<&Located<u16>>,
+    ) -> Vec<InstanceConfig> {
         let entries = match &file.servers {
             Some(servers) if !servers.value.is_empty() => servers.value.as_slice(),
             Some(_) | None => {
@@ -61,6 +68,7 @@ impl Resolver<'_> {
             .map(|(index, (server, name))| {
                 let own = self.own_ports(server, services);
                 uses.extend(uses_of(index, server, &name.value, services, &own));
+                uses.extend(verify.map(|first| verifying(index, &servers, &name.value, first)));
                 instance(server, name, services, &own)
             })
             .collect();
@@ -292,4 +300,20 @@ fn uses_of(
         }
     }
     uses
+}
+
+/// The port where the Nginx of an instance says what it serves.
+fn verifying(index: usize, servers: &[Server<'_>], name: &str, first: &Located<u16>) -> PortUse {
+    let server = &servers[index];
+    let before = servers[..index].iter();
+    let before = before.filter(|other| other.host.shares_machine(&server.host));
+    PortUse {
+        instance: index,
+        name: name.to_owned(),
+        host: server.host.clone(),
+        purpose: Purpose::Verify,
+        port: verify_port(first.value, before.count()),
+        said_at: first.at,
+        at: server.at,
+    }
 }

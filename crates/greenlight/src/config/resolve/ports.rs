@@ -19,6 +19,8 @@ pub(super) enum Purpose {
     Public,
     /// A slot of a service.
     Slot(ServiceName, Color),
+    /// Where Nginx's workers say what they serve.
+    Verify,
 }
 
 /// One port of one instance, and what it is for.
@@ -105,6 +107,7 @@ impl fmt::Display for Purpose {
         match self {
             Self::Public => f.write_str("the public port"),
             Self::Slot(service, color) => write!(f, "the {color} port of `{service}`"),
+            Self::Verify => f.write_str("the `verify_port` of nginx"),
         }
     }
 }

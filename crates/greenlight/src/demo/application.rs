@@ -1,0 +1,91 @@
+//! What the demo deploys: the sample application, which is this very program; as a process, or in
+//! a container of an image that is made for this run.
+
+use super::DemoError;
+use crate::runtime::{OwnImage, RuntimeKind};
+use crate::spec::Artifact;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What the image is called.
+const IMAGE: &str = "greenlight-demo";
+/// The command of this program that is the sample.
+const COMMAND: &str = "sample-app";
+/// The port in the container.
+const APP_PORT: u16 = 3000;
+
+/// The sample application, as it is run.
+pub(super) enum Application {
+    Process { program: String },
+    Container { image: OwnImage },
+}
+
+impl Application {
+    /// Makes what has to be made; for containers that is an image.
+    pub(super) async fn make(runtime: RuntimeKind) -> Result<Self, DemoError> {
+        let program = std::env::current_exe()?;
+        Ok(match runtime {
+            RuntimeKind::Process => Self::Process {
+                program: program.display().to_string(),
+            },
+            RuntimeKind::Docker => {
+                let docker = std::env::var("DOCKER_HOST").ok();
+                Self::Container {
+                    image: OwnImage::make(&program, IMAGE, docker.as_deref()).await?,
+                }
+            }
+        })
+    }
+
+    /// What a release of it runs.
+    pub(super) fn artifact(&self) -> Artifact {
+        match self {
+            Self::Process { program } => {
+                Artifact::command(vec![program.clone(), COMMAND.to_owned()])
+            }
+            Self::Container { image } => Artifact::Image(Box::new(image.spec(COMMAND, APP_PORT))),
+        }
+    }
+
+    /// What every release of it has in its environment.
+    pub(super) fn env(&self) -> BTreeMap<String, String> {
+        let own = match self {
+            Self::Process { .. } => None,
+            Self::Container { .. } => Some(("LISTEN_ON".to_owned(), "0.0.0.0".to_owned())),
+        };
+        let startup = ("STARTUP_MS".to_owned(), "200".to_owned());
+        own.into_iter().chain([startup]).collect()
+    }
+
+    /// How long a release may take to be ready. A daemon needs a second or two for a container.
+    pub(super) fn ready_within(&self) -> Duration {
+        match self {
+            Self::Process { .. } => Duration::from_secs(4),
+            Self::Container { .. } => Duration::from_secs(6),
+        }
+    }
+
+    /// What a person is told of it, if there is anything to tell.
+    pub(super) fn described(&self) -> Option<String> {
+        match self {
+            Self::Process { .. } => None,
+            Self::Container { image } => Some(format!(
+                "image `{}`: made of this program, for this run; nothing is pulled",
+                image.name()
+            )),
+        }
+    }
+
+    /// Removes what was made, and whatever runs of it.
+    pub(super) async fn remove(self) {
+        match self {
+            Self::Process { .. } => {}
+            Self::Container { image } => {
+                let name = image.name().to_owned();
+                if let Err(error) = image.remove().await {
+                    tracing::error!(%error, name, "the image of the demo is left behind");
+                }
+            }
+        }
+    }
+}
