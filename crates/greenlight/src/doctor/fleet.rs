@@ -61,7 +61,7 @@ pub fn across(
         heard: heard_ms,
     };
     let mut own = own.finding();
-    own.check = "clock offset of this machine".to_owned();
+    "clock offset of this machine".clone_into(&mut own.check);
     let mut findings = vec![own];
     let mut versions = BTreeMap::new();
     let here = env!("CARGO_PKG_VERSION");
