@@ -170,6 +170,9 @@ pub struct ServiceEvidence {
 pub struct StatusAnswer {
     /// The process.
     pub pid: u32,
+    /// Its version; empty if it does not say.
+    #[serde(default)]
+    pub version: String,
     /// When it started, in nanoseconds on the monotonic clock. Tells one process from the next
     /// also where each has the same number, as in a container.
     pub started_at_ns: u64,

@@ -4,6 +4,7 @@ mod actions;
 mod args;
 mod attach;
 mod deploy;
+mod doctor;
 mod failure;
 mod fleet;
 mod init;
@@ -140,6 +141,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::History(args) => show::history(&args, output).await,
         Verb::Receipt(args) => show::receipt(&args, output).await,
         Verb::Logs(args) => show::logs(&args, output).await,
+        Verb::Doctor(args) => doctor::doctor(&args, output).await,
         Verb::Demo(demo) => Ok(run_demo(&demo, output).await),
         Verb::SampleApp => Ok(finish(crate::sample::run().await)),
         Verb::Server(server) => Ok(finish(run_server(server.into()).await)),

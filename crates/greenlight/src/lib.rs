@@ -11,6 +11,7 @@ pub mod config;
 pub mod crash;
 pub mod demo;
 pub mod digest;
+pub mod doctor;
 pub mod fleet;
 pub mod front;
 pub mod health;

@@ -10,6 +10,7 @@
 //! only then takes the next: a record is durable before anything after it is done.
 
 mod api;
+mod check_up;
 mod shell;
 mod timers;
 

@@ -1,5 +1,7 @@
 //! The commands as a person or a script uses them, with real processes.
 
+#[path = "commands/doctor.rs"]
+mod doctor;
 #[path = "commands/github.rs"]
 mod github;
 #[path = "commands/runner.rs"]

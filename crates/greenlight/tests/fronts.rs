@@ -6,6 +6,8 @@
 mod app;
 #[path = "fronts/conformance.rs"]
 mod conformance;
+#[path = "fronts/doctor.rs"]
+mod doctor;
 #[path = "fronts/fake.rs"]
 mod fake;
 #[path = "fronts/fleet.rs"]

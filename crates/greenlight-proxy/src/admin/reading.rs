@@ -41,6 +41,7 @@ impl Admin {
         });
         StatusAnswer {
             pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ns: self.started_at_ns,
             predecessors: self.predecessors.len(),
             listening: self.listening.iter().map(ToString::to_string).collect(),

@@ -1,6 +1,7 @@
 //! The agent's answers to what is asked beside the protocol.
 
 use crate::api::SlotLog;
+use crate::doctor::{Examination, Machine, Wanted};
 use crate::link::{AgentAnswer, Asked, Dial, Question, ReleaseSecrets};
 use crate::runtime::{Images, Runtime};
 use crate::secret::SecretKeep;
@@ -15,6 +16,7 @@ pub(super) struct Answerer {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) images: Arc<dyn Images>,
     pub(super) secrets: SecretKeep,
+    pub(super) machine: Machine,
 }
 
 impl Answerer {
@@ -28,8 +30,19 @@ impl Answerer {
                 Err(error) => AgentAnswer::Failed(error.to_string()),
             },
             Question::Keep { releases } => self.keep(releases).await,
+            Question::Doctor { wanted } => {
+                let found = self.examine(wanted.as_deref()).await;
+                AgentAnswer::Examined(Box::new(found))
+            }
         };
         self.dial.answer(asked.number, &answer).await;
+    }
+
+    /// What of this machine would spoil a deployment.
+    async fn examine(&self, wanted: Option<&Wanted>) -> Examination {
+        // A runtime that does not answer is found by its own check.
+        let running = self.runtime.list().await.unwrap_or_default();
+        self.machine.examine(wanted, &running).await
     }
 
     /// What the applications of the services wrote.

@@ -4,6 +4,7 @@ use super::questions::Answerer;
 use super::slots::{Slots, Work};
 use crate::clock;
 use crate::crash;
+use crate::doctor::Machine;
 use crate::front::{Acted, Front, FrontError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{Dial, DialEvent, peer};
@@ -48,6 +49,8 @@ pub struct AgentOptions {
     pub images: Arc<dyn Images>,
     /// Where the secrets of releases are.
     pub secrets: SecretKeep,
+    /// Where its parts are on this machine.
+    pub machine: Machine,
     /// What receives user traffic.
     pub front: Arc<dyn Front>,
     /// What its cut-overs are worth.
@@ -107,6 +110,7 @@ impl AgentShell {
             runtime: options.runtime.clone(),
             images: options.images.clone(),
             secrets: options.secrets.clone(),
+            machine: options.machine,
         };
         tokio::spawn(async move {
             while let Some(event) = arriving.recv().await {

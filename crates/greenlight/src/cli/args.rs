@@ -57,6 +57,8 @@ pub enum Verb {
     Receipt(Receipt),
     /// Show what the applications wrote.
     Logs(Logs),
+    /// Look for what would spoil a deployment, on every instance and across them.
+    Doctor(super::doctor::Doctor),
     /// Print the JSON schema of `greenlight.yml`, for editors.
     Schema,
     /// Print the completions for a shell.
@@ -85,8 +87,7 @@ pub struct FileArg {
 /// Where the fleet is.
 #[derive(Debug, Args)]
 pub struct FleetArg {
-    /// The folder with the fleet's address and credentials; what `greenlight up` wrote beside
-    /// the configuration file unless given.
+    /// The folder with the fleet's address and credentials; that of `greenlight up` unless given.
     #[arg(long, value_name = "DIR", env = "GREENLIGHT_FLEET")]
     pub fleet: Option<PathBuf>,
 }

@@ -3,6 +3,7 @@
 use crate::agent::{AgentOptions, AgentShell};
 use crate::api::Progress;
 use crate::crash;
+use crate::doctor::Machine;
 use crate::front::{BuiltinFront, Front, NginxReloadFront};
 use crate::journal::Journal;
 use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
@@ -154,6 +155,15 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
 pub async fn run_agent(role: AgentRole) -> RoleResult {
     crash::name_role(&format!("agent-{}", role.name));
     let identity = Credentials::load(&role.state.join("identity"))?;
+    let machine = Machine {
+        state: Some(role.state.clone()),
+        admin: match &role.front {
+            AgentFront::Gate(admin) => Some(admin.clone()),
+            AgentFront::Reload { .. } => None,
+        },
+        docker: role.docker.clone(),
+        root: Machine::usual_root(),
+    };
     let (front, alignment): (Arc<dyn Front>, _) = match role.front {
         AgentFront::Gate(admin) => (Arc::new(BuiltinFront::new(admin)), Alignment::Gated),
         AgentFront::Reload { nginx, include } => (
@@ -177,6 +187,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         images: Arc::new(runtimes.docker()),
         runtime: Arc::new(runtimes),
         secrets: SecretKeep::new(role.state.join("secrets")),
+        machine,
         front,
         alignment,
     })?;

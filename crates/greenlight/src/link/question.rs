@@ -6,6 +6,7 @@
 
 use super::outbox::Outboxes;
 use crate::api::SlotLog;
+use crate::doctor::{Examination, Wanted};
 use crate::secret::{RegistryLogin, Secrets};
 use crate::spec::image::Pin;
 use bytes::Bytes;
@@ -41,6 +42,11 @@ pub enum Question {
         /// By service: its release's.
         releases: BTreeMap<ServiceName, ReleaseSecrets>,
     },
+    /// What of its machine would spoil a deployment.
+    Doctor {
+        /// What the configuration file wants there, if there is one.
+        wanted: Option<Box<Wanted>>,
+    },
 }
 
 /// The secrets of one release.
@@ -71,6 +77,8 @@ pub enum AgentAnswer {
     Pinned(Pin),
     /// The secrets are on disk.
     Kept,
+    /// What was found on the machine.
+    Examined(Box<Examination>),
     /// It cannot be done.
     Failed(String),
 }

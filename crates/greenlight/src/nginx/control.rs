@@ -110,6 +110,30 @@ impl Nginx {
         }
     }
 
+    /// The whole configuration that a start or a reload would read, each file after a line with
+    /// its name.
+    pub(crate) async fn dump(&self) -> Result<String, NginxError> {
+        let mut command = Command::new(&self.binary);
+        command.arg("-T").arg("-q").arg("-c").arg(&self.conf);
+        command.kill_on_drop(true);
+        let output = tokio::time::timeout(TEST_WITHIN, command.output()).await;
+        let output = output.map_err(|_| NginxError::TestTooLong)?;
+        let output = output.map_err(|source| NginxError::NotRun {
+            program: self.binary.clone(),
+            source,
+        })?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(NginxError::Refused(said(&output.stderr))),
+        }
+    }
+
+    /// How many workers serve their last connections.
+    pub(crate) fn leaving(&self) -> Result<usize, NginxError> {
+        let workers = self.workers()?;
+        Ok(workers.iter().filter(|worker| worker.is_leaving()).count())
+    }
+
     /// Whether the configuration includes a file.
     pub(crate) fn reads(&self, file: &Path) -> Result<bool, NginxError> {
         let copied = copy_with(&self.conf, file, "")?.copied();
@@ -152,15 +176,22 @@ impl Nginx {
 
     /// The workers that accept connections.
     pub(crate) fn accepting(&self) -> Result<Vec<Process>, NginxError> {
+        let mut workers = self.workers()?;
+        workers.retain(|worker| !worker.is_leaving());
+        Ok(workers)
+    }
+
+    /// All workers.
+    fn workers(&self) -> Result<Vec<Process>, NginxError> {
         let master = self.master()?;
         let processes = std::fs::read_dir("/proc").map_err(|source| NginxError::Files {
             path: "/proc".into(),
             source,
         })?;
         let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let workers = numbers.filter_map(Stat::read).filter(|stat| {
-            stat.parent == master.pid && stat.state != 'Z' && !stat.process.is_leaving()
-        });
+        let workers = numbers
+            .filter_map(Stat::read)
+            .filter(|stat| stat.parent == master.pid && stat.state != 'Z');
         Ok(workers.map(|stat| stat.process).collect())
     }
 }

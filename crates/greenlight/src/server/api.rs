@@ -1,11 +1,13 @@
 //! The operators' HTTP API: commands, status, history, receipts, and a stream of progress.
 
+use super::check_up::check_up;
 use super::shell::{Input, Snapshot};
 use crate::api::{
     ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, PinAnswer,
     PinRequest, Progress, RollbackRequest,
 };
 use crate::clock::utc;
+use crate::doctor::CheckUp;
 use crate::link::{AgentAnswer, Outboxes, Question, ReleaseSecrets};
 use crate::spec::ServiceSpec;
 use axum::extract::{Path, Query, State};
@@ -71,6 +73,7 @@ pub fn router(
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
         .route("/v1/logs", get(logs))
+        .route("/v1/doctor", post(doctor))
         .with_state(Api {
             inbox,
             progress,
@@ -123,10 +126,12 @@ async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Respons
             format!("instance `{instance}`: {reason}"),
             "nothing was changed",
         ),
-        Some(AgentAnswer::Logs(_) | AgentAnswer::Kept) | None => conflict(
-            format!("instance `{instance}` did not say what the image is"),
-            "look at its agent's log; nothing was changed",
-        ),
+        Some(AgentAnswer::Logs(_) | AgentAnswer::Kept | AgentAnswer::Examined(_)) | None => {
+            conflict(
+                format!("instance `{instance}` did not say what the image is"),
+                "look at its agent's log; nothing was changed",
+            )
+        }
     }
 }
 
@@ -273,14 +278,29 @@ async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Respons
     let answers = api.outboxes.ask(agents, &question, LOGS_PATIENCE).await;
     let instances = answers.into_iter().map(|(instance, answer)| match answer {
         Some(AgentAnswer::Logs(logs)) => (instance, Some(logs)),
-        Some(AgentAnswer::Pinned(_) | AgentAnswer::Kept | AgentAnswer::Failed(_)) | None => {
-            (instance, None)
-        }
+        Some(
+            AgentAnswer::Pinned(_)
+            | AgentAnswer::Kept
+            | AgentAnswer::Examined(_)
+            | AgentAnswer::Failed(_),
+        )
+        | None => (instance, None),
     });
     Json(LogsAnswer {
         instances: instances.collect(),
     })
     .into_response()
+}
+
+/// What every agent finds on its machine.
+async fn doctor(State(api): State<Api>, Json(asked): Json<CheckUp>) -> Response {
+    let snapshot = match api.look().await {
+        Ok(snapshot) => snapshot,
+        Err(response) => return response,
+    };
+    let instances = snapshot.status.instances.into_iter();
+    let connected = instances.map(|(name, standing)| (name, standing.is_some()));
+    Json(check_up(&api.outboxes, connected.collect(), asked).await).into_response()
 }
 
 fn conflict(error: String, help: &str) -> Response {
@@ -370,9 +390,8 @@ impl Api {
             let reason = match answer {
                 Some(AgentAnswer::Kept) => continue,
                 Some(AgentAnswer::Failed(reason)) => reason,
-                Some(AgentAnswer::Logs(_) | AgentAnswer::Pinned(_)) | None => {
-                    "it is not connected, or did not answer in time".to_owned()
-                }
+                Some(AgentAnswer::Logs(_) | AgentAnswer::Pinned(_) | AgentAnswer::Examined(_))
+                | None => "it is not connected, or did not answer in time".to_owned(),
             };
             return Err(conflict(
                 format!("instance `{instance}` did not take the secrets: {reason}"),

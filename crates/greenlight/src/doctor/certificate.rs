@@ -1,0 +1,40 @@
+//! The certificates of the link: an agent whose own has run out reaches no server.
+
+use super::Finding;
+use crate::clock::wall_ms;
+use std::path::Path;
+use x509_parser::prelude::parse_x509_pem;
+
+const SOON_DAYS: i64 = 30;
+
+/// Looks at a certificate in PEM.
+pub(super) fn check(path: &Path) -> Option<Finding> {
+    let text = std::fs::read(path).ok()?;
+    let (_, pem) = parse_x509_pem(&text).ok()?;
+    let until = pem.parse_x509().ok()?.validity().not_after.timestamp();
+    let now = i64::try_from(wall_ms() / 1000).unwrap_or(i64::MAX);
+    Some(judge(&path.display().to_string(), (until - now) / 86_400))
+}
+
+fn judge(path: &str, days: i64) -> Finding {
+    const CHECK: &str = "certificate";
+    let found = format!("`{path}` is good for {days} days");
+    match days {
+        ..1 => Finding::problem(CHECK, format!("`{path}` has run out"), "issue a new one"),
+        1..SOON_DAYS => Finding::note(CHECK, found, "issue a new one before it runs out"),
+        SOON_DAYS.. => Finding::ok(CHECK, found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_runs_out_is_said_in_time() {
+        assert_eq!(judge("x", -1).level, Level::Problem);
+        assert_eq!(judge("x", 10).level, Level::Note);
+        assert_eq!(judge("x", 100).level, Level::Ok);
+    }
+}

@@ -1,0 +1,160 @@
+//! Docker: whether it answers, what it is, and what its images need.
+
+use super::wanted::Wanted;
+use super::{Finding, procfs, room};
+use crate::runtime::Running;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const CHECK: &str = "docker";
+const USUAL: &str = "unix:///var/run/docker.sock";
+/// The oldest version whose API has what is needed.
+const OLDEST: (u32, u32) = (20, 10);
+const PATIENCE_SECONDS: u64 = 5;
+
+/// A daemon as it answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) version: String,
+    pub(super) architecture: String,
+    live_restore: bool,
+    root: PathBuf,
+    /// The largest of the images that are wanted or run, in bytes.
+    image: Option<u64>,
+}
+
+/// Asks the daemon at `host`.
+pub(super) async fn look(
+    host: Option<&str>,
+    wanted: &Wanted,
+    running: &[Running],
+) -> Result<Facts, String> {
+    let host = host.filter(|host| !host.is_empty()).unwrap_or(USUAL);
+    let asked = ask(host, wanted, running);
+    let within = Duration::from_secs(PATIENCE_SECONDS);
+    match tokio::time::timeout(within, asked).await {
+        Ok(Ok(facts)) => Ok(facts),
+        Ok(Err(error)) => Err(format!("`{host}` does not answer: {error}")),
+        Err(_) => Err(format!("`{host}` does not answer in time")),
+    }
+}
+
+async fn ask(
+    host: &str,
+    wanted: &Wanted,
+    running: &[Running],
+) -> Result<Facts, bollard::errors::Error> {
+    let docker = Docker::connect_with_unix(host, PATIENCE_SECONDS, API_DEFAULT_VERSION)?;
+    let docker = docker.negotiate_version().await?;
+    let version = docker.version().await?;
+    let info = docker.info().await?;
+    let mut names: Vec<_> = wanted
+        .services
+        .values()
+        .filter_map(|s| s.image.clone())
+        .collect();
+    for container in running.iter().filter_map(|r| r.container.as_ref()) {
+        let inspected = docker.inspect_container(&container.id, None).await;
+        names.extend(inspected.ok().and_then(|found| found.image));
+    }
+    let mut image = None;
+    for name in names {
+        if let Ok(found) = docker.inspect_image(&name).await {
+            let size = found.size.and_then(|size| u64::try_from(size).ok());
+            image = image.max(size);
+        }
+    }
+    Ok(Facts {
+        version: version.version.unwrap_or_default(),
+        architecture: version.arch.unwrap_or_default(),
+        live_restore: info.live_restore_enabled.unwrap_or(false),
+        root: info.docker_root_dir.unwrap_or_default().into(),
+        image,
+    })
+}
+
+/// What is to be said of a daemon that was asked, if containers are wanted.
+pub(super) fn judge(facts: &Result<Facts, String>) -> Vec<Finding> {
+    let facts = match facts {
+        Ok(facts) => facts,
+        Err(reason) => {
+            let todo = "start Docker, let the agent's user use its socket, or name the socket in \
+                        `DOCKER_HOST`";
+            return vec![Finding::problem(CHECK, reason, todo)];
+        }
+    };
+    let version = &facts.version;
+    let found = format!("{version} on {}", facts.architecture);
+    let mut findings = vec![match parsed(version) {
+        Some(parsed) if parsed < OLDEST => {
+            Finding::problem(CHECK, found, "update Docker to 20.10 or newer")
+        }
+        Some(_) => Finding::ok(CHECK, found),
+        None => Finding::note(CHECK, found, "check that it is 20.10 or newer"),
+    }];
+    findings.push(match facts.live_restore {
+        true => Finding::ok("live-restore", "containers outlive a restart of the daemon"),
+        false => Finding::note(
+            "live-restore",
+            "a restart of the daemon ends all containers",
+            "set `\"live-restore\": true` in `/etc/docker/daemon.json`",
+        ),
+    });
+    findings.push(room::images(
+        &facts.root,
+        room::free(&facts.root),
+        facts.image,
+    ));
+    findings
+}
+
+fn parsed(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// What an application uses, in bytes: its container's, or its processes'.
+pub(super) fn used(running: &Running) -> Option<u64> {
+    let used = match running.container.is_some() {
+        true => cgroup(running.pid).or_else(|| Some(procfs::memory(running.pid))),
+        false => Some(procfs::memory(running.pid)),
+    };
+    used.filter(|used| *used > 0)
+}
+
+fn cgroup(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let folder = Path::new("/sys/fs/cgroup").join(path);
+    let used = std::fs::read_to_string(folder.join("memory.current")).ok()?;
+    used.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn an_old_daemon_is_a_problem_and_one_that_ends_containers_a_note() {
+        let old = judge(&Ok(facts("19.03.15", true)));
+        assert_eq!(old[0].level, Level::Problem);
+        assert_eq!(old[1].level, Level::Ok);
+        let new = judge(&Ok(facts("26.1.5+dfsg1", false)));
+        assert_eq!(new[0].level, Level::Ok);
+        assert_eq!(new[1].level, Level::Note);
+        let away = judge(&Err("`unix:///x` does not answer".to_owned()));
+        assert_eq!(away[0].level, Level::Problem);
+    }
+
+    fn facts(version: &str, live_restore: bool) -> Facts {
+        Facts {
+            version: version.to_owned(),
+            architecture: "amd64".to_owned(),
+            live_restore,
+            root: "/".into(),
+            image: None,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! One machine looked at by itself: what an agent answers, and what `doctor --local` does.
+
+use super::wanted::Wanted;
+use super::{Finding, certificate, clock, docker, nginx, ports, proxy, room};
+use crate::clock::wall_ms;
+use crate::front::look_at_proxy;
+use crate::runtime::Running;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where on this machine the parts of an instance are.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The instance's folder, if there is one.
+    pub state: Option<PathBuf>,
+    /// The admin socket of its proxy, if it has one.
+    pub admin: Option<PathBuf>,
+    /// Docker's socket; its usual one if none.
+    pub docker: Option<String>,
+    /// The folder in which the rest of the machine is looked at: `/`, or where that is mounted.
+    pub root: PathBuf,
+}
+
+/// What was found on one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examination {
+    /// The version that looked.
+    pub version: String,
+    /// The version of the proxy, if it says.
+    pub proxy: Option<String>,
+    /// The version of Docker, if it was asked and answered.
+    pub docker: Option<String>,
+    /// The machine's architecture.
+    pub architecture: String,
+    /// Its clock when the question came, in milliseconds since 1970.
+    pub received_ms: u64,
+    /// Its clock when the answer left.
+    pub answered_ms: u64,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+impl Machine {
+    /// The folder to look in: that in `GREENLIGHT_ROOT`, which is where an agent in a container
+    /// has the machine's files; the machine's own otherwise.
+    pub fn usual_root() -> PathBuf {
+        std::env::var_os("GREENLIGHT_ROOT").map_or_else(|| "/".into(), PathBuf::from)
+    }
+
+    /// Looks at this machine. `running` is what the instance's runtime runs.
+    pub async fn examine(&self, wanted: Option<&Wanted>, running: &[Running]) -> Examination {
+        let received_ms = wall_ms();
+        let mut findings = vec![kernel(), clock::keeper(&self.root)];
+        if let Some(state) = &self.state {
+            findings.push(room::state(state, room::free(state)));
+            findings.extend(room::journal(&state.join("agent.redb")));
+            findings.extend(certificate::check(&state.join("identity/cert.pem")));
+        }
+        let mut proxy = None;
+        if let Some(admin) = &self.admin {
+            let look = look_at_proxy(admin).await;
+            findings.extend(proxy::check(&look));
+            proxy = look.ok();
+        }
+        let mut docker = None;
+        if let Some(wanted) = wanted {
+            findings.push(room::memory(room::available(), needs(wanted, running)));
+            findings.extend(ports::check(wanted, running, proxy.as_ref().map(|p| p.pid)));
+            if wanted.has_images() {
+                let facts = docker::look(self.docker.as_deref(), wanted, running).await;
+                findings.extend(docker::judge(&facts));
+                docker = facts.ok();
+            }
+            if let Some(there) = &wanted.nginx {
+                findings.extend(nginx::check(wanted, there, &self.root).await);
+            }
+        }
+        Examination {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            proxy: proxy.map(|proxy| proxy.version),
+            architecture: match &docker {
+                Some(docker) => docker.architecture.clone(),
+                None => std::env::consts::ARCH.to_owned(),
+            },
+            docker: docker.map(|docker| docker.version),
+            received_ms,
+            answered_ms: wall_ms(),
+            findings,
+        }
+    }
+}
+
+/// What a second copy of every service takes: its limit, or what the first one uses.
+fn needs(wanted: &Wanted, running: &[Running]) -> Option<u64> {
+    let needs = wanted.services.iter().map(|(service, settings)| {
+        let used = running.iter().filter(|r| r.launch.slot.service == *service);
+        settings
+            .memory
+            .or_else(|| used.filter_map(docker::used).max())
+    });
+    needs.sum()
+}
+
+fn kernel() -> Finding {
+    // Processes are told from later ones of the same number by their descriptors.
+    const OLDEST: (u32, u32) = (5, 3);
+    const CHECK: &str = "kernel";
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let mut parts = release.split(['.', '-']).map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < OLDEST => {
+            Finding::problem(CHECK, release, "use Linux 5.3 or newer")
+        }
+        (_, _) => Finding::ok(CHECK, release),
+    }
+}

@@ -1,0 +1,252 @@
+//! What only the whole fleet shows: who is away, what differs between machines, whose clock is
+//! off.
+
+use super::clock::Exchange;
+use super::examine::Examination;
+use super::{Finding, Wanted};
+use greenlight_protocol::InstanceId;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// `POST /v1/doctor`: by instance, what the file wants; empty without a file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CheckUp {
+    /// By instance.
+    pub wanted: BTreeMap<InstanceId, Wanted>,
+}
+
+/// The answer: what the server saw.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// The server's version.
+    pub version: String,
+    /// The server's clock when it was asked, in milliseconds since 1970.
+    pub received_ms: u64,
+    /// Its clock when it answered.
+    pub answered_ms: u64,
+    /// Every instance that the server knows.
+    pub instances: BTreeMap<InstanceId, Instance>,
+}
+
+/// One instance as the server saw it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Instance {
+    /// Its agent is not connected.
+    Away,
+    /// Its agent is connected and gave no answer.
+    Silent,
+    /// It answered.
+    Answered {
+        /// The server's clock when it asked, in milliseconds since 1970.
+        asked_ms: u64,
+        /// The server's clock when the answer came.
+        heard_ms: u64,
+        /// What was found.
+        examination: Box<Examination>,
+    },
+}
+
+/// All findings of a fleet. `asked_ms` and `heard_ms` are this machine's clock around the answer;
+/// `file` are the instances of the file, if there is one.
+pub fn across(
+    seen: &Seen,
+    (asked_ms, heard_ms): (u64, u64),
+    file: Option<&BTreeSet<InstanceId>>,
+) -> Vec<Finding> {
+    let own = Exchange {
+        asked: asked_ms,
+        received: seen.received_ms,
+        answered: seen.answered_ms,
+        heard: heard_ms,
+    };
+    let mut own = own.finding();
+    "clock offset of this machine".clone_into(&mut own.check);
+    let mut findings = vec![own];
+    let mut versions = BTreeMap::new();
+    let here = env!("CARGO_PKG_VERSION");
+    note(&mut versions, here, "this command");
+    note(&mut versions, &seen.version, "the server");
+    let (mut dockers, mut architectures) = (BTreeMap::new(), BTreeMap::new());
+    for (name, instance) in &seen.instances {
+        let mut add = |mut finding: Finding| {
+            finding.instance = Some(name.clone());
+            findings.push(finding);
+        };
+        let (asked, heard, examination) = match instance {
+            Instance::Away => {
+                let todo = "start `greenlight agent` there, or look at its log; nothing can be \
+                            deployed without it";
+                add(Finding::problem("agent", "not connected", todo));
+                continue;
+            }
+            Instance::Silent => {
+                let todo = "use the same version of greenlight everywhere, or look at its log";
+                add(Finding::problem(
+                    "agent",
+                    "connected, and gave no answer",
+                    todo,
+                ));
+                continue;
+            }
+            Instance::Answered {
+                asked_ms,
+                heard_ms,
+                examination,
+            } => (*asked_ms, *heard_ms, examination),
+        };
+        add(Finding::ok(
+            "agent",
+            format!("{} is connected", examination.version),
+        ));
+        let exchange = Exchange {
+            asked,
+            received: examination.received_ms,
+            answered: examination.answered_ms,
+            heard,
+        };
+        add(exchange.finding());
+        examination.findings.iter().cloned().for_each(&mut add);
+        note(
+            &mut versions,
+            &examination.version,
+            &format!("agent `{name}`"),
+        );
+        if let Some(proxy) = &examination.proxy {
+            note(&mut versions, proxy, &format!("proxy `{name}`"));
+        }
+        if let Some(docker) = &examination.docker {
+            note(&mut dockers, docker, &format!("`{name}`"));
+        }
+        note(
+            &mut architectures,
+            &examination.architecture,
+            &format!("`{name}`"),
+        );
+    }
+    let todo = "bring all to one version; `greenlight proxy --take-over` upgrades under traffic";
+    findings.extend(same("greenlight versions", &versions, todo));
+    findings.extend(same(
+        "docker versions",
+        &dockers,
+        "bring all to one version",
+    ));
+    let todo = "build the image for each of them, or use machines of one kind";
+    findings.extend(same("architectures", &architectures, todo));
+    if let Some(file) = file {
+        findings.extend(membership(file, &seen.instances.keys().cloned().collect()));
+    }
+    findings
+}
+
+fn note(seen: &mut BTreeMap<String, Vec<String>>, value: &str, of: &str) {
+    seen.entry(value.to_owned())
+        .or_default()
+        .push(of.to_owned());
+}
+
+/// Whether all have one value.
+fn same(check: &str, seen: &BTreeMap<String, Vec<String>>, todo: &str) -> Option<Finding> {
+    let each = seen.iter().map(|(value, of)| {
+        let value = match value.as_str() {
+            "" => "an older one",
+            value => value,
+        };
+        format!("{value}: {}", of.join(", "))
+    });
+    match seen.len() {
+        0 => None,
+        1 => Some(Finding::ok(check, each.collect::<String>())),
+        _ => Some(Finding::note(
+            check,
+            each.collect::<Vec<_>>().join("; "),
+            todo,
+        )),
+    }
+}
+
+fn membership(file: &BTreeSet<InstanceId>, server: &BTreeSet<InstanceId>) -> Vec<Finding> {
+    const CHECK: &str = "instances";
+    let unknown = file.difference(server).map(|name| {
+        Finding::problem(
+            CHECK,
+            format!("`{name}` is in `servers`, and the server does not know it"),
+            "add it to the fleet and start its agent, or take it out of the file",
+        )
+    });
+    let more = server.difference(file).map(|name| {
+        Finding::problem(
+            CHECK,
+            format!("the server knows `{name}`, which is not in `servers`"),
+            "add it to the file: a release has no ports for it otherwise",
+        )
+    });
+    let mut findings: Vec<_> = unknown.chain(more).collect();
+    if findings.is_empty() {
+        let found = format!("the {} of the file are those of the server", file.len());
+        findings.push(Finding::ok(CHECK, found));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn what_differs_and_who_is_away_is_said() {
+        let seen = Seen {
+            version: "0.0.1".to_owned(),
+            received_ms: 10,
+            answered_ms: 20,
+            instances: [
+                (id("a"), answered("amd64")),
+                (id("b"), answered("arm64")),
+                (id("c"), Instance::Away),
+            ]
+            .into(),
+        };
+
+        let findings = across(&seen, (5, 25), Some(&[id("a"), id("b"), id("d")].into()));
+
+        let of = |check: &str| {
+            let found = findings.iter().filter(move |f| f.check == check);
+            found.collect::<Vec<_>>()
+        };
+        assert_eq!(of("greenlight versions")[0].level, Level::Note);
+        assert!(of("greenlight versions")[0].found.contains("the server"));
+        assert_eq!(of("architectures")[0].level, Level::Note);
+        assert_eq!(of("docker versions"), Vec::<&Finding>::new());
+        let away: Vec<_> = of("agent")
+            .into_iter()
+            .filter(|f| f.level == Level::Problem)
+            .collect();
+        assert_eq!(away.len(), 1);
+        assert_eq!(away[0].instance, Some(id("c")));
+        let wrong = of("instances");
+        assert_eq!(wrong.len(), 2);
+        assert!(wrong[0].found.contains("`d`") && wrong[1].found.contains("`c`"));
+        assert_eq!(of("clock offset of this machine")[0].level, Level::Ok);
+    }
+
+    fn id(name: &str) -> InstanceId {
+        InstanceId(name.to_owned())
+    }
+
+    fn answered(architecture: &str) -> Instance {
+        Instance::Answered {
+            asked_ms: 10,
+            heard_ms: 10,
+            examination: Box::new(Examination {
+                version: "0.0.1".to_owned(),
+                proxy: None,
+                docker: None,
+                architecture: architecture.to_owned(),
+                received_ms: 10,
+                answered_ms: 10,
+                findings: Vec::new(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Ports: a slot that is to be filled needs its own free, and what runs must be what listens.
+
+use super::Finding;
+use super::procfs::{self, Named};
+use super::wanted::Wanted;
+use crate::front::FrontKind;
+use crate::runtime::Running;
+use greenlight_protocol::{Color, Slot};
+use std::collections::{BTreeMap, BTreeSet};
+
+const CHECK: &str = "port";
+
+/// A port that the file names, and what there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Port {
+    number: u16,
+    /// What it is for.
+    purpose: String,
+    /// Whether something of ours should listen there now.
+    expected: Expected,
+    /// Who listens; none if nobody does, empty if they cannot be seen.
+    holders: Option<Vec<Named>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Expected {
+    /// Nobody.
+    Nobody,
+    /// What these processes are; they are ours.
+    Ours(BTreeSet<i32>),
+    /// A process of this name.
+    Program(&'static str),
+}
+
+/// Looks at every port that the file names. `running` is what the agent's runtime runs, `proxy`
+/// the process of its proxy.
+pub(super) fn check(wanted: &Wanted, running: &[Running], proxy: Option<i32>) -> Vec<Finding> {
+    let mut asked = Vec::new();
+    for (service, settings) in &wanted.services {
+        for color in [Color::Blue, Color::Green] {
+            let slot = Slot {
+                service: service.clone(),
+                color,
+            };
+            let ours = running.iter().find(|running| running.launch.slot == slot);
+            let expected = match ours {
+                None => Expected::Nobody,
+                // Docker listens for its containers, if anybody does.
+                Some(ours) if ours.container.is_some() => Expected::Program("docker-proxy"),
+                Some(ours) => Expected::Ours([ours.pid].into()),
+            };
+            asked.push((settings.ports.of(color), slot.to_string(), expected));
+        }
+    }
+    let public = match (wanted.front, proxy) {
+        (FrontKind::Builtin, None) => Expected::Nobody,
+        (FrontKind::Builtin, Some(pid)) => Expected::Ours([pid].into()),
+        (FrontKind::Nginx | FrontKind::NginxReload, _) => Expected::Program("nginx"),
+    };
+    asked.push((wanted.port, "users".to_owned(), public));
+    let listening = listening();
+    let inodes = listening.values().flatten().copied().collect();
+    let known = procfs::holders(&inodes);
+    let ports = asked.into_iter().map(|(number, purpose, expected)| Port {
+        number,
+        purpose,
+        expected: with_descendants(expected, &listening, &known, number),
+        holders: listening.get(&number).map(|inodes| {
+            let holders = inodes.iter().filter_map(|inode| known.get(inode));
+            holders.flatten().cloned().collect()
+        }),
+    });
+    ports.map(|port| judge(&port)).collect()
+}
+
+/// Holders that belong to what is ours are ours as well.
+fn with_descendants(
+    expected: Expected,
+    listening: &BTreeMap<u16, Vec<u64>>,
+    known: &BTreeMap<u64, Vec<Named>>,
+    number: u16,
+) -> Expected {
+    let Expected::Ours(mut ours) = expected else {
+        return expected;
+    };
+    let leaders: Vec<_> = ours.iter().copied().collect();
+    let inodes = listening.get(&number).into_iter().flatten();
+    for holder in inodes.filter_map(|inode| known.get(inode)).flatten() {
+        if leaders.iter().any(|l| procfs::belongs_to(holder.pid, *l)) {
+            ours.insert(holder.pid);
+        }
+    }
+    Expected::Ours(ours)
+}
+
+fn judge(port: &Port) -> Finding {
+    let Port {
+        number, purpose, ..
+    } = port;
+    let place = format!("{number} for {purpose}");
+    match (&port.expected, &port.holders) {
+        (Expected::Nobody, None) => Finding::ok(CHECK, format!("{place} is free")),
+        (Expected::Nobody, Some(holders)) => Finding::problem(
+            CHECK,
+            format!("{place} is taken by {}", listed(holders)),
+            "stop that program, or configure another port",
+        ),
+        (Expected::Ours(_), None) => Finding::problem(
+            CHECK,
+            format!("nobody listens on {place}, though it should be in use"),
+            "look at `greenlight logs` and at the agent's log",
+        ),
+        (Expected::Ours(ours), Some(holders)) => {
+            match holders.iter().all(|holder| ours.contains(&holder.pid)) {
+                true => Finding::ok(CHECK, format!("{place} is held by {}", listed(holders))),
+                false => Finding::problem(
+                    CHECK,
+                    format!("{place} is held by {}, who is not ours", listed(holders)),
+                    "stop that program: it gets requests that are meant for the release",
+                ),
+            }
+        }
+        // Where Docker routes by the kernel alone nobody listens.
+        (Expected::Program("docker-proxy"), None) => {
+            Finding::ok(CHECK, format!("{place} is a container's"))
+        }
+        (Expected::Program(program), None) => Finding::note(
+            CHECK,
+            format!("nobody listens on {place}"),
+            format!("start `{program}`, or correct `port` in `servers` to where it listens"),
+        ),
+        (Expected::Program(program), Some(holders)) => {
+            let all = holders.iter().all(|holder| holder.name == *program);
+            match all {
+                true => Finding::ok(CHECK, format!("{place} is held by {}", listed(holders))),
+                false => Finding::problem(
+                    CHECK,
+                    format!("{place} is held by {}, not {program}", listed(holders)),
+                    "stop that program, or configure another port",
+                ),
+            }
+        }
+    }
+}
+
+fn listed(holders: &[Named]) -> String {
+    if holders.is_empty() {
+        return "a program that only root can see".to_owned();
+    }
+    let mut names: Vec<_> = holders
+        .iter()
+        .map(|holder| format!("`{}` (process {})", holder.name, holder.pid))
+        .collect();
+    let more = names.len().saturating_sub(3);
+    names.truncate(3);
+    match more {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// By port: the sockets that listen there in a way that a slot's own would collide with.
+fn listening() -> BTreeMap<u16, Vec<u64>> {
+    let mut all: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        for (port, inode) in text.lines().filter_map(listener) {
+            all.entry(port).or_default().push(inode);
+        }
+    }
+    all
+}
+
+/// The port and socket of a line of `/proc/net/tcp`, if it is one that listens.
+fn listener(line: &str) -> Option<(u16, u64)> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    let _remote = fields.next()?;
+    if fields.next()? != LISTEN {
+        return None;
+    }
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some((port, fields.nth(5)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn a_listener_is_read_and_a_connection_is_not() {
+        let listens = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 \
+                       00000000     0        0 4242 1 0000000000000000 100 0 0 10 0";
+        assert_eq!(listener(listens), Some((8080, 4242)));
+        assert_eq!(listener(&listens.replace(" 0A ", " 01 ")), None);
+        assert_eq!(listener("  sl  local_address rem_address   st"), None);
+    }
+
+    #[test]
+    fn a_stranger_on_a_port_is_named_whether_the_port_should_be_free_or_ours() {
+        let stranger = Named {
+            pid: 7,
+            name: "redis".to_owned(),
+        };
+        for expected in [Expected::Nobody, Expected::Ours([8].into())] {
+            let finding = judge(&port(expected, Some(vec![stranger.clone()])));
+            assert_eq!(finding.level, Level::Problem);
+            assert!(finding.found.contains("`redis` (process 7)"), "{finding:?}");
+        }
+        let ours = judge(&port(Expected::Ours([7].into()), Some(vec![stranger])));
+        assert_eq!(ours.level, Level::Ok);
+        assert_eq!(judge(&port(Expected::Nobody, None)).level, Level::Ok);
+        assert_eq!(
+            judge(&port(Expected::Ours([7].into()), None)).level,
+            Level::Problem
+        );
+    }
+
+    fn port(expected: Expected, holders: Option<Vec<Named>>) -> Port {
+        Port {
+            number: 8080,
+            purpose: "shop/blue".to_owned(),
+            expected,
+            holders,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What a proxy says of itself, for whoever only wants to know how it stands.
+
+use greenlight_proxy::admin::AdminClient;
+use std::path::Path;
+use std::time::Duration;
+
+/// A proxy answers in microseconds, or not at all.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A proxy as it says that it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProxyLook {
+    /// Its process.
+    pub(crate) pid: i32,
+    /// Its version; empty if it does not say.
+    pub(crate) version: String,
+    /// Where users come in.
+    pub(crate) listening: Vec<String>,
+}
+
+/// Asks the proxy on this admin socket.
+pub(crate) async fn look_at_proxy(admin: &Path) -> Result<ProxyLook, String> {
+    let client = AdminClient::new(admin);
+    let asked = tokio::time::timeout(PATIENCE, client.status()).await;
+    let status = asked
+        .map_err(|_| format!("nobody answers on `{}`", admin.display()))?
+        .map_err(|error| error.to_string())?;
+    Ok(ProxyLook {
+        pid: i32::try_from(status.pid).unwrap_or_default(),
+        version: status.version,
+        listening: status.listening,
+    })
+}
