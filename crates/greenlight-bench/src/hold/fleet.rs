@@ -6,6 +6,7 @@ use crate::Outcome;
 use greenlight::agent::{AgentOptions, AgentShell};
 use greenlight::api::{Happening, Progress};
 use greenlight::clock::monotonic_ns;
+use greenlight::doctor::Machine;
 use greenlight::fleet::free_address;
 use greenlight::journal::Journal;
 use greenlight::link::{Authority, Dial, LinkEvent, Outboxes, Role, agent_router, serve};
@@ -125,6 +126,12 @@ impl Fleet {
             secrets: SecretKeep::new(dir.join(format!("{name}-secrets"))),
             front: Arc::new(InstantGate),
             alignment: Alignment::Gated,
+            machine: Machine {
+                state: None,
+                admin: None,
+                docker: None,
+                root: Machine::usual_root(),
+            },
         };
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
