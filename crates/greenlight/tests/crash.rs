@@ -260,6 +260,12 @@ async fn a_killed_proxy_comes_back_as_it_was() {
     }
 
     let from_ns = monotonic_ns();
+    // What the proxy loses must have been sent since then: not at the end of the deployment.
+    let (before, _) = scene.traffic.progress();
+    until("what was sent earlier is answered", async || {
+        scene.traffic.progress().0 > before + 100
+    })
+    .await;
     let until_ns = kill_proxy(&scene).await;
     let excused = Excused::Connections { until_ns };
     let title = "the proxy killed outside any deployment";
