@@ -14,7 +14,7 @@ use bollard::query_parameters::{
 };
 use conformance::runtime::{App, Subject, launch};
 use greenlight::runtime::{DockerRuntime, Launch, Running, Runtime};
-use greenlight::spec::{Artifact, ImageSpec, Restart};
+use greenlight::spec::{Artifact, ImageSpec};
 use greenlight_protocol::Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -70,20 +70,9 @@ impl Subject for Containers {
     fn launch(&self, app: App, slot: Slot, port: u16) -> Launch {
         Launch {
             artifact: Artifact::Image(Box::new(ImageSpec {
-                image: IMAGE_NAME.to_owned(),
-                pinned: None,
                 cmd: Some(app.command()),
-                app_port: port,
-                user: None,
-                volumes: Vec::new(),
                 labels: BTreeMap::from([self.mark()]),
-                networks: Vec::new(),
-                memory: None,
-                cpus: None,
-                logging: None,
-                restart: Restart::No,
-                before_switch: None,
-                retain: 5,
+                ..ImageSpec::plain(IMAGE_NAME, port)
             })),
             ..launch(app, slot, port)
         }

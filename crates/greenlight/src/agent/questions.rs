@@ -31,8 +31,17 @@ impl Answerer {
             },
             Question::Keep { releases } => self.keep(releases).await,
             Question::Doctor { wanted } => {
-                let found = self.examine(wanted.as_deref()).await;
-                AgentAnswer::Examined(Box::new(found))
+                let dial = self.dial.clone();
+                // It reads much of `/proc`: on a thread of its own, so that no hold waits for it.
+                let here = tokio::runtime::Handle::current();
+                let found = tokio::task::spawn_blocking(move || {
+                    here.block_on(self.examine(wanted.as_deref()))
+                });
+                let answer = match found.await {
+                    Ok(found) => AgentAnswer::Examined(Box::new(found)),
+                    Err(error) => AgentAnswer::Failed(error.to_string()),
+                };
+                return dial.answer(asked.number, &answer).await;
             }
         };
         self.dial.answer(asked.number, &answer).await;

@@ -6,6 +6,7 @@ use std::path::Path;
 use x509_parser::prelude::parse_x509_pem;
 
 const SOON_DAYS: i64 = 30;
+const RENEW: &str = "start `greenlight up` again: it issues new ones";
 
 /// Looks at a certificate in PEM.
 pub(super) fn check(path: &Path) -> Option<Finding> {
@@ -20,8 +21,8 @@ fn judge(path: &str, days: i64) -> Finding {
     const CHECK: &str = "certificate";
     let found = format!("`{path}` is good for {days} days");
     match days {
-        ..1 => Finding::problem(CHECK, format!("`{path}` has run out"), "issue a new one"),
-        1..SOON_DAYS => Finding::note(CHECK, found, "issue a new one before it runs out"),
+        ..1 => Finding::problem(CHECK, format!("`{path}` has run out"), RENEW),
+        1..SOON_DAYS => Finding::note(CHECK, found, RENEW),
         SOON_DAYS.. => Finding::ok(CHECK, found),
     }
 }

@@ -17,7 +17,7 @@ const PATIENCE_SECONDS: u64 = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) version: String,
-    pub(super) architecture: String,
+    architecture: String,
     live_restore: bool,
     root: PathBuf,
     /// The largest of the images that are wanted or run, in bytes.

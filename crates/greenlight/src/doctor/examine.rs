@@ -78,10 +78,7 @@ impl Machine {
         Examination {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             proxy: proxy.map(|proxy| proxy.version),
-            architecture: match &docker {
-                Some(docker) => docker.architecture.clone(),
-                None => std::env::consts::ARCH.to_owned(),
-            },
+            architecture: std::env::consts::ARCH.to_owned(),
             docker: docker.map(|docker| docker.version),
             received_ms,
             answered_ms: wall_ms(),

@@ -1,13 +1,13 @@
 //! Room for two copies: disk where images and state lie, memory while both releases run.
 
 use super::{Finding, procfs};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// State grows by records of a few kilobytes; below this something else fills the disk.
 const STATE_NEEDS: u64 = 100 * MIB;
 /// What an image whose size is not known yet may need.
 const UNKNOWN_IMAGE: u64 = 1024 * MIB;
-/// A journal larger than this has not been compacted for long.
+/// Deployments add a few kilobytes each: a journal larger than this had an uncommon cause.
 const LARGE_JOURNAL: u64 = 1024 * MIB;
 const MIB: u64 = 1024 * 1024;
 
@@ -103,12 +103,16 @@ pub(super) fn memory(available: Option<u64>, needs: Option<u64>) -> Finding {
 }
 
 /// The journal's size, if it is there.
-pub(super) fn journal(path: &PathBuf) -> Option<Finding> {
+pub(super) fn journal(path: &Path) -> Option<Finding> {
     let size = std::fs::metadata(path).ok()?.len();
     let found = format!("`{}` takes {}", path.display(), mib(size));
     Some(match size > LARGE_JOURNAL {
         false => Finding::ok("journal", found),
-        true => Finding::note("journal", found, "restart the role when it is quiet"),
+        true => Finding::note(
+            "journal",
+            found,
+            "find out what deploys so often: the journal keeps every deployment",
+        ),
     })
 }
 

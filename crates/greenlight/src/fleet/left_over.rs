@@ -31,12 +31,19 @@ pub fn end_left_over(dir: &Path) -> usize {
         let _ = pidfd_send_signal(process, Signal::TERM);
     }
     for process in &running {
-        let mut ended = [PollFd::new(process, PollFlags::IN)];
-        if !matches!(poll(&mut ended, Some(&PATIENCE)), Ok(1)) {
+        if !has_ended(process) {
             let _ = pidfd_send_signal(process, Signal::KILL);
+            // Its ports and its journal are free only now.
+            has_ended(process);
         }
     }
     running.len()
+}
+
+/// Waits for the end of a process, but not for ever.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    matches!(poll(&mut ended, Some(&PATIENCE)), Ok(1))
 }
 
 /// The process whose number was noted, if it still is one of the fleet in `dir`: numbers are

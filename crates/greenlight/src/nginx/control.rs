@@ -95,26 +95,19 @@ impl Nginx {
     }
 
     async fn test_file(&self, conf: &Path) -> Result<(), NginxError> {
-        let mut command = Command::new(&self.binary);
-        command.arg("-t").arg("-q").arg("-c").arg(conf);
-        command.kill_on_drop(true);
-        let output = tokio::time::timeout(TEST_WITHIN, command.output()).await;
-        let output = output.map_err(|_| NginxError::TestTooLong)?;
-        let output = output.map_err(|source| NginxError::NotRun {
-            program: self.binary.clone(),
-            source,
-        })?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(NginxError::Refused(said(&output.stderr))),
-        }
+        self.read_by_nginx("-t", conf).await.map(drop)
     }
 
     /// The whole configuration that a start or a reload would read, each file after a line with
     /// its name.
     pub(crate) async fn dump(&self) -> Result<String, NginxError> {
+        self.read_by_nginx("-T", &self.conf).await
+    }
+
+    /// Lets Nginx read a configuration without running it: `-t` tests it, `-T` prints it too.
+    async fn read_by_nginx(&self, how: &str, conf: &Path) -> Result<String, NginxError> {
         let mut command = Command::new(&self.binary);
-        command.arg("-T").arg("-q").arg("-c").arg(&self.conf);
+        command.arg(how).arg("-q").arg("-c").arg(conf);
         command.kill_on_drop(true);
         let output = tokio::time::timeout(TEST_WITHIN, command.output()).await;
         let output = output.map_err(|_| NginxError::TestTooLong)?;

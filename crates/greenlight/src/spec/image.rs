@@ -40,6 +40,26 @@ pub struct ImageSpec {
 }
 
 impl ImageSpec {
+    /// An image with no settings of its own.
+    pub fn plain(image: &str, app_port: u16) -> Self {
+        Self {
+            image: image.to_owned(),
+            pinned: None,
+            cmd: None,
+            app_port,
+            user: None,
+            volumes: Vec::new(),
+            labels: BTreeMap::new(),
+            networks: Vec::new(),
+            memory: None,
+            cpus: None,
+            logging: None,
+            restart: Restart::No,
+            before_switch: None,
+            retain: 1,
+        }
+    }
+
     /// What Docker is asked for: exactly what the release was made of.
     pub fn reference(&self) -> String {
         match &self.pinned {

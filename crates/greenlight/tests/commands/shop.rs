@@ -1,7 +1,11 @@
 //! A folder with a `greenlight.yml`, its fleet, and what users see of it.
 
+#[path = "ran.rs"]
+mod ran;
+
+pub(crate) use ran::Ran;
+
 use serde_json::Value;
-use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -16,13 +20,6 @@ pub(crate) struct Shop {
     dir: tempfile::TempDir,
     public: [SocketAddr; 2],
     slots: [u16; 4],
-}
-
-/// How a command ended and what it said.
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) data: String,
-    pub(crate) talk: String,
 }
 
 /// A fleet that is up; it is taken down when this is dropped.
@@ -70,11 +67,7 @@ impl Shop {
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let output = self.command(arguments).output().expect("the binary runs");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            data: String::from_utf8_lossy(&output.stdout).into_owned(),
-            talk: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        output.into()
     }
 
     /// The document that a command prints.
@@ -187,12 +180,6 @@ impl Drop for Up {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.0.wait();
-    }
-}
-
-impl fmt::Display for Ran {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit {}\n{}\n{}", self.code, self.data, self.talk)
     }
 }
 

@@ -1,10 +1,15 @@
 //! Two instances on this machine, each with an Nginx on its public port, as a user sets it up:
 //! `greenlight.yml`, `up`, `attach`, `deploy`.
 
+#[path = "../commands/ran.rs"]
+mod ran;
+
+pub(crate) use ran::Ran;
+
 use greenlight::fleet::free_address;
 use greenlight::nginx::PrivateNginx;
 use serde_json::Value;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,13 +25,6 @@ pub(crate) struct NginxFleet {
     up: Option<Up>,
     dir: PathBuf,
     _folder: tempfile::TempDir,
-}
-
-/// How a command ended and what it said.
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) data: String,
-    pub(crate) talk: String,
 }
 
 struct Up(Child);
@@ -121,11 +119,7 @@ impl NginxFleet {
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let output = self.command(arguments).output().expect("the binary runs");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            data: String::from_utf8_lossy(&output.stdout).into_owned(),
-            talk: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        output.into()
     }
 
     pub(crate) fn deploy(&self, version: &str) -> Ran {
@@ -187,11 +181,5 @@ impl Drop for Up {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.0.wait();
-    }
-}
-
-impl fmt::Display for Ran {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit {}\n{}\n{}", self.code, self.data, self.talk)
     }
 }

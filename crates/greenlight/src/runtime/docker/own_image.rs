@@ -15,13 +15,13 @@ use super::daemon::Daemon;
 use super::{fault, image};
 use crate::runtime::RuntimeError;
 use crate::spec::ImageSpec;
-use crate::spec::image::{Pin, Restart};
+use crate::spec::image::Pin;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder,
 };
 use futures_util::StreamExt as _;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
@@ -96,20 +96,9 @@ impl OwnImage {
     /// A container of it that runs this command of the program and listens on `app_port`.
     pub fn spec(&self, command: &str, app_port: u16) -> ImageSpec {
         ImageSpec {
-            image: self.name.clone(),
             pinned: Some(Pin::Local(self.id.clone())),
             cmd: Some(vec![command.to_owned()]),
-            app_port,
-            user: None,
-            volumes: Vec::new(),
-            labels: BTreeMap::new(),
-            networks: Vec::new(),
-            memory: None,
-            cpus: None,
-            logging: None,
-            restart: Restart::No,
-            before_switch: None,
-            retain: 1,
+            ..ImageSpec::plain(&self.name, app_port)
         }
     }
 

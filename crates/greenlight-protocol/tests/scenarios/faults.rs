@@ -1,0 +1,116 @@
+//! What can go wrong in the fleet: crashes and restarts, cut links, applications that die.
+
+use super::{Letter, Timer, World};
+use greenlight_protocol::{Agent, AgentEvent, Coordinator, CoordinatorEvent, InstanceId};
+use std::collections::BTreeSet;
+
+impl World {
+    /// The coordinator's process ends; its records stay.
+    pub(crate) fn crash_coordinator(&mut self) {
+        self.coordinator = None;
+        self.timers
+            .retain(|_, timer| !matches!(timer, Timer::Coordinator(_)));
+    }
+
+    /// The coordinator comes back from its records, and everyone's link with it.
+    pub(crate) fn restart_coordinator(&mut self) {
+        let fleet: BTreeSet<_> = self.machines.keys().cloned().collect();
+        let (coordinator, effects) = Coordinator::recover(fleet.clone(), &self.records, self.now);
+        self.coordinator = Some(coordinator);
+        self.carry_out(effects);
+        for machine in fleet {
+            self.connect(&machine);
+        }
+    }
+
+    /// The agent's process ends; its records, its gate and its slots stay.
+    pub(crate) fn crash_agent(&mut self, at: &InstanceId) {
+        self.machine(at).agent = None;
+        self.timers
+            .retain(|_, timer| !matches!(timer, Timer::Agent(who, _) if who == at));
+        self.mail
+            .retain(|letter| !matches!(letter, Letter::Local(who, _) if who == at));
+    }
+
+    /// The agent comes back from its records, is told what runs, and connects.
+    pub(crate) fn restart_agent(&mut self, at: &InstanceId) {
+        let (agent, effects) = Agent::recover(at.clone(), &self.machine(at).disk);
+        self.machine(at).agent = Some(agent);
+        self.carry_out_at(at, effects);
+        let found: Vec<_> = self.machine(at).apps.clone().into_iter().collect();
+        for (slot, app) in &found {
+            let event = AgentEvent::SlotFound {
+                slot: slot.clone(),
+                incarnation: app.incarnation,
+                digest: app.release.digest.clone(),
+            };
+            self.mail.push_back(Letter::Local(at.clone(), event));
+        }
+        self.mail
+            .push_back(Letter::Local(at.clone(), AgentEvent::SlotsListed));
+        // The link is up before the first check has passed.
+        self.connect(at);
+        self.run();
+        for (slot, app) in found {
+            let incarnation = app.incarnation;
+            let event = AgentEvent::SlotReady { slot, incarnation };
+            self.mail.push_back(Letter::Local(at.clone(), event));
+        }
+    }
+
+    /// A link comes up: both ends notice.
+    pub(crate) fn connect(&mut self, at: &InstanceId) {
+        if self.machine(at).agent.is_none() {
+            return;
+        }
+        let now = self.now;
+        if let Some(coordinator) = &mut self.coordinator {
+            let effects = coordinator.handle(CoordinatorEvent::Connected(at.clone()), now);
+            self.carry_out(effects);
+            self.mail
+                .push_back(Letter::Local(at.clone(), AgentEvent::Connected));
+        }
+    }
+
+    /// A link goes down: the coordinator notices, and what was on its way is lost.
+    pub(crate) fn disconnect(&mut self, at: &InstanceId) {
+        self.mail.retain(|letter| {
+            !matches!(letter, Letter::Directive(who, _) | Letter::Report(who, _) if who == at)
+        });
+        let now = self.now;
+        if let Some(coordinator) = &mut self.coordinator {
+            let effects = coordinator.handle(CoordinatorEvent::Disconnected(at.clone()), now);
+            self.carry_out(effects);
+        }
+    }
+
+    /// The application in a slot dies, and its agent is told.
+    pub(crate) fn kill(&mut self, at: &InstanceId, version: &str) {
+        let (slot, app) = self
+            .machine(at)
+            .apps
+            .iter()
+            .find(|(_, app)| app.release.version == version)
+            .map(|(slot, app)| (slot.clone(), app.clone()))
+            .expect("the version runs there");
+        self.machine(at).apps.remove(&slot);
+        let event = AgentEvent::SlotExited {
+            slot,
+            incarnation: app.incarnation,
+            reason: "killed by the test".to_owned(),
+        };
+        self.mail.push_back(Letter::Local(at.clone(), event));
+    }
+
+    /// Commands before the switch end, those that run and those to come.
+    pub(crate) fn end_command(&mut self, result: &Result<String, String>) {
+        self.command_ends = Some(result.clone());
+        for (at, machine) in &self.machines {
+            for epoch in &machine.commands {
+                let (epoch, result) = (*epoch, result.clone());
+                let event = AgentEvent::BeforeSwitchEnded { epoch, result };
+                self.mail.push_back(Letter::Local(at.clone(), event));
+            }
+        }
+    }
+}
