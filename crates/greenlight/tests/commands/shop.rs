@@ -170,6 +170,33 @@ impl Up {
     }
 }
 
+impl Drop for Shop {
+    /// Ends what a killed `up` left, if the test did not get as far as another one.
+    fn drop(&mut self) {
+        let Ok(fleet) = self.dir().join(".greenlight").canonicalize() else {
+            return;
+        };
+        greenlight::fleet::end_left_over(&fleet);
+        let mark = format!("GREENLIGHT_SLOT={}/", fleet.display());
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for process in processes {
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            if !variables.any(|variable| variable.starts_with(mark.as_bytes())) {
+                continue;
+            }
+            let pid = process
+                .file_name()
+                .to_str()
+                .and_then(|pid| pid.parse().ok());
+            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+                // It may have ended by itself.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
 impl Drop for Up {
     fn drop(&mut self) {
         let pid = i32::try_from(self.0.id())
