@@ -11,6 +11,8 @@ const LIST_LIBRARIES: &str = "LD_TRACE_LOADED_OBJECTS";
 /// A tar of the program as `place`, and each of its libraries, the loader too, where it is here.
 pub(super) fn pack(program: &Path, place: &str) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
+    // Linkers leave holes in programs, and Docker does not know the header of a file with holes.
+    tar.sparse(false);
     let mut folders = BTreeSet::new();
     tar.append_path_with_name(program, inside(Path::new(place)))?;
     for library in libraries(program)? {
@@ -80,6 +82,26 @@ mod tests {
             ]
         );
         assert!(paths("greenlight 0.1.0\n").is_empty());
+    }
+
+    #[test]
+    fn a_program_with_holes_is_packed_as_a_plain_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("program");
+        std::fs::write(&path, "#!/bin/true\n").expect("it is ours");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, executable).expect("it is ours");
+        let file = std::fs::File::options().write(true).open(&path);
+        file.and_then(|file| file.set_len(8 << 20))
+            .expect("it is ours");
+
+        let packed = pack(&path, "/program").expect("it can be read");
+
+        let mut tar = tar::Archive::new(packed.as_slice());
+        for entry in tar.entries().expect("a tar") {
+            let kind = entry.expect("a tar").header().entry_type();
+            assert!(kind.is_file() || kind.is_dir(), "{kind:?}");
+        }
     }
 
     #[test]
