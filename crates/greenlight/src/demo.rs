@@ -99,7 +99,7 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
     };
     let application = Application::make(options.runtime).await?;
     let result = play(options, &dir, display, &application, told_to_end).await;
-    application.remove().await;
+    application.remove(result.is_ok()).await;
     let done_with = !matches!(result, Err(DemoError::NotUp(_)));
     if options.keep.is_none() && done_with {
         // A temporary folder that cannot be removed does no harm.

@@ -14,6 +14,9 @@ const COMMAND: &str = "sample-app";
 /// The port in the container.
 const APP_PORT: u16 = 3000;
 
+/// How long a daemon may take for a container that nobody waits for any more.
+const ON_ITS_WAY: Duration = Duration::from_secs(3);
+
 /// The sample application, as it is run.
 pub(super) enum Application {
     Process { program: String },
@@ -76,13 +79,18 @@ impl Application {
         }
     }
 
-    /// Removes what was made, and whatever runs of it.
-    pub(super) async fn remove(self) {
+    /// Removes what was made, and whatever runs of it. Where the demo has not come to its end,
+    /// some of it may still be on its way.
+    pub(super) async fn remove(self, came_to_end: bool) {
         match self {
             Self::Process { .. } => {}
             Self::Container { image } => {
                 let name = image.name().to_owned();
-                if let Err(error) = image.remove().await {
+                let late = match came_to_end {
+                    true => Duration::ZERO,
+                    false => ON_ITS_WAY,
+                };
+                if let Err(error) = image.remove(late).await {
                     tracing::error!(%error, name, "the image of the demo is left behind");
                 }
             }

@@ -24,7 +24,7 @@ use futures_util::StreamExt as _;
 use std::collections::HashMap;
 use std::path::Path;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the program is in the image.
 const PROGRAM: &str = "/greenlight";
@@ -103,16 +103,22 @@ impl OwnImage {
     }
 
     /// Removes every container that was made of it, running or not, and then the image.
-    pub async fn remove(self) -> Result<(), RuntimeError> {
-        let mut result = self.try_to_remove().await;
-        for _ in 1..ATTEMPTS {
-            if result.is_ok() {
-                break;
+    ///
+    /// A daemon that was asked for a container goes on making it when the asker has ended, and
+    /// lists it only when it is made; that also outlives the image. So for as long as `late`,
+    /// containers that come afterwards are removed as well.
+    pub async fn remove(self, late: Duration) -> Result<(), RuntimeError> {
+        let began = Instant::now();
+        let mut failures = 0;
+        loop {
+            match self.try_to_remove().await {
+                Ok(()) if began.elapsed() >= late => return Ok(()),
+                Ok(()) => {}
+                Err(error) if failures == ATTEMPTS => return Err(error),
+                Err(_) => failures += 1,
             }
             tokio::time::sleep(PAUSE).await;
-            result = self.try_to_remove().await;
         }
-        result
     }
 
     async fn try_to_remove(&self) -> Result<(), RuntimeError> {
