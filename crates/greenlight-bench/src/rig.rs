@@ -185,6 +185,7 @@ impl Rig {
             by: "the benchmark".to_owned(),
             releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
             secrets: BTreeMap::new(),
+            remove: [].into(),
             strategy: Strategy::BlueGreen,
             policy: policy.clone(),
             promotion: Promotion::Automatic,
@@ -198,7 +199,7 @@ impl Rig {
         let request = RollbackRequest {
             by: "the benchmark".to_owned(),
             version: None,
-            policy: policy.clone(),
+            policy: Some(policy.clone()),
         };
         let accepted: CommandAnswer = self.api.post("/v1/rollback", &request).await?;
         self.finish(&accepted).await

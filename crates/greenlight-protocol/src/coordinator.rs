@@ -55,6 +55,9 @@ pub struct Coordinator {
     phase: Phase,
     /// Why the fleet must go back once the switch is complete.
     trouble: Option<String>,
+    /// Whether someone has asked since that a deployment to be promoted by hand go on by itself. A
+    /// restart aborts what has not committed, so there is nothing to remember.
+    is_promoted: bool,
     /// Who has yet to stop what is not live, once that was asked.
     retiring: Option<(Epoch, BTreeSet<InstanceId>)>,
     presence: BTreeMap<InstanceId, InstanceStatus>,
@@ -74,7 +77,7 @@ impl Coordinator {
         let accepted = match command {
             Command::Deploy(order) => self.deploy(*order, now, &mut fx)?,
             Command::Rollback(rollback) => {
-                let order = self.rollback_order(rollback.order)?;
+                let order = self.rollback_order(*rollback)?;
                 self.deploy(order, now, &mut fx)?
             }
             Command::Promote => self.promote(now, &mut fx)?,

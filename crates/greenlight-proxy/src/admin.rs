@@ -82,8 +82,8 @@ pub struct HeldService {
 pub struct OpenRequest {
     /// The cut-over.
     pub epoch: u64,
-    /// Where each service goes.
-    pub services: BTreeMap<String, Color>,
+    /// Where each service goes; `null`: nowhere, its requests are refused from now on.
+    pub services: BTreeMap<String, Option<Color>>,
 }
 
 /// The answer to opening, given when the routing is on disk.

@@ -1,6 +1,6 @@
 //! Which service a request is for: by host and path, from one atomic snapshot.
 
-use crate::gate::{Color, Gate};
+use crate::gate::{Color, Gate, Route};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -150,7 +150,8 @@ pub(crate) struct RouteTable {
 }
 
 impl RouteTable {
-    /// The service for a request. `host` may carry a port.
+    /// The service for a request. `host` may carry a port. One whose gate is closed, because it is
+    /// yet to come or was removed, takes nothing from those that would have the request without it.
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<&Arc<Service>> {
         let host = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -161,7 +162,7 @@ impl RouteTable {
         self.services
             .iter()
             .filter_map(|service| Some((service.fits(host, path)?, service)))
-            .max_by_key(|(rank, _)| *rank)
+            .max_by_key(|(rank, service)| (service.gate.route() != Route::Closed, *rank))
             .map(|(_, service)| service)
     }
 
@@ -214,6 +215,22 @@ mod tests {
         assert_eq!(found("a.example.com", "/"), Some("tenants"));
         assert_eq!(found("example.com", "/"), Some("any"));
         assert_eq!(found("", "/"), Some("any"));
+    }
+
+    #[test]
+    fn a_service_that_is_not_open_yet_takes_nothing_from_another() {
+        let table = table(&[("shop", &[], "/"), ("api", &[], "/api")]);
+        let found = |path| table.find("", path).map(|s| s.name.as_str());
+        assert_eq!(found("/api"), Some("api"), "nothing is open");
+        let open = |name| table.named(name).expect("it is there").gate.as_ref();
+        open("shop").set(Route::Open(Color::Blue));
+        assert_eq!(found("/api"), Some("shop"));
+        open("api").set(Route::Open(Color::Blue));
+        assert_eq!(found("/api"), Some("api"));
+        open("api").set(Route::Held(Some(Color::Blue)));
+        assert_eq!(found("/api"), Some("api"), "it is held, not gone");
+        open("api").set(Route::Closed);
+        assert_eq!(found("/api"), Some("shop"));
     }
 
     #[test]

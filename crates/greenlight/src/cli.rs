@@ -137,6 +137,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::Promote(args) => until_told_to_end(deploy::promote(&args, output)).await,
         Verb::Abort(args) => until_told_to_end(deploy::abort(&args, output)).await,
         Verb::Rollback(args) => until_told_to_end(deploy::rollback(&args, output)).await,
+        Verb::Remove(args) => until_told_to_end(deploy::remove(&args, output)).await,
         Verb::Status(args) => show::status(&args, output).await,
         Verb::History(args) => show::history(&args, output).await,
         Verb::Receipt(args) => show::receipt(&args, output).await,

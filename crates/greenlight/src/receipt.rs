@@ -20,7 +20,7 @@ use greenlight_protocol::{
     SwitchEvidence,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The receipt of one deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Receipt {
     pub by: String,
     /// By service: the label of the release it brought.
     pub releases: BTreeMap<ServiceName, String>,
+    /// The services it removed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<ServiceName>,
     /// By service: the label of what was live before.
     pub previous: BTreeMap<ServiceName, String>,
     /// When it was accepted, in milliseconds since 1970.

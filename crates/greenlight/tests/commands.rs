@@ -6,8 +6,9 @@ mod doctor;
 mod github;
 #[path = "commands/runner.rs"]
 mod runner;
+#[path = "commands/services.rs"]
+mod services;
 #[path = "commands/shop.rs"]
-#[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;
 
 use serde_json::Value;

@@ -38,8 +38,7 @@ impl Agent {
         }
         let within = cut_over.policy.before_switch.unwrap_or_default();
         let releases: BTreeMap<_, _> = cut_over
-            .releases
-            .iter()
+            .brought()
             .map(|(service, release)| (self.ledger.idle_slot(service), release.clone()))
             .collect();
         self.before_switch = Some(BeforeSwitch { epoch, ended: None });

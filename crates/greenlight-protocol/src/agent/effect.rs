@@ -91,12 +91,12 @@ pub enum GateAction {
         /// Whether to wait for requests in flight as well.
         exclusive: Exclusive,
     },
-    /// Admit to these colors, and let go what was held.
+    /// Admit to these colors, and let go what was held; refuse what goes nowhere.
     Open {
         /// The cut-over.
         epoch: Epoch,
-        /// Where each service goes.
-        colors: BTreeMap<ServiceName, Color>,
+        /// Where each service goes; nowhere, if it is removed.
+        colors: BTreeMap<ServiceName, Option<Color>>,
     },
     /// Keep requests waiting because the live release is not there to take them.
     Park {
@@ -149,7 +149,7 @@ pub enum AgentEvent {
         /// The cut-over.
         epoch: Epoch,
         /// Where each service goes.
-        colors: BTreeMap<ServiceName, Color>,
+        colors: BTreeMap<ServiceName, Option<Color>>,
         /// What the gate saw.
         evidence: SwitchEvidence,
     },
@@ -158,7 +158,7 @@ pub enum AgentEvent {
         /// The cut-over.
         epoch: Epoch,
         /// Where each service should have gone.
-        colors: BTreeMap<ServiceName, Color>,
+        colors: BTreeMap<ServiceName, Option<Color>>,
         /// Why.
         reason: String,
     },

@@ -158,22 +158,10 @@ impl Coordinator {
         }
     }
 
-    /// Begins a cut-over to what was live before, for everyone who has changed.
+    /// Begins a cut-over to what was live before, for everyone who has changed. A service that the
+    /// deployment brought is removed again.
     pub(super) fn go_back(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
         let reason = self.trouble.take().unwrap_or_default();
-        let Some(deployment) = self.ledger.active() else {
-            return;
-        };
-        let has_previous = deployment
-            .order
-            .releases
-            .keys()
-            .all(|service| deployment.previous.contains_key(service));
-        if !has_previous {
-            let reason = format!("{reason}; there is no earlier release to go back to");
-            self.finish(Outcome::Stuck { reason }, fx);
-            return;
-        }
         let at = Position::default();
         self.begin(Direction::Back, at, Some(reason), now, fx);
     }

@@ -51,14 +51,33 @@ pub struct Order {
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
     pub by: String,
-    /// What each service is to run.
-    pub releases: BTreeMap<ServiceName, Release>,
+    /// What each service is to run. Nothing: it is removed.
+    pub releases: BTreeMap<ServiceName, Option<Release>>,
     /// How.
     pub plan: Plan,
     /// Timers and choices.
     pub policy: Policy,
     /// Whether it goes on by itself once all are ready.
     pub promotion: Promotion,
+}
+
+impl Order {
+    /// By service: the label of the release it brings.
+    pub fn versions(&self) -> BTreeMap<ServiceName, String> {
+        let releases = self.releases.iter();
+        releases
+            .filter_map(|(service, release)| {
+                Some((service.clone(), release.as_ref()?.version.clone()))
+            })
+            .collect()
+    }
+
+    /// The services that it removes.
+    pub fn removed(&self) -> BTreeSet<ServiceName> {
+        let releases = self.releases.iter();
+        let removed = releases.filter(|(_, release)| release.is_none());
+        removed.map(|(service, _)| service.clone()).collect()
+    }
 }
 
 /// Whether a prepared deployment waits for a person.
@@ -134,9 +153,9 @@ pub enum Verdict {
 pub struct Deployment {
     /// What was asked for.
     pub order: Order,
-    /// What was live before, to go back to.
+    /// All that was live before, to go back to.
     pub previous: BTreeMap<ServiceName, Release>,
-    /// What was live before that: after a way back it is again the target of a rollback.
+    /// All that was live before that: after a way back it is again the target of a rollback.
     pub earlier: BTreeMap<ServiceName, Release>,
     /// The latest cut-over, and its decision.
     pub latest: Option<(Begin, Verdict)>,
@@ -159,7 +178,7 @@ pub struct Ledger {
     pub epoch: Epoch,
     /// By service: what the fleet serves by decision.
     pub live: BTreeMap<ServiceName, Release>,
-    /// By service: what it served before, the target of a rollback.
+    /// By service: all that it served before, as one set: the target of a rollback.
     pub before: BTreeMap<ServiceName, Release>,
     /// The latest deployment, finished or not.
     pub deployment: Option<Deployment>,
@@ -219,14 +238,9 @@ impl Ledger {
     }
 
     fn accept(&mut self, order: &Order) {
-        let previous = order
-            .releases
-            .keys()
-            .filter_map(|service| Some((service.clone(), self.live.get(service)?.clone())))
-            .collect();
         self.deployment = Some(Deployment {
             order: order.clone(),
-            previous,
+            previous: self.live.clone(),
             earlier: self.before.clone(),
             latest: None,
             changed: BTreeSet::new(),
@@ -282,16 +296,18 @@ impl Ledger {
             Direction::Forward => deployment.changed.extend(cut_over.participants.clone()),
             Direction::Back => deployment.changed.clear(),
         }
-        for (service, release) in &cut_over.releases {
-            if let Some(old) = self.live.insert(service.clone(), release.clone())
-                && old != *release
-            {
-                self.before.insert(service.clone(), old);
-            }
+        for (service, release) in cut_over.releases {
+            match release {
+                Some(release) => self.live.insert(service, release),
+                None => self.live.remove(&service),
+            };
         }
-        if cut_over.direction == Direction::Back {
+        match cut_over.direction {
+            // The same once more is nothing to go back from.
+            Direction::Forward if self.live == deployment.previous => {}
+            Direction::Forward => self.before.clone_from(&deployment.previous),
             // Nobody wants to roll back to what has just failed.
-            self.before.clone_from(&deployment.earlier);
+            Direction::Back => self.before.clone_from(&deployment.earlier),
         }
         self.warm = Some(Warm {
             epoch,

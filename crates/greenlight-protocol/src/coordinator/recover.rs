@@ -39,6 +39,7 @@ impl Coordinator {
             ledger,
             phase: Phase::Idle,
             trouble: None,
+            is_promoted: false,
             retiring: None,
             presence: BTreeMap::new(),
             sync: Duration::ZERO,

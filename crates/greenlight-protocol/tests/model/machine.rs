@@ -458,7 +458,7 @@ fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
     let at_hand = at_hand(agent);
     match directive {
         Directive::Prepare(_) | Directive::Arm | Directive::Hold => token.epoch < at_hand,
-        Directive::Retire => token.epoch < agent.ledger().latest_switch(),
+        Directive::Retire => token.epoch < agent.ledger().switched,
         Directive::BeforeSwitch | Directive::Switch | Directive::Abort | Directive::Greet => false,
     }
 }

@@ -105,8 +105,8 @@ impl Machine {
                 evidence: HoldEvidence::default(),
             },
             GateAction::Open { epoch, colors } => {
-                let served = |(service, color): (&ServiceName, &Color)| {
-                    self.gates.get(service) == Some(&Gate::Open(*color))
+                let served = |(service, color): (&ServiceName, &Option<Color>)| {
+                    self.gates.get(service) == color.map(Gate::Open).as_ref()
                 };
                 match colors.iter().all(served) {
                     true => AgentEvent::GateOpened {
@@ -173,7 +173,7 @@ impl World {
             by: "a test".to_owned(),
             releases: releases
                 .iter()
-                .map(|(service, version)| ((*service).into(), release(version)))
+                .map(|(service, version)| ((*service).into(), Some(release(version))))
                 .collect(),
             plan: Plan::compile(strategy, &instances).expect("the fleet is not empty"),
             policy: Policy::default(),
@@ -440,10 +440,12 @@ impl World {
                 AgentEvent::GateHeld { epoch, evidence }
             }
             GateAction::Open { epoch, colors } => {
-                let opened = colors
-                    .iter()
-                    .map(|(service, color)| (service.clone(), Gate::Open(*color)));
-                machine.gates.extend(opened);
+                for (service, color) in &colors {
+                    match color {
+                        Some(color) => machine.gates.insert(service.clone(), Gate::Open(*color)),
+                        None => machine.gates.remove(service),
+                    };
+                }
                 let evidence = SwitchEvidence::default();
                 AgentEvent::GateOpened {
                     epoch,

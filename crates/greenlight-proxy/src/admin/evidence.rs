@@ -89,12 +89,18 @@ impl Admin {
     }
 
     /// Notes the opening of a service, right before it happens.
-    pub(super) fn note_opening(&self, service: &Service, epoch: u64, color: Color, now_ns: u64) {
+    pub(super) fn note_opening(
+        &self,
+        service: &Service,
+        epoch: u64,
+        color: Option<Color>,
+        now_ns: u64,
+    ) {
         self.change_last_evidence(service, |last, seen| {
             // The gate is about to forget it.
             self.counted_here(service).complete_first_admission(seen);
             if last == epoch {
-                seen.new = Some(color);
+                seen.new = color;
                 seen.opened_at_ns.get_or_insert(now_ns);
             }
         });

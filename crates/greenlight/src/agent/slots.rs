@@ -196,7 +196,8 @@ impl Slots {
         });
     }
 
-    /// Runs the command of each release that has one, one after the other.
+    /// Runs the command of each release that has one, one after the other; all of them have one
+    /// limit together.
     pub(super) fn before_switch(
         &self,
         epoch: Epoch,
@@ -242,7 +243,7 @@ fn releases(ledger: &Ledger) -> impl Iterator<Item = &Release> {
     };
     let kept = ledger.live.values().chain(ledger.warm.values());
     kept.map(|live| &live.release)
-        .chain(coming.into_iter().flat_map(BTreeMap::values))
+        .chain(coming.into_iter().flat_map(|its| its.values().flatten()))
 }
 
 impl Work {
@@ -284,8 +285,10 @@ impl Work {
         releases: &BTreeMap<Slot, Release>,
         within: Duration,
     ) -> Result<String, String> {
+        let deadline = Instant::now() + within;
         let mut output = Vec::new();
         for (slot, release) in releases {
+            let within = deadline.saturating_duration_since(Instant::now());
             let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
             if !spec.artifact.has_before_switch() {
                 continue;

@@ -49,6 +49,8 @@ pub enum Verb {
     Abort(Act),
     /// Cut over to the release before the live one.
     Rollback(Rollback),
+    /// Stop serving services that are live; a rollback brings them back.
+    Remove(Remove),
     /// Show how the fleet stands.
     Status(Status),
     /// List the latest deployments.
@@ -223,6 +225,17 @@ pub struct Rollback {
     /// Only go back if this is the release before the live one.
     #[arg(long, value_name = "VERSION")]
     pub to: Option<String>,
+}
+
+/// `greenlight remove`.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// The services.
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// What every command that acts takes.
+    #[command(flatten)]
+    pub act: Act,
 }
 
 /// `greenlight status`.

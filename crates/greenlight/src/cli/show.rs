@@ -7,7 +7,8 @@ use crate::api::{FleetStatus, History, LogsAnswer};
 use crate::clock::utc;
 use crate::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
-use greenlight_protocol::{Alignment, Color, InstanceStatus, StageView};
+use greenlight_protocol::{Alignment, Color, InstanceStatus, ServiceName, StageView};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// `greenlight status`.
@@ -86,11 +87,10 @@ fn render_status(status: &FleetStatus) -> String {
         }
     }
     if let Some(deployment) = &status.deployment {
-        let releases = deployment.releases.iter();
-        let releases: Vec<_> = releases.map(|(s, v)| format!("{s} {v}")).collect();
+        let changes = changes(&deployment.releases, &deployment.removed);
         let head = format!(
             "\ndeploying {} ({}): {}, asked by {} at {}",
-            releases.join(", "),
+            changes,
             deployment.deployment,
             deployment.phase,
             deployment.by,
@@ -138,14 +138,20 @@ fn stand(instance: &InstanceStatus) -> String {
     parts.join("; ")
 }
 
+/// What a deployment changes, in a few words.
+fn changes(releases: &BTreeMap<ServiceName, String>, removed: &BTreeSet<ServiceName>) -> String {
+    let releases = releases.iter().map(|(s, v)| format!("{s} {v}"));
+    let removed = removed.iter().map(|s| format!("{s} removed"));
+    releases.chain(removed).collect::<Vec<_>>().join(", ")
+}
+
 fn render_history(history: &History) -> String {
     if history.deployments.is_empty() {
         return "nothing has been deployed yet\n".to_owned();
     }
     let mut text = String::new();
     for receipt in history.deployments.iter().rev() {
-        let releases = receipt.releases.iter();
-        let releases: Vec<_> = releases.map(|(s, v)| format!("{s} {v}")).collect();
+        let changes = changes(&receipt.releases, &receipt.removed);
         let outcome = match &receipt.outcome {
             Some(outcome) => outcome.to_string(),
             None => "under way".to_owned(),
@@ -154,7 +160,7 @@ fn render_history(history: &History) -> String {
             "{}  {}  {:<24} {} (by {})",
             utc(receipt.started_ms),
             receipt.deployment,
-            releases.join(", "),
+            changes,
             outcome.lines().next().unwrap_or_default(),
             receipt.by
         );

@@ -187,6 +187,7 @@ impl<'a> Stage<'a> {
             by: "the demo".to_owned(),
             releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
             secrets: BTreeMap::new(),
+            remove: [].into(),
             strategy: Strategy::BlueGreen,
             policy: self.policy(),
             promotion: Promotion::Automatic,
@@ -198,7 +199,7 @@ impl<'a> Stage<'a> {
         let request = RollbackRequest {
             by: "the demo".to_owned(),
             version: None,
-            policy: self.policy(),
+            policy: Some(self.policy()),
         };
         self.command(title, "/v1/rollback", &request).await
     }

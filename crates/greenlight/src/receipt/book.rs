@@ -22,7 +22,7 @@ pub struct ReceiptBook {
     /// By service: the label of what is live, as far as the records go.
     live: BTreeMap<ServiceName, String>,
     /// What each cut-over that is not yet decided brings.
-    brings: BTreeMap<Epoch, BTreeMap<ServiceName, String>>,
+    brings: BTreeMap<Epoch, BTreeMap<ServiceName, Option<String>>>,
     /// Whether records are only being read again.
     replaying: bool,
 }
@@ -77,17 +77,15 @@ impl ReceiptBook {
                 if self.find(&order.deployment.0).is_some() {
                     return;
                 }
-                let releases = order.releases.iter();
-                let previous = releases
-                    .clone()
-                    .filter_map(|(s, _)| Some((s.clone(), self.live.get(s)?.clone())));
+                let services = order.releases.keys();
+                let previous =
+                    services.filter_map(|s| Some((s.clone(), self.live.get(s)?.clone())));
                 self.receipts.push(Arc::new(Receipt {
                     previous: previous.collect(),
                     deployment: order.deployment.0.clone(),
                     by: order.by.clone(),
-                    releases: releases
-                        .map(|(s, r)| (s.clone(), r.version.clone()))
-                        .collect(),
+                    releases: order.versions(),
+                    removed: order.removed(),
                     started_ms: started_ms(&order.deployment).unwrap_or_else(clock::wall_ms),
                     finished_ms: None,
                     outcome: None,
@@ -100,8 +98,12 @@ impl ReceiptBook {
             CoordinatorRecord::Begun(begin) => self.begun(begin),
             CoordinatorRecord::Committed(epoch) => {
                 let (order, replaying) = (self.order, self.replaying);
-                self.live
-                    .extend(self.brings.remove(epoch).unwrap_or_default());
+                for (service, version) in self.brings.remove(epoch).unwrap_or_default() {
+                    match version {
+                        Some(version) => self.live.insert(service, version),
+                        None => self.live.remove(&service),
+                    };
+                }
                 if let Some(cut_over) = self.cut_over(*epoch)
                     && cut_over.committed_ns.is_none()
                     && !replaying
@@ -141,7 +143,7 @@ impl ReceiptBook {
     fn begun(&mut self, begin: &greenlight_protocol::coordinator::Begin) {
         let cut_over = &begin.cut_over;
         let releases = cut_over.releases.iter();
-        let brings = releases.map(|(s, r)| (s.clone(), r.version.clone()));
+        let brings = releases.map(|(s, r)| (s.clone(), r.as_ref().map(|r| r.version.clone())));
         self.brings.insert(cut_over.epoch, brings.collect());
         if self.cut_over(cut_over.epoch).is_some() {
             return;

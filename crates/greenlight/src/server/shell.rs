@@ -317,12 +317,8 @@ impl Shell {
         let deployment = ledger.active().map(|active| DeploymentStatus {
             deployment: active.order.deployment.clone(),
             by: active.order.by.clone(),
-            releases: active
-                .order
-                .releases
-                .iter()
-                .map(|(service, release)| (service.clone(), release.version.clone()))
-                .collect(),
+            releases: active.order.versions(),
+            removed: active.order.removed(),
             phase: self.coordinator.phase().to_string(),
             waiting_for: self.coordinator.phase().waiting_for().into_iter().collect(),
             since_ms: self

@@ -212,7 +212,7 @@ impl Drop for Up {
 
 /// A port that nobody uses, that no other shop is given, and that the system gives to no outgoing
 /// connection: a slot's port is free for long, and must still be so when a release starts there.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let offset = std::process::id() * 64 + NEXT.fetch_add(1, SeqCst);
