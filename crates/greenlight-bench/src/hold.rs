@@ -246,6 +246,7 @@ fn order(fleet: &Fleet, version: &str, port: u16) -> Outcome<Order> {
             .iter()
             .map(|name| (name.clone(), pair))
             .collect(),
+        fronts: BTreeMap::new(),
     };
     Ok(Order {
         deployment: DeploymentId(format!("{version}-{}", greenlight::clock::monotonic_ns())),

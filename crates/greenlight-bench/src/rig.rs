@@ -180,6 +180,7 @@ impl Rig {
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             ports: self.ports.clone(),
+            fronts: BTreeMap::new(),
         };
         let request = DeployRequest {
             by: "the benchmark".to_owned(),

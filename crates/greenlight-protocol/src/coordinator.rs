@@ -16,11 +16,14 @@
 //! that recovers and finds no commit aborts; it never resumes, because an acknowledgement given
 //! to its earlier self may since have been overtaken by a refusal.
 //!
+//! Between `Preparing` and `Ready` the instances may also look at each other (`CheckingPeers`).
+//!
 //! One deployment at a time. A rollback is a cut-over like any other, with the roles swapped.
 
 mod abort;
 mod effect;
 mod ledger;
+mod peers;
 mod phase;
 mod prepare;
 mod recover;
@@ -158,6 +161,8 @@ impl Coordinator {
             Report::Fenced | Report::Observed(_) => {}
             Report::Prepared
             | Report::PrepareFailed { .. }
+            | Report::PeersReady
+            | Report::PeersNotReady { .. }
             | Report::BeforeSwitchDone { .. }
             | Report::BeforeSwitchFailed { .. }
             | Report::Armed { .. }
@@ -230,6 +235,9 @@ impl Coordinator {
         let epoch = begin.cut_over.epoch;
         let directive = match &self.phase {
             Phase::Preparing { .. } => Directive::Prepare(Box::new(begin.cut_over.clone())),
+            Phase::CheckingPeers { .. } => {
+                Directive::CheckPeers(peers::seen_by(instance, &begin.cut_over.participants))
+            }
             Phase::BeforeSwitch { .. } => Directive::BeforeSwitch,
             Phase::Arming { .. } => Directive::Arm,
             Phase::Holding { .. } => Directive::Hold,
@@ -258,6 +266,11 @@ impl Coordinator {
             CoordinatorTimer::PrepareDeadline(epoch) if here == Some(epoch) => {
                 self.prepare_overdue(fx);
             }
+            CoordinatorTimer::PeersDeadline(epoch) if here == Some(epoch) => {
+                if matches!(self.phase, Phase::CheckingPeers { .. }) {
+                    self.abort_waiting("has not said in time how it sees its peers", fx);
+                }
+            }
             CoordinatorTimer::ArmDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::Arming { .. }) {
                     self.abort_waiting("has not armed in time", fx);
@@ -283,6 +296,7 @@ impl Coordinator {
             CoordinatorTimer::WarmOver(epoch) => self.begin_retire(epoch, fx),
             CoordinatorTimer::Resend(epoch) => self.resend(epoch, fx),
             CoordinatorTimer::PrepareDeadline(_)
+            | CoordinatorTimer::PeersDeadline(_)
             | CoordinatorTimer::BeforeSwitchDeadline(_)
             | CoordinatorTimer::ArmDeadline(_)
             | CoordinatorTimer::HoldBudget(_)
@@ -318,6 +332,7 @@ impl Coordinator {
             | Phase::Aborting { .. } => RESEND_QUICK,
             Phase::Idle
             | Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Watching { .. }

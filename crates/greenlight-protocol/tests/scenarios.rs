@@ -7,6 +7,8 @@
 mod crashes;
 #[path = "scenarios/cut_over.rs"]
 mod cut_over;
+#[path = "scenarios/peers.rs"]
+mod peers;
 #[path = "scenarios/people.rs"]
 mod people;
 #[path = "scenarios/services.rs"]

@@ -14,6 +14,7 @@ mod timeline;
 
 pub use aligned::AlignedReceipt;
 pub use book::ReceiptBook;
+pub(crate) use book::not_seen;
 
 use greenlight_protocol::{
     Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,

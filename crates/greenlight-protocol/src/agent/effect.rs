@@ -30,6 +30,16 @@ pub enum AgentEffect {
         /// After this long without having become ready, it has failed.
         ready_within: Duration,
     },
+    /// Ask these peers whether what they have prepared for the cut-over is ready, and whether their
+    /// fronts can be reached from here.
+    CheckPeers {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Whom.
+        peers: BTreeSet<InstanceId>,
+        /// What it brings.
+        releases: BTreeMap<ServiceName, Release>,
+    },
     /// Run the command that comes before the switch for these releases, one after the other. If it
     /// was begun before, by an earlier process of this agent, wait for its end instead.
     BeforeSwitch {
@@ -202,6 +212,13 @@ pub enum AgentEvent {
         incarnation: Incarnation,
         /// Why, with the last lines it wrote.
         reason: String,
+    },
+    /// The peers were looked at.
+    PeersChecked {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Those that are not ready as seen from here, and why.
+        unseen: BTreeMap<InstanceId, String>,
     },
     /// The command that comes before the switch has ended.
     BeforeSwitchEnded {

@@ -74,6 +74,7 @@ impl Coordinator {
             // It is on its way back already, and stopping that would be no way back.
             _ if goes_back => {}
             Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
@@ -107,6 +108,7 @@ impl Coordinator {
             }
             // An agent refused the epoch by itself, on a peer's question: it can never commit.
             Phase::Preparing { epoch: here, .. }
+            | Phase::CheckingPeers { epoch: here, .. }
             | Phase::Ready { epoch: here }
             | Phase::BeforeSwitch { epoch: here, .. }
             | Phase::Arming { epoch: here, .. }
@@ -117,6 +119,7 @@ impl Coordinator {
             }
             Phase::Idle
             | Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }

@@ -33,6 +33,8 @@ pub enum CoordinatorEffect {
 pub enum CoordinatorTimer {
     /// When preparing has taken too long.
     PrepareDeadline(Epoch),
+    /// When looking at each other has taken too long.
+    PeersDeadline(Epoch),
     /// When arming has taken too long.
     ArmDeadline(Epoch),
     /// When holding has taken too long.

@@ -10,7 +10,7 @@ use crate::message::Report;
 use crate::mutant::broken;
 use crate::plan::Position;
 use crate::time::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Arming is one round trip and one disk write; an agent that needs longer would blow the hold.
@@ -169,6 +169,7 @@ impl Coordinator {
             }
             (
                 Phase::Preparing { .. }
+                | Phase::CheckingPeers { .. }
                 | Phase::Ready { .. }
                 | Phase::BeforeSwitch { .. }
                 | Phase::Arming { .. },
@@ -177,6 +178,12 @@ impl Coordinator {
             | (Phase::BeforeSwitch { .. }, Report::BeforeSwitchFailed { reason })
             | (Phase::Holding { .. }, Report::HoldRefused { reason }) => {
                 self.abort(format!("instance `{from}`: {reason}"), fx);
+            }
+            (Phase::CheckingPeers { .. }, Report::PeersReady) => {
+                self.peers_seen(from, BTreeMap::new(), now, fx);
+            }
+            (Phase::CheckingPeers { .. }, Report::PeersNotReady { unseen }) => {
+                self.peers_seen(from, unseen, now, fx);
             }
             (Phase::BeforeSwitch { waiting, .. }, Report::BeforeSwitchDone { .. }) => {
                 if waiting.contains(from) {
@@ -213,6 +220,13 @@ impl Coordinator {
     }
 
     fn all_prepared(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+        if !self.check_peers(fx) {
+            self.all_ready(now, fx);
+        }
+    }
+
+    /// All are ready, for themselves and for each other.
+    pub(super) fn all_ready(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
         let Some((begin, _)) = self.ledger.latest() else {
             return;
         };

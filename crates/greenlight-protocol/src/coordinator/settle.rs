@@ -94,6 +94,7 @@ impl Coordinator {
             Phase::Switching { .. } => self.trouble = Some(reason),
             Phase::Idle
             | Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
@@ -122,6 +123,7 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::BeforeSwitch { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. }

@@ -174,6 +174,15 @@ impl World {
                 release,
                 ready_within,
             } => self.begin(at, slot, incarnation, release, ready_within),
+            AgentEffect::CheckPeers { epoch, peers, .. } => {
+                let unseen = peers.into_iter().filter(|peer| {
+                    let machine = &self.machines[self.names[peer]];
+                    let is_up = machine.agent.is_up() && machine.gate.up;
+                    !is_up || self.chance.hits(0.02)
+                });
+                let unseen = unseen.map(|peer| (peer, "no road".to_owned())).collect();
+                self.tell_agent(at, life, AgentEvent::PeersChecked { epoch, unseen });
+            }
             // No policy of the simulation has such a command.
             AgentEffect::BeforeSwitch { .. } => {}
             AgentEffect::Stop { slot, drain, stop } => self.stop(at, slot, drain, stop)?,

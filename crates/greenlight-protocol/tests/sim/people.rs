@@ -5,7 +5,7 @@ use super::coordinator::Input;
 use super::happening::{Happening, Place};
 use super::world::{Act, World};
 use greenlight_protocol::coordinator::{Order, Promotion, RollbackOrder};
-use greenlight_protocol::policy::Exclusive;
+use greenlight_protocol::policy::{Exclusive, PeerChecks};
 use greenlight_protocol::{
     Command, DeploymentId, OnUncertain, Phase, Plan, Policy, Release, ServiceName, Strategy,
 };
@@ -67,7 +67,7 @@ impl World {
             let flaw = self.flaw();
             let mut releases = self.releases(&services, &flaw);
             for release in releases.values_mut() {
-                release.take_if(|_| self.chance.hits(0.15));
+                release.take_if(|_| self.chance.hits(0.05));
             }
             releases
         } else {
@@ -142,6 +142,7 @@ impl World {
     fn policy(&mut self) -> Policy {
         Policy {
             before_switch: None,
+            peer_checks: self.chance.pick(&[PeerChecks::No, PeerChecks::Yes]),
             hold_budget: Duration::from_millis(self.chance.pick(&[60, 140, 250, 300, 600])),
             max_hold: self.chance.millis(700, 2_000),
             on_uncertain: self

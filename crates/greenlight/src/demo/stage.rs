@@ -182,6 +182,7 @@ impl<'a> Stage<'a> {
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             ports: self.ports.clone(),
+            fronts: BTreeMap::new(),
         };
         let request = DeployRequest {
             by: "the demo".to_owned(),

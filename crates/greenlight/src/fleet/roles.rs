@@ -192,7 +192,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         alignment,
     })?;
     let listener = TcpListener::bind(role.listen).await?;
-    let routes = peer::router(shell.answerer());
+    let routes = peer::router(shell.peer());
     tokio::spawn(serve(listener, identity.server_config()?, routes));
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {

@@ -188,6 +188,7 @@ impl ReceiptBook {
                 instance.switch_order.get_or_insert(order);
             }
             Directive::Prepare(_)
+            | Directive::CheckPeers(_)
             | Directive::BeforeSwitch
             | Directive::Arm
             | Directive::Abort
@@ -226,8 +227,12 @@ impl ReceiptBook {
             | Report::Troubled { reason, .. } => {
                 instance.trouble.get_or_insert_with(|| reason.clone());
             }
+            Report::PeersNotReady { unseen } => {
+                instance.trouble.get_or_insert_with(|| not_seen(unseen));
+            }
             Report::Status(_)
             | Report::Prepared
+            | Report::PeersReady
             | Report::BeforeSwitchDone { .. }
             | Report::Armed { .. }
             | Report::Switched(_)
@@ -250,6 +255,14 @@ impl ReceiptBook {
         let mut cut_overs = Arc::make_mut(receipt).cut_overs.iter_mut();
         cut_overs.find(|cut_over| cut_over.epoch == epoch)
     }
+}
+
+/// Which peers an instance does not see ready, in words.
+pub(crate) fn not_seen(unseen: &BTreeMap<InstanceId, String>) -> String {
+    let peers = unseen
+        .iter()
+        .map(|(peer, reason)| format!("`{peer}` is not ready as seen from here: {reason}"));
+    peers.collect::<Vec<_>>().join("; ")
 }
 
 /// When a deployment was accepted: its id begins with that time.

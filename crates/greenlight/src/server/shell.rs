@@ -5,7 +5,7 @@ use crate::api::{DeploymentStatus, FleetStatus, Happening, Progress};
 use crate::clock;
 use crate::crash;
 use crate::journal::{Journal, JournalError};
-use crate::receipt::{Receipt, ReceiptBook};
+use crate::receipt::{Receipt, ReceiptBook, not_seen};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId, Envelope,
@@ -257,6 +257,10 @@ impl Shell {
         let (word, reason) = match &reported.report {
             Report::Prepared => ("prepared", None),
             Report::PrepareFailed { reason } => ("not prepared", Some(reason.clone())),
+            Report::PeersReady => ("sees its peers ready", None),
+            Report::PeersNotReady { unseen } => {
+                ("does not see all peers ready", Some(not_seen(unseen)))
+            }
             Report::BeforeSwitchDone { output } => ("ran before_switch", Some(output.clone())),
             Report::BeforeSwitchFailed { reason } => ("failed before_switch", Some(reason.clone())),
             Report::Armed { .. } => ("armed", None),

@@ -165,6 +165,7 @@ fn spec(ports: PortPair) -> ServiceSpec {
         request_timeout: Duration::from_mins(2),
         stop_timeout: Duration::from_secs(1),
         ports: [(InstanceId::from(ME), ports)].into(),
+        fronts: BTreeMap::new(),
     }
 }
 
