@@ -156,8 +156,8 @@ pub struct ServiceEvidence {
     pub recalled: u64,
     /// Requests sent again because the application died under them.
     pub retried: u64,
-    /// Requests that failed and could not be sent again: answered 502 or 504, or broken off in
-    /// the middle of their answer.
+    /// Requests that failed and could not be sent again: answered 502 or 504, broken off in the
+    /// middle of their answer, or answered 503 because too many waited for the application.
     pub failed: u64,
     /// Requests answered 503 by the gate.
     pub shed: u64,

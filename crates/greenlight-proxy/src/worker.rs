@@ -53,7 +53,7 @@ impl Drop for Conversation {
     }
 }
 
-/// A waiting request's place; past the bound the thread stops accepting.
+/// A held request's place; past the bound the thread stops accepting.
 pub(crate) struct HeldPlace<'a>(&'a Worker);
 
 impl Drop for HeldPlace<'_> {
