@@ -178,6 +178,9 @@ pub struct StatusAnswer {
     pub started_at_ns: u64,
     /// Processes that it has taken over from and that still have connections.
     pub predecessors: usize,
+    /// Descriptors that it may have open at once; `None` if it does not say, or has no bound.
+    #[serde(default)]
+    pub max_descriptors: Option<u64>,
     /// Where users come in.
     pub listening: Vec<String>,
     /// The highest epoch obeyed for any service.

@@ -11,8 +11,8 @@ use crate::gate::{Claim, Gate, NoClaim, Route, Tally};
 use crate::request::{Client, Outgoing};
 use crate::route_table::{Service, WaitingPlace};
 use crate::upload::{Failure, Upload};
-use crate::upstream::Connection;
-use crate::worker::{HeldPlace, Worker};
+use crate::upstream::{Connection, is_out_of_descriptors};
+use crate::worker::{HeldPlace, StarvingPlace, Worker};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use std::future::{Future as _, poll_fn};
@@ -82,6 +82,8 @@ enum Place<'a> {
     Held(#[expect(dead_code, reason = "kept for its drop")] HeldPlace<'a>),
     /// For the application. Too many of these and more are refused.
     Waiting(#[expect(dead_code, reason = "kept for its drop")] WaitingPlace),
+    /// For a descriptor. Any of these stops the accepting of connections.
+    Starving(#[expect(dead_code, reason = "kept for its drop")] StarvingPlace<'a>),
 }
 
 /// Whether a request has waited at the gate.
@@ -98,6 +100,8 @@ enum Try {
     Answered(Response<ResponseBody>),
     /// The application has not answered: wait for it or for the gate, then look again.
     Wait,
+    /// This process has no descriptor left for a connection: wait for one, then look again.
+    Starve,
     /// The gate changed under it before anything was sent: look again at once.
     Recalled,
 }
@@ -114,6 +118,13 @@ impl<'a> Forwarding<'a> {
                         return unavailable("the application is away, and too many wait for it\n");
                     }
                     Try::Wait => self.wait_for_application(seen).await,
+                    Try::Starve => {
+                        if !matches!(self.place, Place::Starving(_)) {
+                            let worker: &'a Worker = self.worker;
+                            self.place = Place::Starving(worker.starving_place());
+                        }
+                        self.wait_for_application(seen).await;
+                    }
                     Try::Recalled => Tally::add(&self.gate().tally.recalled),
                 },
                 Err(NoClaim::Held) => self.wait_at_gate(seen).await,
@@ -179,6 +190,10 @@ impl<'a> Forwarding<'a> {
                 biased;
                 opened = Connection::open(upstream, self.worker.limits.idle_timeout) => match opened {
                     Ok(connection) => connection,
+                    Err(error) if is_out_of_descriptors(&error) => {
+                        pool.clear();
+                        return Try::Starve;
+                    }
                     Err(_) => return Try::Wait,
                 },
                 () = self.gate().changed_from(seen) => return Try::Recalled,

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod demo;
+pub mod descriptors;
 pub mod digest;
 pub mod doctor;
 pub mod fleet;

@@ -4,6 +4,8 @@
 mod doctor;
 #[path = "commands/github.rs"]
 mod github;
+#[path = "commands/operation.rs"]
+mod operation;
 #[path = "commands/runner.rs"]
 mod runner;
 #[path = "commands/shop.rs"]

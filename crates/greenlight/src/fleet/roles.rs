@@ -3,6 +3,7 @@
 use crate::agent::{AgentOptions, AgentShell};
 use crate::api::Progress;
 use crate::crash;
+use crate::descriptors::raise_limit;
 use crate::doctor::Machine;
 use crate::front::{BuiltinFront, Front, NginxReloadFront};
 use crate::journal::Journal;
@@ -95,6 +96,7 @@ pub struct ProxyRole {
 /// Runs the server until SIGTERM.
 pub async fn run_server(role: ServerRole) -> RoleResult {
     crash::name_role("server");
+    raise_limit();
     let journal = Journal::open(&role.state.join("journal.redb"))?;
     let records: Vec<CoordinatorRecord> = journal.load()?;
     let terms = records.iter().filter_map(|record| match record {
@@ -203,6 +205,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
 
 /// Runs a proxy until SIGTERM.
 pub fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
+    raise_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     greenlight_proxy::run(&ProxyOptions {
         listen: role.listen,

@@ -1,0 +1,52 @@
+//! A fleet that is kept up: its limits, its logs, its restarts.
+
+use crate::shop::Shop;
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
+use std::time::{Duration, Instant};
+
+/// How long anything that is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_its_applications() {
+    let shop = Shop::new();
+    shop.configure("");
+    let up = shop.up();
+    let hard = getrlimit(Resource::Nofile);
+    let mut low = hard;
+    low.current = Some(300);
+    prlimit(Some(up.pid()), Resource::Nofile, low).expect("it is a child");
+
+    for (role, expected) in [
+        ("proxy-a", hard.maximum),
+        ("server", hard.maximum),
+        ("agent-a", Some(300)),
+    ] {
+        let before = shop.pid(role);
+        kill_process(before, Signal::KILL).expect("it runs");
+        wait_until(role, || {
+            let now = shop.pid(role);
+            now != before && limit(now) == expected
+        });
+    }
+    let proxy = shop.dir().join(".greenlight/run/proxy-a.log");
+    let log = std::fs::read_to_string(proxy).expect("it was started");
+    assert!(log.contains("descriptors"), "{log}");
+}
+
+/// The soft limit of descriptors of a process.
+fn limit(process: Pid) -> Option<u64> {
+    let path = format!("/proc/{}/limits", process.as_raw_nonzero());
+    let limits = std::fs::read_to_string(path).ok()?;
+    let mut lines = limits.lines();
+    let files = lines.find_map(|line| line.strip_prefix("Max open files"))?;
+    files.split_whitespace().next()?.parse().ok()
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
