@@ -3,6 +3,7 @@
 //! `demo` and `up` use it. Each role is a process of its own, started from this very binary, so
 //! that each can die alone; one that dies is started again.
 
+mod backoff;
 mod left_over;
 mod roles;
 mod supervisor;

@@ -1,5 +1,7 @@
-//! Keeps processes running: one that ends without being told to is started again.
+//! Keeps processes running: one that ends without being told to is started again, at once the
+//! first time and ever more slowly if it does not stay.
 
+use super::backoff::Backoff;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io;
@@ -11,8 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The pause before a process is started again: a hold must not outlast a crash.
-const RESTART_PAUSE: Duration = Duration::from_millis(50);
 /// How often a process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a process gets to end after SIGTERM.
@@ -83,21 +83,10 @@ impl Supervisor {
         };
         let child = Arc::new(Mutex::new(start()?));
         let (watched, ending) = (child.clone(), self.ending.clone());
+        let kept = name.to_owned();
         let thread = std::thread::Builder::new()
             .name(format!("keep-{name}"))
-            .spawn(move || {
-                while !ending.load(SeqCst) {
-                    std::thread::sleep(LOOK_EVERY);
-                    let mut child = watched.lock().unwrap_or_else(PoisonError::into_inner);
-                    if matches!(child.try_wait(), Ok(Some(_))) && !ending.load(SeqCst) {
-                        std::thread::sleep(RESTART_PAUSE);
-                        match start() {
-                            Ok(started) => *child = started,
-                            Err(error) => tracing::error!(%error, "a process cannot be started"),
-                        }
-                    }
-                }
-            })?;
+            .spawn(move || keep_running(&kept, &watched, &ending, &start))?;
         self.kept.push(Supervised {
             name: name.to_owned(),
             child,
@@ -122,6 +111,47 @@ impl Drop for Supervisor {
     /// A fleet that could not be started whole leaves nothing behind.
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Starts the process again whenever it has ended, until the end is meant.
+fn keep_running(
+    name: &str,
+    child: &Mutex<Child>,
+    ending: &AtomicBool,
+    start: &impl Fn() -> io::Result<Child>,
+) {
+    let mut backoff = Backoff::new();
+    let mut started = Instant::now();
+    // When to start it again, once it has ended.
+    let mut due = None;
+    while !ending.load(SeqCst) {
+        std::thread::sleep(LOOK_EVERY);
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        match due {
+            None => {
+                if let Ok(Some(status)) = child.try_wait() {
+                    let pause = backoff.pause_after(started.elapsed());
+                    tracing::warn!(name, %status, ?pause, "a process has ended; starting it again");
+                    due = Some(Instant::now() + pause);
+                }
+            }
+            Some(due_at) if Instant::now() < due_at => {}
+            Some(_) => {
+                started = Instant::now();
+                match start() {
+                    Ok(new) => {
+                        *child = new;
+                        due = None;
+                    }
+                    Err(error) => {
+                        let pause = backoff.pause_after(Duration::ZERO);
+                        tracing::error!(name, %error, ?pause, "a process cannot be started");
+                        due = Some(Instant::now() + pause);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -34,6 +34,35 @@ fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_it
     assert!(log.contains("descriptors"), "{log}");
 }
 
+#[test]
+fn a_role_that_cannot_stay_is_started_ever_more_slowly_and_up_says_so_and_still_ends_at_once() {
+    let shop = Shop::new();
+    shop.configure("");
+    let said = shop.dir().join("said");
+    let up = shop.up_saying(std::fs::File::create(&said).expect("a folder").into());
+    let identity = shop.dir().join(".greenlight/instances/b/identity");
+    std::fs::rename(&identity, identity.with_extension("away")).expect("it is there");
+
+    shop.kill_agent("b");
+
+    let lines = || -> Vec<String> {
+        let said = std::fs::read_to_string(&said).expect("it was made");
+        let lines = said.lines().filter(|line| line.contains("agent-b"));
+        lines.map(ToOwned::to_owned).collect()
+    };
+    wait_until("the sixth pause", || lines().len() == 6);
+    for (line, pause) in lines()
+        .iter()
+        .zip(["50", "100", "200", "400", "800", "1.6"])
+    {
+        assert!(line.contains("a process has ended"), "{line}");
+        assert!(line.contains(pause), "{line}");
+    }
+    // In the pause of 1.6 seconds `up` does as it is told.
+    drop(up);
+    assert_eq!(lines().len(), 6);
+}
+
 /// The soft limit of descriptors of a process.
 fn limit(process: Pid) -> Option<u64> {
     let path = format!("/proc/{}/limits", process.as_raw_nonzero());
