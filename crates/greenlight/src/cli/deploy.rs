@@ -84,7 +84,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
         answer.deployment
     ));
     if args.detach {
-        return Ok(leave(&answer, "going_on", output));
+        return leave(&answer, "going_on", output);
     }
     begun(&answer);
     let until = match promotion {
@@ -107,7 +107,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     match left {
         Left::Ready => {
             eprintln!("all instances are ready; `greenlight promote` cuts over");
-            Ok(leave(&answer, "ready", output))
+            leave(&answer, "ready", output)
         }
         Left::Finished => conclude(&api, &answer.deployment, Wanted::Promoted, output).await,
     }
@@ -120,18 +120,18 @@ fn begun(answer: &CommandAnswer) {
     }
 }
 
-fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
+fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Result<Exit, Failure> {
+    if let Some(job) = Job::current() {
+        job.report_ongoing(&answer.deployment, state);
+    }
     if output == Output::Json {
         print_json(&Ongoing {
             deployment: &answer.deployment,
             attached: answer.attached,
             state,
-        });
+        })?;
     }
-    if let Some(job) = Job::current() {
-        job.report_ongoing(&answer.deployment, state);
-    }
-    Exit::Done
+    Ok(Exit::Done)
 }
 
 /// `greenlight promote`.
@@ -180,7 +180,7 @@ async fn finish(
     output: Output,
 ) -> Result<Exit, Failure> {
     if detach {
-        return Ok(leave(answer, "going_on", output));
+        return leave(answer, "going_on", output);
     }
     begun(answer);
     let display = Display::suited();
@@ -279,10 +279,6 @@ async fn conclude(
     output: Output,
 ) -> Result<Exit, Failure> {
     let receipt = receipt_in_the_end(api, deployment).await?;
-    match output {
-        Output::Json => print_json(&receipt),
-        Output::Text => print(&receipt.render()),
-    }
     let exit = match (&receipt.outcome, wanted) {
         (Some(Outcome::Promoted), Wanted::Promoted)
         | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Back) => Exit::Done,
@@ -292,6 +288,10 @@ async fn conclude(
     };
     if let Some(job) = Job::current() {
         job.report(&receipt, exit);
+    }
+    match output {
+        Output::Json => print_json(&receipt)?,
+        Output::Text => print(&receipt.render())?,
     }
     Ok(exit)
 }

@@ -1,7 +1,8 @@
 //! A fleet that is kept up: its limits, its logs, its restarts.
 
-use crate::shop::Shop;
+use crate::shop::{Shop, ask};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
@@ -61,6 +62,57 @@ fn a_role_that_cannot_stay_is_started_ever_more_slowly_and_up_says_so_and_still_
     // In the pause of 1.6 seconds `up` does as it is told.
     drop(up);
     assert_eq!(lines().len(), 6);
+}
+
+#[test]
+fn up_prints_where_each_proxy_tells_its_metrics_on_loopback() {
+    let shop = Shop::new();
+    shop.configure("");
+    let (_up, document) = shop.up_json();
+
+    for instance in ["a", "b"] {
+        let status = document["status"][instance].as_str().expect("an address");
+        let status: SocketAddr = status.parse().expect("an address");
+        assert!(status.ip().is_loopback());
+        let metrics = ask(status, "/metrics").expect("it is told");
+        assert!(
+            metrics.contains("greenlight_proxy_predecessors 0"),
+            "{metrics}"
+        );
+    }
+    let named = document["instances"].as_object().expect("a map");
+    assert_eq!(named.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_written_to_a_full_disk_is_a_failure_that_says_so() {
+    let shop = Shop::new();
+    shop.configure("");
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    for arguments in [
+        &["schema"][..],
+        &["completions", "bash"],
+        &["doctor", "--local"],
+    ] {
+        let mut command = shop.command(arguments);
+        let output = command.stdout(full().expect("linux has it")).output();
+        let ran = crate::shop::Ran::from(output.expect("the binary runs"));
+        assert_eq!(ran.code, 4, "{arguments:?}: {ran}");
+        assert!(
+            ran.talk.contains("standard output cannot be written"),
+            "{arguments:?}: {ran}"
+        );
+    }
+}
+
+#[test]
+fn a_lateness_out_of_range_is_refused_with_the_range() {
+    let shop = Shop::new();
+    for late in ["18446744073709551615h", "18446744073709551615ms", "61s"] {
+        let ran = shop.run(&["demo", "--late", late]);
+        assert_eq!(ran.code, 2, "{late}: {ran}");
+        assert!(ran.talk.contains("0ms to 1m"), "{late}: {ran}");
+    }
 }
 
 /// The soft limit of descriptors of a process.
