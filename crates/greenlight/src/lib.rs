@@ -20,6 +20,7 @@ pub mod import;
 pub mod journal;
 pub mod link;
 pub mod load;
+pub mod log_file;
 pub mod nginx;
 pub mod receipt;
 pub mod runtime;

@@ -2,8 +2,8 @@
 //! first time and ever more slowly if it does not stay.
 
 use super::backoff::Backoff;
+use crate::log_file::{self, LogFile};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How often a process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often the size of its log is looked at.
+const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 /// How long a process gets to end after SIGTERM.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,11 +56,10 @@ impl Supervisor {
         let (program, dir) = (self.program.clone(), self.dir.clone());
         let home = self.home.clone();
         let own_name = name.to_owned();
+        let log_file = LogFile::new(dir.join(format!("{name}.log")));
+        let log = log_file.clone();
         let start = move || -> io::Result<Child> {
-            let log = File::options()
-                .create(true)
-                .append(true)
-                .open(dir.join(format!("{own_name}.log")))?;
+            let log = log.open()?;
             let mut command = Command::new(&program);
             if let Some(home) = &home {
                 command.current_dir(home);
@@ -86,7 +87,7 @@ impl Supervisor {
         let kept = name.to_owned();
         let thread = std::thread::Builder::new()
             .name(format!("keep-{name}"))
-            .spawn(move || keep_running(&kept, &watched, &ending, &start))?;
+            .spawn(move || keep_running(&kept, &watched, &log_file, &ending, &start))?;
         self.kept.push(Supervised {
             name: name.to_owned(),
             child,
@@ -118,6 +119,7 @@ impl Drop for Supervisor {
 fn keep_running(
     name: &str,
     child: &Mutex<Child>,
+    log: &LogFile,
     ending: &AtomicBool,
     start: &impl Fn() -> io::Result<Child>,
 ) {
@@ -125,8 +127,15 @@ fn keep_running(
     let mut started = Instant::now();
     // When to start it again, once it has ended.
     let mut due = None;
+    let mut looked_at_log = Instant::now();
     while !ending.load(SeqCst) {
         std::thread::sleep(LOOK_EVERY);
+        if looked_at_log.elapsed() > LOOK_AT_LOG {
+            looked_at_log = Instant::now();
+            if let Err(error) = log.bound(log_file::MOST) {
+                tracing::warn!(name, %error, "a log cannot be bounded");
+            }
+        }
         let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
         match due {
             None => {

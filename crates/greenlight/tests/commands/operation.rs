@@ -2,6 +2,7 @@
 
 use crate::shop::{Shop, ask};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,26 @@ fn a_role_that_cannot_stay_is_started_ever_more_slowly_and_up_says_so_and_still_
     // In the pause of 1.6 seconds `up` does as it is told.
     drop(up);
     assert_eq!(lines().len(), 6);
+}
+
+#[test]
+fn the_log_of_a_role_is_put_aside_when_it_is_full() {
+    let shop = Shop::new();
+    shop.configure("");
+    let _up = shop.up();
+    let run = shop.dir().join(".greenlight/run");
+    let log = std::fs::File::options()
+        .append(true)
+        .open(run.join("agent-a.log"));
+    let mut log = log.expect("the role has one");
+    log.write_all(&vec![b'x'; 11 * 1024 * 1024])
+        .expect("a disk");
+
+    wait_until("it is put aside", || run.join("agent-a.log.1").exists());
+    wait_until("it is empty", || {
+        log.metadata().expect("it is there").len() < 1024 * 1024
+    });
+    assert!(!run.join("agent-b.log.1").exists());
 }
 
 #[test]
