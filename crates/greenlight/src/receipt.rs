@@ -13,7 +13,7 @@ mod summary;
 mod timeline;
 
 pub use aligned::AlignedReceipt;
-pub use book::ReceiptBook;
+pub use book::{KEPT, ReceiptBook};
 
 use greenlight_protocol::{
     Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,
