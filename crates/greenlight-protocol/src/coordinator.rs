@@ -28,6 +28,7 @@ mod phase;
 mod prepare;
 mod recover;
 mod settle;
+mod snapshot;
 
 pub use effect::{
     Accepted, Command, CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, Refusal,
@@ -37,6 +38,7 @@ pub use ledger::{
     Begin, CoordinatorRecord, Deployment, Ledger, Order, Outcome, Promotion, Verdict, Warm,
 };
 pub use phase::Phase;
+pub use snapshot::snapshot;
 
 use crate::id::{Epoch, InstanceId, Term, Token};
 use crate::message::{Directive, Envelope, InstanceStatus, Report, Reported};

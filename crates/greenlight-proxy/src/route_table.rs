@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 /// Where an application listens.
@@ -76,6 +77,19 @@ pub(crate) struct Service {
     pub(crate) gate: Arc<Gate>,
     blue: Upstream,
     green: Upstream,
+    /// Requests that wait for an application that is away, on all threads.
+    waiting: AtomicUsize,
+}
+
+/// A place among the requests that wait for a service's application. Dropping it gives the place
+/// back.
+#[derive(Debug)]
+pub(crate) struct WaitingPlace(Arc<Service>);
+
+impl Drop for WaitingPlace {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Service {
@@ -96,6 +110,7 @@ impl Service {
             green: settings.green.parse()?,
             settings,
             gate,
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -108,6 +123,12 @@ impl Service {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.settings.request_timeout_ms)
+    }
+
+    /// A place to wait for the application; `None` if `most` are taken.
+    pub(crate) fn waiting_place(self: &Arc<Self>, most: usize) -> Option<WaitingPlace> {
+        let place = WaitingPlace(self.clone());
+        (self.waiting.fetch_add(1, SeqCst) < most).then_some(place)
     }
 
     /// How well a request fits: hosts beat no hosts, exact beats wildcard, longer prefixes beat

@@ -8,6 +8,7 @@ use crate::upload::RequestBody;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use marker::{MarkedIo, Stream};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -74,6 +75,20 @@ impl Pool {
             idle.insert(connection.upstream.clone(), vec![connection]);
         }
     }
+
+    /// Closes every idle connection.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+}
+
+/// Whether a connection could not be opened because this process, or the machine, has no
+/// descriptor left. It says nothing about the application.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
 }
 
 impl Connection {

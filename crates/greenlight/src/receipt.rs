@@ -13,8 +13,8 @@ mod summary;
 mod timeline;
 
 pub use aligned::AlignedReceipt;
-pub use book::ReceiptBook;
 pub(crate) use book::not_seen;
+pub use book::{KEPT, ReceiptBook};
 
 use greenlight_protocol::{
     Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,

@@ -42,6 +42,8 @@ pub enum CoordinatorRecord {
     },
     /// Every participant has stopped what was not live.
     Retired(Epoch),
+    /// What all earlier records came to. It takes their place; the coordinator never records it.
+    Snapshot(Box<Ledger>),
 }
 
 /// What was asked for.
@@ -136,7 +138,8 @@ impl fmt::Display for Outcome {
 }
 
 /// The decision of a cut-over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Not decided.
     Open,
@@ -149,7 +152,7 @@ pub enum Verdict {
 }
 
 /// A deployment as the records describe it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Deployment {
     /// What was asked for.
     pub order: Order,
@@ -170,7 +173,7 @@ pub struct Deployment {
 }
 
 /// The coordinator's durable state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ledger {
     /// This coordinator's incarnation.
     pub term: Term,
@@ -189,7 +192,7 @@ pub struct Ledger {
 }
 
 /// What is left running after a cut-over.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Warm {
     /// The cut-over.
     pub epoch: Epoch,
@@ -200,6 +203,15 @@ pub struct Warm {
 }
 
 impl Ledger {
+    /// The state that these records leave.
+    pub fn replay(records: &[CoordinatorRecord]) -> Self {
+        let mut ledger = Self::default();
+        for record in records {
+            ledger.apply(record);
+        }
+        ledger
+    }
+
     /// Changes the state by one record. A record that does not fit changes nothing: it can only
     /// be a repetition.
     pub fn apply(&mut self, record: &CoordinatorRecord) {
@@ -223,6 +235,7 @@ impl Ledger {
             CoordinatorRecord::Retired(epoch) => {
                 self.warm.take_if(|warm| warm.epoch <= *epoch);
             }
+            CoordinatorRecord::Snapshot(ledger) => self.clone_from(ledger),
         }
     }
 

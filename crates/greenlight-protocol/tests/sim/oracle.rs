@@ -115,7 +115,8 @@ impl Oracle {
             | CoordinatorRecord::Accepted(_)
             | CoordinatorRecord::Settled(_)
             | CoordinatorRecord::Finished { .. }
-            | CoordinatorRecord::Retired(_) => {}
+            | CoordinatorRecord::Retired(_)
+            | CoordinatorRecord::Snapshot(_) => {}
         }
         Ok(())
     }

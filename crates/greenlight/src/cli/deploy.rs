@@ -97,7 +97,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
         answer.deployment
     ));
     if args.detach {
-        return Ok(leave(&answer, "going_on", output));
+        return leave(&answer, "going_on", output);
     }
     begun(&answer);
     let until = match promotion {
@@ -109,7 +109,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     match left {
         Left::Ready => {
             eprintln!("all instances are ready; `greenlight promote` cuts over");
-            Ok(leave(&answer, "ready", output))
+            leave(&answer, "ready", output)
         }
         Left::Finished => conclude(&api, &answer.deployment, Wanted::Promoted, output).await,
     }
@@ -122,18 +122,18 @@ fn begun(answer: &CommandAnswer) {
     }
 }
 
-fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
+fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Result<Exit, Failure> {
+    if let Some(job) = Job::current() {
+        job.report_ongoing(&answer.deployment, state);
+    }
     if output == Output::Json {
         print_json(&Ongoing {
             deployment: &answer.deployment,
             attached: answer.attached,
             state,
-        });
+        })?;
     }
-    if let Some(job) = Job::current() {
-        job.report_ongoing(&answer.deployment, state);
-    }
-    Exit::Done
+    Ok(Exit::Done)
 }
 
 /// `greenlight promote`.
@@ -203,7 +203,7 @@ async fn finish(
     output: Output,
 ) -> Result<Exit, Failure> {
     if detach {
-        return Ok(leave(answer, "going_on", output));
+        return leave(answer, "going_on", output);
     }
     begun(answer);
     let display = Display::suited();
@@ -302,10 +302,6 @@ async fn conclude(
     output: Output,
 ) -> Result<Exit, Failure> {
     let receipt = receipt_in_the_end(api, deployment).await?;
-    match output {
-        Output::Json => print_json(&receipt),
-        Output::Text => print(&receipt.render()),
-    }
     let exit = match (&receipt.outcome, wanted) {
         (Some(Outcome::Promoted), Wanted::Promoted)
         | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Back) => Exit::Done,
@@ -315,6 +311,10 @@ async fn conclude(
     };
     if let Some(job) = Job::current() {
         job.report(&receipt, exit);
+    }
+    match output {
+        Output::Json => print_json(&receipt)?,
+        Output::Text => print(&receipt.render())?,
     }
     Ok(exit)
 }

@@ -96,8 +96,8 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
         obstacles,
     };
     match output {
-        Output::Json => print_json(&document),
-        Output::Text => print(&document.render(&config.policy)),
+        Output::Json => print_json(&document)?,
+        Output::Text => print(&document.render(&config.policy))?,
     }
     Ok(match document.obstacles.is_empty() {
         true => Exit::Done,

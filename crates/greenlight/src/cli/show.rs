@@ -15,8 +15,8 @@ use std::fmt::Write as _;
 pub(super) async fn status(args: &Status, output: Output) -> Result<Exit, Failure> {
     let status: FleetStatus = connect(&args.fleet, &args.file)?.get("/v1/status").await?;
     match output {
-        Output::Json => print_json(&status),
-        Output::Text => print(&render_status(&status)),
+        Output::Json => print_json(&status)?,
+        Output::Text => print(&render_status(&status))?,
     }
     Ok(Exit::Done)
 }
@@ -28,8 +28,8 @@ pub(super) async fn history(args: &HistoryArgs, output: Output) -> Result<Exit, 
     let surplus = history.deployments.len().saturating_sub(args.limit);
     history.deployments.drain(..surplus);
     match output {
-        Output::Json => print_json(&history),
-        Output::Text => print(&render_history(&history)),
+        Output::Json => print_json(&history)?,
+        Output::Text => print(&render_history(&history))?,
     }
     Ok(Exit::Done)
 }
@@ -41,8 +41,8 @@ pub(super) async fn receipt(args: &ReceiptArgs, output: Output) -> Result<Exit, 
         .get(&format!("/v1/deployments/{}", args.deployment))
         .await?;
     match output {
-        Output::Json => print_json(&receipt),
-        Output::Text => print(&receipt.render()),
+        Output::Json => print_json(&receipt)?,
+        Output::Text => print(&receipt.render())?,
     }
     Ok(Exit::Done)
 }
@@ -59,8 +59,8 @@ pub(super) async fn logs(args: &Logs, output: Output) -> Result<Exit, Failure> {
     }
     let answer: LogsAnswer = api.get(&path).await?;
     match output {
-        Output::Json => print_json(&answer),
-        Output::Text => print(&render_logs(&answer)),
+        Output::Json => print_json(&answer)?,
+        Output::Text => print(&render_logs(&answer))?,
     }
     Ok(Exit::Done)
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Receipts kept in memory; the journal has the rest.
-const KEPT: usize = 100;
+/// Receipts kept, and deployments in the journal.
+pub const KEPT: usize = 100;
 
 /// The receipts of the latest deployments, newest last.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +73,10 @@ impl ReceiptBook {
         self.order += 1;
         match record {
             CoordinatorRecord::TermStarted(_) | CoordinatorRecord::Retired(_) => {}
+            CoordinatorRecord::Snapshot(ledger) => {
+                let live = ledger.live.iter();
+                self.live = live.map(|(s, r)| (s.clone(), r.version.clone())).collect();
+            }
             CoordinatorRecord::Accepted(order) => {
                 if self.find(&order.deployment.0).is_some() {
                     return;

@@ -1,5 +1,6 @@
 //! The coordinator's loop: take one input, carry out its effects in order, take the next.
 
+use super::compaction::Compaction;
 use super::timers::Timers;
 use crate::api::{DeploymentStatus, FleetStatus, Happening, Progress};
 use crate::clock;
@@ -55,6 +56,7 @@ pub struct Snapshot {
 pub struct Shell {
     coordinator: Coordinator,
     journal: Journal,
+    compaction: Compaction,
     send: SendDirectives,
     timers: Timers<CoordinatorTimer>,
     book: ReceiptBook,
@@ -71,17 +73,20 @@ impl Shell {
     /// the loop starts.
     pub fn recover(
         fleet: BTreeSet<InstanceId>,
-        journal: Journal,
+        mut journal: Journal,
         receipts_at: PathBuf,
         send: SendDirectives,
         progress_sent: broadcast::Sender<Progress>,
     ) -> Result<Self, JournalError> {
+        let mut compaction = Compaction::new();
+        compaction.look_at(&mut journal)?;
         let records: Vec<CoordinatorRecord> = journal.load()?;
         let receipts = read_receipts(&receipts_at);
         let (coordinator, pending) = Coordinator::recover(fleet, &records, clock::now());
         Ok(Self {
             coordinator,
             journal,
+            compaction,
             send,
             timers: Timers::default(),
             book: ReceiptBook::resume(receipts, &records),
@@ -204,6 +209,8 @@ impl Shell {
                     outcome: outcome.clone(),
                 },
             );
+            // Nobody waits for it now, and nothing is held.
+            self.compaction.look_at(&mut self.journal)?;
         }
         if matches!(
             record,
