@@ -1,5 +1,5 @@
-//! Keeps processes running: one that ends without being told to is started again, at once the
-//! first time and ever more slowly if it does not stay.
+//! Keeps processes running: one that ends without being told to is started again, at once,
+//! and ever more slowly if it cannot start.
 
 use super::backoff::Backoff;
 use crate::log_file::{self, LogFile};

@@ -37,7 +37,7 @@ fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_it
 }
 
 #[test]
-fn a_role_that_cannot_stay_is_started_ever_more_slowly_and_up_says_so_and_still_ends_at_once() {
+fn a_role_that_cannot_start_is_started_ever_more_slowly_and_up_says_so_and_still_ends_at_once() {
     let shop = Shop::new();
     shop.configure("");
     let said = shop.dir().join("said");
