@@ -17,6 +17,7 @@ use crate::receipt::Receipt;
 use crate::spec::{PortPair, ServiceSpec};
 use futures_util::future::try_join_all;
 use greenlight_protocol::coordinator::Promotion;
+use greenlight_protocol::policy::PeerChecks;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
 use serde::Serialize;
 use std::cell::RefCell;
@@ -146,6 +147,13 @@ impl<'a> Stage<'a> {
         instances.map(|instance| instance.listen).collect()
     }
 
+    /// Where the instances look for each other's fronts.
+    fn fronts(&self) -> BTreeMap<InstanceId, String> {
+        let instances = self.fleets.iter().flat_map(|fleet| fleet.local.instances());
+        let fronts = instances.map(|its| (its.name.clone(), its.listen.to_string()));
+        fronts.collect()
+    }
+
     pub(super) async fn wait_until_up(&self) -> Result<(), DemoError> {
         let deadline = std::time::Instant::now() + COME_UP;
         for fleet in &self.fleets {
@@ -182,7 +190,7 @@ impl<'a> Stage<'a> {
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             ports: self.ports.clone(),
-            fronts: BTreeMap::new(),
+            fronts: self.fronts(),
         };
         let request = DeployRequest {
             by: "the demo".to_owned(),
@@ -255,6 +263,7 @@ impl<'a> Stage<'a> {
     fn policy(&self) -> Policy {
         Policy {
             prepare: self.application.ready_within(),
+            peer_checks: PeerChecks::Yes,
             watch: Duration::from_secs(2),
             ..Policy::default()
         }

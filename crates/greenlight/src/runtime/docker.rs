@@ -25,7 +25,7 @@ mod tail;
 pub use own_image::OwnImage;
 
 use self::container::{Mark, Plan};
-use self::daemon::Daemon;
+use self::daemon::{Daemon, understood};
 use self::inspected::{end_of, image_check, running};
 use self::retention::{Recorded, Used};
 use super::{Container, Images, Launch, Running, Runtime, RuntimeError};
@@ -194,7 +194,8 @@ impl DockerRuntime {
             .filters(&filters)
             .build();
         let docker = self.inner.daemon.connect().await?;
-        let found = docker.list_containers(Some(options)).await;
+        let list = || docker.list_containers(Some(options.clone()));
+        let found = understood(list).await;
         let found =
             found.map_err(|error| self.inner.daemon.explain("listing containers", &error))?;
         Ok(found.into_iter().filter_map(|found| found.id).collect())

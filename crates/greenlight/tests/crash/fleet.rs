@@ -313,8 +313,9 @@ impl Fleet {
                     continue;
                 }
                 let name = path.strip_prefix(&root).expect("it is below");
+                let is_log = name.extension().is_some_and(|extension| extension == "log");
                 let mut name = name.display().to_string();
-                if name.ends_with(".log") {
+                if is_log {
                     name = name.replace("-blue.", "-COLOR.");
                     name = name.replace("-green.", "-COLOR.");
                 }

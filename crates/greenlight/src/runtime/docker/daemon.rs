@@ -7,11 +7,16 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, StartContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Docker's usual socket.
 const USUAL: &str = "unix:///var/run/docker.sock";
 /// How long an answer may take in seconds. A stop answers only when the application has ended.
 const PATIENCE_SECONDS: u64 = 3600;
+/// How long a container may be in a state that only Podman knows.
+const PASSING: Duration = Duration::from_secs(2);
+/// The pause before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A daemon.
 pub(super) struct Daemon {
@@ -56,10 +61,8 @@ impl Daemon {
         id: &str,
     ) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let docker = self.connect().await?;
-        match docker
-            .inspect_container(id, None::<InspectContainerOptions>)
-            .await
-        {
+        let look = || docker.inspect_container(id, None::<InspectContainerOptions>);
+        match understood(look).await {
             Ok(inspected) => Ok(Some(inspected)),
             Err(error) if fault::is_missing(&error) => Ok(None),
             Err(error) => Err(self.explain("looking at the container", &error)),
@@ -93,6 +96,23 @@ impl Daemon {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Option<Docker>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks until the answer can be read, for a while: Podman has states that Docker does not know, on
+/// the way to one that it knows.
+pub(super) async fn understood<T, F>(ask: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let began = Instant::now();
+    loop {
+        match ask().await {
+            Err(Error::JsonDataError { .. }) if began.elapsed() < PASSING => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            answer => return answer,
+        }
     }
 }
 
