@@ -12,10 +12,14 @@ mod fleet;
 #[path = "docker/image.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod image;
+#[path = "hosts/machine.rs"]
+mod machine;
 #[path = "hosts/network.rs"]
 mod network;
 #[path = "hosts/partition.rs"]
 mod partition;
+#[path = "hosts/setup.rs"]
+mod setup;
 #[path = "hosts/users.rs"]
 mod users;
 

@@ -89,6 +89,8 @@ pub(super) enum ShellEvent {
     Asked(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),
     /// What runs, asked after a restart.
     Found(Vec<Running>),
+    /// The service manager wants to know whether the loop turns.
+    Pulse(oneshot::Sender<()>),
     /// The gate's totals, for the receipt.
     Observed(Epoch, greenlight_protocol::GateEvidence),
 }
@@ -171,6 +173,17 @@ impl AgentShell {
         })
     }
 
+    /// What asks whether the loop turns.
+    pub fn pulse(&self) -> impl FnMut() -> oneshot::Receiver<()> + Send + use<> {
+        let events = self.events.clone();
+        move || {
+            let (answer, answered) = oneshot::channel();
+            // The loop may be ending.
+            let _ = events.send(ShellEvent::Pulse(answer));
+            answered
+        }
+    }
+
     /// Runs for ever, or until the journal fails: then the process must end, because what is not
     /// durable must not be acted on.
     pub async fn run(mut self) -> Result<(), JournalError> {
@@ -200,6 +213,9 @@ impl AgentShell {
                     for event in self.slots.adopt(running, self.agent.ledger()) {
                         self.take(event).await?;
                     }
+                }
+                Some(ShellEvent::Pulse(answer)) => {
+                    let _ = answer.send(());
                 }
                 Some(ShellEvent::Observed(epoch, evidence)) => {
                     let token = Token {

@@ -53,6 +53,9 @@ stop_timeout: 20s
 deploy_timeout: 10m
 retain_containers: 2
 registry: { server: ghcr.io, username: ci, password: [REGISTRY_PASSWORD] }
+setup:
+  server: 10.0.0.10:9800
+  ssh: { user: deploy, port: 2222, identity: ~/.ssh/deploy, options: [ProxyJump=bastion] }
 x-anything: { is: ignored }
 "#;
 

@@ -1,0 +1,174 @@
+//! What must change on a machine, and the script that changes it.
+
+use super::facts::Facts;
+use super::units::{AGENT, PROXY, SOCKET, Unit};
+use super::wanted::Wanted;
+use super::{INSTANCE_STATE, PROGRAM, UNITS, USER};
+use crate::digest::sha256_hex;
+use crate::link::Role;
+use std::fmt;
+
+/// One change, in the words of the dry run; they are made in the order of this list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The services' user.
+    User,
+    /// The program, copied, checked by its digest, and renamed into place.
+    Program {
+        /// Its SHA-256.
+        digest: String,
+    },
+    /// A unit file.
+    Unit(Unit),
+    /// A certificate, by a token.
+    Join {
+        /// The instance.
+        name: String,
+    },
+    /// A unit starts with the machine.
+    Enable(&'static str),
+    /// A unit is started.
+    Start(&'static str),
+    /// A unit is stopped and started again.
+    Restart(&'static str),
+    /// The proxy hands everything to a new one, and drops nothing.
+    TakeOver,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User => write!(f, "make the user `{USER}`"),
+            Self::Program { digest } => write!(f, "install `{PROGRAM}` ({})", &digest[..12]),
+            Self::Unit(unit) => write!(f, "write `{UNITS}/{}`", unit.name),
+            Self::Join { name } => write!(f, "join the fleet as `{name}`"),
+            Self::Enable(unit) => write!(f, "enable `{unit}`"),
+            Self::Start(unit) => write!(f, "start `{unit}`"),
+            Self::Restart(unit) => write!(f, "restart `{unit}`"),
+            Self::TakeOver => write!(f, "let a new `{PROXY}` take over"),
+        }
+    }
+}
+
+/// What must change, in order. `authority` is the SHA-256 of the file with the authority's
+/// certificate, if there is one yet.
+pub(super) fn changes(
+    wanted: &Wanted,
+    facts: &Facts,
+    digest: &str,
+    authority: Option<&str>,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if !facts.has_user() {
+        changes.push(Change::User);
+    }
+    if facts.digest(PROGRAM) != Some(digest) {
+        let digest = digest.to_owned();
+        changes.push(Change::Program { digest });
+    }
+    let mut written = Vec::new();
+    for unit in &wanted.units {
+        let path = format!("{UNITS}/{}", unit.name);
+        if facts.digest(&path) != Some(&sha256_hex(unit.text.as_bytes())) {
+            written.push(unit.name);
+            changes.push(Change::Unit(unit.clone()));
+        }
+    }
+    let mut joins = false;
+    if let Some(name) = &wanted.instance {
+        let kept = facts.digest(&format!("{INSTANCE_STATE}/identity/ca.pem"));
+        let role = Role::Agent(name.0.clone()).dns_name();
+        joins = kept.is_none() || kept != authority || facts.role() != Some(&role);
+        if joins {
+            let name = name.0.clone();
+            changes.push(Change::Join { name });
+        }
+    }
+    for unit in &wanted.units {
+        if !facts.is_enabled(unit.name) {
+            changes.push(Change::Enable(unit.name));
+        }
+    }
+    let moved = written.contains(&SOCKET) && facts.is_active(SOCKET);
+    for unit in &wanted.units {
+        let anew = written.contains(&unit.name) || joins && unit.name == AGENT;
+        let anew = anew || moved && unit.name == PROXY;
+        changes.extend(start(unit, facts, digest, anew));
+    }
+    changes
+}
+
+/// What makes a unit run as it should.
+fn start(unit: &Unit, facts: &Facts, digest: &str, anew: bool) -> Option<Change> {
+    let name = unit.name;
+    if !facts.is_active(name) {
+        return Some(Change::Start(name));
+    }
+    let Some(command) = &unit.command else {
+        return anew.then_some(Change::Restart(name));
+    };
+    // A proxy that has taken over says so in its command line, and is the same.
+    let runs = facts.command_of(name).unwrap_or_default();
+    let runs = runs.strip_suffix(" --take-over").unwrap_or(runs);
+    if anew || runs != command {
+        return Some(Change::Restart(name));
+    }
+    if facts.program_of(name) == Some(digest) {
+        return None;
+    }
+    Some(match name {
+        PROXY => Change::TakeOver,
+        _ => Change::Restart(name),
+    })
+}
+
+impl Change {
+    /// The script that makes it, as root. What it reads is said where it is run.
+    pub(super) fn script(&self, wanted: &Wanted, server: &str) -> String {
+        let agent = if wanted.agent_is_root { "root" } else { USER };
+        match self {
+            // Its folders are made by the units that need them.
+            Self::User => format!(
+                "useradd --system --user-group --home-dir /nonexistent --no-create-home \
+                 --shell /usr/sbin/nologin {USER}\n"
+            ),
+            Self::Program { digest } => format!(
+                "next=$(mktemp {PROGRAM}.XXXXXX)\ntrap 'rm -f \"$next\"' EXIT\n\
+                 cat > \"$next\"\necho \"{digest}  $next\" | sha256sum --check --quiet\n\
+                 chmod 0755 \"$next\"\nsync \"$next\"\nmv -f \"$next\" {PROGRAM}\n"
+            ),
+            Self::Unit(unit) => format!(
+                "cat > {UNITS}/.{name}.next\nchmod 0644 {UNITS}/.{name}.next\n\
+                 mv -f {UNITS}/.{name}.next {UNITS}/{name}\nsystemctl daemon-reload\n",
+                name = unit.name
+            ),
+            Self::Join { .. } => {
+                let identity = format!("{INSTANCE_STATE}/identity");
+                let run = match agent {
+                    "root" => String::new(),
+                    user => format!("runuser -u {user} -- "),
+                };
+                format!(
+                    "install -d -m 0755 /var/lib/greenlight\n\
+                     install -d -o {agent} -g {agent} -m 0750 {INSTANCE_STATE}\n\
+                     {run}{PROGRAM} join --server {server} --token - --dir {identity} > /dev/null\n"
+                )
+            }
+            Self::Enable(unit) => format!("systemctl enable --quiet {unit}\n"),
+            Self::Start(unit) => format!("systemctl start {unit}\n"),
+            // A socket cannot be opened anew while its service has it.
+            Self::Restart(SOCKET) => {
+                format!("systemctl stop {PROXY} {SOCKET}\nsystemctl start {SOCKET}\n")
+            }
+            Self::Restart(unit) => format!("systemctl restart {unit}\n"),
+            Self::TakeOver => format!(
+                "systemctl reload {PROXY}\n\
+                 for try in $(seq 100); do\n\
+                 process=$(systemctl show --property MainPID --value {PROXY})\n\
+                 [ /proc/$process/exe -ef {PROGRAM} ] && exit 0\nsleep 0.2\ndone\n\
+                 echo 'no new proxy took over, and the old one goes on; \
+                 look at `journalctl -u {PROXY}`' >&2\nexit 1\n"
+            ),
+        }
+    }
+}
