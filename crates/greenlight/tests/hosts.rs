@@ -20,6 +20,8 @@ mod network;
 mod partition;
 #[path = "hosts/setup.rs"]
 mod setup;
+#[path = "hosts/units.rs"]
+mod units;
 #[path = "hosts/users.rs"]
 mod users;
 

@@ -186,7 +186,10 @@ pub(super) fn agent(agent: &AgentUnit<'_>) -> Unit {
     if needs.processes {
         // Applications are started by the agent and live in its sandbox. They go on when it is
         // stopped, and must keep their temporary files then.
-        more.push_str("ProtectSystem=full\nProtectHome=read-only\nKillMode=process\n");
+        more.push_str(
+            "RestrictAddressFamilies=AF_NETLINK\nProtectSystem=full\nProtectHome=read-only\n\
+             KillMode=process\n",
+        );
     } else if needs.nginx {
         more.push_str("ProtectSystem=full\nProtectHome=yes\nPrivateTmp=yes\n");
     } else {
