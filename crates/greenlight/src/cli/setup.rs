@@ -3,7 +3,7 @@
 use super::args::{FileArg, FleetArg};
 use super::fleet::{configuration, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::setup::{Binary, Done, Installation, MachineFailure, Part};
+use crate::setup::{Aim, Binary, Done, Installation, MachineFailure, Part};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -20,6 +20,12 @@ pub struct Setup {
     /// Say what would be done, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Instead: stop the services, and remove them with everything they have kept.
+    #[arg(long)]
+    pub remove: bool,
+    /// With `--remove`: do it. Without, only what would be done is said.
+    #[arg(long, requires = "remove")]
+    pub yes: bool,
     /// The program to install; this one unless given.
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
@@ -51,11 +57,16 @@ pub(super) async fn setup(args: &Setup, output: Output) -> Result<Exit, Failure>
         Failure::new(Exit::Usage, error)
     })?;
     let usual = || local_dir(&args.file.file).join("operator");
+    let dry_run = args.dry_run || args.remove && !args.yes;
     let installation = Installation {
         config: &config,
         binary,
         fleet: args.fleet.fleet.clone().unwrap_or_else(usual),
-        dry_run: args.dry_run,
+        aim: match args.remove {
+            true => Aim::Removed,
+            false => Aim::Installed,
+        },
+        dry_run,
         tell: &|line| eprintln!("{line}"),
     };
     let all = installation.run().await.map_err(|failure| {
@@ -65,12 +76,15 @@ pub(super) async fn setup(args: &Setup, output: Output) -> Result<Exit, Failure>
     let rows: Vec<_> = all.iter().map(document).collect();
     match output {
         Output::Json => print_json(&rows),
-        Output::Text => print(&table(&rows, args.dry_run)),
+        Output::Text => print(&table(&rows, dry_run)),
     }
     for row in &rows {
         if let (Some(error), Some(help)) = (&row.error, &row.help) {
             eprint!("error: `{}`: {error}\nhelp: {help}\n", row.host);
         }
+    }
+    if args.remove && dry_run {
+        eprintln!("nothing was changed; `--remove --yes` does it");
     }
     Ok(match rows.iter().any(|row| row.error.is_some()) {
         true => Exit::Failed,

@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::units::{AGENT, PROXY, SOCKET, Unit};
 use super::wanted::Wanted;
-use super::{INSTANCE_STATE, PROGRAM, UNITS, USER};
+use super::{INSTANCE_STATE, PROGRAM, UNITS, USER, remove};
 use crate::digest::sha256_hex;
 use crate::link::Role;
 use std::fmt;
@@ -33,6 +33,8 @@ pub enum Change {
     Restart(&'static str),
     /// The proxy hands everything to a new one, and drops nothing.
     TakeOver,
+    /// Everything that setup brought, and what it has kept since, goes.
+    Remove,
 }
 
 impl fmt::Display for Change {
@@ -45,6 +47,7 @@ impl fmt::Display for Change {
             Self::Enable(unit) => write!(f, "enable `{unit}`"),
             Self::Start(unit) => write!(f, "start `{unit}`"),
             Self::Restart(unit) => write!(f, "restart `{unit}`"),
+            Self::Remove => f.write_str("stop and remove everything of greenlight"),
             Self::TakeOver => write!(f, "let a new `{PROXY}` take over"),
         }
     }
@@ -161,6 +164,7 @@ impl Change {
                 format!("systemctl stop {PROXY} {SOCKET}\nsystemctl start {SOCKET}\n")
             }
             Self::Restart(unit) => format!("systemctl restart {unit}\n"),
+            Self::Remove => remove::script(),
             Self::TakeOver => format!(
                 "systemctl reload {PROXY}\n\
                  for try in $(seq 100); do\n\

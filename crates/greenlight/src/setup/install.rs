@@ -8,7 +8,7 @@ use super::change::{Change, changes};
 use super::facts::Facts;
 use super::ssh::{Input, Remote, RemoteError};
 use super::wanted::{Machine, Part, Wanted, machines};
-use super::{PROGRAM, SERVER_STATE};
+use super::{PROGRAM, SERVER_STATE, remove};
 use crate::api::FleetStatus;
 use crate::config::Config;
 use crate::digest::sha256_hex;
@@ -32,10 +32,21 @@ pub struct Installation<'a> {
     pub binary: Binary,
     /// The folder of the operator's credentials.
     pub fleet: PathBuf,
+    /// What it is to come to.
+    pub aim: Aim,
     /// Whether to say only what would be done.
     pub dry_run: bool,
     /// What is told about each step.
     pub tell: &'a dyn Fn(&str),
+}
+
+/// What an installation is to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// The fleet runs.
+    Installed,
+    /// Nothing of it is left.
+    Removed,
 }
 
 /// What became of one machine.
@@ -60,6 +71,17 @@ pub struct MachineFailure {
     pub help: String,
 }
 
+impl Done {
+    fn nothing(machine: Machine) -> Self {
+        Self {
+            machine,
+            changes: Vec::new(),
+            failure: None,
+            connected: None,
+        }
+    }
+}
+
 impl From<RemoteError> for MachineFailure {
     fn from(error: RemoteError) -> Self {
         Self {
@@ -76,16 +98,14 @@ impl Installation<'_> {
             error,
             help: "correct `servers` or `setup.server`".to_owned(),
         })?;
+        if self.aim == Aim::Removed {
+            return Ok(self.remove(machines).await);
+        }
         let mut all: Vec<Done> = Vec::new();
         let mut authority = None;
         for machine in &machines {
             let is_first = all.is_empty();
-            let mut done = Done {
-                machine: machine.clone(),
-                changes: Vec::new(),
-                failure: None,
-                connected: None,
-            };
+            let mut done = Done::nothing(machine.clone());
             let result = self.one(&machines, &mut done, &mut authority).await;
             if let Err(failure) = result {
                 (self.tell)(&format!("{}: {}", machine.host, failure.error));
@@ -101,6 +121,36 @@ impl Installation<'_> {
             self.wait_for(&mut all).await;
         }
         Ok(all)
+    }
+
+    /// Removes everything, from the coordinator last.
+    async fn remove(&self, machines: Vec<Machine>) -> Vec<Done> {
+        let mut all = Vec::new();
+        for machine in machines.into_iter().rev() {
+            let mut done = Done::nothing(machine);
+            if let Err(error) = self.remove_one(&mut done).await {
+                done.failure = Some(error.into());
+            }
+            all.push(done);
+        }
+        all
+    }
+
+    async fn remove_one(&self, done: &mut Done) -> Result<(), RemoteError> {
+        let host = done.machine.host.to_string();
+        let remote = Remote::new(host.clone(), self.config.setup.ssh.clone());
+        let facts = Facts::read(&remote.run(&Facts::script(), Input::Nothing).await?);
+        if !remove::is_there(&facts) {
+            (self.tell)(&format!("{host}: nothing to change"));
+            return Ok(());
+        }
+        let verb = if self.dry_run { "would " } else { "" };
+        (self.tell)(&format!("{host}: {verb}{}", Change::Remove));
+        if !self.dry_run {
+            remote.run(&remove::script(), Input::Nothing).await?;
+        }
+        done.changes.push(Change::Remove);
+        Ok(())
     }
 
     /// Brings one machine to what is wanted.
@@ -191,7 +241,8 @@ impl Installation<'_> {
                 | Change::Enable(_)
                 | Change::Start(_)
                 | Change::Restart(_)
-                | Change::TakeOver => Input::Nothing,
+                | Change::TakeOver
+                | Change::Remove => Input::Nothing,
             };
             remote.run(&change.script(wanted, server), input).await?;
         }
@@ -324,7 +375,7 @@ fn is_for_server(change: &Change) -> bool {
         Change::User | Change::Program { .. } => true,
         Change::Unit(unit) => unit.name == SERVER,
         Change::Enable(unit) | Change::Start(unit) | Change::Restart(unit) => *unit == SERVER,
-        Change::Join { .. } | Change::TakeOver => false,
+        Change::Join { .. } | Change::TakeOver | Change::Remove => false,
     }
 }
 

@@ -143,6 +143,16 @@ impl Machine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// The command lines of all its processes.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        let processes = std::fs::read_dir(self.path("/proc")).expect("it runs");
+        let commands = processes.filter_map(|process| {
+            let command = std::fs::read(process.ok()?.path().join("cmdline")).ok()?;
+            Some(String::from_utf8_lossy(&command).replace('\0', " "))
+        });
+        commands.collect()
+    }
+
     /// The number that a service's process has there.
     pub(crate) fn process(&self, unit: &str) -> u32 {
         let text = self.run(&format!("systemctl show --property MainPID --value {unit}"));

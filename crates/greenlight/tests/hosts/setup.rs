@@ -50,6 +50,37 @@ fn setup_over_sshd_installs_a_server_and_two_hosts_that_then_take_a_release() {
         );
         assert_eq!(mode & 0o777, 0o600);
     }
+
+    let asked = site.run(&["setup", "--remove"]);
+    assert_eq!(asked.code, 0, "{asked}");
+    assert_eq!(site.release("a"), "v1");
+    let removed = site.run(&["setup", "--remove", "--yes"]);
+    assert_eq!(removed.code, 0, "{removed}");
+    for (name, machine) in &site.machines {
+        assert!(
+            !machine.path("/usr/local/bin/greenlight").exists(),
+            "{name}"
+        );
+        assert!(!machine.path("/var/lib/greenlight").exists(), "{name}");
+        assert!(
+            machine
+                .commands()
+                .iter()
+                .any(|command| command.contains("sshd"))
+        );
+        site.wait_until("no process of it is left", |_| {
+            machine
+                .commands()
+                .iter()
+                .all(|command| !command.contains("greenlight"))
+        });
+    }
+    let again = site.run(&["setup", "--remove", "--yes"]);
+    assert_eq!(
+        again.data.matches("nothing to change").count(),
+        3,
+        "{again}"
+    );
 }
 
 #[test]
