@@ -68,16 +68,14 @@ struct Joined<'a> {
 /// Makes a token.
 pub(super) async fn token(args: &TokenArgs, output: Output) -> Result<Exit, Failure> {
     let instance = args.instance.clone().map(InstanceId);
-    let token = match &args.state {
-        Some(state) => make_here(state, instance, args.valid)?,
-        None => {
-            let valid_ms = u64::try_from(args.valid.as_millis()).unwrap_or(u64::MAX);
-            let asked = TokenRequest { instance, valid_ms };
-            let api = connect(&args.fleet, &args.file)?;
-            api.post::<_, TokenAnswer>("/v1/tokens", &asked)
-                .await?
-                .token
-        }
+    let token = if let Some(state) = &args.state {
+        make_here(state, instance, args.valid)?
+    } else {
+        let valid_ms = u64::try_from(args.valid.as_millis()).unwrap_or(u64::MAX);
+        let asked = TokenRequest { instance, valid_ms };
+        let api = connect(&args.fleet, &args.file)?;
+        let answer: TokenAnswer = api.post("/v1/tokens", &asked).await?;
+        answer.token
     };
     match output {
         Output::Json => print_json(&TokenAnswer { token }),

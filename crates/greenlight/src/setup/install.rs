@@ -172,12 +172,9 @@ impl Installation<'_> {
         }
         let needed = changes(&wanted, &facts, &self.binary.digest, authority.as_deref());
         let server = SocketAddr::new(machines[0].address, self.config.setup.port).to_string();
-        // Before anything is restarted, and again never: what follows is the setup's own doing.
-        if wanted.server
-            && needed
-                .iter()
-                .any(|change| matches!(change, Change::Restart(_)))
-        {
+        // A deployment survives it, and might be called off because of it.
+        let restarts = |change: &Change| matches!(change, Change::Restart(_));
+        if needed.iter().any(restarts) {
             self.refuse_during_a_deployment().await?;
         }
         // The coordinator comes first: whoever joins needs it.
@@ -256,9 +253,9 @@ impl Installation<'_> {
             instance: Some(InstanceId(name.to_owned())),
             valid_ms: TOKEN_MS,
         };
-        let api = ApiClient::from_dir(&self.fleet).map_err(api_failure)?;
-        let answer: TokenAnswer = api.post("/v1/tokens", &asked).await.map_err(api_failure)?;
-        Ok(answer.token)
+        let api = ApiClient::from_dir(&self.fleet).map_err(|error| api_failure(&error))?;
+        let answer: Result<TokenAnswer, _> = api.post("/v1/tokens", &asked).await;
+        Ok(answer.map_err(|error| api_failure(&error))?.token)
     }
 
     /// Makes this machine an operator's, unless it is already; the authority's digest.
@@ -379,8 +376,8 @@ fn is_for_server(change: &Change) -> bool {
     }
 }
 
-fn api_failure(error: ApiError) -> MachineFailure {
-    let help = match &error {
+fn api_failure(error: &ApiError) -> MachineFailure {
+    let help = match error {
         ApiError::Refused { help, .. } => help.clone(),
         ApiError::NoCredentials(_)
         | ApiError::Credentials(_)

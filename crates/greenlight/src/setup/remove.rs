@@ -2,24 +2,21 @@
 //! bring: Docker with its containers, Nginx with its configuration.
 
 use super::facts::Facts;
-use super::units::{AGENT, ALL};
+use super::units::{AGENT, ALL, PROXY, SERVER, SOCKET};
 use super::{PROGRAM, UNITS, USER};
 
 /// Whether anything of ours is there.
 pub(super) fn is_there(facts: &Facts) -> bool {
-    let unit = |unit: &&str| facts.digest(&format!("{UNITS}/{unit}")).is_some();
-    facts.has_user() || facts.digest(PROGRAM).is_some() || ALL.iter().any(|name| unit(&name))
+    let mut units = ALL.iter().map(|unit| format!("{UNITS}/{unit}"));
+    facts.has_user()
+        || facts.digest(PROGRAM).is_some()
+        || units.any(|path| facts.digest(&path).is_some())
 }
 
 /// The script that removes it, as root.
 pub(super) fn script() -> String {
-    // Who starts the others goes first.
-    let mut units = ALL;
-    units.sort_by_key(|unit| {
-        !std::path::Path::new(unit)
-            .extension()
-            .is_some_and(|e| e == "socket")
-    });
+    // The socket would start its service again, so it goes first.
+    let units = [SOCKET, PROXY, AGENT, SERVER];
     format!(
         "for unit in {units}; do\n\
          [ -f {UNITS}/$unit ] || continue\n\
