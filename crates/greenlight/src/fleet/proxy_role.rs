@@ -1,6 +1,6 @@
 //! `greenlight proxy` as a process: what it tells the service manager, and how it is upgraded.
 //!
-//! On SIGHUP it starts the program that is now installed in its place, with the same arguments
+//! On SIGUSR2 it starts the program that is now installed in its place, with the same arguments
 //! and `--take-over`. That one takes sockets and routing over; this one tells the service manager
 //! which process counts now, and ends with its last connection.
 
@@ -48,7 +48,7 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
     let caught = |kind| signal(kind).map_err(ProxyError::Threads);
     let mut terminate = caught(SignalKind::terminate())?;
     let mut interrupt = caught(SignalKind::interrupt())?;
-    let mut hang_up = caught(SignalKind::hangup())?;
+    let mut upgrade = caught(SignalKind::user_defined2())?;
     // It waits for threads, and for the proxy that runs.
     let started = tokio::task::spawn_blocking(move || RunningProxy::start(&options));
     let mut proxy = started.await.expect("starting does not panic")?;
@@ -68,7 +68,7 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv(), if leads => match succeed() {
+            _ = upgrade.recv(), if leads => match succeed() {
                 Ok(child) => successor = Some(child),
                 Err(error) => tracing::error!(%error, "a successor cannot be started"),
             },

@@ -61,6 +61,9 @@ pub enum PkiError {
     Invalid(String),
 }
 
+/// The same for operators: their folders are copied to where nobody renews them.
+const OPERATOR_LIFETIME: Duration = Duration::from_hours(365 * 24);
+
 /// The certificate authority of a fleet.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -149,9 +152,13 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
         let now = SystemTime::now();
+        let lifetime = match role {
+            Role::Operator => self.lifetime.max(OPERATOR_LIFETIME),
+            Role::Server | Role::Agent(_) => self.lifetime,
+        };
         // Clocks differ; but most of a short life must still lie ahead.
-        params.not_before = (now - DAY.min(self.lifetime / 10)).into();
-        params.not_after = (now + self.lifetime).into();
+        params.not_before = (now - DAY.min(lifetime / 10)).into();
+        params.not_after = (now + lifetime).into();
         let certificate = params.signed_by(key, &self.issuer).map_err(invalid)?;
         Ok(certificate.pem())
     }

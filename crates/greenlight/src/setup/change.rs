@@ -140,10 +140,11 @@ impl Change {
                  cat > \"$next\"\necho \"{digest}  $next\" | sha256sum --check --quiet\n\
                  chmod 0755 \"$next\"\nsync \"$next\"\nmv -f \"$next\" {PROGRAM}\n"
             ),
-            Self::Unit(unit) => format!(
-                "cat > {UNITS}/.{name}.next\nchmod 0644 {UNITS}/.{name}.next\n\
-                 mv -f {UNITS}/.{name}.next {UNITS}/{name}\nsystemctl daemon-reload\n",
-                name = unit.name
+            // Nothing in a unit ends the text early: its values have no line ends.
+            Self::Unit(Unit { name, text, .. }) => format!(
+                "cat > {UNITS}/.{name}.next << 'END OF UNIT'\n{text}END OF UNIT\n\
+                 chmod 0644 {UNITS}/.{name}.next\n\
+                 mv -f {UNITS}/.{name}.next {UNITS}/{name}\nsystemctl daemon-reload\n"
             ),
             Self::Join { .. } => {
                 let identity = format!("{INSTANCE_STATE}/identity");
@@ -167,11 +168,13 @@ impl Change {
             Self::Remove => remove::script(),
             Self::TakeOver => format!(
                 "systemctl reload {PROXY}\n\
-                 for try in $(seq 100); do\n\
-                 process=$(systemctl show --property MainPID --value {PROXY})\n\
-                 [ /proc/$process/exe -ef {PROGRAM} ] && exit 0\nsleep 0.2\ndone\n\
+                 tries=0\n\
+                 until [ /proc/$(systemctl show --property MainPID --value {PROXY})/exe \
+                 -ef {PROGRAM} ]; do\n\
+                 tries=$((tries + 1))\n\
+                 if [ $tries -gt 100 ]; then\n\
                  echo 'no new proxy took over, and the old one goes on; \
-                 look at `journalctl -u {PROXY}`' >&2\nexit 1\n"
+                 look at `journalctl -u {PROXY}`' >&2\nexit 1\nfi\nsleep 0.2\ndone\n"
             ),
         }
     }

@@ -71,6 +71,14 @@ pub struct MachineFailure {
     pub help: String,
 }
 
+/// Where changes are made.
+struct Making<'a> {
+    remote: &'a Remote,
+    wanted: &'a Wanted,
+    /// The coordinator's address.
+    server: &'a str,
+}
+
 impl Done {
     fn nothing(machine: Machine) -> Self {
         Self {
@@ -165,6 +173,12 @@ impl Installation<'_> {
         let facts = Facts::read(&remote.run(&Facts::script(), Input::Nothing).await?);
         self.check(&facts)?;
         let wanted = Wanted::of(self.config, machines, &machine, &facts);
+        if wanted.docker && !facts.has_group("docker") {
+            return Err(MachineFailure {
+                error: "it has no group `docker`, so no Docker that a service may use".to_owned(),
+                help: "install Docker there, and run `greenlight setup` again".to_owned(),
+            });
+        }
         if wanted.server {
             *authority = facts
                 .digest(&format!("{SERVER_STATE}/ca.pem"))
@@ -181,15 +195,16 @@ impl Installation<'_> {
         let (first, then): (Vec<_>, Vec<_>) = needed
             .into_iter()
             .partition(|change| !wanted.server || is_for_server(change));
-        for change in first {
-            self.make(&remote, &wanted, &server, change, done).await?;
-        }
+        let made = Making {
+            remote: &remote,
+            wanted: &wanted,
+            server: &server,
+        };
+        self.make(&made, first, done).await?;
         if wanted.server && !self.dry_run {
             *authority = Some(self.enter(&remote, &server).await?);
         }
-        for change in then {
-            self.make(&remote, &wanted, &server, change, done).await?;
-        }
+        self.make(&made, then, done).await?;
         if done.changes.is_empty() {
             (self.tell)(&format!("{}: nothing to change", machine.host));
         }
@@ -218,33 +233,53 @@ impl Installation<'_> {
         Ok(())
     }
 
-    /// Makes one change, or says that it would.
+    /// Makes changes in order, or says that it would. Few scripts for many changes: a connection
+    /// takes longer than most of them.
     async fn make(
         &self,
-        remote: &Remote,
-        wanted: &Wanted,
-        server: &str,
-        change: Change,
+        making: &Making<'_>,
+        changes: Vec<Change>,
         done: &mut Done,
     ) -> Result<(), MachineFailure> {
         let verb = if self.dry_run { "would " } else { "" };
-        (self.tell)(&format!("{}: {verb}{change}", remote.host));
-        if !self.dry_run {
-            let input = match &change {
-                Change::Program { .. } => Input::File(self.binary.path.clone()),
-                Change::Unit(unit) => Input::Text(unit.text.clone()),
-                Change::Join { name } => Input::Text(self.token(name).await?),
-                Change::User
-                | Change::Enable(_)
-                | Change::Start(_)
-                | Change::Restart(_)
-                | Change::TakeOver
-                | Change::Remove => Input::Nothing,
-            };
-            remote.run(&change.script(wanted, server), input).await?;
+        let mut script = String::new();
+        let mut input = Input::Nothing;
+        for change in &changes {
+            (self.tell)(&format!("{}: {verb}{change}", making.remote.host));
+            if self.dry_run {
+                continue;
+            }
+            if let Some(next) = self.input(change).await? {
+                if !matches!(input, Input::Nothing) {
+                    making
+                        .remote
+                        .run(&std::mem::take(&mut script), input)
+                        .await?;
+                }
+                input = next;
+            }
+            script += &change.script(making.wanted, making.server);
         }
-        done.changes.push(change);
+        if !script.is_empty() {
+            making.remote.run(&script, input).await?;
+        }
+        done.changes.extend(changes);
         Ok(())
+    }
+
+    /// What a change's script reads, if it reads anything.
+    async fn input(&self, change: &Change) -> Result<Option<Input>, MachineFailure> {
+        Ok(match change {
+            Change::Program { .. } => Some(Input::File(self.binary.path.clone())),
+            Change::Join { name } => Some(Input::Text(self.token(name).await?)),
+            Change::User
+            | Change::Unit(_)
+            | Change::Enable(_)
+            | Change::Start(_)
+            | Change::Restart(_)
+            | Change::TakeOver
+            | Change::Remove => None,
+        })
     }
 
     /// A token for an instance, from the server.

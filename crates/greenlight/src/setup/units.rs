@@ -95,7 +95,7 @@ pub(super) fn proxy(listen: &str, status: SocketAddr) -> Unit {
          --state {INSTANCE_STATE}/routing"
     );
     let more = format!(
-        "ExecReload=/bin/kill -HUP $MAINPID\nTimeoutStopSec=40\n\
+        "ExecReload=/bin/kill -USR2 $MAINPID\nTimeoutStopSec=40\n\
          User={USER}\nGroup={USER}\nStateDirectory=greenlight/instance\n\
          StateDirectoryMode=0750\n{SANDBOX}{OWN_CODE}ProcSubset=pid\n"
     );

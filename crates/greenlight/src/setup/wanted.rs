@@ -43,6 +43,8 @@ pub struct Wanted {
     pub instance: Option<InstanceId>,
     /// Whether its agent runs as root.
     pub agent_is_root: bool,
+    /// Whether its agent speaks to Docker.
+    pub docker: bool,
     /// Whether the coordinator is there.
     pub server: bool,
 }
@@ -104,6 +106,7 @@ impl Wanted {
         });
         let mut wanted = Self {
             units: Vec::new(),
+            docker: instance.is_some() && images(config) > 0,
             agent_is_root: config.front == FrontKind::NginxReload,
             server,
             instance: instance.clone(),
@@ -180,10 +183,7 @@ fn agent(
         .filter(|(name, _)| ***name != instance.name)
         .map(|(name, address)| (name.0.clone(), SocketAddr::new(*address, super::PEER_PORT)))
         .collect();
-    let artifacts = config.services.values().map(|service| &service.artifact);
-    let images = artifacts
-        .filter(|artifact| matches!(artifact, Artifact::Image(_)))
-        .count();
+    let images = images(config);
     let nginx = config.front == FrontKind::NginxReload;
     let nginx_dir = nginx.then(|| {
         let nginx = config.nginx_of(instance).expect("the file was checked");
@@ -204,4 +204,12 @@ fn agent(
         },
         nginx_dir,
     })
+}
+
+/// How many services are images.
+fn images(config: &Config) -> usize {
+    let artifacts = config.services.values().map(|service| &service.artifact);
+    artifacts
+        .filter(|artifact| matches!(artifact, Artifact::Image(_)))
+        .count()
 }

@@ -29,6 +29,10 @@ mkdir -p $root/run/sshd $root/root/.ssh
 install -m 0755 "$3" $root/usr/bin/systemctl
 install -m 0600 "$2/operator.pub" $root/root/.ssh/authorized_keys
 install -m 0600 "$2/host" $root/etc/ssh/test_key
+chroot $root useradd --create-home --password '*' deploy
+install -d -m 0755 $root/home/deploy/.ssh
+install -m 0644 "$2/operator.pub" $root/home/deploy/.ssh/authorized_keys
+echo 'deploy ALL=(ALL) NOPASSWD: ALL' > $root/etc/sudoers.d/deploy
 chroot $root /usr/sbin/sshd -D -e -f /dev/null -h /etc/ssh/test_key \
     -o UsePAM=no -o StrictModes=no -o PidFile=none &
 exec chroot $root /usr/bin/systemctl boot
