@@ -179,3 +179,140 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::setup::units::SERVER;
+    use crate::setup::wanted::machines;
+
+    const DIGEST: &str = "0123456789abcdef";
+
+    #[test]
+    fn an_empty_machine_gets_everything_in_the_order_in_which_it_is_needed() {
+        let wanted = wanted();
+        let changes = changes(&wanted, &Facts::read(""), DIGEST, None);
+        let said: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "make the user `greenlight`",
+                "install `/usr/local/bin/greenlight` (0123456789ab)",
+                "write `/etc/systemd/system/greenlight-server.service`",
+                "write `/etc/systemd/system/greenlight-proxy.socket`",
+                "write `/etc/systemd/system/greenlight-proxy.service`",
+                "write `/etc/systemd/system/greenlight-agent.service`",
+                "join the fleet as `a`",
+                "enable `greenlight-server.service`",
+                "enable `greenlight-proxy.socket`",
+                "enable `greenlight-proxy.service`",
+                "enable `greenlight-agent.service`",
+                "start `greenlight-server.service`",
+                "start `greenlight-proxy.socket`",
+                "start `greenlight-proxy.service`",
+                "start `greenlight-agent.service`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_machine_that_has_everything_is_left_alone() {
+        assert_eq!(after(|_| {}), []);
+    }
+
+    #[test]
+    fn a_newer_program_is_installed_and_only_the_proxy_is_not_restarted() {
+        let changed = after(|lines| {
+            lines.retain(|line| !line.starts_with("file /usr/local"));
+            for line in lines {
+                if line.starts_with("program") {
+                    *line = line.replace(DIGEST, "older");
+                }
+            }
+        });
+        let digest = DIGEST.to_owned();
+        let expected = [
+            Change::Program { digest },
+            Change::Restart(SERVER),
+            Change::TakeOver,
+            Change::Restart(AGENT),
+        ];
+        assert_eq!(changed, expected);
+    }
+
+    #[test]
+    fn an_interrupted_upgrade_is_finished_by_the_next_run() {
+        let changed = after(|lines| {
+            for line in lines {
+                if line.starts_with("program greenlight-proxy") {
+                    *line = line.replace(DIGEST, "older");
+                }
+            }
+        });
+        assert_eq!(changed, [Change::TakeOver]);
+    }
+
+    #[test]
+    fn a_proxy_that_has_taken_over_is_the_one_that_is_wanted() {
+        let changed = after(|lines| {
+            for line in lines {
+                if line.starts_with("command greenlight-proxy") {
+                    line.push_str(" --take-over");
+                }
+            }
+        });
+        assert_eq!(changed, []);
+    }
+
+    #[test]
+    fn a_certificate_of_another_fleet_or_instance_is_replaced() {
+        for (of, other) in [("ca", "another"), ("a.agent.", "b.agent.")] {
+            let changed = after(|lines| {
+                for line in lines {
+                    if line.starts_with("role") || line.contains("identity/ca.pem") {
+                        *line = line.replace(&format!("\t{of}"), &format!("\t{other}"));
+                    }
+                }
+            });
+            let name = "a".to_owned();
+            assert_eq!(changed, [Change::Join { name }, Change::Restart(AGENT)]);
+        }
+    }
+
+    fn wanted() -> Wanted {
+        let text = "service: shop\ncommand: [shop]\nservers: [{ name: a, host: 10.0.0.1 }]\n";
+        let config = Config::parse("greenlight.yml", text, []).expect("a good file");
+        let machines = machines(&config).expect("addresses");
+        let facts = Facts::read("cores\t2\nsystemd\t252\n");
+        Wanted::of(&config, &machines, &machines[0], &facts)
+    }
+
+    /// What must change on a machine that has everything, once something was done to it.
+    fn after(act: impl FnOnce(&mut Vec<String>)) -> Vec<Change> {
+        let wanted = wanted();
+        let mut lines = vec![
+            "user\tyes".to_owned(),
+            format!("file {PROGRAM}\t{DIGEST}"),
+            format!("file {INSTANCE_STATE}/identity/ca.pem\tca"),
+            format!("role\t{}", Role::Agent("a".to_owned()).dns_name()),
+        ];
+        for Unit {
+            name,
+            text,
+            command,
+        } in &wanted.units
+        {
+            let digest = sha256_hex(text.as_bytes());
+            lines.push(format!("file {UNITS}/{name}\t{digest}"));
+            lines.push(format!("enabled {name}\tenabled"));
+            lines.push(format!("active {name}\tactive"));
+            if let Some(command) = command {
+                lines.push(format!("program {name}\t{DIGEST}"));
+                lines.push(format!("command {name}\t{command}"));
+            }
+        }
+        act(&mut lines);
+        changes(&wanted, &Facts::read(&lines.join("\n")), DIGEST, Some("ca"))
+    }
+}
