@@ -13,7 +13,7 @@ doc:
 
 # Ignored tests need another program, or root; here they run, and fail if it is not there.
 unit:
-	scripts/install-test-tools nginx=nginx haproxy=haproxy ip=iproute2
+	scripts/install-test-tools nginx=nginx haproxy=haproxy ip=iproute2 sshd=openssh-server ssh=openssh-client sudo=sudo systemd-analyze=systemd /usr/bin/python3=python3
 	cargo test --workspace --locked -- --include-ignored --skip docker
 
 # `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.

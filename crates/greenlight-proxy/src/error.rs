@@ -14,6 +14,14 @@ pub enum ProxyError {
         /// What the system said.
         source: io::Error,
     },
+    /// The service manager passed something else than a listening socket.
+    #[error("the socket `{name}` that the service manager passed cannot be used: {source}")]
+    Passed {
+        /// What it calls the socket.
+        name: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// The admin socket belongs to a running proxy.
     #[error(
         "`{path}` belongs to a running proxy; stop that one first, or start with `--take-over`"

@@ -19,6 +19,7 @@
 //! bodies; half-closed clients, which look like clients that left; trust in what a client says of
 //! itself, except on the unix socket, where another proxy of this machine connects.
 
+mod activation;
 pub mod admin;
 mod answer;
 mod atomic;
@@ -34,6 +35,7 @@ mod lazy_timer;
 mod limits;
 mod listener;
 mod proxy;
+mod pulse;
 mod request;
 mod route_table;
 mod state_file;
@@ -48,3 +50,4 @@ pub use forward::GATE_ANSWER;
 pub use limits::Limits;
 pub use listener::ListenAddr;
 pub use proxy::{Incumbent, ProxyOptions, RunningProxy, run};
+pub use pulse::Pulse;

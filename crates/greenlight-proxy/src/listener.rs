@@ -1,7 +1,6 @@
 //! Listening sockets: one per thread and TCP address, so that the kernel spreads connections.
 //!
-//! They need not be opened here: a predecessor may have passed them. That is also the seam for
-//! sockets from a supervisor. Whoever passes them, every one of them is accepted from, also by
+//! They need not be opened here: a predecessor or the service manager may have passed them. Whoever passes them, every one of them is accepted from, also by
 //! fewer threads than opened them: what the kernel queued on a socket is reset when it closes.
 
 use crate::error::ProxyError;

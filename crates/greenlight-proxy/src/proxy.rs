@@ -4,6 +4,7 @@ use crate::admin::Admin;
 use crate::error::ProxyError;
 use crate::limits::Limits;
 use crate::listener::{ListenAddr, addresses, deal};
+use crate::pulse::{Pulse, beat};
 use crate::route_table::RouteTable;
 use crate::state_file::StateFile;
 use crate::take_over::{Inheritance, Legacy, Sockets};
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,6 +66,7 @@ pub struct RunningProxy {
     status: Option<SocketAddr>,
     stage: Arc<watch::Sender<Stage>>,
     threads: Vec<JoinHandle<()>>,
+    pulse: Pulse,
     /// Errs when the last thread has ended.
     ended: oneshot::Receiver<Infallible>,
 }
@@ -76,12 +79,11 @@ pub fn run(options: &ProxyOptions) -> Result<(), ProxyError> {
         .enable_all()
         .build()
         .map_err(ProxyError::Threads)?;
-    let ended = &mut proxy.ended;
     runtime
-        .block_on(async move {
+        .block_on(async {
             tokio::select! {
                 told = wait_for_signal() => told,
-                _ = ended => Ok(()),
+                () = proxy.ended() => Ok(()),
             }
         })
         .map_err(ProxyError::Threads)?;
@@ -156,47 +158,58 @@ impl RunningProxy {
         let stage = Arc::new(stage);
         let (working, mut none_working) = mpsc::channel::<Infallible>(1);
         let mut threads = Vec::new();
+        let mut pulse = Pulse::default();
         for (number, listeners) in hands.into_iter().enumerate() {
             let (shared, limits, stage) = (shared.clone(), options.limits, stage_seen.clone());
             let working = working.clone();
-            threads.push(spawn(format!("worker-{number}"), move || async move {
-                Rc::new(Worker::new(shared, limits))
-                    .run(listeners, stage)
-                    .await;
-                drop(working);
-            })?);
+            let heart = pulse.heart();
+            threads.push(spawn(
+                format!("worker-{number}"),
+                heart,
+                move || async move {
+                    Rc::new(Worker::new(shared, limits))
+                        .run(listeners, stage)
+                        .await;
+                    drop(working);
+                },
+            )?);
         }
         drop(working);
         let path = options.admin.clone();
         let admin = Admin::new(shared, file, path, legacy, listening.clone(), stage.clone());
         let (ending, ended) = oneshot::channel();
         let mut stage_seen = stage_seen;
-        threads.push(spawn("admin".to_owned(), move || async move {
-            // The sender is part of `admin`.
-            let _ = stage_seen.wait_for(|stage| *stage > Stage::Starting).await;
-            if *stage_seen.borrow() == Stage::Leaving {
-                // Never served: everything belongs to the predecessor still.
-                return;
-            }
-            let admin = Rc::new(admin);
-            admin.resume();
-            let serving = admin.clone();
-            let serving = tokio::task::spawn_local(async move {
-                if let Err(error) = serving.serve(sockets).await {
-                    tracing::error!(%error, "the admin socket cannot be used");
+        threads.push(spawn(
+            "admin".to_owned(),
+            pulse.heart(),
+            move || async move {
+                // The sender is part of `admin`.
+                let _ = stage_seen.wait_for(|stage| *stage > Stage::Starting).await;
+                if *stage_seen.borrow() == Stage::Leaving {
+                    // Never served: everything belongs to the predecessor still.
+                    return;
                 }
-            });
-            // Orders are obeyed until the last request is answered: some may wait at a gate.
-            none_working.recv().await;
-            admin.farewell().await;
-            serving.abort();
-            drop(ending);
-        })?);
+                let admin = Rc::new(admin);
+                admin.resume();
+                let serving = admin.clone();
+                let serving = tokio::task::spawn_local(async move {
+                    if let Err(error) = serving.serve(sockets).await {
+                        tracing::error!(%error, "the admin socket cannot be used");
+                    }
+                });
+                // Orders are obeyed until the last request is answered: some may wait at a gate.
+                none_working.recv().await;
+                admin.farewell().await;
+                serving.abort();
+                drop(ending);
+            },
+        )?);
         Ok(Self {
             listening,
             status,
             stage,
             threads,
+            pulse,
             ended,
         })
     }
@@ -224,6 +237,26 @@ impl RunningProxy {
         self.status
     }
 
+    /// Whether its threads turn.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Returns when a successor accepts in this one's place.
+    pub fn handed_over(&self) -> impl Future<Output = ()> + use<> {
+        let mut stage = self.stage.subscribe();
+        async move {
+            // Its sender is gone only when this proxy is.
+            let _ = stage.wait_for(|stage| *stage >= Stage::HandedOver).await;
+        }
+    }
+
+    /// Returns when nothing is left here: a successor has taken over, and the last connection
+    /// has ended.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+
     /// Stops accepting, answers what is in flight, and returns when nothing is left, or when the
     /// time for that is over.
     pub fn stop(self) {
@@ -235,7 +268,7 @@ impl RunningProxy {
     }
 }
 
-fn spawn<F, Fut>(name: String, body: F) -> Result<JoinHandle<()>, ProxyError>
+fn spawn<F, Fut>(name: String, heart: Arc<AtomicU64>, body: F) -> Result<JoinHandle<()>, ProxyError>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()>,
@@ -253,7 +286,10 @@ where
                 Ok(runtime) => {
                     // Whoever started the thread waits for this.
                     let _ = built.send(Ok(()));
-                    runtime.block_on(body());
+                    runtime.block_on(async {
+                        tokio::task::spawn_local(beat(heart));
+                        body().await;
+                    });
                 }
                 Err(error) => {
                     let _ = built.send(Err(error));

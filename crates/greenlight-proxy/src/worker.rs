@@ -26,6 +26,8 @@ use tokio::sync::{Notify, watch};
 
 /// The pause after `accept` failed, for example because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How long a client that has connected and not yet asked keeps a proxy from leaving.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// hyper takes no smaller one.
 const SMALLEST_BUFFER: usize = 8192;
 
@@ -239,7 +241,11 @@ impl Worker {
     {
         let io = ClientIo::new(stream, client.interim.clone(), self.limits.idle_timeout);
         let (worker, client) = (self, &client);
+        let (first, asked) = (&Notify::new(), &Cell::new(false));
         let service = service_fn(|request| async move {
+            if !asked.replace(true) {
+                first.notify_one();
+            }
             let mut response = serve(worker, client, request).await;
             if worker.closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let close = HeaderValue::from_static("close");
@@ -263,10 +269,17 @@ impl Worker {
             // The sender lives as long as the proxy: an error cannot come first.
             let _ = leaving.wait_for(|stage| *stage == Stage::Leaving).await;
         };
+        let may_end = async {
+            told.await;
+            if !asked.get() {
+                // Whoever has just come is not idle: its request is on the way.
+                let _ = tokio::time::timeout(FIRST_REQUEST, first.notified()).await;
+            }
+        };
         tokio::select! {
             // How a client's connection ends is the client's business.
             _ = &mut connection => return,
-            () = told => connection.as_mut().graceful_shutdown(),
+            () = may_end => connection.as_mut().graceful_shutdown(),
         }
         let _ = connection.await;
     }

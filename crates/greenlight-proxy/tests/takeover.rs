@@ -2,6 +2,8 @@
 //!
 //! The test program is also the proxy program: with options in its environment it runs one.
 
+#[path = "takeover/activation.rs"]
+mod activation;
 #[path = "takeover/app.rs"]
 mod app;
 #[path = "takeover/client.rs"]
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let mut trials = hand_over::trials();
+    trials.extend(activation::trials());
     trials.extend(death::trials());
     trials.extend(descriptors::trials());
     trials.extend(reading::trials());

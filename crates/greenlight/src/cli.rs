@@ -9,10 +9,12 @@ mod failure;
 mod fleet;
 mod init;
 mod interrupt;
+mod join;
 mod papers;
 mod plan;
 pub mod progress;
 mod releases;
+mod setup;
 mod show;
 mod up;
 
@@ -142,6 +144,9 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::Completions(args) => papers::completions(&args),
         Verb::Man(args) => papers::man(&args),
         Verb::Up(args) => up::up(&args, output).await,
+        Verb::Setup(args) => setup::setup(&args, output).await,
+        Verb::Token(args) => join::token(&args, output).await,
+        Verb::Join(args) => join::join(&args, output).await,
         Verb::Attach(args::Attach::Nginx(args)) => attach::nginx(&args, output).await,
         Verb::Plan(args) => plan::plan(&args, output).await,
         Verb::Deploy(args) => until_told_to_end(deploy::deploy(&args, output)).await,
@@ -159,11 +164,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::SampleApp => Ok(finish(crate::sample::run().await)),
         Verb::Server(server) => Ok(finish(run_server(server.into()).await)),
         Verb::Agent(agent) => Ok(finish(run_agent(agent.into()).await)),
-        Verb::Proxy(proxy) => {
-            // It has threads and runtimes of its own.
-            let proxy = tokio::task::spawn_blocking(|| run_proxy(proxy.into()));
-            Ok(finish(proxy.await.expect("the proxy does not panic")))
-        }
+        Verb::Proxy(proxy) => Ok(finish(run_proxy(proxy.into()).await)),
     }
 }
 

@@ -25,6 +25,7 @@ mod nginx;
 mod parse;
 mod resolve;
 mod service;
+mod setup;
 mod suggestion;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use fault::Fault;
 pub use host::Host;
 pub use nginx::{InstanceNginx, NginxConfig};
 pub use service::{EnvConfig, RegistryConfig, ServiceConfig};
+pub use setup::{SetupConfig, SshConfig};
 
 use crate::front::FrontKind;
 use crate::spec::PortPair;
@@ -64,6 +66,8 @@ pub struct Config {
     pub policy: Policy,
     /// What images are pulled with; what each instance has of its own if none.
     pub registry: Option<RegistryConfig>,
+    /// How the fleet is installed.
+    pub setup: SetupConfig,
 }
 
 /// One machine of the fleet, or one of several instances on a machine.

@@ -5,11 +5,13 @@
 
 mod backoff;
 mod left_over;
+mod proxy_role;
 mod roles;
 mod supervisor;
 
 pub use left_over::end_left_over;
-pub use roles::{AgentFront, AgentRole, ProxyRole, ServerRole, run_agent, run_proxy, run_server};
+pub use proxy_role::{ProxyRole, run_proxy};
+pub use roles::{AgentFront, AgentRole, ServerRole, run_agent, run_server};
 pub use supervisor::{Supervised, Supervisor};
 
 use crate::link::{Authority, PkiError, Role};

@@ -27,4 +27,6 @@ pub mod runtime;
 pub mod sample;
 pub mod secret;
 pub mod server;
+pub mod service_manager;
+pub mod setup;
 pub mod spec;

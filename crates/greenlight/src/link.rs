@@ -6,16 +6,27 @@
 mod client;
 mod dial;
 mod https;
+mod identity;
+mod join;
 mod outbox;
 pub mod peer;
+mod pinned;
 mod pki;
 mod question;
+mod renew;
 mod serve;
+mod token;
 
 pub use client::{ApiClient, ApiError, Follow};
 pub use dial::{Dial, DialEvent};
 pub use https::{Https, HttpsError};
+pub use identity::{Identity, Strangers};
+pub use join::{JoinError, Registry, TokenAnswer, TokenRequest, join};
 pub use outbox::{LinkEvent, Outboxes, agent_router};
-pub use pki::{Authority, Credentials, PkiError, Role};
+pub use pki::{
+    Authority, CERTIFICATE_LIFETIME, Credentials, PkiError, Request, Role, fingerprint, role_of,
+};
 pub use question::{AgentAnswer, Asked, Question, ReleaseSecrets};
-pub use serve::{allow, serve};
+pub use renew::Renewal;
+pub use serve::{allow, serve, serve_with_strangers};
+pub use token::{Token, TokenError, Tokens};

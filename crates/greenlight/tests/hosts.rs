@@ -12,12 +12,18 @@ mod fleet;
 #[path = "docker/image.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod image;
+#[path = "hosts/machine.rs"]
+mod machine;
 #[path = "hosts/network.rs"]
 mod network;
 #[path = "hosts/partition.rs"]
 mod partition;
 #[path = "hosts/peers.rs"]
 mod peers;
+#[path = "hosts/setup.rs"]
+mod setup;
+#[path = "hosts/units.rs"]
+mod units;
 #[path = "hosts/users.rs"]
 mod users;
 

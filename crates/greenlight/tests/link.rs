@@ -1,5 +1,8 @@
 //! The link over real sockets: who may say what, and that nothing is lost when it is cut.
 
+#[path = "link/join.rs"]
+mod join;
+
 use greenlight::link::{
     Authority, Credentials, Dial, DialEvent, Https, LinkEvent, Outboxes, Role, agent_router, allow,
     serve,

@@ -1,8 +1,9 @@
 //! All listening sockets of a proxy, wherever they come from.
 
 use super::Offered;
+use crate::activation;
 use crate::error::ProxyError;
-use crate::listener::{Bound, open_all, open_private};
+use crate::listener::{Bound, Listener, open_all, open_private};
 use crate::proxy::ProxyOptions;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -23,14 +24,17 @@ pub(crate) struct StatusSocket {
 }
 
 impl Sockets {
-    /// Opens what was not inherited.
+    /// Opens what was neither inherited nor passed by the service manager.
     pub(crate) fn open(
         options: &ProxyOptions,
         inherited: Option<Self>,
     ) -> Result<Self, ProxyError> {
-        let (admin, status, users) = match inherited {
-            Some(inherited) => (Some(inherited.admin), inherited.status, inherited.users),
-            None => (None, None, Vec::new()),
+        let (admin, status, users) = if let Some(inherited) = inherited {
+            (Some(inherited.admin), inherited.status, inherited.users)
+        } else {
+            let mut passed = activation::take_all()?;
+            let status = StatusSocket::passed(options.status, &mut passed);
+            (None, status, passed)
         };
         let admin = match admin {
             Some(admin) => admin,
@@ -86,6 +90,16 @@ impl Sockets {
 }
 
 impl StatusSocket {
+    /// The one that the service manager passed.
+    fn passed(asked: Option<SocketAddr>, passed: &mut Vec<Bound>) -> Option<Self> {
+        let asked = asked?;
+        let mut bound = activation::take_at(passed, asked).into_iter();
+        match bound.next()?.listener {
+            Listener::Tcp(socket) => Some(Self { asked, socket }),
+            Listener::Unix(_) => None,
+        }
+    }
+
     fn open(asked: SocketAddr) -> Result<Self, ProxyError> {
         let listening = TcpListener::bind(asked).and_then(|socket| {
             socket.set_nonblocking(true)?;

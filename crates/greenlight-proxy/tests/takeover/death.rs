@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::client::{Client, echo};
 use crate::load::Load;
-use crate::proxy::{Options, Process, Shop, get, send, until};
+use crate::proxy::{Options, Process, Shop, accepted, get, send, until};
 use crate::trial;
 use greenlight_proxy::admin::{Color, ServicesRequest};
 use libtest_mimic::Trial;
@@ -40,6 +40,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "told_to_stop_it_answers_what_it_has_and_accepts_nothing_more",
             told_to_stop,
+        ),
+        trial(
+            "told_to_stop_it_answers_those_who_have_come_and_not_asked_yet",
+            told_to_stop_before_the_first_request,
         ),
         trial(
             "told_to_stop_it_does_not_wait_for_endless_streams",
@@ -262,6 +266,30 @@ async fn told_to_stop() {
     assert_eq!(in_flight.await.expect("answered").body, "blue"); // G7
     assert!(proxy.ended().await.0.success());
     assert!(!shop.options.admin.exists());
+}
+
+async fn told_to_stop_before_the_first_request() {
+    let (_shop, proxy, address) = Shop::open().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Client::connect(address).await.expect("connected"));
+    }
+    until("they are accepted", async || {
+        (accepted(address) == 4).then_some(())
+    })
+    .await;
+
+    proxy.terminate();
+    until("it accepts nothing more", async || {
+        Client::connect(address).await.err()
+    })
+    .await;
+
+    for mut client in clients {
+        let answer = client.get("/").await.expect("answered"); // G3
+        assert_eq!((answer.status, answer.closes()), (200, true));
+    }
+    assert!(proxy.ended().await.0.success());
 }
 
 async fn told_to_stop_with_a_tunnel() {

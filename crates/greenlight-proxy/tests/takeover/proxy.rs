@@ -69,10 +69,16 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn spawn(options: &Options) -> Self {
+        Self::spawn_with(options, &[])
+    }
+
+    /// The same, in an environment that has more.
+    pub(crate) fn spawn_with(options: &Options, environment: &[(&str, String)]) -> Self {
         let program = std::env::current_exe().expect("this program");
         let options = serde_json::to_string(options).expect("plain data");
         let child = Command::new(program)
             .env(OPTIONS, options)
+            .envs(environment.iter().cloned())
             .stderr(Stdio::piped())
             .spawn();
         Self {
@@ -255,6 +261,17 @@ impl Shop {
 pub(crate) async fn get(address: SocketAddr) -> String {
     let mut client = Client::connect(address).await.expect("a connection");
     client.get("/").await.expect("an answer").body
+}
+
+/// How many connections to a port have been accepted and are open: only those have an inode.
+pub(crate) fn accepted(address: SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let port = format!(":{:04X}", address.port());
+    let is_accepted = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&port) && fields[3] == "01" && fields[9] != "0"
+    };
+    table.lines().skip(1).filter(is_accepted).count()
 }
 
 /// A request that is sent now and answered later.

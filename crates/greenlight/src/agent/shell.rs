@@ -93,6 +93,8 @@ pub(super) enum ShellEvent {
     Looked(Epoch, oneshot::Sender<Readiness>),
     /// What runs, asked after a restart.
     Found(Vec<Running>),
+    /// The service manager wants to know whether the loop turns.
+    Pulse(oneshot::Sender<()>),
     /// The gate's totals, for the receipt.
     Observed(Epoch, greenlight_protocol::GateEvidence),
 }
@@ -168,6 +170,17 @@ impl AgentShell {
         Arc::new(Inbox(self.events.clone()))
     }
 
+    /// What asks whether the loop turns.
+    pub fn pulse(&self) -> impl FnMut() -> oneshot::Receiver<()> + Send + use<> {
+        let events = self.events.clone();
+        move || {
+            let (answer, answered) = oneshot::channel();
+            // The loop may be ending.
+            let _ = events.send(ShellEvent::Pulse(answer));
+            answered
+        }
+    }
+
     /// Runs for ever, or until the journal fails: then the process must end, because what is not
     /// durable must not be acted on.
     pub async fn run(mut self) -> Result<(), JournalError> {
@@ -206,6 +219,9 @@ impl AgentShell {
                     for event in self.slots.adopt(running, self.agent.ledger()) {
                         self.take(event).await?;
                     }
+                }
+                Some(ShellEvent::Pulse(answer)) => {
+                    let _ = answer.send(());
                 }
                 Some(ShellEvent::Observed(epoch, evidence)) => {
                     let token = Token {

@@ -34,6 +34,12 @@ pub enum Verb {
     Init(Init),
     /// Run a whole fleet on this machine for a `greenlight.yml`, until interrupted.
     Up(Up),
+    /// Install server, agents and proxies on the machines of a `greenlight.yml`, over `ssh`.
+    Setup(super::setup::Setup),
+    /// Make a token that lets one machine join the fleet, once.
+    Token(super::join::TokenArgs),
+    /// Join a fleet with a token: this machine makes its key, the server signs its certificate.
+    Join(super::join::JoinArgs),
     /// Let something that is on this machine already pass its users to greenlight.
     #[command(subcommand)]
     Attach(Attach),
@@ -308,6 +314,10 @@ pub struct Server {
     /// An instance of the fleet; once for each.
     #[arg(long, value_name = "NAME", required = true)]
     pub instance: Vec<String>,
+    /// How long the certificates that it issues are good for; they are renewed when two thirds of
+    /// that are over.
+    #[arg(long, value_name = "TIME", default_value = "2160h", value_parser = duration)]
+    pub certificate_lifetime: Duration,
 }
 
 /// `greenlight agent`.
@@ -404,6 +414,7 @@ impl From<Server> for ServerRole {
             state: server.state,
             listen: server.listen,
             instances: server.instance.into_iter().map(InstanceId).collect(),
+            certificate_lifetime: server.certificate_lifetime,
         }
     }
 }
@@ -489,7 +500,7 @@ fn lateness(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "it is too long; the range is 0ms to 1m".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

@@ -14,6 +14,7 @@ mod nginx;
 mod proxy;
 mod secret;
 mod server;
+mod setup;
 
 pub use container::{CpusText, LoggingSection, MemoryText, RegistrySection};
 pub use env::EnvSection;
@@ -21,6 +22,7 @@ pub use nginx::NginxSection;
 pub use proxy::{HealthSection, PortsSection, ProxySection, StatusText};
 pub use secret::SecretFrom;
 pub use server::{ServerEntry, ServerPorts, ServerSection};
+pub use setup::{SetupSection, SshSection};
 
 pub(super) use extensions::WithoutExtensions;
 
@@ -119,6 +121,8 @@ pub struct File {
     pub retain_containers: Option<Located<u32>>,
     /// What images are pulled with. Without it, each instance uses its own `docker login`.
     pub registry: Option<Located<RegistrySection>>,
+    /// How `greenlight setup` reaches the machines, and where the coordinator runs.
+    pub setup: Option<Located<SetupSection>>,
 }
 
 /// One of several services that are deployed together.

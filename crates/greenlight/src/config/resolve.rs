@@ -8,6 +8,7 @@ mod front;
 mod instances;
 mod ports;
 mod services;
+mod setup;
 
 use super::Config;
 use super::duration::{DurationText, parse_duration};
@@ -38,6 +39,7 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
     let registry = resolver.registry(file.registry.as_ref());
     let verify = Resolver::verify_port(file, front, &nginx);
     let instances = resolver.instances(file, &services, verify.as_ref());
+    let setup = resolver.setup(file, &instances);
     if !resolver.faults.is_empty() {
         return Err(resolver.faults);
     }
@@ -52,6 +54,7 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
         strategy: Strategy::BlueGreen,
         policy,
         registry,
+        setup,
     })
 }
 

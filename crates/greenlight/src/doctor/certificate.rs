@@ -6,7 +6,8 @@ use std::path::Path;
 use x509_parser::prelude::parse_x509_pem;
 
 const SOON_DAYS: i64 = 30;
-const RENEW: &str = "start `greenlight up` again: it issues new ones";
+const RENEW: &str = "agents renew it while they reach the server, so look at the agent's log; then \
+                     `greenlight join` with a new token, or start `greenlight up` again";
 
 /// Looks at a certificate in PEM.
 pub(super) fn check(path: &Path) -> Option<Finding> {

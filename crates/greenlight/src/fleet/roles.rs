@@ -7,21 +7,25 @@ use crate::descriptors::raise_limit;
 use crate::doctor::Machine;
 use crate::front::{BuiltinFront, Front, NginxReloadFront};
 use crate::journal::Journal;
-use crate::link::{Credentials, Dial, LinkEvent, Outboxes, Role, agent_router, allow, peer, serve};
+use crate::link::{
+    Authority, Dial, Identity, LinkEvent, Outboxes, PkiError, Registry, Renewal, Role, Strangers,
+    Tokens, agent_router, allow, peer, serve, serve_with_strangers,
+};
 use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::Runtimes;
 use crate::secret::SecretKeep;
 use crate::server::{Input, Shell, router};
+use crate::service_manager::ServiceManager;
 use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
 use greenlight_protocol::{Alignment, CoordinatorRecord, InstanceId};
-use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyError, ProxyOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// Progress kept for a slow reader before it loses some.
 const PROGRESS_BUFFER: usize = 1024;
@@ -37,6 +41,8 @@ pub struct ServerRole {
     pub listen: SocketAddr,
     /// The fleet.
     pub instances: BTreeSet<InstanceId>,
+    /// How long the certificates that it issues are good for.
+    pub certificate_lifetime: Duration,
 }
 
 /// `greenlight agent`.
@@ -74,25 +80,6 @@ pub enum AgentFront {
     },
 }
 
-/// `greenlight proxy`.
-#[derive(Clone, Debug)]
-pub struct ProxyRole {
-    /// Where users come in.
-    pub listen: Vec<ListenAddr>,
-    /// The group that may connect to the unix sockets among them; this process's if none.
-    pub socket_group: Option<u32>,
-    /// The admin socket.
-    pub admin: PathBuf,
-    /// The file that keeps the routing.
-    pub state: PathBuf,
-    /// A separate address for status, metrics and health.
-    pub status: Option<SocketAddr>,
-    /// Threads; one for each core if none.
-    pub threads: Option<usize>,
-    /// What to do about a proxy that runs already.
-    pub incumbent: Incumbent,
-}
-
 /// Runs the server until SIGTERM.
 pub async fn run_server(role: ServerRole) -> RoleResult {
     crash::name_role("server");
@@ -123,13 +110,39 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
         Box::new(move |outgoing| sending.send(outgoing)),
         progress.clone(),
     )?;
-    let tls = Credentials::load(&role.state.join("identity"))?.server_config()?;
+    let authority = Authority::open(&role.state)?.with_lifetime(role.certificate_lifetime);
+    let authority = Arc::new(authority);
+    let identity = server_identity(&role.state, &authority)?;
+    let registry = Registry::new(
+        authority.clone(),
+        Tokens::of(&role.state),
+        role.instances.clone(),
+    );
     let listener = TcpListener::bind(role.listen).await?;
     let operators = router(inbox.clone(), progress, role.instances, outboxes.clone());
+    let operators = operators.merge(registry.operators());
     let operators = allow(operators, |role| *role == Role::Operator);
-    let routes = operators.merge(agent_router(outboxes));
-    tokio::spawn(serve(listener, tls, routes));
-    let (ended, end) = tokio::sync::oneshot::channel();
+    let routes = operators
+        .merge(agent_router(outboxes))
+        .merge(registry.members());
+    let tls = identity.server_config(Strangers::MayJoin)?;
+    tokio::spawn(serve_with_strangers(
+        listener,
+        tls,
+        routes,
+        registry.strangers(),
+    ));
+    tokio::spawn(Renewal::Own(authority).keep_fresh(identity));
+    let manager = ServiceManager::found();
+    manager.ready();
+    let pulse = inbox.clone();
+    tokio::spawn(manager.watched(move || {
+        let (answer, answered) = oneshot::channel();
+        // When the shell has ended the process is ending.
+        let _ = pulse.send(Input::Pulse(answer));
+        answered
+    }));
+    let (ended, end) = oneshot::channel();
     std::thread::Builder::new()
         .name("coordinator".to_owned())
         .spawn(move || {
@@ -139,14 +152,31 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = end => Ok(ended??),
-        _ = terminate.recv() => Ok(()),
+        _ = terminate.recv() => {
+            manager.stopping();
+            Ok(())
+        }
     }
+}
+
+/// The server's own certificate: the one it has, as long as that is good for a while.
+fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>, PkiError> {
+    let dir = state.join("identity");
+    let good = Identity::load(&dir).ok().filter(|identity| {
+        let left = identity.good_until().duration_since(SystemTime::now());
+        left.is_ok()
+    });
+    if let Some(identity) = good {
+        return Ok(identity);
+    }
+    authority.issue(&Role::Server)?.store(&dir)?;
+    Identity::load(&dir)
 }
 
 /// Runs an agent until SIGTERM. Applications go on without it.
 pub async fn run_agent(role: AgentRole) -> RoleResult {
     crash::name_role(&format!("agent-{}", role.name));
-    let identity = Credentials::load(&role.state.join("identity"))?;
+    let identity = Identity::load(&role.state.join("identity"))?;
     let machine = Machine {
         state: Some(role.state.clone()),
         admin: match &role.front {
@@ -185,26 +215,18 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
     })?;
     let listener = TcpListener::bind(role.listen).await?;
     let routes = peer::router(shell.peer());
-    tokio::spawn(serve(listener, identity.server_config()?, routes));
+    let peers_tls = identity.server_config(Strangers::Refused)?;
+    tokio::spawn(serve(listener, peers_tls, routes));
+    tokio::spawn(Renewal::OverLink(role.server).keep_fresh(identity));
     let mut terminate = signal(SignalKind::terminate())?;
+    let manager = ServiceManager::found();
+    manager.ready();
+    tokio::spawn(manager.watched(shell.pulse()));
     tokio::select! {
         ended = shell.run() => Ok(ended?),
-        _ = terminate.recv() => Ok(()),
+        _ = terminate.recv() => {
+            manager.stopping();
+            Ok(())
+        }
     }
-}
-
-/// Runs a proxy until SIGTERM.
-pub fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
-    raise_limit();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    greenlight_proxy::run(&ProxyOptions {
-        listen: role.listen,
-        socket_group: role.socket_group,
-        admin: role.admin,
-        state: role.state,
-        status: role.status,
-        threads: role.threads.unwrap_or(cores),
-        limits: Limits::default(),
-        incumbent: role.incumbent,
-    })
 }

@@ -1,15 +1,21 @@
 //! Certificates: one authority a fleet, owned by the server; a role in every certificate.
+//!
+//! Whoever gets one makes its key itself and sends a request to be signed. Of a request only the
+//! key counts: the role comes from the token, or from the certificate that is renewed.
 
+mod credentials;
+
+pub use credentials::Credentials;
+
+use crate::digest::sha256_hex;
 use crate::secret::SealKey;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -24,8 +30,9 @@ const OPERATOR_NAME: &str = "operator.greenlight.internal";
 const AGENT_SUFFIX: &str = ".agent.greenlight.internal";
 const SEAL_KEY: &str = "seal.key";
 const AUTHORITY_YEARS: u64 = 10;
-const LEAF_DAYS: u64 = 365;
 const DAY: Duration = Duration::from_hours(24);
+/// How long a certificate is good for unless said otherwise. It is renewed long before.
+pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(90 * 24);
 
 /// Who someone is, by certificate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,24 +61,15 @@ pub enum PkiError {
     Invalid(String),
 }
 
+/// The same for operators: their folders are copied to where nobody renews them.
+const OPERATOR_LIFETIME: Duration = Duration::from_hours(365 * 24);
+
 /// The certificate authority of a fleet.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
     seal_key: SealKey,
-}
-
-/// What a process needs to prove who it is, and to check others.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// The authority's certificate, PEM.
-    pub authority: String,
-    /// The own certificate, PEM.
-    pub certificate: String,
-    /// The own key, PEM.
-    pub key: String,
-    /// What secrets are sealed with; operators have it, and nobody else.
-    pub seal_key: Option<SealKey>,
+    lifetime: Duration,
 }
 
 impl Authority {
@@ -87,6 +85,7 @@ impl Authority {
                 issuer: Issuer::new(params, key),
                 certificate: read(&cert_path)?,
                 seal_key,
+                lifetime: CERTIFICATE_LIFETIME,
             });
         }
         let key = KeyPair::generate().map_err(invalid)?;
@@ -98,11 +97,52 @@ impl Authority {
             issuer: Issuer::new(params, key),
             certificate,
             seal_key,
+            lifetime: CERTIFICATE_LIFETIME,
         })
     }
 
-    /// Issues credentials for a role.
+    /// Opens the authority kept in `dir`, which must be there.
+    pub fn read(dir: &Path) -> Result<Self, PkiError> {
+        read(&dir.join("ca.key"))?;
+        Self::open(dir)
+    }
+
+    /// The same, issuing certificates that are good for so long.
+    #[must_use]
+    pub fn with_lifetime(self, lifetime: Duration) -> Self {
+        Self { lifetime, ..self }
+    }
+
+    /// Its own certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// What operators seal secrets with.
+    pub fn seal_key(&self) -> &SealKey {
+        &self.seal_key
+    }
+
+    /// Issues credentials for a role, key included.
     pub fn issue(&self, role: &Role) -> Result<Credentials, PkiError> {
+        let key = KeyPair::generate().map_err(invalid)?;
+        Ok(Credentials {
+            authority: self.certificate.clone(),
+            certificate: self.certify(role, &key)?,
+            key: key.serialize_pem(),
+            seal_key: match role {
+                Role::Operator => Some(self.seal_key.clone()),
+                Role::Server | Role::Agent(_) => None,
+            },
+        })
+    }
+
+    /// Signs a request of someone who holds the role.
+    pub fn sign(&self, role: &Role, request: &Request) -> Result<String, PkiError> {
+        self.certify(role, &request.0.public_key)
+    }
+
+    fn certify(&self, role: &Role, key: &impl PublicKeyData) -> Result<String, PkiError> {
         let name = role.dns_name();
         let mut params = CertificateParams::new(vec![name.clone()]).map_err(invalid)?;
         params.distinguished_name = distinguished(&name);
@@ -112,20 +152,53 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
         let now = SystemTime::now();
-        params.not_before = (now - DAY).into();
-        params.not_after = (now + DAY * u32::try_from(LEAF_DAYS).unwrap_or(365)).into();
-        let key = KeyPair::generate().map_err(invalid)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(invalid)?;
-        Ok(Credentials {
-            authority: self.certificate.clone(),
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-            seal_key: match role {
-                Role::Operator => Some(self.seal_key.clone()),
-                Role::Server | Role::Agent(_) => None,
-            },
-        })
+        let lifetime = match role {
+            Role::Operator => self.lifetime.max(OPERATOR_LIFETIME),
+            Role::Server | Role::Agent(_) => self.lifetime,
+        };
+        // Clocks differ; but most of a short life must still lie ahead.
+        params.not_before = (now - DAY.min(lifetime / 10)).into();
+        params.not_after = (now + lifetime).into();
+        let certificate = params.signed_by(key, &self.issuer).map_err(invalid)?;
+        Ok(certificate.pem())
     }
+}
+
+/// A request for a certificate, whose sender has shown that it holds the key.
+pub struct Request(CertificateSigningRequestParams);
+
+impl Request {
+    /// Makes one for a key, as PEM; what else stands in it is ignored.
+    pub fn make(key: &str) -> Result<String, PkiError> {
+        let key = KeyPair::from_pem(key).map_err(invalid)?;
+        let request = CertificateParams::default().serialize_request(&key);
+        request.and_then(|request| request.pem()).map_err(invalid)
+    }
+
+    /// Reads one.
+    pub fn parse(pem: &str) -> Result<Self, PkiError> {
+        CertificateSigningRequestParams::from_pem(pem)
+            .map(Self)
+            .map_err(invalid)
+    }
+}
+
+/// A new key, PEM.
+pub(crate) fn new_key() -> Result<String, PkiError> {
+    let key = KeyPair::generate().map_err(invalid)?;
+    Ok(key.serialize_pem())
+}
+
+/// The role that the first certificate in a PEM text gives.
+pub fn role_of(pem: &str) -> Result<Role, PkiError> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(invalid)?;
+    Role::of(&certificate).ok_or_else(|| invalid("it gives no role"))
+}
+
+/// The SHA-256 of the first certificate in a PEM text, by which its owner is known.
+pub fn fingerprint(pem: &str) -> Result<String, PkiError> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(invalid)?;
+    Ok(sha256_hex(&certificate))
 }
 
 impl Role {
@@ -146,84 +219,21 @@ impl Role {
             let GeneralName::DNSName(name) = name else {
                 return None;
             };
-            match *name {
-                SERVER_NAME => Some(Self::Server),
-                OPERATOR_NAME => Some(Self::Operator),
-                name => Some(Self::Agent(name.strip_suffix(AGENT_SUFFIX)?.to_owned())),
-            }
-        })
-    }
-}
-
-impl Credentials {
-    /// Reads credentials from a folder.
-    pub fn load(dir: &Path) -> Result<Self, PkiError> {
-        Ok(Self {
-            authority: read(&dir.join("ca.pem"))?,
-            certificate: read(&dir.join("cert.pem"))?,
-            key: read(&dir.join("key.pem"))?,
-            seal_key: read_seal_key(&dir.join(SEAL_KEY))?,
+            Self::of_name(name)
         })
     }
 
-    /// Writes credentials to a folder that only this user can read the key in.
-    pub fn store(&self, dir: &Path) -> Result<(), PkiError> {
-        fs::create_dir_all(dir).map_err(|source| file(dir, source))?;
-        for (name, text) in [("ca.pem", &self.authority), ("cert.pem", &self.certificate)] {
-            let path = dir.join(name);
-            fs::write(&path, text).map_err(|source| file(&path, source))?;
+    /// The role that a name of [`Role::dns_name`] stands for.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        match name {
+            SERVER_NAME => Some(Self::Server),
+            OPERATOR_NAME => Some(Self::Operator),
+            name => Some(Self::Agent(name.strip_suffix(AGENT_SUFFIX)?.to_owned())),
         }
-        if let Some(key) = &self.seal_key {
-            write_secret(&dir.join(SEAL_KEY), &key.to_text())?;
-        }
-        write_secret(&dir.join("key.pem"), &self.key)
-    }
-
-    /// TLS for a process that others connect to; they must have a certificate of the fleet.
-    pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        let roots = Arc::new(self.roots()?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-            .build()
-            .map_err(invalid)?;
-        let (chain, key) = self.identity()?;
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(invalid)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(invalid)?;
-        Ok(Arc::new(config))
-    }
-
-    /// TLS for a process that connects to others of the fleet.
-    pub fn client_config(&self) -> Result<Arc<ClientConfig>, PkiError> {
-        let (chain, key) = self.identity()?;
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(invalid)?
-            .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(chain, key)
-            .map_err(invalid)?;
-        Ok(Arc::new(config))
-    }
-
-    fn roots(&self) -> Result<RootCertStore, PkiError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(self.authority.as_bytes()) {
-            roots.add(certificate.map_err(invalid)?).map_err(invalid)?;
-        }
-        Ok(roots)
-    }
-
-    fn identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
-        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(invalid)?;
-        Ok((chain.map_err(invalid)?, key))
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -270,24 +280,29 @@ fn read(path: &Path) -> Result<String, PkiError> {
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
+    let written = write_open(path, text).and_then(|file| file.sync_all());
+    written.map_err(|source| file(path, source))
+}
+
+fn write_open(path: &Path, text: &str) -> io::Result<fs::File> {
     use std::io::Write as _;
-    let written = fs::OpenOptions::new()
+    let mut file = fs::OpenOptions::new()
         .create(true)
         .write(true)
         .truncate(true)
         .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|source| file(path, source))
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
-fn file(path: &Path, source: io::Error) -> PkiError {
+pub(crate) fn file(path: &Path, source: io::Error) -> PkiError {
     PkiError::File {
         path: path.to_owned(),
         source,
     }
 }
 
-fn invalid(error: impl std::fmt::Display) -> PkiError {
+pub(crate) fn invalid(error: impl std::fmt::Display) -> PkiError {
     PkiError::Invalid(error.to_string())
 }

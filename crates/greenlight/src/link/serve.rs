@@ -23,11 +23,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves `router` to whoever has a certificate of the fleet, until the task is dropped.
 /// Handlers find the caller's [`Role`] in the request's extensions.
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router) {
+    serve_with_strangers(listener, tls, router, Router::new()).await;
+}
+
+/// The same, and whoever has no certificate is served `strangers`, if `tls` lets them in.
+pub async fn serve_with_strangers(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    strangers: Router,
+) {
     let acceptor = TlsAcceptor::from(tls);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, acceptor.clone(), router.clone()));
+                let routers = (router.clone(), strangers.clone());
+                tokio::spawn(converse(stream, acceptor.clone(), routers));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -37,7 +48,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router
     }
 }
 
-async fn converse(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+async fn converse(stream: TcpStream, acceptor: TlsAcceptor, (router, strangers): (Router, Router)) {
     // Latency matters more than the number of packets.
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
@@ -50,11 +61,15 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
         Err(_) => return,
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let Some(role) = certificates.and_then(|chain| Role::of(chain.first()?)) else {
-        tracing::warn!("a certificate of the fleet has no role");
-        return;
+    let certificate = certificates.and_then(|chain| chain.first());
+    let router = match certificate.map(Role::of) {
+        None => strangers,
+        Some(Some(role)) => router.layer(axum::Extension(role)),
+        Some(None) => {
+            tracing::warn!("a certificate of the fleet has no role");
+            return;
+        }
     };
-    let router = router.layer(axum::Extension(role));
     // No half-closed connections: an agent that is gone must be noticed at once, also while its
     // stream is silent.
     let served = hyper::server::conn::http1::Builder::new()
@@ -77,7 +92,8 @@ pub fn allow(router: Router, permitted: fn(&Role) -> bool) -> Router {
 fn forbidden() -> Response {
     let answer = ErrorAnswer {
         error: "this certificate's role may not do that".to_owned(),
-        help: "operators use the credentials that `greenlight up` or the server wrote".to_owned(),
+        help: "operators use the credentials that `greenlight up`, `setup` or `join` wrote"
+            .to_owned(),
     };
     (StatusCode::FORBIDDEN, Json(answer)).into_response()
 }

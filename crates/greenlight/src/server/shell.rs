@@ -35,6 +35,8 @@ pub enum Input {
     },
     /// Someone wants to know how things stand.
     Look(oneshot::Sender<Snapshot>),
+    /// Someone wants to know whether the loop turns.
+    Pulse(oneshot::Sender<()>),
     /// End the loop.
     Stop,
 }
@@ -127,6 +129,9 @@ impl Shell {
                 }
                 Ok(Input::Look(answer)) => {
                     let _ = answer.send(self.snapshot());
+                }
+                Ok(Input::Pulse(answer)) => {
+                    let _ = answer.send(());
                 }
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -114,6 +114,10 @@ impl Drop for Namespace {
 }
 
 impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn terminate(&mut self) {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);

@@ -53,6 +53,9 @@ stop_timeout: 20s
 deploy_timeout: 10m
 retain_containers: 2
 registry: { server: ghcr.io, username: ci, password: [REGISTRY_PASSWORD] }
+setup:
+  server: 10.0.0.10:9800
+  ssh: { user: deploy, port: 2222, identity: ~/.ssh/deploy, options: [ProxyJump=bastion] }
 x-anything: { is: ignored }
 "#;
 
@@ -86,6 +89,18 @@ fn every_key_arrives_where_it_is_meant() {
     assert_eq!(policy.drain, Duration::from_secs(45));
     assert_eq!(policy.stop, Duration::from_secs(20));
     assert_eq!(policy.prepare, Duration::from_mins(10));
+    let setup = &config.setup;
+    assert_eq!(
+        (setup.server.to_string().as_str(), setup.port),
+        ("10.0.0.10", 9800)
+    );
+    let ssh = &setup.ssh;
+    assert_eq!(
+        (ssh.user.as_deref(), ssh.port),
+        (Some("deploy"), Some(2222))
+    );
+    assert_eq!(ssh.identity.as_deref(), Some("~/.ssh/deploy"));
+    assert_eq!(ssh.options, ["ProxyJump=bastion"]);
     assert_eq!(config.front, FrontKind::Nginx);
     assert_eq!(config.nginx.group.as_deref(), Some("www-data"));
     assert_eq!(config.nginx.forward_headers, ForwardHeaders::Yes);
@@ -112,6 +127,8 @@ fn what_is_left_out_has_the_default_of_the_design() {
     };
     assert_eq!(config.policy, policy);
     assert_eq!(ports(&config, "10.0.0.12"), (80, 8080, 8081));
+    assert_eq!(config.setup.server.to_string(), "10.0.0.11");
+    assert_eq!(config.setup.port, 9700);
     let service = &config.services[&ServiceName::from("shop")];
     assert_eq!(service.health, crate::health::HealthCheck::default());
     assert!(service.hosts.is_empty());
@@ -215,4 +232,22 @@ fn ports(config: &Config, instance: &str) -> (u16, u16, u16) {
     let instance = instance.expect("it is in the file");
     let pair = instance.ports[&ServiceName::from("shop")];
     (instance.port, pair.blue, pair.green)
+}
+
+#[test]
+fn what_ssh_would_take_for_another_option_is_refused() {
+    for ssh in [
+        "user: -oProxyCommand=evil",
+        "options: [-v]",
+        "identity: \"\"",
+    ] {
+        let text = format!(
+            "service: shop\ncommand: [a]\nservers: [10.0.0.1]\nsetup: {{ ssh: {{ {ssh} }} }}\n"
+        );
+        let error = parse(&text).expect_err(ssh);
+        assert!(
+            super::report(&error).contains("not a value for `ssh`"),
+            "{ssh}"
+        );
+    }
 }

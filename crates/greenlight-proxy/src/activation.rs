@@ -1,0 +1,62 @@
+//! Listening sockets that the service manager opened and passed: `LISTEN_FDS` of systemd.
+//!
+//! They outlive this process: while it is started again, the kernel queues users on them. Each is
+//! told by the address it is bound to, so the same `--listen` works with and without them; several
+//! of one address (`ReusePort=yes`) are dealt out to the threads like our own.
+//!
+//! Its name in `LISTEN_FDNAMES` decides nothing; it says in the log which socket is meant.
+
+use crate::error::ProxyError;
+use crate::listener::{Bound, ListenAddr, Listener};
+use listenfd::ListenFd;
+use std::io;
+use std::net::SocketAddr;
+
+/// Takes every socket that was passed to this process; none the second time.
+pub(crate) fn take_all() -> Result<Vec<Bound>, ProxyError> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut passed = ListenFd::from_env();
+    (0..passed.len())
+        .map(|index| {
+            let name = names.next().filter(|name| !name.is_empty());
+            let name = name.map_or_else(|| format!("number {index}"), ToOwned::to_owned);
+            take(&mut passed, index)
+                .inspect(|bound| {
+                    let address = bound.taken.to_string();
+                    tracing::info!(name, address, "the service manager passed a socket");
+                })
+                .map_err(|source| ProxyError::Passed { name, source })
+        })
+        .collect()
+}
+
+/// Takes those that belong to one TCP address.
+pub(crate) fn take_at(sockets: &mut Vec<Bound>, address: SocketAddr) -> Vec<Bound> {
+    let address = ListenAddr::Tcp(address);
+    sockets
+        .extract_if(.., |bound| bound.asked == address)
+        .collect()
+}
+
+fn take(passed: &mut ListenFd, index: usize) -> io::Result<Bound> {
+    if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
+        listener.set_nonblocking(true)?;
+        let address = ListenAddr::Tcp(listener.local_addr()?);
+        return Ok(bound(address, Listener::Tcp(listener)));
+    }
+    let gone = || io::Error::other("it was passed twice");
+    let listener = passed.take_unix_listener(index)?.ok_or_else(gone)?;
+    listener.set_nonblocking(true)?;
+    let path = listener.local_addr()?.as_pathname().map(ToOwned::to_owned);
+    let path = path.ok_or_else(|| io::Error::other("it has no path"))?;
+    Ok(bound(ListenAddr::Unix(path), Listener::Unix(listener)))
+}
+
+fn bound(address: ListenAddr, listener: Listener) -> Bound {
+    Bound {
+        asked: address.clone(),
+        taken: address,
+        listener,
+    }
+}

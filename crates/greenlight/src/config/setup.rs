@@ -1,0 +1,30 @@
+//! How the machines are reached for installation, in plain types.
+
+use super::Host;
+
+/// Where servers listen unless told otherwise.
+pub(super) const SERVER_PORT: u16 = 9700;
+
+/// What the file says about installing the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetupConfig {
+    /// The machine of the coordinator.
+    pub server: Host,
+    /// Where it listens there.
+    pub port: u16,
+    /// How the machines are reached.
+    pub ssh: SshConfig,
+}
+
+/// What `ssh` is told beyond its own configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SshConfig {
+    /// Who logs in.
+    pub user: Option<String>,
+    /// The port.
+    pub port: Option<u16>,
+    /// The file with the private key.
+    pub identity: Option<String>,
+    /// What `-o` takes.
+    pub options: Vec<String>,
+}

@@ -1,0 +1,117 @@
+//! `greenlight proxy` as a process: what it tells the service manager, and how it is upgraded.
+//!
+//! On SIGUSR2 it starts the program that is now installed in its place, with the same arguments
+//! and `--take-over`. That one takes sockets and routing over; this one tells the service manager
+//! which process counts now, and ends with its last connection.
+
+use crate::descriptors::raise_limit;
+use crate::service_manager::ServiceManager;
+use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyError, ProxyOptions, RunningProxy};
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// `greenlight proxy`.
+#[derive(Clone, Debug)]
+pub struct ProxyRole {
+    /// Where users come in.
+    pub listen: Vec<ListenAddr>,
+    /// The group that may connect to the unix sockets among them; this process's if none.
+    pub socket_group: Option<u32>,
+    /// The admin socket.
+    pub admin: PathBuf,
+    /// The file that keeps the routing.
+    pub state: PathBuf,
+    /// A separate address for status, metrics and health.
+    pub status: Option<SocketAddr>,
+    /// Threads; one for each core if none.
+    pub threads: Option<usize>,
+    /// What to do about a proxy that runs already.
+    pub incumbent: Incumbent,
+}
+
+/// Runs a proxy until SIGTERM, or until its successor serves everyone.
+pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
+    raise_limit();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = ProxyOptions {
+        listen: role.listen,
+        socket_group: role.socket_group,
+        admin: role.admin,
+        state: role.state,
+        status: role.status,
+        threads: role.threads.unwrap_or(cores),
+        limits: Limits::default(),
+        incumbent: role.incumbent,
+    };
+    let caught = |kind| signal(kind).map_err(ProxyError::Threads);
+    let mut terminate = caught(SignalKind::terminate())?;
+    let mut interrupt = caught(SignalKind::interrupt())?;
+    let mut upgrade = caught(SignalKind::user_defined2())?;
+    // It waits for threads, and for the proxy that runs.
+    let started = tokio::task::spawn_blocking(move || RunningProxy::start(&options));
+    let mut proxy = started.await.expect("starting does not panic")?;
+    let manager = ServiceManager::found();
+    manager.ready();
+    let mut pulse = proxy.pulse();
+    let watched = tokio::spawn(manager.watched(move || {
+        std::future::ready(match pulse.beats() {
+            true => Ok(()),
+            false => Err("a thread stands still"),
+        })
+    }));
+    let mut handed_over = std::pin::pin!(proxy.handed_over());
+    let mut successor: Option<Child> = None;
+    let mut leads = true;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = upgrade.recv(), if leads => match succeed() {
+                Ok(child) => successor = Some(child),
+                Err(error) => tracing::error!(%error, "a successor cannot be started"),
+            },
+            () = &mut handed_over, if leads => {
+                leads = false;
+                watched.abort();
+                if let Some(number) = successor.as_ref().and_then(Child::id) {
+                    manager.main_process_is(number);
+                }
+            }
+            () = proxy.ended() => return Ok(()),
+        }
+    }
+    if leads {
+        manager.stopping();
+    }
+    let stopped = tokio::task::spawn_blocking(|| proxy.stop());
+    stopped.await.expect("stopping does not panic");
+    Ok(())
+}
+
+/// Starts the program that has this one's name now.
+fn succeed() -> io::Result<Child> {
+    let mut arguments = std::env::args_os();
+    let own = arguments.next().map(PathBuf::from).unwrap_or_default();
+    // What the kernel says of this process is the file that was replaced.
+    let program = match own.is_absolute() {
+        true => own,
+        false => std::env::current_exe()?,
+    };
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let take_over = OsString::from("--take-over");
+    if !arguments.contains(&take_over) {
+        arguments.push(take_over);
+    }
+    // What was said of this process by its number is not about the next.
+    Command::new(program)
+        .args(arguments)
+        .env_remove("WATCHDOG_PID")
+        .env_remove("LISTEN_PID")
+        .env_remove("LISTEN_FDS")
+        .env_remove("LISTEN_FDNAMES")
+        .spawn()
+}

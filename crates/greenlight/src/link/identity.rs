@@ -1,0 +1,194 @@
+//! The certificate that a running process shows, which may be replaced while it runs.
+//!
+//! Every TLS configuration made from an identity asks it at each handshake. So a renewed
+//! certificate counts from the next connection on, and connections that are open stay open.
+
+use super::pki::{Credentials, PkiError, file, invalid, provider};
+use arc_swap::ArcSwap;
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// What to do with who connects and shows no certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strangers {
+    /// End the handshake.
+    Refused,
+    /// Let them in, to join. Who shows a certificate must still have one of the fleet.
+    MayJoin,
+}
+
+/// Who this process is.
+#[derive(Debug)]
+pub struct Identity {
+    authority: String,
+    key: String,
+    /// The folder that it was read from.
+    dir: Option<PathBuf>,
+    shown: ArcSwap<Shown>,
+}
+
+/// What is shown at a handshake.
+#[derive(Debug)]
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    from: SystemTime,
+    until: SystemTime,
+}
+
+impl Identity {
+    /// Reads it from a folder, to which renewed certificates are written.
+    pub fn load(dir: &Path) -> Result<Arc<Self>, PkiError> {
+        let identity = Self::new(&Credentials::load(dir)?)?;
+        Ok(Arc::new(Self {
+            dir: Some(dir.to_owned()),
+            ..identity
+        }))
+    }
+
+    /// An identity that is kept nowhere.
+    pub fn new(credentials: &Credentials) -> Result<Self, PkiError> {
+        let Credentials {
+            authority,
+            certificate,
+            key,
+            ..
+        } = credentials;
+        Ok(Self {
+            authority: authority.clone(),
+            key: key.clone(),
+            dir: None,
+            shown: ArcSwap::from_pointee(Shown::new(authority, certificate, key)?),
+        })
+    }
+
+    /// Its key, PEM.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// When its certificate should be renewed: when two thirds of its life are over.
+    pub fn renew_at(&self) -> SystemTime {
+        let shown = self.shown.load();
+        let life = shown.until.duration_since(shown.from).unwrap_or_default();
+        shown.from + life * 2 / 3
+    }
+
+    /// When its certificate runs out.
+    pub fn good_until(&self) -> SystemTime {
+        self.shown.load().until
+    }
+
+    /// Shows another certificate from now on, and keeps it in the folder.
+    pub fn replace(&self, certificate: &str) -> Result<(), PkiError> {
+        // Refused here if it is not for this key.
+        let shown = Shown::new(&self.authority, certificate, &self.key)?;
+        if let Some(dir) = &self.dir {
+            let path = dir.join("cert.pem");
+            // Whole or not at all: without a certificate the process would not come back.
+            let written = tempfile::NamedTempFile::new_in(dir).and_then(|mut next| {
+                next.write_all(certificate.as_bytes())?;
+                next.as_file().sync_all()?;
+                Ok(next.persist(&path)?)
+            });
+            written.map_err(|source| file(&path, source))?;
+        }
+        self.shown.store(Arc::new(shown));
+        Ok(())
+    }
+
+    /// TLS for a process that others connect to.
+    pub fn server_config(
+        self: &Arc<Self>,
+        strangers: Strangers,
+    ) -> Result<Arc<ServerConfig>, PkiError> {
+        let roots = Arc::new(self.roots()?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let verifier = match strangers {
+            Strangers::Refused => verifier,
+            Strangers::MayJoin => verifier.allow_unauthenticated(),
+        };
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(invalid)?
+            .with_client_cert_verifier(verifier.build().map_err(invalid)?)
+            .with_cert_resolver(self.clone());
+        Ok(Arc::new(config))
+    }
+
+    /// TLS for a process that connects to others of the fleet.
+    pub fn client_config(self: &Arc<Self>) -> Result<Arc<ClientConfig>, PkiError> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(invalid)?
+            .with_root_certificates(self.roots()?)
+            .with_client_cert_resolver(self.clone());
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, PkiError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in chain(&self.authority)? {
+            roots.add(certificate).map_err(invalid)?;
+        }
+        Ok(roots)
+    }
+}
+
+impl Shown {
+    fn new(authority: &str, certificate: &str, key: &str) -> Result<Self, PkiError> {
+        let mut chain_of = chain(certificate)?;
+        let leaf = chain_of.first().ok_or_else(|| invalid("it is empty"))?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(invalid)?;
+        let validity = parsed.validity();
+        let (from, until) = (time(&validity.not_before), time(&validity.not_after));
+        // Who joins knows the authority by its fingerprint only, and finds it here.
+        chain_of.extend(chain(authority)?);
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(invalid)?;
+        let certified = CertifiedKey::from_der(chain_of, key, &provider()).map_err(invalid)?;
+        Ok(Self {
+            certified: Arc::new(certified),
+            from,
+            until,
+        })
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.shown.load().certified.clone())
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(
+        &self,
+        _authorities: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.shown.load().certified.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(invalid)
+}
+
+fn time(time: &x509_parser::time::ASN1Time) -> SystemTime {
+    let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}

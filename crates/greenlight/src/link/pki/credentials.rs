@@ -1,0 +1,57 @@
+//! What a process holds to prove who it is, and the folder in which it keeps that.
+
+use super::{PkiError, SEAL_KEY, file, read, read_seal_key, write_secret};
+use crate::link::identity::{Identity, Strangers};
+use crate::secret::SealKey;
+use rustls::{ClientConfig, ServerConfig};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a process needs to prove who it is, and to check others.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The authority's certificate, PEM.
+    pub authority: String,
+    /// The own certificate, PEM.
+    pub certificate: String,
+    /// The own key, PEM.
+    pub key: String,
+    /// What secrets are sealed with; operators have it, and nobody else.
+    pub seal_key: Option<SealKey>,
+}
+
+impl Credentials {
+    /// Reads credentials from a folder.
+    pub fn load(dir: &Path) -> Result<Self, PkiError> {
+        Ok(Self {
+            authority: read(&dir.join("ca.pem"))?,
+            certificate: read(&dir.join("cert.pem"))?,
+            key: read(&dir.join("key.pem"))?,
+            seal_key: read_seal_key(&dir.join(SEAL_KEY))?,
+        })
+    }
+
+    /// Writes credentials to a folder that only this user can read the key in.
+    pub fn store(&self, dir: &Path) -> Result<(), PkiError> {
+        fs::create_dir_all(dir).map_err(|source| file(dir, source))?;
+        for (name, text) in [("ca.pem", &self.authority), ("cert.pem", &self.certificate)] {
+            let path = dir.join(name);
+            fs::write(&path, text).map_err(|source| file(&path, source))?;
+        }
+        if let Some(key) = &self.seal_key {
+            write_secret(&dir.join(SEAL_KEY), &key.to_text())?;
+        }
+        write_secret(&dir.join("key.pem"), &self.key)
+    }
+
+    /// TLS for a process that others connect to; they must have a certificate of the fleet.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
+        Arc::new(Identity::new(self)?).server_config(Strangers::Refused)
+    }
+
+    /// TLS for a process that connects to others of the fleet.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, PkiError> {
+        Arc::new(Identity::new(self)?).client_config()
+    }
+}

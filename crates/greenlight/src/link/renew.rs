@@ -1,0 +1,84 @@
+//! Keeps a process's certificate from running out, while the process runs.
+
+use super::https::Https;
+use super::identity::Identity;
+use super::join::{RenewAnswer, RenewRequest};
+use super::pki::{Authority, Request, Role};
+use hyper::Method;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Clocks are set, and machines sleep: the time is looked at again at least this often.
+const LOOK_AGAIN: Duration = Duration::from_mins(10);
+/// The shortest pause between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who renews.
+pub enum Renewal {
+    /// The server at this address is asked, with the certificate that is still good.
+    OverLink(SocketAddr),
+    /// The server itself, for itself.
+    Own(Arc<Authority>),
+}
+
+impl Renewal {
+    /// Keeps a certificate fresh, for ever.
+    pub async fn keep_fresh(self, identity: Arc<Identity>) {
+        loop {
+            let now = SystemTime::now();
+            if let Ok(wait) = identity.renew_at().duration_since(now) {
+                tokio::time::sleep(wait.min(LOOK_AGAIN).max(PAUSE)).await;
+                continue;
+            }
+            match self.renew(&identity).await {
+                Ok(()) => tracing::info!("the certificate was renewed"),
+                Err(reason) => {
+                    let left = identity.good_until().duration_since(now);
+                    let left = left.unwrap_or_default();
+                    tracing::warn!(reason, ?left, "the certificate could not be renewed");
+                    tokio::time::sleep((left / 20).clamp(PAUSE, LOOK_AGAIN)).await;
+                }
+            }
+        }
+    }
+
+    /// Renews now.
+    pub async fn renew(&self, identity: &Arc<Identity>) -> Result<(), String> {
+        let request = Request::make(identity.key()).map_err(|error| error.to_string())?;
+        let certificate = match self {
+            Self::OverLink(server) => {
+                match tokio::time::timeout(PATIENCE, ask(identity, *server, request)).await {
+                    Ok(answered) => answered?,
+                    Err(_) => return Err("the server takes too long".to_owned()),
+                }
+            }
+            Self::Own(authority) => Request::parse(&request)
+                .and_then(|request| authority.sign(&Role::Server, &request))
+                .map_err(|error| error.to_string())?,
+        };
+        let replaced = identity.replace(&certificate);
+        replaced.map_err(|error| error.to_string())
+    }
+}
+
+async fn ask(
+    identity: &Arc<Identity>,
+    server: SocketAddr,
+    request: String,
+) -> Result<String, String> {
+    let tls = identity
+        .client_config()
+        .map_err(|error| error.to_string())?;
+    let body = serde_json::to_vec(&RenewRequest { request }).expect("text serialises");
+    let mut https = Https::to_server(server, tls);
+    let answer = https.exchange(Method::POST, "/v1/certificate", body).await;
+    let (status, body) = answer.map_err(|error| error.to_string())?;
+    if !status.is_success() {
+        return Err(format!("the server answered {status}"));
+    }
+    let answer: RenewAnswer = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    Ok(answer.certificate)
+}

@@ -1,0 +1,45 @@
+//! `greenlight setup`: installs server, agents and proxies on real machines, over the system's `ssh`.
+//!
+//! ```text
+//!   greenlight.yml ─┐
+//!   look (a script) ┴─▶ Facts ─▶ Wanted ─▶ changes ─▶ scripts, one machine after the other
+//! ```
+//!
+//! Looking and changing are apart: what is wanted and what is there are compared here, so a second
+//! run finds nothing to change, and `--dry-run` is the same run without its second half. What
+//! happens on a machine is a few lines of shell for the tools that every systemd machine has.
+//!
+//! Deliberately absent: an SSH library (the user's configuration, agent and known hosts apply),
+//! firewalls, Docker and Nginx themselves, and any change to an application.
+
+mod binary;
+mod change;
+mod facts;
+mod install;
+mod remove;
+mod ssh;
+mod units;
+mod wanted;
+
+pub use binary::Binary;
+pub use change::Change;
+pub use facts::Facts;
+pub use install::{Aim, Done, Installation, MachineFailure};
+pub use ssh::{Remote, RemoteError};
+pub use units::Unit;
+pub use wanted::{Machine, Part, Wanted, machines};
+
+/// Where the program is.
+pub(crate) const PROGRAM: &str = "/usr/local/bin/greenlight";
+/// Where units are.
+pub(crate) const UNITS: &str = "/etc/systemd/system";
+/// What an instance keeps.
+pub(crate) const INSTANCE_STATE: &str = "/var/lib/greenlight/instance";
+/// What the server keeps.
+pub(crate) const SERVER_STATE: &str = "/var/lib/greenlight/server";
+/// Where Nginx reaches the gate.
+pub(crate) const GATE: &str = "/run/greenlight/gate.sock";
+/// Who the services run as.
+pub(crate) const USER: &str = "greenlight";
+/// Where an agent's peers ask it.
+pub(crate) const PEER_PORT: u16 = 9701;

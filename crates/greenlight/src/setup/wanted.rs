@@ -1,0 +1,215 @@
+//! What each machine of a fleet should have, as `greenlight.yml` says.
+
+use super::INSTANCE_STATE;
+use super::facts::Facts;
+use super::units::{self, AgentUnit, Needs, Unit};
+use crate::config::{Config, Host, InstanceConfig};
+use crate::front::FrontKind;
+use crate::spec::Artifact;
+use greenlight_protocol::InstanceId;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+
+/// From this version on systemd keeps several sockets of one address apart when it is reloaded.
+const SPREADS_SOCKETS: u32 = 252;
+
+/// One machine of a fleet, and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// As the file calls it.
+    pub host: Host,
+    /// Its address.
+    pub address: IpAddr,
+    /// What runs there.
+    pub parts: Vec<Part>,
+}
+
+/// What a machine is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The coordinator.
+    Server,
+    /// An instance.
+    Instance(InstanceId),
+}
+
+/// What a machine should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its units, in the order in which they are started.
+    pub units: Vec<Unit>,
+    /// The instance that it is, if it is one.
+    pub instance: Option<InstanceId>,
+    /// Whether its agent runs as root.
+    pub agent_is_root: bool,
+    /// Whether its agent speaks to Docker.
+    pub docker: bool,
+    /// Whether the coordinator is there.
+    pub server: bool,
+}
+
+/// The machines of a fleet, that of the coordinator first; or why they cannot be told.
+pub fn machines(config: &Config) -> Result<Vec<Machine>, String> {
+    let mut machines = vec![Machine {
+        host: config.setup.server.clone(),
+        address: resolve(&config.setup.server)?,
+        parts: vec![Part::Server],
+    }];
+    for instance in &config.instances {
+        let part = Part::Instance(instance.name.clone());
+        let known = machines
+            .iter_mut()
+            .find(|machine| machine.host.shares_machine(&instance.host));
+        let Some(known) = known else {
+            machines.push(Machine {
+                host: instance.host.clone(),
+                address: resolve(&instance.host)?,
+                parts: vec![part],
+            });
+            continue;
+        };
+        if let Some(Part::Instance(other)) = known.parts.iter().find(|part| **part != Part::Server)
+        {
+            let other = other.clone();
+            return Err(format!(
+                "`{other}` and `{}` are one machine, and setup installs one instance on each",
+                instance.name
+            ));
+        }
+        known.parts.push(part);
+    }
+    Ok(machines)
+}
+
+fn resolve(host: &Host) -> Result<IpAddr, String> {
+    match host {
+        Host::Ip(address) => Ok(*address),
+        Host::Name(name) => {
+            let found = (name.as_str(), 0).to_socket_addrs();
+            let mut found = found.map_err(|error| format!("`{name}` is not known: {error}"))?;
+            let first = found.next();
+            first
+                .map(|address| address.ip())
+                .ok_or_else(|| format!("`{name}` has no address"))
+        }
+    }
+}
+
+impl Wanted {
+    /// What a machine should have; what it has already decides a few details.
+    pub fn of(config: &Config, machines: &[Machine], machine: &Machine, facts: &Facts) -> Self {
+        let server = machine.parts.contains(&Part::Server);
+        let instance = machine.parts.iter().find_map(|part| match part {
+            Part::Server => None,
+            Part::Instance(name) => Some(name.clone()),
+        });
+        let mut wanted = Self {
+            units: Vec::new(),
+            docker: instance.is_some() && images(config) > 0,
+            agent_is_root: config.front == FrontKind::NginxReload,
+            server,
+            instance: instance.clone(),
+        };
+        let v6 = machine.address.is_ipv6();
+        if server {
+            let names: Vec<_> = config.instances.iter().map(|i| i.name.0.clone()).collect();
+            wanted
+                .units
+                .push(units::server(config.setup.port, v6, &names));
+        }
+        let instance = instance.as_ref().and_then(|name| config.instance(name));
+        if let Some(instance) = instance {
+            let front = wanted.front(config, instance, v6, facts);
+            wanted
+                .units
+                .push(agent(config, machines, instance, v6, front));
+        }
+        wanted
+    }
+
+    /// Adds the units of the front; its arguments for the agent.
+    fn front(
+        &mut self,
+        config: &Config,
+        instance: &InstanceConfig,
+        v6: bool,
+        facts: &Facts,
+    ) -> String {
+        let gate = format!("--proxy-admin {INSTANCE_STATE}/proxy.sock");
+        let (listen, status) = match config.front {
+            FrontKind::Builtin => units::public(v6, instance.port),
+            FrontKind::Nginx => units::behind_nginx(),
+            FrontKind::NginxReload => {
+                let nginx = config.nginx_of(instance).expect("the file was checked");
+                return format!(
+                    "--nginx-include {} --nginx-conf {} --nginx-pid {} --nginx-binary {}",
+                    nginx.include,
+                    nginx.nginx.conf.display(),
+                    nginx.nginx.pid.display(),
+                    nginx.nginx.binary.display()
+                );
+            }
+        };
+        let spread = facts.systemd() >= Some(SPREADS_SOCKETS);
+        let times = if spread { facts.cores() } else { 1 };
+        let group = config.nginx.group.as_deref();
+        self.units
+            .push(units::socket(&listen, status, times, group));
+        self.units.push(units::proxy(&listen, status));
+        gate
+    }
+}
+
+fn agent(
+    config: &Config,
+    machines: &[Machine],
+    instance: &InstanceConfig,
+    v6: bool,
+    front: String,
+) -> Unit {
+    let addresses: BTreeMap<&InstanceId, IpAddr> = machines
+        .iter()
+        .flat_map(|machine| {
+            let names = machine.parts.iter().filter_map(|part| match part {
+                Part::Server => None,
+                Part::Instance(name) => Some(name),
+            });
+            names.map(|name| (name, machine.address))
+        })
+        .collect();
+    let peers: Vec<_> = addresses
+        .iter()
+        .filter(|(name, _)| ***name != instance.name)
+        .map(|(name, address)| (name.0.clone(), SocketAddr::new(*address, super::PEER_PORT)))
+        .collect();
+    let images = images(config);
+    let nginx = config.front == FrontKind::NginxReload;
+    let nginx_dir = nginx.then(|| {
+        let nginx = config.nginx_of(instance).expect("the file was checked");
+        let include = nginx.include.to_string();
+        let dir = Path::new(&include).parent().unwrap_or(Path::new("/"));
+        dir.display().to_string()
+    });
+    units::agent(&AgentUnit {
+        name: &instance.name.0,
+        server: SocketAddr::new(machines[0].address, config.setup.port),
+        v6,
+        peers: &peers,
+        front,
+        needs: Needs {
+            processes: images < config.services.len(),
+            docker: images > 0,
+            nginx,
+        },
+        nginx_dir,
+    })
+}
+
+/// How many services are images.
+fn images(config: &Config) -> usize {
+    let artifacts = config.services.values().map(|service| &service.artifact);
+    artifacts
+        .filter(|artifact| matches!(artifact, Artifact::Image(_)))
+        .count()
+}
