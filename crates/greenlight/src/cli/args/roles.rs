@@ -1,0 +1,200 @@
+//! What can be said to the long-running roles.
+
+use super::{duration, lateness};
+use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
+use crate::nginx::{Nginx, NginxPath};
+use clap::Args;
+use greenlight_protocol::InstanceId;
+use greenlight_proxy::{Incumbent, ListenAddr};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `greenlight server`.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// Its folder.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// Where agents and operators connect.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// An instance of the fleet; once for each.
+    #[arg(long, value_name = "NAME", required = true)]
+    pub instance: Vec<String>,
+    /// How long the certificates that it issues are good for; they are renewed when two thirds of
+    /// that are over.
+    #[arg(long, value_name = "TIME", default_value = "2160h", value_parser = duration)]
+    pub certificate_lifetime: Duration,
+}
+
+/// `greenlight agent`.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// Its name.
+    #[arg(long)]
+    pub name: String,
+    /// Its folder.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// The server.
+    #[arg(long, value_name = "ADDRESS")]
+    pub server: SocketAddr,
+    /// Where its peers ask it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where its peers answer.
+    #[arg(long, value_name = "NAME=ADDRESS", value_delimiter = ',', value_parser = peer)]
+    pub peers: Vec<(String, SocketAddr)>,
+    /// The admin socket of the proxy that receives user traffic.
+    #[arg(long, value_name = "PATH", required_unless_present = "nginx_include")]
+    pub proxy_admin: Option<PathBuf>,
+    /// Instead of a proxy: the file of ours that Nginx includes, which is reloaded.
+    #[arg(long, value_name = "FILE", conflicts_with = "proxy_admin", value_parser = nginx_path)]
+    pub nginx_include: Option<NginxPath>,
+    /// That Nginx.
+    #[command(flatten)]
+    pub nginx: NginxArgs,
+    /// The socket of Docker, or of Podman's compatible service: `unix:///run/podman/podman.sock`.
+    #[arg(long, value_name = "SOCKET", env = "DOCKER_HOST")]
+    pub docker: Option<String>,
+    /// How late its control messages are made, for demonstrations and measurements.
+    #[arg(long, default_value = "0ms", value_parser = lateness, hide = true)]
+    pub late: Duration,
+}
+
+/// Where an Nginx is.
+#[derive(Debug, Args)]
+pub struct NginxArgs {
+    /// Nginx's main configuration.
+    #[arg(
+        long = "nginx-conf",
+        value_name = "FILE",
+        default_value = "/etc/nginx/nginx.conf"
+    )]
+    pub conf: PathBuf,
+    /// The file with the number of Nginx's master process.
+    #[arg(
+        long = "nginx-pid",
+        value_name = "FILE",
+        default_value = "/run/nginx.pid"
+    )]
+    pub pid: PathBuf,
+    /// The Nginx program.
+    #[arg(
+        long = "nginx-binary",
+        value_name = "FILE",
+        default_value = "/usr/sbin/nginx"
+    )]
+    pub binary: PathBuf,
+}
+
+/// `greenlight proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// Where users come in: `address:port` or `unix:/path`; once for each.
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub listen: Vec<ListenAddr>,
+    /// The group that may connect to the unix sockets: a name or a number. Whoever may connect is
+    /// believed about whom it speaks for.
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    pub socket_group: Option<u32>,
+    /// The admin socket.
+    #[arg(long, value_name = "PATH")]
+    pub admin: PathBuf,
+    /// The file that keeps the routing.
+    #[arg(long, value_name = "FILE")]
+    pub state: PathBuf,
+    /// A separate address for status, metrics and health.
+    #[arg(long, value_name = "ADDRESS")]
+    pub status: Option<SocketAddr>,
+    /// Threads that serve users; one for each core unless given.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Take sockets and routing over from the proxy that runs on the admin socket, if one does.
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+impl From<Server> for ServerRole {
+    fn from(server: Server) -> Self {
+        Self {
+            state: server.state,
+            listen: server.listen,
+            instances: server.instance.into_iter().map(InstanceId).collect(),
+            certificate_lifetime: server.certificate_lifetime,
+        }
+    }
+}
+
+impl From<Agent> for AgentRole {
+    fn from(agent: Agent) -> Self {
+        let peers = agent.peers.into_iter();
+        Self {
+            name: InstanceId(agent.name),
+            state: agent.state,
+            server: agent.server,
+            listen: agent.listen,
+            peers: peers.map(|(name, at)| (InstanceId(name), at)).collect(),
+            front: match (agent.nginx_include, agent.proxy_admin) {
+                (Some(include), _) => AgentFront::Reload {
+                    nginx: Nginx {
+                        binary: agent.nginx.binary,
+                        conf: agent.nginx.conf,
+                        pid: agent.nginx.pid,
+                    },
+                    include,
+                },
+                (None, admin) => {
+                    AgentFront::Gate(admin.expect("clap wants one if the other is not there"))
+                }
+            },
+            docker: agent.docker.filter(|socket| !socket.is_empty()),
+            late: agent.late,
+        }
+    }
+}
+
+impl From<Proxy> for ProxyRole {
+    fn from(proxy: Proxy) -> Self {
+        Self {
+            listen: proxy.listen,
+            socket_group: proxy.socket_group,
+            admin: proxy.admin,
+            state: proxy.state,
+            status: proxy.status,
+            threads: proxy.threads,
+            incumbent: if proxy.take_over {
+                Incumbent::Succeed
+            } else {
+                Incumbent::Respect
+            },
+        }
+    }
+}
+
+fn nginx_path(text: &str) -> Result<NginxPath, String> {
+    NginxPath::new(Path::new(text)).map_err(|error| error.to_string())
+}
+
+/// A group of this machine, by its number or its name.
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").map_err(|error| error.to_string())?;
+    let number = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (name == text).then(|| number.parse().ok())?
+    });
+    number.ok_or_else(|| format!("`/etc/group` has no `{text}`"))
+}
+
+fn peer(text: &str) -> Result<(String, SocketAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("it is not `NAME=ADDRESS`")?;
+    let address = address
+        .parse()
+        .map_err(|_| format!("`{address}` is not an address"))?;
+    Ok((name.to_owned(), address))
+}
