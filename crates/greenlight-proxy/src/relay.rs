@@ -238,35 +238,28 @@ impl<'a> Relay<'a> {
     ) -> Result<(Head, Piece), Option<Words>> {
         let incoming = &mut exchange.incoming;
         loop {
-            let parsed = self.worker.date.now(|date| {
-                let context = answer::Context {
-                    is_head,
-                    closes,
-                    date,
-                };
-                let mut out = self.worker.scratch.borrow_mut();
-                let parsed = answer::parse(incoming, context, &mut out);
-                if let answer::Parsed::Interim = parsed {
-                    incoming.prepend(&out);
-                    return (parsed, out.len());
-                }
-                (parsed, 0)
-            });
+            let context = answer::Context {
+                is_head,
+                closes,
+                date: &self.worker.date,
+            };
+            let mut head = self.worker.scratch.borrow_mut();
+            let parsed = answer::parse(incoming, context, &mut head);
+            drop(head);
             match parsed {
-                (answer::Parsed::Final(mut head), _) => {
+                answer::Parsed::Final(mut head) => {
                     let piece = head.framing.advance(incoming).map_err(|_| Some(GONE))?;
-                    let out = self.worker.scratch.borrow();
-                    incoming.prepend(&out);
-                    let length = piece.length + out.len();
+                    let length = piece.length + self.put_head(incoming);
                     return Ok((head, Piece { length, ..piece }));
                 }
-                (answer::Parsed::Interim, length) => {
+                answer::Parsed::Interim => {
+                    let length = self.put_head(incoming);
                     self.write(incoming, length).await.map_err(|_| None)?;
                 }
-                (answer::Parsed::Continue, _) => {}
-                (answer::Parsed::Switched, _) => return Err(Some(UNASKED_SWITCH)),
-                (answer::Parsed::Malformed, _) => return Err(Some(GONE)),
-                (answer::Parsed::Partial, _) => {
+                answer::Parsed::Continue => {}
+                answer::Parsed::Switched => return Err(Some(UNASKED_SWITCH)),
+                answer::Parsed::Malformed => return Err(Some(GONE)),
+                answer::Parsed::Partial => {
                     match self.read(&mut exchange.connection, incoming, false).await {
                         Ok(1..) => {}
                         Ok(0) | Err(Broken::Failed) => return Err(Some(GONE)),
@@ -276,6 +269,13 @@ impl<'a> Relay<'a> {
                 }
             }
         }
+    }
+
+    /// Puts the head that was just written in front of what follows it. Returns its length.
+    fn put_head(&self, incoming: &mut Buffer) -> usize {
+        let head = self.worker.scratch.borrow();
+        incoming.prepend(&head);
+        head.len()
     }
 
     /// Reads more of an answer. Zero bytes are the end of the application's connection.
@@ -308,26 +308,26 @@ impl<'a> Relay<'a> {
     async fn say(&mut self, words: Words, request: &Plain) -> After {
         let closes = self.closes_after(request);
         let mut buffer = self.worker.small_buffers.take();
-        self.worker.date.now(|date| {
-            let mut out = self.worker.scratch.borrow_mut();
-            out.clear();
-            let Words { status, text, .. } = words;
-            let length = text.len();
-            // Writing to memory cannot fail.
-            let _ = write!(
-                out,
-                "HTTP/1.1 {status}\r\ncontent-type: {PLAIN}\r\ncontent-length: {length}\r\n\
-                 date: {date}\r\n{}{}\r\n{}",
-                if words.will_pass {
-                    "retry-after: 1\r\n"
-                } else {
-                    ""
-                },
-                if closes { "connection: close\r\n" } else { "" },
-                if request.is_head { "" } else { text },
-            );
-            buffer.append(&out).expect("own words are short");
-        });
+        let mut out = self.worker.scratch.borrow_mut();
+        out.clear();
+        let Words { status, text, .. } = words;
+        let length = text.len();
+        // Writing to memory cannot fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 {status}\r\ncontent-type: {PLAIN}\r\ncontent-length: {length}\r\n{}{}date: ",
+            if words.will_pass {
+                "retry-after: 1\r\n"
+            } else {
+                ""
+            },
+            if closes { "connection: close\r\n" } else { "" },
+        );
+        self.worker.date.write(&mut out);
+        let text = if request.is_head { "" } else { text };
+        let _ = write!(out, "\r\n\r\n{text}");
+        buffer.append(&out).expect("own words are short");
+        drop(out);
         let length = buffer.len();
         match self.write(&mut buffer, length).await {
             Ok(()) if !closes => After::GoOn,

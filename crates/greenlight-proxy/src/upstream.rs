@@ -8,7 +8,6 @@ use crate::route_table::Upstream;
 use crate::worker::Worker;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, Waker};
@@ -41,7 +40,8 @@ pub(crate) trait Connection: Sized {
 
 /// The idle connections of one thread.
 pub(crate) struct Pool<C> {
-    idle: RefCell<HashMap<Upstream, Vec<C>>>,
+    /// By application: there are few, so a list is quicker than a map.
+    idle: RefCell<Vec<(Upstream, Vec<C>)>>,
     max_idle: usize,
     /// Wakes who drops what is spoiled.
     sweeper: RefCell<Waker>,
@@ -60,7 +60,7 @@ impl<C: Connection> Pool<C> {
     /// is the least likely to be closed by the application just now.
     pub(crate) fn take(&self, upstream: &Upstream) -> Option<C> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(upstream)?;
+        let (_, kept) = idle.iter_mut().find(|(other, _)| other == upstream)?;
         std::iter::from_fn(|| kept.pop()).find(Connection::is_good)
     }
 
@@ -72,12 +72,15 @@ impl<C: Connection> Pool<C> {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        if let Some(kept) = idle.get_mut(connection.upstream()) {
+        let upstream = connection.upstream();
+        if let Some((_, kept)) = idle.iter_mut().find(|(other, _)| other == upstream) {
             if kept.len() < self.max_idle {
                 kept.push(connection);
             }
         } else {
-            idle.insert(connection.upstream().clone(), vec![connection]);
+            // Those that are gone for good are left behind here.
+            idle.retain(|(_, kept)| !kept.is_empty());
+            idle.push((upstream.clone(), vec![connection]));
         }
     }
 
@@ -85,7 +88,7 @@ impl<C: Connection> Pool<C> {
     pub(crate) async fn sweep(&self) {
         poll_fn(|cx| {
             self.sweeper.borrow_mut().clone_from(cx.waker());
-            for kept in self.idle.borrow_mut().values_mut() {
+            for (_, kept) in &mut *self.idle.borrow_mut() {
                 kept.retain(|connection| connection.poll_spoiled(cx).is_pending());
             }
             Poll::<()>::Pending

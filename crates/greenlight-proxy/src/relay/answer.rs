@@ -1,6 +1,7 @@
 //! The head of an application's answer, and how it is written for the client.
 
 use super::buffer::Buffer;
+use super::date::Date;
 use super::field::{Field, members};
 use super::framing::{Chunk, Framing};
 use crate::answer::is_event_stream;
@@ -17,7 +18,7 @@ pub(super) struct Context<'a> {
     /// The client's connection ends with this answer.
     pub(super) closes: bool,
     /// For an application that does not say when it answered.
-    pub(super) date: &'a str,
+    pub(super) date: &'a Date,
 }
 
 /// What the start of an application's bytes is.
@@ -110,7 +111,9 @@ fn rewrite(
     }
     let framing = framing(version, code, context, answer.headers, out)?;
     if !has_date {
-        write(out, b"date", context.date.as_bytes());
+        out.extend_from_slice(b"date: ");
+        context.date.write(out);
+        out.extend_from_slice(b"\r\n");
     }
     if context.closes {
         write(out, b"connection", b"close");

@@ -94,6 +94,21 @@ impl Buffer {
         Some(())
     }
 
+    /// Adds a line of a head; `None` if there is no room for it.
+    pub(crate) fn append_field(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+        let length = name.len() + value.len() + 4;
+        let room = self.bytes.get_mut(self.end..self.end + length)?;
+        let (first, rest) = room.split_at_mut(name.len());
+        first.copy_from_slice(name);
+        let (colon, rest) = rest.split_at_mut(2);
+        colon.copy_from_slice(b": ");
+        let (second, end) = rest.split_at_mut(value.len());
+        second.copy_from_slice(value);
+        end.copy_from_slice(b"\r\n");
+        self.end += length;
+        Some(())
+    }
+
     /// Puts bytes in front, into room that was left free or consumed.
     pub(crate) fn prepend(&mut self, bytes: &[u8]) {
         let start = self.start.checked_sub(bytes.len());

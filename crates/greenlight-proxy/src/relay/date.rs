@@ -8,14 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Date(RefCell<(u64, String)>);
 
 impl Date {
-    /// What the current second is called, for as long as `with` runs.
-    pub(super) fn now<T>(&self, with: impl FnOnce(&str) -> T) -> T {
+    /// Writes what the current second is called.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut made = self.0.borrow_mut();
         if made.0 != second || made.1.is_empty() {
             *made = (second, httpdate::fmt_http_date(now));
         }
-        with(&made.1)
+        out.extend_from_slice(made.1.as_bytes());
     }
 }

@@ -20,44 +20,36 @@ pub(super) enum Field {
     Other,
 }
 
-const KNOWN: [(&str, Field); 16] = [
-    ("host", Field::Host),
-    ("connection", Field::Connection),
-    ("content-length", Field::ContentLength),
-    ("content-type", Field::ContentType),
-    ("transfer-encoding", Field::TransferEncoding),
-    ("expect", Field::Negotiation),
-    ("te", Field::Negotiation),
-    ("upgrade", Field::Negotiation),
-    ("keep-alive", Field::OneHop),
-    ("proxy-connection", Field::OneHop),
-    ("proxy-authenticate", Field::OneHop),
-    ("proxy-authorization", Field::OneHop),
-    ("date", Field::Date),
-    ("x-forwarded-host", Field::ForwardedHost),
-    ("x-forwarded-proto", Field::ForwardedProto),
-    ("x-real-ip", Field::Forwarded),
-];
-
 impl Field {
     pub(super) fn of(name: &str) -> Self {
-        let known = KNOWN.iter().find(|(known, _)| {
-            // Most names differ in their length already.
-            known.len() == name.len() && known.eq_ignore_ascii_case(name)
-        });
-        match known {
-            Some((_, field)) => *field,
-            None if is_forwarded(name) => Self::Forwarded,
-            None => Self::Other,
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        // Names are told apart by their length first: most are none of these.
+        match name.len() {
+            2 if is("te") => Self::Negotiation,
+            4 if is("host") => Self::Host,
+            4 if is("date") => Self::Date,
+            6 if is("expect") => Self::Negotiation,
+            7 if is("upgrade") => Self::Negotiation,
+            9 if is("forwarded") || is("x-real-ip") => Self::Forwarded,
+            10 if is("connection") => Self::Connection,
+            10 if is("keep-alive") => Self::OneHop,
+            12 if is("content-type") => Self::ContentType,
+            14 if is("content-length") => Self::ContentLength,
+            16 if is("proxy-connection") => Self::OneHop,
+            16 if is("x-forwarded-host") => Self::ForwardedHost,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            17 if is("x-forwarded-proto") => Self::ForwardedProto,
+            18 if is("proxy-authenticate") => Self::OneHop,
+            19 if is("proxy-authorization") => Self::OneHop,
+            12.. if begins(name, "x-forwarded-") => Self::Forwarded,
+            _ => Self::Other,
         }
     }
 }
 
-fn is_forwarded(name: &str) -> bool {
-    const PREFIX: &str = "x-forwarded-";
-    let start = name.get(..PREFIX.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-        || name.eq_ignore_ascii_case("forwarded")
+fn begins(name: &str, prefix: &str) -> bool {
+    let start = name.get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// The members of a list, without empty ones.

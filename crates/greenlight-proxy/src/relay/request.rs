@@ -101,9 +101,7 @@ fn plain(
         if !goes_on {
             continue;
         }
-        for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
-            outgoing.append(part)?;
-        }
+        outgoing.append_field(field.name.as_bytes(), field.value)?;
     }
     asker.introduce(framing.host, has_host, has_proto, |part| {
         outgoing.append(part.as_bytes())
