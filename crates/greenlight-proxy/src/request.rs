@@ -142,7 +142,10 @@ pub(crate) fn is_idempotent(method: &str) -> bool {
 
 /// Whether this can be a host, with or without a port.
 pub(crate) fn is_host(bytes: &[u8]) -> bool {
-    let is_in_hosts = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
+    let is_in_hosts = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
+    };
     bytes.iter().all(is_in_hosts)
 }
 

@@ -34,7 +34,8 @@ pub(crate) trait Connection: Sized {
     /// Whether it can take a request: it is neither closed nor busy.
     fn is_good(&self) -> bool;
 
-    /// Ready when it cannot take a request any more, if nobody else notices that.
+    /// Ready when it cannot take a request. Wakes when it is not good any more, if nobody else
+    /// notices that.
     fn poll_spoiled(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -68,7 +69,7 @@ impl<C: Connection> Pool<C> {
     pub(crate) fn put_back(&self, connection: C) {
         let sweeper = self.sweeper.borrow();
         let mut cx = Context::from_waker(&sweeper);
-        if !connection.is_good() || connection.poll_spoiled(&mut cx).is_ready() {
+        if connection.poll_spoiled(&mut cx).is_ready() {
             return;
         }
         let mut idle = self.idle.borrow_mut();

@@ -2,7 +2,7 @@
 
 use super::buffer::Buffer;
 use super::date::Date;
-use super::field::{Field, members};
+use super::field::{Field, members, number};
 use super::framing::{Chunk, Framing};
 use crate::answer::is_event_stream;
 use httparse::{Header, Status};
@@ -74,43 +74,29 @@ fn rewrite(
         ..100 => return None,
         _ => {}
     }
-    let hop = Hop::of(answer.headers);
     for part in [
         b"HTTP/1.1 ",
-        itoa(code).as_slice(),
+        digits(code).as_slice(),
         b" ",
         answer.reason?.as_bytes(),
         b"\r\n",
     ] {
         out.extend_from_slice(part);
     }
-    let (mut has_date, mut is_stream) = (false, false);
-    for field in &*answer.headers {
-        match Field::of(field.name) {
-            Field::Connection
-            | Field::OneHop
-            | Field::Negotiation
-            | Field::TransferEncoding
-            | Field::ContentLength => continue,
-            Field::Date => has_date = true,
-            Field::ContentType => is_stream |= is_event_stream(field.value),
-            Field::Host
-            | Field::ForwardedHost
-            | Field::ForwardedProto
-            | Field::Forwarded
-            | Field::Other => {}
-        }
-        if hop.nominates && is_nominated(field.name, answer.headers) {
-            continue;
-        }
-        write(out, field.name.as_bytes(), field.value);
+    let status_line = out.len();
+    let mut seen = copy(answer.headers, out, |_| false)?;
+    if seen.nominates {
+        out.truncate(status_line);
+        seen = copy(answer.headers, out, |name| {
+            is_nominated(name, answer.headers)
+        })?;
     }
     if code < 200 {
         out.extend_from_slice(b"\r\n");
         return Some(Parsed::Interim);
     }
-    let framing = framing(version, code, context, answer.headers, out)?;
-    if !has_date {
+    let framing = framing(version, code, context, &seen, out)?;
+    if !seen.date {
         out.extend_from_slice(b"date: ");
         context.date.write(out);
         out.extend_from_slice(b"\r\n");
@@ -120,100 +106,119 @@ fn rewrite(
     }
     out.extend_from_slice(b"\r\n");
     let keeps_alive = match version {
-        0 => hop.keeps_alive,
-        _ => !hop.closes,
+        0 => seen.keeps_alive,
+        _ => !seen.closes,
     };
     Some(Parsed::Final(Head {
         framing,
-        is_stream,
+        is_stream: seen.is_stream,
         keeps_alive,
     }))
 }
 
-/// How the body is delimited (RFC 9112 section 6.3), which is said to the client. `None` if that
-/// can be read in two ways.
+/// What a head says of itself, its body and its connection.
+#[derive(Default)]
+struct Seen<'a> {
+    length: Option<(u64, &'a [u8])>,
+    is_chunked: bool,
+    is_stream: bool,
+    date: bool,
+    closes: bool,
+    keeps_alive: bool,
+    /// `Connection` names fields that are for this hop only.
+    nominates: bool,
+}
+
+/// Copies the fields that go on, without those to `skip`. `None` if the length can be read in two
+/// ways.
+fn copy<'a>(
+    fields: &[Header<'a>],
+    out: &mut Vec<u8>,
+    skip: impl Fn(&str) -> bool,
+) -> Option<Seen<'a>> {
+    let mut seen = Seen::default();
+    for field in fields {
+        match Field::of(field.name) {
+            Field::Connection => {
+                for option in members(field.value) {
+                    match option {
+                        _ if option.eq_ignore_ascii_case(b"close") => seen.closes = true,
+                        _ if option.eq_ignore_ascii_case(b"keep-alive") => seen.keeps_alive = true,
+                        _ => seen.nominates = true,
+                    }
+                }
+                continue;
+            }
+            Field::TransferEncoding => {
+                let is_plain = field.value.eq_ignore_ascii_case(b"chunked");
+                if !is_plain || seen.is_chunked {
+                    return None;
+                }
+                seen.is_chunked = true;
+                continue;
+            }
+            Field::ContentLength => {
+                for member in field.value.split(|byte| *byte == b',') {
+                    let member = member.trim_ascii();
+                    let number = number(member)?;
+                    let before = seen.length.replace((number, member));
+                    if before.is_some_and(|(other, _)| other != number) {
+                        return None;
+                    }
+                }
+                continue;
+            }
+            Field::OneHop | Field::Negotiation => continue,
+            Field::Date => seen.date = true,
+            Field::ContentType => seen.is_stream |= is_event_stream(field.value),
+            Field::Host
+            | Field::ForwardedHost
+            | Field::ForwardedProto
+            | Field::Forwarded
+            | Field::Other => {}
+        }
+        if !skip(field.name) {
+            write(out, field.name.as_bytes(), field.value);
+        }
+    }
+    Some(seen)
+}
+
+fn is_nominated(name: &str, fields: &[Header<'_>]) -> bool {
+    fields
+        .iter()
+        .filter(|field| Field::of(field.name) == Field::Connection)
+        .flat_map(|field| members(field.value))
+        .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// How the body is delimited (RFC 9112 section 6.3), which is said to the client.
 fn framing(
     version: u8,
     code: u16,
     context: Context<'_>,
-    fields: &[Header<'_>],
+    seen: &Seen<'_>,
     out: &mut Vec<u8>,
 ) -> Option<Framing> {
-    let (mut is_chunked, mut length) = (false, None);
-    for field in fields {
-        let kind = Field::of(field.name);
-        if kind == Field::TransferEncoding {
-            let is_plain = field.value.eq_ignore_ascii_case(b"chunked");
-            if !is_plain || is_chunked || version == 0 {
-                return None;
-            }
-            is_chunked = true;
-        } else if kind == Field::ContentLength {
-            for member in field.value.split(|byte| *byte == b',') {
-                let same = number(member.trim_ascii())?;
-                if length.replace(same).is_some_and(|other| other != same) {
-                    return None;
-                }
-            }
-        }
+    if seen.is_chunked && version == 0 {
+        return None;
     }
     let has_body = !context.is_head && !matches!(code, 204 | 304);
-    let length = length.filter(|_| !is_chunked && code != 204);
-    if let Some(length) = length {
-        write(out, b"content-length", length.to_string().as_bytes());
+    let length = seen.length.filter(|_| !seen.is_chunked && code != 204);
+    if let Some((_, digits)) = length {
+        write(out, b"content-length", digits);
     }
     if !has_body {
         return Some(Framing::Length(0));
     }
-    if let Some(length) = length {
+    if let Some((length, _)) = length {
         return Some(Framing::Length(length));
     }
     write(out, b"transfer-encoding", b"chunked");
-    Some(match is_chunked {
+    Some(match seen.is_chunked {
         true => Framing::Chunked(Chunk::Size),
         false => Framing::UntilClose,
     })
-}
-
-/// What an answer says of the connection it came on.
-#[derive(Default)]
-struct Hop {
-    closes: bool,
-    keeps_alive: bool,
-    /// Names fields that are for this hop only.
-    nominates: bool,
-}
-
-impl Hop {
-    fn of(fields: &[Header<'_>]) -> Self {
-        let mut hop = Self::default();
-        for option in connection_options(fields) {
-            match option {
-                _ if option.eq_ignore_ascii_case(b"close") => hop.closes = true,
-                _ if option.eq_ignore_ascii_case(b"keep-alive") => hop.keeps_alive = true,
-                _ => hop.nominates = true,
-            }
-        }
-        hop
-    }
-}
-
-fn is_nominated(name: &str, fields: &[Header<'_>]) -> bool {
-    connection_options(fields).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
-}
-
-fn connection_options<'a>(fields: &'a [Header<'_>]) -> impl Iterator<Item = &'a [u8]> {
-    let connection = |field: &&Header<'_>| Field::of(field.name) == Field::Connection;
-    fields
-        .iter()
-        .filter(connection)
-        .flat_map(|field| members(field.value))
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
-    digits.parse().ok()
 }
 
 fn write(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -222,7 +227,6 @@ fn write(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-/// Three digits.
-fn itoa(code: u16) -> [u8; 3] {
-    [code / 100, code / 10 % 10, code % 10].map(|digit| b'0' + (digit % 10) as u8)
+fn digits(code: u16) -> [u8; 3] {
+    [code / 100, code / 10, code].map(|digit| b'0' + (digit % 10) as u8)
 }

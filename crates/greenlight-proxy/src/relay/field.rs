@@ -58,6 +58,17 @@ pub(super) fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     members.filter(|member| !member.is_empty())
 }
 
+/// A number of digits alone.
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +84,15 @@ mod tests {
             assert_eq!(Field::of(name), Field::Forwarded, "{name}");
         }
         assert_eq!(Field::of("x-forwarded"), Field::Other);
+    }
+
+    #[test]
+    fn numbers_are_digits_and_nothing_else() {
+        for (digits, is) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(number(digits.as_bytes()), Some(is));
+        }
+        for other in ["", "+1", "-1", "0x1", "1 ", "1,1", "18446744073709551616"] {
+            assert_eq!(number(other.as_bytes()), None, "{other:?}");
+        }
     }
 }

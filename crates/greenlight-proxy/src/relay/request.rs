@@ -4,7 +4,7 @@
 //! what is refused, and how, is written in one place.
 
 use super::buffer::Buffer;
-use super::field::{Field, members};
+use super::field::{Field, members, number};
 use crate::headers::Asker;
 use crate::request::{is_host, is_idempotent};
 use crate::route_table::Service;
@@ -66,121 +66,96 @@ fn plain(
     if !is_plain || asker.is_proxy() && path == GATE_PATH {
         return None;
     }
-    let framing = Framing::of(request.headers)?;
-    let body = bytes.get(head..head.checked_add(framing.body)?)?;
-    if worker
-        .limits
-        .max_body
-        .is_some_and(|max| body.len() as u64 > max)
-    {
-        return None;
-    }
     let mut outgoing = worker.small_buffers.take();
     for part in [method, " ", target, " HTTP/1.1\r\n"] {
         outgoing.append(part.as_bytes())?;
     }
-    let may_speak_for_clients = asker.is_proxy();
-    let (mut has_host, mut has_proto) = (false, false);
-    for field in &*request.headers {
-        let kind = Field::of(field.name);
-        let goes_on = match kind {
-            Field::Connection | Field::OneHop => false,
-            Field::Forwarded | Field::ForwardedHost | Field::ForwardedProto => {
-                has_host |= kind == Field::ForwardedHost && may_speak_for_clients;
-                has_proto |= kind == Field::ForwardedProto && may_speak_for_clients;
-                may_speak_for_clients
-            }
-            Field::Host
-            | Field::ContentLength
-            | Field::ContentType
-            | Field::TransferEncoding
-            | Field::Negotiation
-            | Field::Date
-            | Field::Other => true,
-        };
-        if !goes_on {
-            continue;
-        }
-        outgoing.append_field(field.name.as_bytes(), field.value)?;
-    }
-    asker.introduce(framing.host, has_host, has_proto, |part| {
+    let seen = copy(request.headers, asker.is_proxy(), &mut outgoing)?;
+    let host = seen.host?;
+    asker.introduce(host, seen.forwarded_host, seen.forwarded_proto, |part| {
         outgoing.append(part.as_bytes())
     })?;
     outgoing.append(b"\r\n")?;
-    outgoing.append(body)?;
+    let length = seen.length.unwrap_or(0);
+    if worker.limits.max_body.is_some_and(|max| length > max) {
+        return None;
+    }
+    let end = head.checked_add(usize::try_from(length).ok()?)?;
+    outgoing.append(bytes.get(head..end)?)?;
     let table = worker.shared.table.load();
     Some(Plain {
         outgoing,
-        service: table.find(framing.host, path).cloned(),
-        length: head + body.len(),
+        service: table.find(host, path).cloned(),
+        length: end,
         is_head: method == "HEAD",
         is_idempotent: is_idempotent(method),
-        closes: framing.closes,
+        closes: seen.closes,
     })
 }
 
-/// What decides whom a request is for and where it ends.
-struct Framing<'a> {
-    host: &'a str,
-    body: usize,
+/// What a head says that decides whom it is for and where it ends.
+#[derive(Default)]
+struct Seen<'a> {
+    host: Option<&'a str>,
+    length: Option<u64>,
     closes: bool,
+    forwarded_host: bool,
+    forwarded_proto: bool,
 }
 
-impl<'a> Framing<'a> {
-    fn of(fields: &[Header<'a>]) -> Option<Self> {
-        let (mut host, mut body, mut closes) = (None, None, false);
-        for field in fields {
-            match Field::of(field.name) {
-                Field::Host => {
-                    let is_good = !field.value.is_empty() && is_host(field.value);
-                    if !is_good || host.is_some() {
-                        return None;
-                    }
-                    host = Some(std::str::from_utf8(field.value).ok()?);
+/// Copies the fields that go on. `None` if one is not plain.
+fn copy<'a>(
+    fields: &[Header<'a>],
+    may_speak_for_clients: bool,
+    outgoing: &mut Buffer,
+) -> Option<Seen<'a>> {
+    let mut seen = Seen::default();
+    for field in fields {
+        match Field::of(field.name) {
+            Field::Host => {
+                let host = std::str::from_utf8(field.value).ok()?;
+                let is_good = !host.is_empty() && is_host(field.value);
+                if !is_good || seen.host.replace(host).is_some() {
+                    return None;
                 }
-                Field::ContentLength => {
-                    let length = length(field.value)?;
-                    if body.replace(length).is_some() {
-                        return None;
-                    }
-                }
-                Field::Connection => {
-                    for option in members(field.value) {
-                        match option {
-                            _ if option.eq_ignore_ascii_case(b"close") => closes = true,
-                            _ if option.eq_ignore_ascii_case(b"keep-alive") => {}
-                            _ => return None,
-                        }
-                    }
-                }
-                Field::TransferEncoding | Field::Negotiation => return None,
-                Field::ContentType
-                | Field::OneHop
-                | Field::Date
-                | Field::ForwardedHost
-                | Field::ForwardedProto
-                | Field::Forwarded
-                | Field::Other => {}
             }
+            Field::ContentLength => {
+                let length = number(field.value)?;
+                if seen.length.replace(length).is_some() {
+                    return None;
+                }
+            }
+            Field::Connection => {
+                for option in members(field.value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        seen.closes = true;
+                    } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+                        return None;
+                    }
+                }
+                continue;
+            }
+            Field::TransferEncoding | Field::Negotiation => return None,
+            Field::OneHop => continue,
+            Field::Forwarded | Field::ForwardedHost | Field::ForwardedProto
+                if !may_speak_for_clients =>
+            {
+                continue;
+            }
+            Field::ForwardedHost => seen.forwarded_host = true,
+            Field::ForwardedProto => seen.forwarded_proto = true,
+            Field::Forwarded | Field::ContentType | Field::Date | Field::Other => {}
         }
-        Some(Self {
-            host: host?,
-            body: body.unwrap_or(0),
-            closes,
-        })
+        outgoing.append_field(field.name.as_bytes(), field.value)?;
     }
-}
-
-/// A length of digits alone.
-fn length(value: &[u8]) -> Option<usize> {
-    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let digits = std::str::from_utf8(value).ok().filter(|_| is_number)?;
-    digits.parse().ok()
+    Some(seen)
 }
 
 /// Whether the target is a path, and of characters that nobody reads in two ways.
 fn is_plain_target(target: &str) -> bool {
-    let is_plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%?".contains(&byte);
+    let is_plain = |byte| {
+        matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+            | b'!' | b'$' | b'&'..=b',' | b';' | b'=' | b':' | b'@' | b'/' | b'%' | b'?')
+    };
     target.starts_with('/') && target.bytes().all(is_plain)
 }

@@ -65,9 +65,12 @@ impl Connection for HyperConnection {
         self.sender.is_ready()
     }
 
-    /// Its task closes it.
+    /// Its task closes it: nobody needs to be woken.
     fn poll_spoiled(&self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
+        match self.is_good() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
     }
 }
 
