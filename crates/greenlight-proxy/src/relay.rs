@@ -22,7 +22,6 @@ use crate::gate::Kind;
 use crate::headers::Asker;
 use crate::idle::Idle;
 use crate::socket::Socket;
-use crate::upstream::RawConnection;
 use crate::words::{PLAIN, Words};
 use crate::worker::Worker;
 use answer::Head;
@@ -97,8 +96,7 @@ impl<'a> Relay<'a> {
             asker,
             client: Client {
                 socket,
-                unread: None,
-                buffers: worker.small_buffers.clone(),
+                unread: Buffer::new(&worker.small_buffers),
             },
             head: Idle::new(worker.limits.header_timeout),
             idle: Idle::new(worker.limits.idle_timeout),
@@ -111,15 +109,14 @@ impl<'a> Relay<'a> {
         loop {
             match poll_fn(|cx| self.poll_next(leaving.as_mut(), cx)).await {
                 Next::Request(request) => {
-                    self.client.consume(request.length);
+                    self.client.unread.consume(request.length);
                     if self.answer(request).await == After::End {
                         return None;
                     }
                 }
                 Next::Other => {
                     let Client { socket, unread, .. } = self.client;
-                    let unread = unread.as_ref().map_or(&[][..], Buffer::bytes);
-                    let front = Bytes::copy_from_slice(unread);
+                    let front = Bytes::copy_from_slice(unread.bytes());
                     return Some(Rest { socket, front });
                 }
                 Next::End => return None,
@@ -129,7 +126,8 @@ impl<'a> Relay<'a> {
 
     fn poll_next(&mut self, leaving: Pin<&mut impl Future>, cx: &mut Context<'_>) -> Poll<Next> {
         loop {
-            if let Some(unread) = &self.client.unread {
+            let unread = &self.client.unread;
+            if !unread.is_empty() {
                 match request::parse(unread.bytes(), self.worker, self.asker) {
                     Parsed::Plain(request) => {
                         self.head.progressed();
@@ -145,7 +143,7 @@ impl<'a> Relay<'a> {
                 Poll::Pending => break,
             }
         }
-        let is_unused = self.client.unread.is_none();
+        let is_unused = self.client.unread.is_empty();
         if is_unused && leaving.poll(cx).is_ready() {
             return Poll::Ready(Next::End);
         }
@@ -173,10 +171,7 @@ impl<'a> Relay<'a> {
     /// Brings the answer to the client.
     async fn bring(&mut self, mut exchange: Exchange, request: &Plain) -> After {
         let closes = self.closes_after(request);
-        let head = match self
-            .final_head(&mut exchange, request.is_head, closes)
-            .await
-        {
+        let (mut head, mut piece) = match self.final_head(&mut exchange, request, closes).await {
             Ok(head) => head,
             Err(words) => {
                 let Some(words) = words else {
@@ -187,41 +182,30 @@ impl<'a> Relay<'a> {
                 return self.say(words, request).await;
             }
         };
-        let (mut head, mut piece) = head;
-        let Exchange {
-            mut claim,
-            mut connection,
-            mut incoming,
-            is_cut_short,
-        } = exchange;
         if head.is_stream {
-            claim.turn_into(Kind::Stream);
+            exchange.claim.turn_into(Kind::Stream);
         }
         while !piece.is_last {
-            if self.write(&mut incoming, piece.length).await.is_err() {
+            let written = self.write(&mut exchange.incoming, piece.length).await;
+            if written.is_err() {
                 return After::End;
             }
-            let read = self.read(&mut connection, &mut incoming, head.is_stream);
-            let next = match read.await {
-                Ok(0) => head.framing.end(&mut incoming),
-                Ok(_) => head.framing.advance(&mut incoming),
+            let next = match self.read(&mut exchange, request, head.is_stream).await {
+                Ok(0) => head.framing.end(&mut exchange.incoming),
+                Ok(_) => head.framing.advance(&mut exchange.incoming),
                 Err(Broken::ClientLeft) => return After::End,
                 Err(Broken::Failed | Broken::Silent) => Err(framing::Malformed),
             };
             let Ok(next) = next else {
                 // What the client has cannot be made to look whole.
-                claim.gate().note_failed();
+                exchange.claim.gate().note_failed();
                 return After::End;
             };
             piece = next;
         }
         // The application is done, however long the client takes to read.
-        drop(claim);
-        if head.keeps_alive && !is_cut_short && piece.length == incoming.len() {
-            self.worker.raw_pool.put_back(connection);
-        } else {
-            drop(connection);
-        }
+        let keeps_alive = head.keeps_alive && exchange.incoming.len() == piece.length;
+        let mut incoming = exchange.complete(self.worker, request, keeps_alive);
         match self.write(&mut incoming, piece.length).await {
             Ok(()) if !closes => After::GoOn,
             Ok(()) | Err(_) => After::End,
@@ -233,20 +217,12 @@ impl<'a> Relay<'a> {
     async fn final_head(
         &mut self,
         exchange: &mut Exchange,
-        is_head: bool,
+        request: &Plain,
         closes: bool,
     ) -> Result<(Head, Piece), Option<Words>> {
-        let incoming = &mut exchange.incoming;
         loop {
-            let context = answer::Context {
-                is_head,
-                closes,
-                date: &self.worker.date,
-            };
-            let mut head = self.worker.scratch.borrow_mut();
-            let parsed = answer::parse(incoming, context, &mut head);
-            drop(head);
-            match parsed {
+            let incoming = &mut exchange.incoming;
+            match self.next_head(incoming, request.is_head, closes) {
                 answer::Parsed::Final(mut head) => {
                     let piece = head.framing.advance(incoming).map_err(|_| Some(GONE))?;
                     let length = piece.length + self.put_head(incoming);
@@ -259,16 +235,23 @@ impl<'a> Relay<'a> {
                 answer::Parsed::Continue => {}
                 answer::Parsed::Switched => return Err(Some(UNASKED_SWITCH)),
                 answer::Parsed::Malformed => return Err(Some(GONE)),
-                answer::Parsed::Partial => {
-                    match self.read(&mut exchange.connection, incoming, false).await {
-                        Ok(1..) => {}
-                        Ok(0) | Err(Broken::Failed) => return Err(Some(GONE)),
-                        Err(Broken::Silent) => return Err(Some(SILENT)),
-                        Err(Broken::ClientLeft) => return Err(None),
-                    }
-                }
+                answer::Parsed::Partial => match self.read(exchange, request, false).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(Broken::Failed) => return Err(Some(GONE)),
+                    Err(Broken::Silent) => return Err(Some(SILENT)),
+                    Err(Broken::ClientLeft) => return Err(None),
+                },
             }
         }
+    }
+
+    fn next_head(&self, incoming: &mut Buffer, is_head: bool, closes: bool) -> answer::Parsed {
+        let context = answer::Context {
+            is_head,
+            closes,
+            date: &self.worker.date,
+        };
+        answer::parse(incoming, context, &mut self.worker.scratch.borrow_mut())
     }
 
     /// Puts the head that was just written in front of what follows it. Returns its length.
@@ -281,14 +264,14 @@ impl<'a> Relay<'a> {
     /// Reads more of an answer. Zero bytes are the end of the application's connection.
     async fn read(
         &mut self,
-        connection: &mut RawConnection,
-        incoming: &mut Buffer,
+        exchange: &mut Exchange,
+        request: &Plain,
         may_be_silent: bool,
     ) -> Result<usize, Broken> {
         let idle = &mut self.idle;
         idle.progressed();
         let reading = poll_fn(|cx| {
-            if let Poll::Ready(read) = incoming.poll_fill(cx, &mut connection.socket) {
+            if let Poll::Ready(read) = exchange.poll_read(cx, request.outgoing.bytes()) {
                 return Poll::Ready(read.map_err(|_| Broken::Failed));
             }
             if may_be_silent {
@@ -307,11 +290,19 @@ impl<'a> Relay<'a> {
     /// Answers in the proxy's own words.
     async fn say(&mut self, words: Words, request: &Plain) -> After {
         let closes = self.closes_after(request);
-        let mut buffer = self.worker.small_buffers.take();
-        let mut out = self.worker.scratch.borrow_mut();
-        out.clear();
+        let mut answer = self.own_answer(words, request.is_head, closes);
+        let length = answer.len();
+        match self.write(&mut answer, length).await {
+            Ok(()) if !closes => After::GoOn,
+            Ok(()) | Err(_) => After::End,
+        }
+    }
+
+    fn own_answer(&self, words: Words, is_head: bool, closes: bool) -> Buffer {
         let Words { status, text, .. } = words;
         let length = text.len();
+        let mut out = self.worker.scratch.borrow_mut();
+        out.clear();
         // Writing to memory cannot fail.
         let _ = write!(
             out,
@@ -324,15 +315,11 @@ impl<'a> Relay<'a> {
             if closes { "connection: close\r\n" } else { "" },
         );
         self.worker.date.write(&mut out);
-        let text = if request.is_head { "" } else { text };
-        let _ = write!(out, "\r\n\r\n{text}");
-        buffer.append(&out).expect("own words are short");
-        drop(out);
-        let length = buffer.len();
-        match self.write(&mut buffer, length).await {
-            Ok(()) if !closes => After::GoOn,
-            Ok(()) | Err(_) => After::End,
-        }
+        let body = if is_head { "" } else { text };
+        let _ = write!(out, "\r\n\r\n{body}");
+        let mut answer = Buffer::new(&self.worker.small_buffers);
+        answer.append(&out).expect("own words are short");
+        answer
     }
 
     fn closes_after(&self, request: &Plain) -> bool {

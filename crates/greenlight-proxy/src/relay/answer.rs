@@ -117,6 +117,10 @@ fn rewrite(
 }
 
 /// What a head says of itself, its body and its connection.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a head says these things or does not, each by itself"
+)]
 #[derive(Default)]
 struct Seen<'a> {
     length: Option<(u64, &'a [u8])>,

@@ -1,40 +1,24 @@
 //! The client's end of the relay.
 
-use super::buffer::{Buffer, Buffers};
+use super::buffer::Buffer;
 use crate::idle::Idle;
 use crate::socket::Socket;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite as _;
 
 /// A client and what it has sent that nobody has looked at yet.
 pub(super) struct Client {
     pub(super) socket: Socket,
-    /// Never empty.
-    pub(super) unread: Option<Buffer>,
-    pub(super) buffers: Rc<Buffers>,
+    pub(super) unread: Buffer,
 }
 
 impl Client {
     /// Reads some more. Zero bytes are the end.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // A buffer only once there is something to put into it.
-        ready!(self.socket.poll_read_ready(cx))?;
-        let mut buffer = self.unread.take().unwrap_or_else(|| self.buffers.take());
-        let read = buffer.poll_fill(cx, &mut self.socket);
-        self.unread = Some(buffer).filter(|buffer| !buffer.is_empty());
-        read
-    }
-
-    /// The first bytes are done with.
-    pub(super) fn consume(&mut self, count: usize) {
-        if let Some(unread) = &mut self.unread {
-            unread.consume(count);
-        }
-        self.unread = self.unread.take().filter(|unread| !unread.is_empty());
+        self.unread.poll_fill(cx, &mut self.socket)
     }
 
     /// What a future brings, unless the client leaves before: `None`. A client that has sent its
@@ -45,7 +29,7 @@ impl Client {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            if self.unread.is_some() {
+            if !self.unread.is_empty() {
                 return Poll::Pending;
             }
             match self.poll_read(cx) {

@@ -66,7 +66,7 @@ fn plain(
     if !is_plain || asker.is_proxy() && path == GATE_PATH {
         return None;
     }
-    let mut outgoing = worker.small_buffers.take();
+    let mut outgoing = Buffer::new(&worker.small_buffers);
     for part in [method, " ", target, " HTTP/1.1\r\n"] {
         outgoing.append(part.as_bytes())?;
     }
