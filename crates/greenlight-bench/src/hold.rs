@@ -144,7 +144,13 @@ fn round(fleet: &Fleet, dir: &Path, port: u16) -> Outcome<Round> {
     }
     // A rollback to what still runs is a cut-over like any other, and starts nothing.
     let order = order(fleet, "back", port)?;
-    let receipt = fleet.perform(Command::Rollback(Box::new(RollbackOrder { order })))?;
+    let back = RollbackOrder {
+        deployment: order.deployment,
+        by: order.by,
+        plan: order.plan,
+        policy: Some(order.policy),
+    };
+    let receipt = fleet.perform(Command::Rollback(Box::new(back)))?;
     let cut_over = receipt
         .cut_overs
         .first()
@@ -240,11 +246,12 @@ fn order(fleet: &Fleet, version: &str, port: u16) -> Outcome<Order> {
             .iter()
             .map(|name| (name.clone(), pair))
             .collect(),
+        fronts: BTreeMap::new(),
     };
     Ok(Order {
         deployment: DeploymentId(format!("{version}-{}", greenlight::clock::monotonic_ns())),
         by: "the benchmark".to_owned(),
-        releases: [(ServiceName::from("sample"), spec.seal(version))].into(),
+        releases: [(ServiceName::from("sample"), Some(spec.seal(version)))].into(),
         plan: Plan::compile(Strategy::BlueGreen, fleet.names())?,
         policy: Policy {
             // A noisy machine must not end the measurement.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 
 /// A figure that must not be exceeded.
@@ -76,7 +77,7 @@ impl<R: Serialize> Report<R> {
 
     /// Writes the document, prints table and bounds, and says whether every bound that is
     /// required now is met.
-    pub(crate) fn publish(&self, table: &Table, folder: &Path) -> std::io::Result<bool> {
+    pub(crate) fn publish(&self, table: &Table, folder: &Path) -> io::Result<bool> {
         std::fs::create_dir_all(folder)?;
         let path = folder.join(format!("{}.json", self.benchmark));
         std::fs::write(&path, serde_json::to_vec_pretty(self)?)?;
@@ -92,7 +93,7 @@ impl<R: Serialize> Report<R> {
             let _ = writeln!(text, "{verdict}: {name}: {measured:.2}, at most {limit:.2}");
         }
         let _ = writeln!(text, "written to {}", path.display());
-        greenlight::cli::print(&text);
+        greenlight::cli::print(&text).map_err(|failure| io::Error::other(failure.to_string()))?;
         Ok(self
             .bounds
             .iter()

@@ -180,11 +180,13 @@ impl Rig {
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             ports: self.ports.clone(),
+            fronts: BTreeMap::new(),
         };
         let request = DeployRequest {
             by: "the benchmark".to_owned(),
             releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
             secrets: BTreeMap::new(),
+            remove: [].into(),
             strategy: Strategy::BlueGreen,
             policy: policy.clone(),
             promotion: Promotion::Automatic,
@@ -198,7 +200,7 @@ impl Rig {
         let request = RollbackRequest {
             by: "the benchmark".to_owned(),
             version: None,
-            policy: policy.clone(),
+            policy: Some(policy.clone()),
         };
         let accepted: CommandAnswer = self.api.post("/v1/rollback", &request).await?;
         self.finish(&accepted).await

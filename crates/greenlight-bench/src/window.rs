@@ -222,7 +222,7 @@ async fn flip(
     };
     let request = OpenRequest {
         epoch,
-        services: BTreeMap::from([(SERVICE.to_owned(), color)]),
+        services: BTreeMap::from([(SERVICE.to_owned(), Some(color))]),
     };
     let from_ns = monotonic_ns();
     let opening = admins.iter().enumerate().map(|(number, admin)| {

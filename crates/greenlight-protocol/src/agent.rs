@@ -15,10 +15,10 @@
 //! After `Armed` this agent cannot decide alone. It obeys a decision from whoever brings it:
 //! decisions are facts. Everything else is fenced by (term, epoch).
 
-mod before_switch;
 mod cut_over;
 mod doubt;
 mod effect;
+mod errand;
 mod ledger;
 mod slots;
 
@@ -26,7 +26,7 @@ pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
 pub use ledger::{AgentRecord, Decision, Ledger, Stage};
 pub use slots::SlotState;
 
-use self::before_switch::BeforeSwitch;
+use self::errand::Errand;
 use crate::cut_over::CutOver;
 use crate::evidence::{Alignment, DrainEvidence, HoldEvidence};
 use crate::id::{Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
@@ -56,8 +56,10 @@ pub struct Agent {
     parked: BTreeSet<ServiceName>,
     /// The epoch for which `Retire` is under way, and what its stops have cut off so far.
     retiring: Option<(Epoch, DrainEvidence)>,
+    /// The latest look at the peers.
+    peer_check: Option<Errand<BTreeMap<InstanceId, String>>>,
     /// The command before the switch that was begun last.
-    before_switch: Option<BeforeSwitch>,
+    before_switch: Option<Errand<Result<String, String>>>,
     attempts: u32,
     /// The committed epoch that the front would not change to, and why; a restart asks it again.
     unopened: Option<(Epoch, String)>,
@@ -132,6 +134,7 @@ impl Agent {
             listed: Listed::No,
             parked: BTreeSet::new(),
             retiring: None,
+            peer_check: None,
             before_switch: None,
             attempts: 0,
             unopened: None,
@@ -180,6 +183,9 @@ impl Agent {
                 incarnation,
                 reason,
             } => self.slot_exited(&slot, incarnation, reason, &mut fx),
+            AgentEvent::PeersChecked { epoch, unseen } => {
+                self.peers_checked(epoch, unseen, &mut fx);
+            }
             AgentEvent::BeforeSwitchEnded { epoch, result } => {
                 self.before_switch_ended(epoch, result, &mut fx);
             }
@@ -262,6 +268,7 @@ impl Agent {
         }
         match envelope.directive {
             Directive::Prepare(cut_over) => self.prepare(*cut_over, fx),
+            Directive::CheckPeers(peers) => self.check_peers(epoch, peers, fx),
             Directive::BeforeSwitch => self.run_before_switch(epoch, fx),
             Directive::Arm => self.arm(epoch, fx),
             Directive::Hold => self.hold(epoch, fx),

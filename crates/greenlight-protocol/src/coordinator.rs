@@ -16,15 +16,19 @@
 //! that recovers and finds no commit aborts; it never resumes, because an acknowledgement given
 //! to its earlier self may since have been overtaken by a refusal.
 //!
+//! Between `Preparing` and `Ready` the instances may also look at each other (`CheckingPeers`).
+//!
 //! One deployment at a time. A rollback is a cut-over like any other, with the roles swapped.
 
 mod abort;
 mod effect;
 mod ledger;
+mod peers;
 mod phase;
 mod prepare;
 mod recover;
 mod settle;
+mod snapshot;
 
 pub use effect::{
     Accepted, Command, CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, Refusal,
@@ -34,6 +38,7 @@ pub use ledger::{
     Begin, CoordinatorRecord, Deployment, Ledger, Order, Outcome, Promotion, Verdict, Warm,
 };
 pub use phase::Phase;
+pub use snapshot::snapshot;
 
 use crate::id::{Epoch, InstanceId, Term, Token};
 use crate::message::{Directive, Envelope, InstanceStatus, Report, Reported};
@@ -55,6 +60,9 @@ pub struct Coordinator {
     phase: Phase,
     /// Why the fleet must go back once the switch is complete.
     trouble: Option<String>,
+    /// Whether someone has asked since that a deployment to be promoted by hand go on by itself. A
+    /// restart aborts what has not committed, so there is nothing to remember.
+    is_promoted: bool,
     /// Who has yet to stop what is not live, once that was asked.
     retiring: Option<(Epoch, BTreeSet<InstanceId>)>,
     presence: BTreeMap<InstanceId, InstanceStatus>,
@@ -74,7 +82,7 @@ impl Coordinator {
         let accepted = match command {
             Command::Deploy(order) => self.deploy(*order, now, &mut fx)?,
             Command::Rollback(rollback) => {
-                let order = self.rollback_order(rollback.order)?;
+                let order = self.rollback_order(*rollback)?;
                 self.deploy(order, now, &mut fx)?
             }
             Command::Promote => self.promote(now, &mut fx)?,
@@ -155,6 +163,8 @@ impl Coordinator {
             Report::Fenced | Report::Observed(_) => {}
             Report::Prepared
             | Report::PrepareFailed { .. }
+            | Report::PeersReady
+            | Report::PeersNotReady { .. }
             | Report::BeforeSwitchDone { .. }
             | Report::BeforeSwitchFailed { .. }
             | Report::Armed { .. }
@@ -227,6 +237,9 @@ impl Coordinator {
         let epoch = begin.cut_over.epoch;
         let directive = match &self.phase {
             Phase::Preparing { .. } => Directive::Prepare(Box::new(begin.cut_over.clone())),
+            Phase::CheckingPeers { .. } => {
+                Directive::CheckPeers(peers::seen_by(instance, &begin.cut_over.participants))
+            }
             Phase::BeforeSwitch { .. } => Directive::BeforeSwitch,
             Phase::Arming { .. } => Directive::Arm,
             Phase::Holding { .. } => Directive::Hold,
@@ -255,6 +268,11 @@ impl Coordinator {
             CoordinatorTimer::PrepareDeadline(epoch) if here == Some(epoch) => {
                 self.prepare_overdue(fx);
             }
+            CoordinatorTimer::PeersDeadline(epoch) if here == Some(epoch) => {
+                if matches!(self.phase, Phase::CheckingPeers { .. }) {
+                    self.abort_waiting("has not said in time how it sees its peers", fx);
+                }
+            }
             CoordinatorTimer::ArmDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::Arming { .. }) {
                     self.abort_waiting("has not armed in time", fx);
@@ -280,6 +298,7 @@ impl Coordinator {
             CoordinatorTimer::WarmOver(epoch) => self.begin_retire(epoch, fx),
             CoordinatorTimer::Resend(epoch) => self.resend(epoch, fx),
             CoordinatorTimer::PrepareDeadline(_)
+            | CoordinatorTimer::PeersDeadline(_)
             | CoordinatorTimer::BeforeSwitchDeadline(_)
             | CoordinatorTimer::ArmDeadline(_)
             | CoordinatorTimer::HoldBudget(_)
@@ -315,6 +334,7 @@ impl Coordinator {
             | Phase::Aborting { .. } => RESEND_QUICK,
             Phase::Idle
             | Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Watching { .. }

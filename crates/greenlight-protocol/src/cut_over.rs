@@ -27,8 +27,21 @@ pub struct CutOver {
     pub direction: Direction,
     /// Everyone who takes part; an agent in doubt asks them.
     pub participants: BTreeSet<InstanceId>,
-    /// What each service cuts over to: they change as one set.
-    pub releases: BTreeMap<ServiceName, Release>,
+    /// What each service cuts over to: they change as one set. Nothing: it is removed.
+    pub releases: BTreeMap<ServiceName, Option<Release>>,
     /// Timers and choices.
     pub policy: Policy,
+}
+
+impl CutOver {
+    /// The releases that are to be live after it; a service that is removed has none.
+    pub fn brought(&self) -> impl Iterator<Item = (&ServiceName, &Release)> {
+        let releases = self.releases.iter();
+        releases.filter_map(|(service, release)| Some((service, release.as_ref()?)))
+    }
+
+    /// Whether a release of this service is to be live after it.
+    pub fn brings(&self, service: &ServiceName) -> bool {
+        matches!(self.releases.get(service), Some(Some(_)))
+    }
 }

@@ -85,7 +85,8 @@ pub struct GateEvidence {
 pub struct ServiceEvidence {
     /// When the hold was complete.
     pub held_at_ns: Option<u64>,
-    /// When the last request was admitted to the old release.
+    /// When the last request was admitted to the old release: before the hold was complete, or
+    /// the gate did not stay closed.
     pub last_admission_old_ns: Option<u64>,
     /// When the gate opened again.
     pub opened_at_ns: Option<u64>,

@@ -5,10 +5,10 @@
 
 use crate::cut_over::CutOver;
 use crate::evidence::{Alignment, DrainEvidence, GateEvidence, HoldEvidence, SwitchEvidence};
-use crate::id::{Epoch, ServiceName, Token};
+use crate::id::{Epoch, InstanceId, ServiceName, Token};
 use crate::release::Color;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A directive with its fencing token.
@@ -26,6 +26,8 @@ pub struct Envelope {
 pub enum Directive {
     /// Start the idle slots and get them healthy.
     Prepare(Box<CutOver>),
+    /// Look at these peers: is what they have prepared ready as seen from here?
+    CheckPeers(BTreeSet<InstanceId>),
     /// Run the command that comes before the switch. Only one agent is told to.
     BeforeSwitch,
     /// Durably promise to obey this epoch's decision.
@@ -63,6 +65,13 @@ pub enum Report {
     PrepareFailed {
         /// What a person should read.
         reason: String,
+    },
+    /// The peers are ready as seen from here.
+    PeersReady,
+    /// Some peers are not ready as seen from here.
+    PeersNotReady {
+        /// By peer: what a person should read.
+        unseen: BTreeMap<InstanceId, String>,
     },
     /// The command before the switch has succeeded.
     BeforeSwitchDone {

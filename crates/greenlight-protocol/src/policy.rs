@@ -29,6 +29,9 @@ pub struct Policy {
     /// How long the command may take that is run once before the switch; none if there is none.
     #[serde(default)]
     pub before_switch: Option<Duration>,
+    /// Whether instances must also be ready as their peers see them.
+    #[serde(default)]
+    pub peer_checks: PeerChecks,
     /// How long the new release is observed after a cut-over.
     pub watch: Duration,
     /// How long the old release is left running after the watch.
@@ -51,6 +54,19 @@ pub enum Exclusive {
     Yes,
 }
 
+/// Whether instances look at each other before the barrier.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerChecks {
+    /// An instance's own check is enough.
+    #[default]
+    No,
+    /// An instance that its peers cannot reach, or see fail, stops the deployment.
+    Yes,
+}
+
 impl Default for Policy {
     /// The defaults of the design: 250 ms budget, 2 s deadline, 5 min prepare, 60 s watch.
     fn default() -> Self {
@@ -61,6 +77,7 @@ impl Default for Policy {
             exclusive: Exclusive::No,
             prepare: Duration::from_mins(5),
             before_switch: None,
+            peer_checks: PeerChecks::No,
             watch: Duration::from_mins(1),
             keep_warm: Duration::from_mins(15),
             drain: Duration::from_secs(30),

@@ -7,8 +7,12 @@
 mod crashes;
 #[path = "scenarios/cut_over.rs"]
 mod cut_over;
+#[path = "scenarios/peers.rs"]
+mod peers;
 #[path = "scenarios/people.rs"]
 mod people;
+#[path = "scenarios/services.rs"]
+mod services;
 #[path = "scenarios/world.rs"]
 mod world;
 
@@ -66,6 +70,16 @@ fn is_directive_to(letter: &Letter, instance: usize) -> bool {
 }
 
 fn roll_back(world: &mut World) -> Result<Accepted, Refusal> {
-    let order = world.order(&[]);
-    world.command(Command::Rollback(Box::new(RollbackOrder { order })))
+    let Order {
+        deployment,
+        by,
+        plan,
+        ..
+    } = world.order(&[]);
+    world.command(Command::Rollback(Box::new(RollbackOrder {
+        deployment,
+        by,
+        plan,
+        policy: None,
+    })))
 }

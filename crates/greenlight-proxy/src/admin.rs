@@ -82,8 +82,8 @@ pub struct HeldService {
 pub struct OpenRequest {
     /// The cut-over.
     pub epoch: u64,
-    /// Where each service goes.
-    pub services: BTreeMap<String, Color>,
+    /// Where each service goes; `null`: nowhere, its requests are refused from now on.
+    pub services: BTreeMap<String, Option<Color>>,
 }
 
 /// The answer to opening, given when the routing is on disk.
@@ -142,7 +142,8 @@ pub struct ServiceEvidence {
     pub new: Option<Color>,
     /// When the hold was complete.
     pub held_at_ns: Option<u64>,
-    /// When the last request was admitted to the old color before the hold.
+    /// When the last request was admitted to the old color: before the hold was complete, or the
+    /// gate did not stay closed.
     pub last_admission_old_ns: Option<u64>,
     /// When the gate opened again.
     pub opened_at_ns: Option<u64>,
@@ -156,8 +157,8 @@ pub struct ServiceEvidence {
     pub recalled: u64,
     /// Requests sent again because the application died under them.
     pub retried: u64,
-    /// Requests that failed and could not be sent again: answered 502 or 504, or broken off in
-    /// the middle of their answer.
+    /// Requests that failed and could not be sent again: answered 502 or 504, broken off in the
+    /// middle of their answer, or answered 503 because too many waited for the application.
     pub failed: u64,
     /// Requests answered 503 by the gate.
     pub shed: u64,
@@ -178,6 +179,9 @@ pub struct StatusAnswer {
     pub started_at_ns: u64,
     /// Processes that it has taken over from and that still have connections.
     pub predecessors: usize,
+    /// Descriptors that it may have open at once; `None` if it does not say, or has no bound.
+    #[serde(default)]
+    pub max_descriptors: Option<u64>,
     /// Where users come in.
     pub listening: Vec<String>,
     /// The highest epoch obeyed for any service.

@@ -114,6 +114,19 @@ impl Counts {
         seen.expired |= self.expired > 0;
     }
 
+    /// Admissions to the old color belong to the cut-over until the gate opens, and after it has
+    /// opened to the other color, when there must be none; not after it was opened to the old one
+    /// again.
+    pub(crate) fn complete_last_admission(&self, seen: &mut ServiceEvidence) {
+        if let Some(old) = seen.old
+            && seen.new != Some(old)
+        {
+            let last = self.color(old).last_admission_ns;
+            // A process that was started since has not seen any.
+            seen.last_admission_old_ns = seen.last_admission_old_ns.max(last);
+        }
+    }
+
     /// The first admission after opening stays the first, also when the color is opened again.
     pub(crate) fn complete_first_admission(&self, seen: &mut ServiceEvidence) {
         if let (Some(new), Some(_), None) =

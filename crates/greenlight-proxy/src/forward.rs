@@ -2,13 +2,14 @@
 //!
 //! A request is sent again only when that is safe: nothing of it was written; or its method is
 //! idempotent, its body is at hand, and no byte of an answer has come. An application that
-//! refuses connections is waited for, because the fleet may be about to cut over away from it.
+//! refuses connections is waited for, because the fleet may be about to cut over away from it;
+//! only so many may wait for one service, so that a dead one does not stand in the others' way.
 
 use crate::gate::{Admission, Claim, Gate, NoClaim, Route, Tally};
-use crate::route_table::Service;
-use crate::upstream::{Connection, Pool};
+use crate::route_table::{Service, WaitingPlace};
+use crate::upstream::{Connection, Pool, is_out_of_descriptors};
 use crate::words::Words;
-use crate::worker::{HeldPlace, Worker};
+use crate::worker::{HeldPlace, StarvingPlace, Worker};
 use hyper::StatusCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,8 +81,19 @@ pub(crate) struct Forwarding<'a> {
     /// The next wait for an application that is not there.
     pause: Duration,
     /// Its place among those that wait, while it does.
-    place: Option<HeldPlace<'a>>,
+    place: Place<'a>,
     held: Held,
+}
+
+/// A place among those that wait.
+enum Place<'a> {
+    None,
+    /// At the gate. Too many of these stop the accepting of connections.
+    Held(#[expect(dead_code, reason = "kept for its drop")] HeldPlace<'a>),
+    /// For the application. Too many of these and more are refused.
+    Waiting(#[expect(dead_code, reason = "kept for its drop")] WaitingPlace),
+    /// For a descriptor. Any of these stops the accepting of connections.
+    Starving(#[expect(dead_code, reason = "kept for its drop")] StarvingPlace<'a>),
 }
 
 /// Whether a request has waited at the gate.
@@ -98,6 +110,8 @@ enum Try<A> {
     Answered(Result<A, Words>),
     /// The application has not answered: wait for it or for the gate, then look again.
     Wait,
+    /// This process has no descriptor left for a connection: wait for one, then look again.
+    Starve,
     /// The gate changed under it before anything was sent: look again at once.
     Recalled,
 }
@@ -109,7 +123,7 @@ impl<'a> Forwarding<'a> {
             deadline: Instant::now() + service.request_timeout(),
             service,
             pause: FIRST_PAUSE,
-            place: None,
+            place: Place::None,
             held: Held::No,
         }
     }
@@ -121,7 +135,19 @@ impl<'a> Forwarding<'a> {
             match self.gate().claim() {
                 Ok(claim) => match self.forward(claim, seen, transport).await {
                     Try::Answered(answer) => return answer,
+                    Try::Wait if !self.take_waiting_place() => {
+                        self.gate().note_failed();
+                        let text = "the application is away, and too many wait for it\n";
+                        return Err(Words::unavailable(text));
+                    }
                     Try::Wait => self.wait_for_application(seen).await,
+                    Try::Starve => {
+                        if !matches!(self.place, Place::Starving(_)) {
+                            let worker: &'a Worker = self.worker;
+                            self.place = Place::Starving(worker.starving_place());
+                        }
+                        self.wait_for_application(seen).await;
+                    }
                     Try::Recalled => Tally::add(&self.gate().tally.recalled),
                 },
                 Err(NoClaim::Held) => self.wait_at_gate(seen).await,
@@ -147,7 +173,10 @@ impl<'a> Forwarding<'a> {
     }
 
     async fn wait_at_gate(&mut self, seen: Route) {
-        self.take_place();
+        if !matches!(self.place, Place::Held(_)) {
+            let worker: &'a Worker = self.worker;
+            self.place = Place::Held(worker.hold_place());
+        }
         if let Held::No = self.held {
             Tally::add(&self.gate().tally.held);
             self.held = Held::Since(Instant::now());
@@ -157,7 +186,6 @@ impl<'a> Forwarding<'a> {
     }
 
     async fn wait_for_application(&mut self, seen: Route) {
-        self.take_place();
         let next = Instant::now() + self.pause;
         tokio::select! {
             () = sleep_until(next.min(self.deadline)) => {
@@ -167,9 +195,13 @@ impl<'a> Forwarding<'a> {
         }
     }
 
-    fn take_place(&mut self) {
-        let worker: &'a Worker = self.worker;
-        self.place.get_or_insert_with(|| worker.hold_place());
+    /// Whether there is room among those that wait for the application.
+    fn take_waiting_place(&mut self) -> bool {
+        if !matches!(self.place, Place::Waiting(_)) {
+            let place = self.service.waiting_place(self.worker.limits.max_waiting);
+            self.place = place.map_or(Place::None, Place::Waiting);
+        }
+        matches!(self.place, Place::Waiting(_))
     }
 
     /// Sends a request for which there is a claim. A recall leaves it unsent.
@@ -188,6 +220,10 @@ impl<'a> Forwarding<'a> {
                 biased;
                 opened = T::Connection::open(upstream, self.worker) => match opened {
                     Ok(connection) => connection,
+                    Err(error) if is_out_of_descriptors(&error) => {
+                        self.worker.close_idle();
+                        return Try::Starve;
+                    }
                     Err(_) => return Try::Wait,
                 },
                 () = self.gate().changed_from(seen) => return Try::Recalled,
@@ -198,7 +234,7 @@ impl<'a> Forwarding<'a> {
             transport.pool().put_back(connection);
             return Try::Recalled;
         };
-        self.place = None;
+        self.place = Place::None;
         if let Held::Since(since) = self.held {
             self.held = Held::Released;
             let micros = u64::try_from(since.elapsed().as_micros());

@@ -46,7 +46,7 @@ impl Color {
 /// What the gate does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Nothing was ever decided: 503.
+    /// Nothing was ever decided, or the service was removed: 503.
     Closed,
     /// Admit to this color.
     Open(Color),

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!  listener ─▶ find(host, path) ─▶ claim ─▶ (connection) ─▶ admit ─▶ forward ─▶ release
-//!   a thread     one atomic        count,     from this      count,    hyper      counts go
-//!   per core     snapshot          look again  thread's pool  look again          down
+//!   a thread     one atomic        count,     from this      count,    relay or   counts go
+//!   per core     snapshot          look again  thread's pool  look again  hyper    down
 //!                     ▲                ▲                         ▲
 //!                     └────────────────┴──── gate ◀──────────────┘
 //!                                             ▲
 //!                  admin socket: hold, open, park, shed, drain
 //! ```
+//!
+//! Plain HTTP/1.1 is passed on by the [`relay`]; everything else is read and written by hyper
+//! ([`serve`]). Where a request goes and when is decided once, in [`forward`], for both.
 //!
 //! One direction, no lock across an await, the control plane never consulted. *Admitted* means
 //! that the first byte of the request was written to the application's connection; the

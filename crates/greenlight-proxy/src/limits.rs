@@ -5,9 +5,12 @@ use std::time::Duration;
 /// Bounds on requests and waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests that may wait on one thread, at closed gates or for a dead application; past it
-    /// the thread stops accepting connections, and the kernel's queue holds the rest.
+    /// Requests that may wait on one thread at closed gates; past it the thread stops accepting
+    /// connections, and the kernel's queue holds the rest.
     pub max_held: usize,
+    /// Requests that may wait for one service's application that is away, on all threads; past it
+    /// that service's requests are refused, so that they do not take the room of the others.
+    pub max_waiting: usize,
     /// How long a client may take to send a request's head, from the end of the answer before:
     /// so this also bounds how long a connection may stay unused. A load balancer in front must
     /// give up unused connections earlier, or it will send requests into closing ones.
@@ -33,6 +36,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_held: 1024,
+            max_waiting: 1024,
             // Nginx's `keepalive_timeout`; the usual load balancers keep 60 seconds or less.
             header_timeout: Duration::from_secs(75),
             idle_timeout: Duration::from_mins(1),

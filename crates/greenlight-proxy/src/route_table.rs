@@ -1,12 +1,13 @@
 //! Which service a request is for: by host and path, from one atomic snapshot.
 
-use crate::gate::{Color, Gate};
+use crate::gate::{Color, Gate, Route};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 /// Where an application listens.
@@ -76,6 +77,19 @@ pub(crate) struct Service {
     pub(crate) gate: Arc<Gate>,
     blue: Upstream,
     green: Upstream,
+    /// Requests that wait for an application that is away, on all threads.
+    waiting: AtomicUsize,
+}
+
+/// A place among the requests that wait for a service's application. Dropping it gives the place
+/// back.
+#[derive(Debug)]
+pub(crate) struct WaitingPlace(Arc<Service>);
+
+impl Drop for WaitingPlace {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Service {
@@ -96,6 +110,7 @@ impl Service {
             green: settings.green.parse()?,
             settings,
             gate,
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -108,6 +123,12 @@ impl Service {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.settings.request_timeout_ms)
+    }
+
+    /// A place to wait for the application; `None` if `most` are taken.
+    pub(crate) fn waiting_place(self: &Arc<Self>, most: usize) -> Option<WaitingPlace> {
+        let place = WaitingPlace(self.clone());
+        (self.waiting.fetch_add(1, SeqCst) < most).then_some(place)
     }
 
     /// How well a request fits: hosts beat no hosts, exact beats wildcard, longer prefixes beat
@@ -150,7 +171,8 @@ pub(crate) struct RouteTable {
 }
 
 impl RouteTable {
-    /// The service for a request. `host` may carry a port.
+    /// The service for a request. `host` may carry a port. One whose gate is closed, because it is
+    /// yet to come or was removed, takes nothing from those that would have the request without it.
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<&Arc<Service>> {
         let host = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -161,7 +183,7 @@ impl RouteTable {
         self.services
             .iter()
             .filter_map(|service| Some((service.fits(host, path)?, service)))
-            .max_by_key(|(rank, _)| *rank)
+            .max_by_key(|(rank, service)| (service.gate.route() != Route::Closed, *rank))
             .map(|(_, service)| service)
     }
 
@@ -214,6 +236,22 @@ mod tests {
         assert_eq!(found("a.example.com", "/"), Some("tenants"));
         assert_eq!(found("example.com", "/"), Some("any"));
         assert_eq!(found("", "/"), Some("any"));
+    }
+
+    #[test]
+    fn a_service_that_is_not_open_yet_takes_nothing_from_another() {
+        let table = table(&[("shop", &[], "/"), ("api", &[], "/api")]);
+        let found = |path| table.find("", path).map(|s| s.name.as_str());
+        assert_eq!(found("/api"), Some("api"), "nothing is open");
+        let open = |name| table.named(name).expect("it is there").gate.as_ref();
+        open("shop").set(Route::Open(Color::Blue));
+        assert_eq!(found("/api"), Some("shop"));
+        open("api").set(Route::Open(Color::Blue));
+        assert_eq!(found("/api"), Some("api"));
+        open("api").set(Route::Held(Some(Color::Blue)));
+        assert_eq!(found("/api"), Some("api"), "it is held, not gone");
+        open("api").set(Route::Closed);
+        assert_eq!(found("/api"), Some("shop"));
     }
 
     #[test]

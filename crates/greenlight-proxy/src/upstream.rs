@@ -6,6 +6,7 @@ mod raw_connection;
 
 use crate::route_table::Upstream;
 use crate::worker::Worker;
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -85,6 +86,11 @@ impl<C: Connection> Pool<C> {
         }
     }
 
+    /// Closes every idle connection.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
     /// Closes what applications have closed, for ever: they may wait for it before they end.
     pub(crate) async fn sweep(&self) {
         poll_fn(|cx| {
@@ -96,4 +102,13 @@ impl<C: Connection> Pool<C> {
         })
         .await;
     }
+}
+
+/// Whether a connection could not be opened because this process, or the machine, has no
+/// descriptor left. It says nothing about the application.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
 }

@@ -45,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) scratch: RefCell<Vec<u8>>,
     pub(crate) date: Date,
     held: Cell<usize>,
+    starving: Cell<usize>,
     bound_crossed: Notify,
     /// Connections of clients, tunnels included.
     conversations: Cell<usize>,
@@ -63,12 +64,22 @@ impl Drop for Conversation {
     }
 }
 
-/// A waiting request's place; past the bound the thread stops accepting.
+/// A held request's place; past the bound the thread stops accepting.
 pub(crate) struct HeldPlace<'a>(&'a Worker);
 
 impl Drop for HeldPlace<'_> {
     fn drop(&mut self) {
-        self.0.count_held(self.0.held.get() - 1);
+        self.0.count(&self.0.held, self.0.held.get() - 1);
+    }
+}
+
+/// The place of a request that waits for a descriptor. The thread accepts nothing meanwhile: who
+/// is in comes first, or newcomers would take each descriptor that is given back.
+pub(crate) struct StarvingPlace<'a>(&'a Worker);
+
+impl Drop for StarvingPlace<'_> {
+    fn drop(&mut self) {
+        self.0.count(&self.0.starving, self.0.starving.get() - 1);
     }
 }
 
@@ -99,6 +110,7 @@ impl Worker {
             scratch: RefCell::default(),
             date: Date::default(),
             held: Cell::new(0),
+            starving: Cell::new(0),
             bound_crossed: Notify::new(),
             conversations: Cell::new(0),
             fewer_conversations: Notify::new(),
@@ -107,8 +119,19 @@ impl Worker {
     }
 
     pub(crate) fn hold_place(&self) -> HeldPlace<'_> {
-        self.count_held(self.held.get() + 1);
+        self.count(&self.held, self.held.get() + 1);
         HeldPlace(self)
+    }
+
+    pub(crate) fn starving_place(&self) -> StarvingPlace<'_> {
+        self.count(&self.starving, self.starving.get() + 1);
+        StarvingPlace(self)
+    }
+
+    /// Closes every connection to an application that nobody uses.
+    pub(crate) fn close_idle(&self) {
+        self.pool.clear();
+        self.raw_pool.clear();
     }
 
     pub(crate) fn conversation(self: &Rc<Self>) -> Conversation {
@@ -116,11 +139,17 @@ impl Worker {
         Conversation(self.clone())
     }
 
-    fn count_held(&self, count: usize) {
-        let was_full = self.held.replace(count) >= self.limits.max_held;
-        if was_full != (count >= self.limits.max_held) {
+    fn count(&self, places: &Cell<usize>, taken: usize) {
+        let was_full = self.is_full();
+        places.set(taken);
+        if was_full != self.is_full() {
             self.bound_crossed.notify_waiters();
         }
+    }
+
+    /// Whether to leave connections in the kernel's queue.
+    fn is_full(&self) -> bool {
+        self.held.get() >= self.limits.max_held || self.starving.get() > 0
     }
 
     /// Runs until told to leave and nothing is left.
@@ -178,17 +207,23 @@ impl Worker {
         };
         // The sender lives as long as the proxy.
         let _ = stage.wait_for(|stage| *stage > Stage::Starting).await;
+        let mut failing = false;
         loop {
-            let is_full = self.held.get() >= self.limits.max_held;
+            let is_full = self.is_full();
             tokio::select! {
                 biased;
                 _ = stage.wait_for(|stage| *stage > Stage::Serving) => return,
                 // Crossing the bound in either direction changes what is waited for.
                 () = self.bound_crossed.notified() => {}
                 accepted = listener.accept(), if !is_full => match accepted {
-                    Ok((stream, address)) => self.clone().connect(stream, address, trust, &seen),
+                    Ok((stream, address)) => {
+                        failing = false;
+                        self.clone().connect(stream, address, trust, &seen);
+                    }
                     Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
+                        if !std::mem::replace(&mut failing, true) {
+                            tracing::warn!(%error, "connections cannot be accepted");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -8,6 +8,8 @@ mod app;
 mod client;
 #[path = "takeover/death.rs"]
 mod death;
+#[path = "takeover/descriptors.rs"]
+mod descriptors;
 #[path = "takeover/hand_over.rs"]
 mod hand_over;
 #[path = "takeover/load.rs"]
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = hand_over::trials();
     trials.extend(death::trials());
+    trials.extend(descriptors::trials());
     trials.extend(reading::trials());
     trials.extend(standing::trials());
     libtest_mimic::run(&arguments, trials).exit_code()

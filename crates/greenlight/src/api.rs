@@ -9,7 +9,7 @@ use greenlight_protocol::{
     Strategy,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `POST /v1/deployments`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,7 +17,11 @@ pub struct DeployRequest {
     /// Who asks, for people to read.
     pub by: String,
     /// What each service is to run.
+    #[serde(default)]
     pub releases: BTreeMap<ServiceName, Release>,
+    /// Services that are to be live no more.
+    #[serde(default)]
+    pub remove: BTreeSet<ServiceName>,
     /// By service: what its release needs and must not carry. Never kept by the server.
     #[serde(default)]
     pub secrets: BTreeMap<ServiceName, Secrets>,
@@ -52,8 +56,8 @@ pub struct RollbackRequest {
     pub by: String,
     /// Only go back to this version; whatever was live before if none.
     pub version: Option<String>,
-    /// Timers and choices.
-    pub policy: Policy,
+    /// Timers and choices; those of the latest deployment if none.
+    pub policy: Option<Policy>,
 }
 
 /// `POST /v1/promote` and `POST /v1/abort`.
@@ -109,6 +113,9 @@ pub struct DeploymentStatus {
     pub by: String,
     /// By service: the label of the release it brings.
     pub releases: BTreeMap<ServiceName, String>,
+    /// The services it removes.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<ServiceName>,
     /// The phase's name.
     pub phase: String,
     /// Who has yet to answer in this phase.

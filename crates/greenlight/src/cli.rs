@@ -26,6 +26,7 @@ use clap::Parser as _;
 use interrupt::until_told_to_end;
 use progress::Display;
 use serde::Serialize;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -69,15 +70,26 @@ pub enum Output {
 }
 
 /// Prints a document on standard output.
-pub fn print_json(document: &impl Serialize) {
+pub fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).expect("plain data serialises");
-    print(&format!("{text}\n"));
+    print(&format!("{text}\n"))
 }
 
-/// Prints on standard output. Whoever closed it wants no more, which is no error.
-pub fn print(text: &str) {
-    use std::io::Write as _;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Prints on standard output. Whoever closed it wants no more, which is no error; but a reader
+/// must not take half a document for a whole one.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    let printed = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match printed {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let error = format!("standard output cannot be written: {error}");
+            Err(Failure::new(Exit::Unknown, error)
+                .help("what the command had to do is done; `greenlight status` shows the fleet"))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Runs the program.
@@ -126,8 +138,8 @@ pub fn main() -> ExitCode {
 async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
     match verb {
         Verb::Init(args) => init::init(&args),
-        Verb::Schema => Ok(papers::schema()),
-        Verb::Completions(args) => Ok(papers::completions(&args)),
+        Verb::Schema => papers::schema(),
+        Verb::Completions(args) => papers::completions(&args),
         Verb::Man(args) => papers::man(&args),
         Verb::Up(args) => up::up(&args, output).await,
         Verb::Attach(args::Attach::Nginx(args)) => attach::nginx(&args, output).await,
@@ -137,12 +149,13 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::Promote(args) => until_told_to_end(deploy::promote(&args, output)).await,
         Verb::Abort(args) => until_told_to_end(deploy::abort(&args, output)).await,
         Verb::Rollback(args) => until_told_to_end(deploy::rollback(&args, output)).await,
+        Verb::Remove(args) => until_told_to_end(deploy::remove(&args, output)).await,
         Verb::Status(args) => show::status(&args, output).await,
         Verb::History(args) => show::history(&args, output).await,
         Verb::Receipt(args) => show::receipt(&args, output).await,
         Verb::Logs(args) => show::logs(&args, output).await,
         Verb::Doctor(args) => doctor::doctor(&args, output).await,
-        Verb::Demo(demo) => Ok(run_demo(&demo, output).await),
+        Verb::Demo(demo) => run_demo(&demo, output).await,
         Verb::SampleApp => Ok(finish(crate::sample::run().await)),
         Verb::Server(server) => Ok(finish(run_server(server.into()).await)),
         Verb::Agent(agent) => Ok(finish(run_agent(agent.into()).await)),
@@ -154,7 +167,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
     }
 }
 
-async fn run_demo(demo: &args::Demo, output: Output) -> Exit {
+async fn run_demo(demo: &args::Demo, output: Output) -> Result<Exit, Failure> {
     let options = DemoOptions {
         late: demo.late,
         front: demo.front,
@@ -168,16 +181,15 @@ async fn run_demo(demo: &args::Demo, output: Output) -> Exit {
     match demo::run(&options, Display::talkative()).await {
         Ok(report) => {
             match output {
-                Output::Json => print_json(&report),
-                Output::Text => print(&format!("\n{}\n", report.render())),
+                Output::Json => print_json(&report)?,
+                Output::Text => print(&format!("\n{}\n", report.render()))?,
             }
-            if report.held_up {
-                Exit::Done
-            } else {
-                Exit::Failed
-            }
+            Ok(match report.held_up {
+                true => Exit::Done,
+                false => Exit::Failed,
+            })
         }
-        Err(error) => finish(Err(error)),
+        Err(error) => Ok(finish(Err(error))),
     }
 }
 

@@ -41,6 +41,7 @@ use crate::front::FrontKind;
 use crate::spec::PortPair;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// The name of the file where nobody gives another.
@@ -76,6 +77,17 @@ pub struct InstanceConfig {
     pub port: u16,
     /// The local ports of the two slots of each service.
     pub ports: BTreeMap<ServiceName, PortPair>,
+}
+
+impl InstanceConfig {
+    /// Its public address, `host:port`.
+    pub(crate) fn front(&self) -> String {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]:{}", self.port),
+            Host::Ip(IpAddr::V4(ip)) => format!("{ip}:{}", self.port),
+            Host::Name(name) => format!("{name}:{}", self.port),
+        }
+    }
 }
 
 /// The JSON schema of the file, in draft 7, which is what editors' YAML support understands.

@@ -3,6 +3,7 @@
 //! `demo` and `up` use it. Each role is a process of its own, started from this very binary, so
 //! that each can die alone; one that dies is started again.
 
+mod backoff;
 mod left_over;
 mod roles;
 mod supervisor;
@@ -15,7 +16,7 @@ use crate::link::{Authority, PkiError, Role};
 use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::{Runtime as _, Runtimes};
 use greenlight_protocol::InstanceId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,7 @@ pub struct LocalFleet {
     dir: PathBuf,
     supervisor: Supervisor,
     instances: Vec<LocalInstance>,
+    status: BTreeMap<InstanceId, SocketAddr>,
 }
 
 impl LocalFleet {
@@ -122,6 +124,7 @@ impl LocalFleet {
             supervisor: Supervisor::new(program, dir.join("run"), home.map(ToOwned::to_owned))?,
             dir,
             instances,
+            status: BTreeMap::new(),
         };
         fleet.start_server(server)?;
         for (instance, (_, peer_address)) in fleet.instances.clone().iter().zip(&peers) {
@@ -165,7 +168,7 @@ impl LocalFleet {
         let nginx_arguments;
         match &instance.front {
             LocalFront::Builtin => {
-                self.start_proxy(name, &home, &[instance.listen.to_string()])?;
+                self.start_proxy(&instance.name, &home, &[instance.listen.to_string()])?;
                 agent.extend(["--proxy-admin", &admin]);
             }
             LocalFront::Nginx { group } => {
@@ -173,7 +176,7 @@ impl LocalFleet {
                 if let Some(group) = group {
                     listen.extend(["--socket-group".to_owned(), group.clone()]);
                 }
-                self.start_proxy(name, &home, &listen)?;
+                self.start_proxy(&instance.name, &home, &listen)?;
                 agent.extend(["--proxy-admin", &admin]);
             }
             LocalFront::NginxReload { nginx, include } => {
@@ -194,14 +197,17 @@ impl LocalFleet {
     /// `listen` is the value of `--listen`, and what comes after it.
     fn start_proxy(
         &mut self,
-        name: &str,
+        name: &InstanceId,
         home: &Path,
         listen: &[String],
     ) -> Result<(), FleetError> {
+        let status = free_address()?;
+        self.status.insert(name.clone(), status);
         let mut proxy = vec!["proxy".to_owned(), "--listen".to_owned()];
         proxy.extend_from_slice(listen);
         let (admin, state) = (path(&home.join("proxy.sock")), path(&home.join("routing")));
         proxy.extend(["--admin".to_owned(), admin, "--state".to_owned(), state]);
+        proxy.extend(["--status".to_owned(), status.to_string()]);
         Ok(self.supervisor.keep(&format!("proxy-{name}"), proxy)?)
     }
 
@@ -223,6 +229,12 @@ impl LocalFleet {
     /// The instances.
     pub fn instances(&self) -> &[LocalInstance] {
         &self.instances
+    }
+
+    /// Where the proxies tell their status, metrics and health: on loopback, for it is not the
+    /// world's business.
+    pub fn status(&self) -> &BTreeMap<InstanceId, SocketAddr> {
+        &self.status
     }
 
     /// Stops every process of the fleet, and the applications with it.

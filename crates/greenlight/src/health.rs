@@ -1,7 +1,8 @@
 //! Health checks: ask an application over HTTP whether it is well, and remember its answers.
 //!
-//! While a release starts it is asked often, from every 100 ms backing off to the interval, so
-//! that a deployment is not rounded up to five seconds. Afterwards the check goes on for life.
+//! While a release starts it is asked often, from every 100 ms backing off to every 500 ms, so
+//! that a deployment is not rounded up to five seconds. Afterwards the check goes on for life, at
+//! the interval.
 
 mod probe;
 mod pulse;

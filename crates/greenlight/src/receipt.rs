@@ -13,14 +13,15 @@ mod summary;
 mod timeline;
 
 pub use aligned::AlignedReceipt;
-pub use book::ReceiptBook;
+pub(crate) use book::not_seen;
+pub use book::{KEPT, ReceiptBook};
 
 use greenlight_protocol::{
     Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,
     SwitchEvidence,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The receipt of one deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct Receipt {
     pub by: String,
     /// By service: the label of the release it brought.
     pub releases: BTreeMap<ServiceName, String>,
+    /// The services it removed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<ServiceName>,
     /// By service: the label of what was live before.
     pub previous: BTreeMap<ServiceName, String>,
     /// When it was accepted, in milliseconds since 1970.

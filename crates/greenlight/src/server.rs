@@ -11,6 +11,7 @@
 
 mod api;
 mod check_up;
+mod compaction;
 mod shell;
 mod timers;
 

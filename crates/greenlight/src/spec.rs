@@ -40,6 +40,10 @@ pub struct ServiceSpec {
     pub stop_timeout: Duration,
     /// By instance: the ports of its two slots.
     pub ports: BTreeMap<InstanceId, PortPair>,
+    /// By instance: the public address of its front, `host:port`, where peers look whether it can
+    /// be reached; none where they do not look.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fronts: BTreeMap<InstanceId, String>,
 }
 
 /// What runs: a program of the instance, or a container.

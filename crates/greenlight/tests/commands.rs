@@ -4,8 +4,12 @@
 mod doctor;
 #[path = "commands/github.rs"]
 mod github;
+#[path = "commands/operation.rs"]
+mod operation;
 #[path = "commands/runner.rs"]
 mod runner;
+#[path = "commands/services.rs"]
+mod services;
 #[path = "commands/shop.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;

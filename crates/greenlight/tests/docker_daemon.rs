@@ -14,6 +14,7 @@ mod shop;
 
 use registry::Registry;
 use shop::Shop;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -96,6 +97,44 @@ async fn docker_pulls_by_digest_with_the_credentials_of_the_configuration() {
     let pinned = shop.run(&["plan", "--version", "v1"]);
     assert!(pinned.data.contains(&format!("{name}:v1")), "{pinned}");
     assert!(registry.served_by_digest(), "it was pulled by name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker"]
+async fn docker_pulls_with_the_credentials_that_a_helper_of_the_machine_gives() {
+    let _alone = ALONE.lock().await;
+    let docker = image::docker();
+    let registry = Registry::start("ci", "kept by a helper").await;
+    let name = format!("{}/helped", registry.address());
+    image::from_scratch(&docker, &format!("{name}:v1"), "").await;
+    registry.push(&docker, &format!("{name}:v1")).await;
+    image::untag(&docker, &format!("{name}:v1")).await;
+    let shop = Shop::new();
+    shop.configure_for(&format!("image: \"{name}\""), WELL);
+    let helper = shop.dir().join("docker-credential-test");
+    let gives = |secret: &str| {
+        let answer = format!("{{\"ServerURL\":\"x\",\"Username\":\"ci\",\"Secret\":\"{secret}\"}}");
+        let program = format!("#!/bin/sh\ncat > /dev/null\necho '{answer}'\n");
+        std::fs::write(&helper, program).expect("a folder");
+        let anyone = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&helper, anyone).expect("it is ours");
+    };
+    gives("another");
+    let config = format!(
+        "{{\"credHelpers\":{{\"{}\":\"test\"}}}}",
+        registry.address()
+    );
+    std::fs::write(shop.dir().join("config.json"), config).expect("a folder");
+    let here = shop.dir().display().to_string();
+    let path = format!("{here}:{}", std::env::var("PATH").expect("there is one"));
+    let _up = shop.up_with(&[("DOCKER_CONFIG", &here), ("PATH", &path)]);
+
+    let refused = shop.run(&["deploy", "--version", "v1"]);
+    assert_eq!(refused.code, 3, "{refused}");
+    gives("kept by a helper");
+    deploy(&shop, "v1");
+
+    assert_eq!(shop.serves(), ["v1", "v1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,14 +133,11 @@ async fn an_application_is_ready_after_passes_in_a_row_and_unwell_after_failures
 }
 
 #[tokio::test]
-async fn a_starting_application_is_asked_often_and_ever_less_until_the_interval() {
+async fn a_starting_application_is_asked_often_and_less_often_up_to_half_a_second() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = closed.local_addr().expect("it listens");
     drop(closed);
-    let check = HealthCheck {
-        interval: Duration::from_secs(1),
-        ..HealthCheck::default()
-    };
+    let check = HealthCheck::default();
     let probe = Probe::new(address, check.clone());
     let mut pulse = Pulse::new(&check);
     let mut waits = Vec::new();
@@ -152,8 +149,7 @@ async fn a_starting_application_is_asked_often_and_ever_less_until_the_interval(
 
     assert_eq!(waits[0], Duration::from_millis(100));
     assert!(waits.is_sorted(), "{waits:?}");
-    assert_eq!(waits[9], check.interval);
-    assert!(waits.iter().sum::<Duration>() > 3 * check.interval);
+    assert_eq!(waits[9], Duration::from_millis(500));
     // A deployment is not rounded up to the interval once the application begins to answer.
     pulse.take(true);
     assert_eq!(pulse.wait(), Duration::from_millis(100));

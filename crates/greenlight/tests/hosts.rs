@@ -16,6 +16,8 @@ mod image;
 mod network;
 #[path = "hosts/partition.rs"]
 mod partition;
+#[path = "hosts/peers.rs"]
+mod peers;
 #[path = "hosts/users.rs"]
 mod users;
 

@@ -8,6 +8,7 @@ use conformance::runtime::{
     App, Subject, exited, free_port, launch, listed, logged, slot, start, stop, until,
 };
 use greenlight::runtime::{Launch, ProcessRuntime, Running, Runtime};
+use greenlight::spec::Artifact;
 use greenlight_protocol::{Color, Slot};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::os::unix::process::CommandExt as _;
@@ -115,6 +116,32 @@ async fn a_stopped_application_leaves_only_its_log() {
     stop(&*runtime, Color::Blue).await;
 
     assert_eq!(processes.files(), ["shop-blue.log"]);
+}
+
+#[tokio::test]
+async fn what_an_application_writes_is_bounded_and_read_across_the_files_that_it_fills() {
+    let processes = Processes::new();
+    let runtime = processes.open();
+    let mut launch = processes.launch(App::Polite, slot(Color::Blue), free_port());
+    let script = "seq 1 2000000; while :; do sleep 0.05; done";
+    launch.artifact = Artifact::command(["sh", "-c", script].map(ToOwned::to_owned).to_vec());
+    let running = runtime.start(launch).await.expect("sh runs");
+    // The agent follows whatever it has started.
+    let following = tokio::spawn(runtime.exited(running));
+
+    until("it is put aside", || {
+        processes.files().contains(&"shop-blue.log.1".to_owned())
+    })
+    .await;
+    logged(&*runtime, Color::Blue, "2000000").await;
+
+    let last = runtime.logs(&slot(Color::Blue), 100).await;
+    let expected: Vec<_> = (1_999_901..=2_000_000)
+        .map(|n: u32| n.to_string())
+        .collect();
+    assert_eq!(last, expected);
+    stop(&*runtime, Color::Blue).await;
+    following.await.expect("it ends");
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ async fn route(admin: &Path, application: SocketAddr) -> Outcome<()> {
     }
     let open = OpenRequest {
         epoch: 1,
-        services: [("bench".to_owned(), Color::Blue)].into(),
+        services: [("bench".to_owned(), Some(Color::Blue))].into(),
     };
     client.open(&open).await?;
     Ok(())

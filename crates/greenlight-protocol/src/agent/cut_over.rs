@@ -67,7 +67,7 @@ impl Agent {
 
     fn advance_prepare(&mut self, cut_over: &CutOver, fx: &mut Vec<AgentEffect>) {
         let mut ready = true;
-        for (service, release) in &cut_over.releases {
+        for (service, release) in cut_over.brought() {
             let slot = self.ledger.idle_slot(service);
             match self.slots.get(&slot).map(|r| (r.state, r.digest.clone())) {
                 Some((SlotState::Ready, digest)) if digest == release.digest => continue,
@@ -154,7 +154,7 @@ impl Agent {
         match self.hold.clone() {
             Hold::Open if self.targets_ready(&cut_over) == Readiness::Ready => {
                 self.hold = Hold::Asked;
-                fx.push(AgentEffect::Gate(Self::hold_action(&cut_over)));
+                fx.push(AgentEffect::Gate(self.hold_action(&cut_over)));
             }
             Hold::Open => {
                 let reason = "the new release is not healthy any more".to_owned();
@@ -169,10 +169,10 @@ impl Agent {
         }
     }
 
-    pub(super) fn hold_action(cut_over: &CutOver) -> GateAction {
+    pub(super) fn hold_action(&self, cut_over: &CutOver) -> GateAction {
         GateAction::Hold {
             epoch: cut_over.epoch,
-            services: cut_over.releases.keys().cloned().collect(),
+            services: self.concerned(cut_over).cloned().collect(),
             max_hold: cut_over.policy.max_hold,
             on_uncertain: cut_over.policy.on_uncertain,
             exclusive: cut_over.policy.exclusive,
@@ -313,9 +313,15 @@ impl Agent {
             Readiness::Pending => {}
             Readiness::Dead => {
                 let epoch = cut_over.epoch;
+                let mut colors = self.target_colors(&cut_over);
+                colors.retain(|_, color| color.is_none());
                 self.record_switched(&cut_over, fx);
-                let services = cut_over.releases.keys().cloned().collect();
+                let services = cut_over.brought().map(|(service, _)| service.clone());
+                let services = services.collect();
                 fx.push(AgentEffect::Gate(GateAction::Park { epoch, services }));
+                if !colors.is_empty() {
+                    fx.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
+                }
                 // It died when it was not yet live, so nothing has asked for its restart.
                 Self::restart_soon(fx);
                 let reason = "the new release died before the switch".to_owned();
@@ -324,11 +330,24 @@ impl Agent {
         }
     }
 
-    fn target_colors(&self, cut_over: &CutOver) -> BTreeMap<ServiceName, Color> {
-        cut_over
-            .releases
-            .keys()
-            .map(|service| (service.clone(), self.ledger.idle_slot(service).color))
+    /// The services of a cut-over that the gate knows: one that is removed may have come to the
+    /// fleet while this instance was not part of it.
+    fn concerned<'a>(&'a self, cut_over: &'a CutOver) -> impl Iterator<Item = &'a ServiceName> {
+        let releases = cut_over.releases.iter();
+        releases
+            .filter(|(service, release)| {
+                release.is_some() || self.ledger.live.contains_key(*service)
+            })
+            .map(|(service, _)| service)
+    }
+
+    fn target_colors(&self, cut_over: &CutOver) -> BTreeMap<ServiceName, Option<Color>> {
+        self.concerned(cut_over)
+            .map(|service| {
+                let release = cut_over.releases[service].as_ref();
+                let color = release.map(|_| self.ledger.idle_slot(service).color);
+                (service.clone(), color)
+            })
             .collect()
     }
 
@@ -337,7 +356,10 @@ impl Agent {
         let colors: BTreeMap<_, _> = cut_over
             .releases
             .keys()
-            .filter_map(|service| Some((service.clone(), self.ledger.live.get(service)?.color)))
+            .filter_map(|service| {
+                let live = self.ledger.live.get(service)?;
+                Some((service.clone(), Some(live.color)))
+            })
             .collect();
         let epoch = cut_over.epoch;
         if self.hold == Hold::Open {
@@ -377,7 +399,7 @@ impl Agent {
     pub(super) fn gate_opened(
         &mut self,
         epoch: Epoch,
-        colors: &BTreeMap<ServiceName, Color>,
+        colors: &BTreeMap<ServiceName, Option<Color>>,
         evidence: SwitchEvidence,
         fx: &mut Vec<AgentEffect>,
     ) {
@@ -405,7 +427,7 @@ impl Agent {
     pub(super) fn gate_failed(
         &mut self,
         epoch: Epoch,
-        colors: &BTreeMap<ServiceName, Color>,
+        colors: &BTreeMap<ServiceName, Option<Color>>,
         reason: String,
         fx: &mut Vec<AgentEffect>,
     ) {

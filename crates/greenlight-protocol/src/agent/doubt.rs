@@ -66,14 +66,14 @@ impl Agent {
             let colors = cut_over
                 .releases
                 .keys()
-                .filter_map(|s| Some((s.clone(), self.ledger.live.get(s)?.color)))
+                .filter_map(|s| Some((s.clone(), Some(self.ledger.live.get(s)?.color))))
                 .collect();
             let epoch = cut_over.epoch;
             fx.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
             return;
         }
         self.hold = Hold::Uncertain;
-        fx.push(AgentEffect::Gate(Self::hold_action(&cut_over)));
+        fx.push(AgentEffect::Gate(self.hold_action(&cut_over)));
         Self::doubt(cut_over.epoch, 0, fx);
     }
 
@@ -86,7 +86,7 @@ impl Agent {
             (Hold::Open, _) => {}
             (_, Some(decision)) => self.decided(cut_over.epoch, decision, fx),
             (Hold::Asked | Hold::Acknowledged(_) | Hold::Uncertain, None) => {
-                fx.push(AgentEffect::Gate(Self::hold_action(&cut_over)));
+                fx.push(AgentEffect::Gate(self.hold_action(&cut_over)));
             }
         }
     }
@@ -127,10 +127,13 @@ impl Agent {
                 }
                 (Hold::Acknowledged(_) | Hold::Uncertain, _) => PeerAnswer::Unknown,
             },
-            Stage::Settled | Stage::Prepared(_) | Stage::Armed(_) => {
+            Stage::Prepared(c) if c.epoch == epoch => {
                 self.decided(epoch, Decision::Refused, fx);
                 PeerAnswer::Refused
             }
+            // Whoever is armed has heard that all were prepared: of this one's epochs none is
+            // meant, and to refuse what is to come would let a peer stop the fleet for good.
+            Stage::Settled | Stage::Prepared(_) | Stage::Armed(_) => PeerAnswer::Unknown,
         }
     }
 

@@ -30,6 +30,16 @@ pub enum AgentEffect {
         /// After this long without having become ready, it has failed.
         ready_within: Duration,
     },
+    /// Ask these peers whether what they have prepared for the cut-over is ready, and whether their
+    /// fronts can be reached from here.
+    CheckPeers {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Whom.
+        peers: BTreeSet<InstanceId>,
+        /// What it brings.
+        releases: BTreeMap<ServiceName, Release>,
+    },
     /// Run the command that comes before the switch for these releases, one after the other. If it
     /// was begun before, by an earlier process of this agent, wait for its end instead.
     BeforeSwitch {
@@ -91,12 +101,12 @@ pub enum GateAction {
         /// Whether to wait for requests in flight as well.
         exclusive: Exclusive,
     },
-    /// Admit to these colors, and let go what was held.
+    /// Admit to these colors, and let go what was held; refuse what goes nowhere.
     Open {
         /// The cut-over.
         epoch: Epoch,
-        /// Where each service goes.
-        colors: BTreeMap<ServiceName, Color>,
+        /// Where each service goes; nowhere, if it is removed.
+        colors: BTreeMap<ServiceName, Option<Color>>,
     },
     /// Keep requests waiting because the live release is not there to take them.
     Park {
@@ -149,7 +159,7 @@ pub enum AgentEvent {
         /// The cut-over.
         epoch: Epoch,
         /// Where each service goes.
-        colors: BTreeMap<ServiceName, Color>,
+        colors: BTreeMap<ServiceName, Option<Color>>,
         /// What the gate saw.
         evidence: SwitchEvidence,
     },
@@ -158,7 +168,7 @@ pub enum AgentEvent {
         /// The cut-over.
         epoch: Epoch,
         /// Where each service should have gone.
-        colors: BTreeMap<ServiceName, Color>,
+        colors: BTreeMap<ServiceName, Option<Color>>,
         /// Why.
         reason: String,
     },
@@ -202,6 +212,13 @@ pub enum AgentEvent {
         incarnation: Incarnation,
         /// Why, with the last lines it wrote.
         reason: String,
+    },
+    /// The peers were looked at.
+    PeersChecked {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Those that are not ready as seen from here, and why.
+        unseen: BTreeMap<InstanceId, String>,
     },
     /// The command that comes before the switch has ended.
     BeforeSwitchEnded {

@@ -61,6 +61,10 @@ pub struct Ledger {
     pub live: BTreeMap<ServiceName, Live>,
     /// By service: what was live before and may still be running.
     pub warm: BTreeMap<ServiceName, Live>,
+    /// Services that were removed: the color that each had last.
+    pub removed: BTreeMap<ServiceName, Color>,
+    /// The last cut-over that was switched to.
+    pub switched: Epoch,
     /// How far the latest cut-over has come.
     pub stage: Stage,
     /// The policy of the latest cut-over: how what is no longer live is drained and stopped.
@@ -76,7 +80,7 @@ impl Ledger {
         match record {
             AgentRecord::TermSeen(term) => self.term = self.term.max(*term),
             AgentRecord::Prepared(cut_over) => {
-                for (service, release) in &cut_over.releases {
+                for (service, release) in cut_over.brought() {
                     if self
                         .warm
                         .get(service)
@@ -104,7 +108,7 @@ impl Ledger {
                 self.decide(*epoch, Decision::Refused);
             }
             AgentRecord::Retired(epoch) => {
-                if *epoch >= self.latest_switch() {
+                if *epoch >= self.switched {
                     self.warm.clear();
                 }
             }
@@ -116,16 +120,6 @@ impl Ledger {
         self.decided.keys().next_back().copied().unwrap_or_default()
     }
 
-    /// The latest cut-over that made live what is live. A refused one since then changes nothing
-    /// about what may be retired.
-    pub fn latest_switch(&self) -> Epoch {
-        self.live
-            .values()
-            .map(|live| live.epoch)
-            .max()
-            .unwrap_or_default()
-    }
-
     /// The cut-over under way, if its epoch is the one named.
     pub fn under_way(&self, epoch: Epoch) -> Option<&CutOver> {
         match &self.stage {
@@ -134,14 +128,17 @@ impl Ledger {
         }
     }
 
-    /// The slot that a cut-over of this service fills: the one that is not live.
+    /// The slot that a cut-over of this service fills: the one that is not live. A service that
+    /// was removed comes back where it was, for it may still be running there.
     pub fn idle_slot(&self, service: &ServiceName) -> Slot {
+        let color = match (self.live.get(service), self.removed.get(service)) {
+            (Some(live), _) => live.color.other(),
+            (None, Some(last)) => *last,
+            (None, None) => Color::Blue,
+        };
         Slot {
             service: service.clone(),
-            color: self
-                .live
-                .get(service)
-                .map_or(Color::Blue, |live| live.color.other()),
+            color,
         }
     }
 
@@ -161,15 +158,27 @@ impl Ledger {
     }
 
     fn make_live(&mut self, cut_over: &CutOver) {
+        self.switched = cut_over.epoch;
         for (service, release) in &cut_over.releases {
             let color = self.idle_slot(service).color;
-            let live = Live {
-                color,
-                release: release.clone(),
-                epoch: cut_over.epoch,
-            };
             self.warm.remove(service);
-            if let Some(old) = self.live.insert(service.clone(), live) {
+            let old = match release {
+                Some(release) => {
+                    self.removed.remove(service);
+                    let (release, epoch) = (release.clone(), cut_over.epoch);
+                    let live = Live {
+                        color,
+                        release,
+                        epoch,
+                    };
+                    self.live.insert(service.clone(), live)
+                }
+                None => self.live.remove(service),
+            };
+            if let Some(old) = old {
+                if release.is_none() {
+                    self.removed.insert(service.clone(), old.color);
+                }
                 self.warm.insert(service.clone(), old);
             }
         }

@@ -74,7 +74,7 @@ impl Agent {
     /// The readiness of a cut-over as a whole.
     pub(super) fn targets_ready(&self, cut_over: &CutOver) -> Readiness {
         let mut all = Readiness::Ready;
-        for (service, release) in &cut_over.releases {
+        for (service, release) in cut_over.brought() {
             all = all.and(self.readiness(&self.ledger.idle_slot(service), release));
         }
         all
@@ -159,7 +159,7 @@ impl Agent {
             return self.ledger.live.get(&slot.service).map(|l| &l.release);
         }
         if let Stage::Prepared(c) | Stage::Armed(c) = &self.ledger.stage
-            && let Some(release) = c.releases.get(&slot.service)
+            && let Some(Some(release)) = c.releases.get(&slot.service)
         {
             return Some(release);
         }
@@ -262,7 +262,7 @@ impl Agent {
             let service = slot.service.clone();
             self.report(epoch, Report::Troubled { service, reason }, fx);
         } else if let Some(cut_over) = self.preparing.clone()
-            && cut_over.releases.contains_key(&slot.service)
+            && cut_over.brings(&slot.service)
         {
             self.prepare_failed(&cut_over, reason, fx);
         } else {
@@ -344,7 +344,8 @@ impl Agent {
         }
     }
 
-    /// Opens the gate to every live release that is ready, unless a hold is on.
+    /// Opens the gate to every live release that is ready, unless a hold is on, and to nothing for
+    /// what was removed.
     pub(super) fn reassert_gate(&mut self, fx: &mut Vec<AgentEffect>) {
         self.open_live(fx);
         self.reassert_hold(fx);
@@ -360,9 +361,12 @@ impl Agent {
             };
             if self.is_ready(&slot, &live.release) && !self.is_held(service) {
                 epoch = epoch.max(live.epoch);
-                colors.insert(service.clone(), live.color);
+                colors.insert(service.clone(), Some(live.color));
             }
         }
+        let removed = self.ledger.removed.keys();
+        let removed = removed.filter(|service| !self.is_held(service));
+        colors.extend(removed.map(|service| (service.clone(), None)));
         if !colors.is_empty() {
             fx.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
         }
@@ -396,7 +400,7 @@ impl Agent {
     /// Directive `Retire`: what is not live since `epoch` is drained and stopped.
     pub(super) fn retire(&mut self, epoch: Epoch, fx: &mut Vec<AgentEffect>) {
         let busy = self.preparing.is_some() || self.ledger.stage != Stage::Settled;
-        if busy || epoch < self.ledger.latest_switch() {
+        if busy || epoch < self.ledger.switched {
             self.report_status(fx);
             return;
         }

@@ -74,6 +74,7 @@ impl Coordinator {
             // It is on its way back already, and stopping that would be no way back.
             _ if goes_back => {}
             Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
@@ -107,6 +108,7 @@ impl Coordinator {
             }
             // An agent refused the epoch by itself, on a peer's question: it can never commit.
             Phase::Preparing { epoch: here, .. }
+            | Phase::CheckingPeers { epoch: here, .. }
             | Phase::Ready { epoch: here }
             | Phase::BeforeSwitch { epoch: here, .. }
             | Phase::Arming { epoch: here, .. }
@@ -117,6 +119,7 @@ impl Coordinator {
             }
             Phase::Idle
             | Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
@@ -158,22 +161,10 @@ impl Coordinator {
         }
     }
 
-    /// Begins a cut-over to what was live before, for everyone who has changed.
+    /// Begins a cut-over to what was live before, for everyone who has changed. A service that the
+    /// deployment brought is removed again.
     pub(super) fn go_back(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
         let reason = self.trouble.take().unwrap_or_default();
-        let Some(deployment) = self.ledger.active() else {
-            return;
-        };
-        let has_previous = deployment
-            .order
-            .releases
-            .keys()
-            .all(|service| deployment.previous.contains_key(service));
-        if !has_previous {
-            let reason = format!("{reason}; there is no earlier release to go back to");
-            self.finish(Outcome::Stuck { reason }, fx);
-            return;
-        }
         let at = Position::default();
         self.begin(Direction::Back, at, Some(reason), now, fx);
     }

@@ -3,7 +3,8 @@
 use super::ledger::{CoordinatorRecord, Order};
 use crate::id::{DeploymentId, Epoch, InstanceId, ServiceName};
 use crate::message::{Envelope, Reported};
-use crate::plan::PlanError;
+use crate::plan::{Plan, PlanError};
+use crate::policy::Policy;
 use std::time::Duration;
 
 /// What the shell must do, in the order in which it is given.
@@ -32,6 +33,8 @@ pub enum CoordinatorEffect {
 pub enum CoordinatorTimer {
     /// When preparing has taken too long.
     PrepareDeadline(Epoch),
+    /// When looking at each other has taken too long.
+    PeersDeadline(Epoch),
     /// When arming has taken too long.
     ArmDeadline(Epoch),
     /// When holding has taken too long.
@@ -69,8 +72,14 @@ pub enum Command {
 /// A rollback as a person asks for it; what to go back to is the coordinator's knowledge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RollbackOrder {
-    /// The order, with no releases in it.
-    pub order: Order,
+    /// The deployment's name.
+    pub deployment: DeploymentId,
+    /// Who asked, in a person's words.
+    pub by: String,
+    /// How.
+    pub plan: Plan,
+    /// Timers and choices; those of the latest deployment unless given.
+    pub policy: Option<Policy>,
 }
 
 /// What a command led to.
@@ -111,6 +120,9 @@ pub enum Refusal {
     /// A deployment without a release.
     #[error("the deployment names no service")]
     NoServices,
+    /// There is nothing to remove.
+    #[error("service `{0}` is not live, so it cannot be removed")]
+    NotLive(ServiceName),
     /// There is nothing to promote or abort.
     #[error("no deployment is under way")]
     NothingUnderWay,

@@ -42,6 +42,8 @@ pub enum CoordinatorRecord {
     },
     /// Every participant has stopped what was not live.
     Retired(Epoch),
+    /// What all earlier records came to. It takes their place; the coordinator never records it.
+    Snapshot(Box<Ledger>),
 }
 
 /// What was asked for.
@@ -51,14 +53,33 @@ pub struct Order {
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
     pub by: String,
-    /// What each service is to run.
-    pub releases: BTreeMap<ServiceName, Release>,
+    /// What each service is to run. Nothing: it is removed.
+    pub releases: BTreeMap<ServiceName, Option<Release>>,
     /// How.
     pub plan: Plan,
     /// Timers and choices.
     pub policy: Policy,
     /// Whether it goes on by itself once all are ready.
     pub promotion: Promotion,
+}
+
+impl Order {
+    /// By service: the label of the release it brings.
+    pub fn versions(&self) -> BTreeMap<ServiceName, String> {
+        let releases = self.releases.iter();
+        releases
+            .filter_map(|(service, release)| {
+                Some((service.clone(), release.as_ref()?.version.clone()))
+            })
+            .collect()
+    }
+
+    /// The services that it removes.
+    pub fn removed(&self) -> BTreeSet<ServiceName> {
+        let releases = self.releases.iter();
+        let removed = releases.filter(|(_, release)| release.is_none());
+        removed.map(|(service, _)| service.clone()).collect()
+    }
 }
 
 /// Whether a prepared deployment waits for a person.
@@ -117,7 +138,8 @@ impl fmt::Display for Outcome {
 }
 
 /// The decision of a cut-over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Not decided.
     Open,
@@ -130,13 +152,13 @@ pub enum Verdict {
 }
 
 /// A deployment as the records describe it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Deployment {
     /// What was asked for.
     pub order: Order,
-    /// What was live before, to go back to.
+    /// All that was live before, to go back to.
     pub previous: BTreeMap<ServiceName, Release>,
-    /// What was live before that: after a way back it is again the target of a rollback.
+    /// All that was live before that: after a way back it is again the target of a rollback.
     pub earlier: BTreeMap<ServiceName, Release>,
     /// The latest cut-over, and its decision.
     pub latest: Option<(Begin, Verdict)>,
@@ -151,7 +173,7 @@ pub struct Deployment {
 }
 
 /// The coordinator's durable state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ledger {
     /// This coordinator's incarnation.
     pub term: Term,
@@ -159,7 +181,7 @@ pub struct Ledger {
     pub epoch: Epoch,
     /// By service: what the fleet serves by decision.
     pub live: BTreeMap<ServiceName, Release>,
-    /// By service: what it served before, the target of a rollback.
+    /// By service: all that it served before, as one set: the target of a rollback.
     pub before: BTreeMap<ServiceName, Release>,
     /// The latest deployment, finished or not.
     pub deployment: Option<Deployment>,
@@ -170,7 +192,7 @@ pub struct Ledger {
 }
 
 /// What is left running after a cut-over.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Warm {
     /// The cut-over.
     pub epoch: Epoch,
@@ -181,6 +203,15 @@ pub struct Warm {
 }
 
 impl Ledger {
+    /// The state that these records leave.
+    pub fn replay(records: &[CoordinatorRecord]) -> Self {
+        let mut ledger = Self::default();
+        for record in records {
+            ledger.apply(record);
+        }
+        ledger
+    }
+
     /// Changes the state by one record. A record that does not fit changes nothing: it can only
     /// be a repetition.
     pub fn apply(&mut self, record: &CoordinatorRecord) {
@@ -204,6 +235,7 @@ impl Ledger {
             CoordinatorRecord::Retired(epoch) => {
                 self.warm.take_if(|warm| warm.epoch <= *epoch);
             }
+            CoordinatorRecord::Snapshot(ledger) => self.clone_from(ledger),
         }
     }
 
@@ -219,14 +251,9 @@ impl Ledger {
     }
 
     fn accept(&mut self, order: &Order) {
-        let previous = order
-            .releases
-            .keys()
-            .filter_map(|service| Some((service.clone(), self.live.get(service)?.clone())))
-            .collect();
         self.deployment = Some(Deployment {
             order: order.clone(),
-            previous,
+            previous: self.live.clone(),
             earlier: self.before.clone(),
             latest: None,
             changed: BTreeSet::new(),
@@ -282,16 +309,18 @@ impl Ledger {
             Direction::Forward => deployment.changed.extend(cut_over.participants.clone()),
             Direction::Back => deployment.changed.clear(),
         }
-        for (service, release) in &cut_over.releases {
-            if let Some(old) = self.live.insert(service.clone(), release.clone())
-                && old != *release
-            {
-                self.before.insert(service.clone(), old);
-            }
+        for (service, release) in cut_over.releases {
+            match release {
+                Some(release) => self.live.insert(service, release),
+                None => self.live.remove(&service),
+            };
         }
-        if cut_over.direction == Direction::Back {
+        match cut_over.direction {
+            // The same once more is nothing to go back from.
+            Direction::Forward if self.live == deployment.previous => {}
+            Direction::Forward => self.before.clone_from(&deployment.previous),
             // Nobody wants to roll back to what has just failed.
-            self.before.clone_from(&deployment.earlier);
+            Direction::Back => self.before.clone_from(&deployment.earlier),
         }
         self.warm = Some(Warm {
             epoch,

@@ -2,7 +2,7 @@
 
 use crate::id::{Epoch, InstanceId};
 use crate::time::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -18,6 +18,15 @@ pub enum Phase {
         epoch: Epoch,
         /// Who is not ready.
         waiting: BTreeSet<InstanceId>,
+    },
+    /// All are ready for themselves, and look at each other.
+    CheckingPeers {
+        /// The cut-over.
+        epoch: Epoch,
+        /// Who has not said how it sees its peers.
+        waiting: BTreeSet<InstanceId>,
+        /// By instance: who does not see it ready, and why.
+        unseen: BTreeMap<InstanceId, BTreeMap<InstanceId, String>>,
     },
     /// All are ready, and a person is to promote.
     Ready {
@@ -91,6 +100,7 @@ impl Phase {
         match self {
             Self::Idle => None,
             Self::Preparing { epoch, .. }
+            | Self::CheckingPeers { epoch, .. }
             | Self::Ready { epoch }
             | Self::BeforeSwitch { epoch, .. }
             | Self::Arming { epoch, .. }
@@ -117,6 +127,7 @@ impl Phase {
     fn waiting(&self) -> Option<&BTreeSet<InstanceId>> {
         match self {
             Self::Preparing { waiting, .. }
+            | Self::CheckingPeers { waiting, .. }
             | Self::BeforeSwitch { waiting, .. }
             | Self::Arming { waiting, .. }
             | Self::Holding { waiting, .. }
@@ -132,6 +143,7 @@ impl Phase {
         match self {
             Self::Idle => "idle",
             Self::Preparing { .. } => "preparing",
+            Self::CheckingPeers { .. } => "checking peers",
             Self::Ready { .. } => "ready",
             Self::BeforeSwitch { .. } => "before the switch",
             Self::Arming { .. } => "arming",

@@ -1,8 +1,8 @@
 //! From an order to the commit: accept, prepare, arm, hold, decide.
 
 use super::{
-    Accepted, Begin, Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Order,
-    Phase, Promotion, Refusal,
+    Accepted, Begin, Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Ledger,
+    Order, Phase, Promotion, Refusal, RollbackOrder,
 };
 use crate::cut_over::{CutOver, Direction};
 use crate::id::InstanceId;
@@ -10,6 +10,7 @@ use crate::message::Report;
 use crate::mutant::broken;
 use crate::plan::Position;
 use crate::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Arming is one round trip and one disk write; an agent that needs longer would blow the hold.
@@ -26,9 +27,13 @@ impl Coordinator {
     ) -> Result<Accepted, Refusal> {
         if let Some(active) = self.ledger.active() {
             if active.order.releases == order.releases {
-                return Ok(Accepted::Attached(active.order.deployment.clone()));
+                let deployment = active.order.deployment.clone();
+                if order.promotion == Promotion::Automatic {
+                    self.promote_when_ready(now, fx);
+                }
+                return Ok(Accepted::Attached(deployment));
             }
-            let mut versions = active.order.releases.values();
+            let mut versions = active.order.releases.values().flatten();
             return Err(Refusal::Busy {
                 deployment: active.order.deployment.clone(),
                 version: versions
@@ -43,6 +48,11 @@ impl Coordinator {
             return Err(Refusal::NoServices);
         }
         order.plan.check()?;
+        for (service, release) in &order.releases {
+            if release.is_none() && !self.ledger.live.contains_key(service) {
+                return Err(Refusal::NotLive(service.clone()));
+            }
+        }
         for instance in order.plan.instances() {
             if !self.fleet.contains(&instance) {
                 return Err(Refusal::UnknownInstance(instance));
@@ -53,28 +63,43 @@ impl Coordinator {
         }
         let deployment = order.deployment.clone();
         self.retiring = None;
+        self.is_promoted = false;
         self.record(CoordinatorRecord::Accepted(Box::new(order)), fx);
         self.begin(Direction::Forward, Position::default(), None, now, fx);
         Ok(Accepted::Started(deployment))
     }
 
-    /// Completes a rollback's order with what the fleet served before.
-    pub(super) fn rollback_order(&self, mut order: Order) -> Result<Order, Refusal> {
-        if self.ledger.live.is_empty() {
-            return Err(Refusal::NeverDeployed);
+    /// Makes an order of what differs from what the fleet served before: the set of then, and no
+    /// mixture of then and now.
+    pub(super) fn rollback_order(&self, rollback: RollbackOrder) -> Result<Order, Refusal> {
+        let Ledger { live, before, .. } = &self.ledger;
+        if before.is_empty() {
+            return Err(match live.keys().next() {
+                Some(service) => Refusal::NoEarlierRelease(service.clone()),
+                None => Refusal::NeverDeployed,
+            });
         }
-        order.releases.clear();
+        let services: BTreeSet<_> = live.keys().chain(before.keys()).collect();
+        let changed = services
+            .into_iter()
+            .filter(|service| live.get(*service) != before.get(*service));
+        let last = self.ledger.deployment.as_ref().map(|d| &d.order.policy);
+        let mut policy = rollback
+            .policy
+            .or_else(|| last.cloned())
+            .unwrap_or_default();
         // What a command has prepared for the live release it has prepared for good.
-        order.policy.before_switch = None;
-        for (service, live) in &self.ledger.live {
-            match self.ledger.before.get(service) {
-                Some(before) if before != live => {
-                    order.releases.insert(service.clone(), before.clone());
-                }
-                Some(_) | None => return Err(Refusal::NoEarlierRelease(service.clone())),
-            }
-        }
-        Ok(order)
+        policy.before_switch = None;
+        Ok(Order {
+            deployment: rollback.deployment,
+            by: rollback.by,
+            releases: changed
+                .map(|service| (service.clone(), before.get(service).cloned()))
+                .collect(),
+            plan: rollback.plan,
+            policy,
+            promotion: Promotion::Automatic,
+        })
     }
 
     /// Begins a cut-over: a new epoch, written down before anyone is told.
@@ -94,7 +119,12 @@ impl Coordinator {
                 deployment.order.plan.waves[position.wave].instances.clone(),
                 deployment.order.releases.clone(),
             ),
-            Direction::Back => (deployment.changed.clone(), deployment.previous.clone()),
+            Direction::Back => {
+                let services = deployment.order.releases.keys();
+                let previous = |service| deployment.previous.get(service).cloned();
+                let releases = services.map(|service| (service.clone(), previous(service)));
+                (deployment.changed.clone(), releases.collect())
+            }
         };
         let cut_over = CutOver {
             epoch: self.ledger.epoch.next(),
@@ -139,6 +169,7 @@ impl Coordinator {
             }
             (
                 Phase::Preparing { .. }
+                | Phase::CheckingPeers { .. }
                 | Phase::Ready { .. }
                 | Phase::BeforeSwitch { .. }
                 | Phase::Arming { .. },
@@ -147,6 +178,12 @@ impl Coordinator {
             | (Phase::BeforeSwitch { .. }, Report::BeforeSwitchFailed { reason })
             | (Phase::Holding { .. }, Report::HoldRefused { reason }) => {
                 self.abort(format!("instance `{from}`: {reason}"), fx);
+            }
+            (Phase::CheckingPeers { .. }, Report::PeersReady) => {
+                self.peers_seen(from, BTreeMap::new(), now, fx);
+            }
+            (Phase::CheckingPeers { .. }, Report::PeersNotReady { unseen }) => {
+                self.peers_seen(from, unseen, now, fx);
             }
             (Phase::BeforeSwitch { waiting, .. }, Report::BeforeSwitchDone { .. }) => {
                 if waiting.contains(from) {
@@ -183,6 +220,13 @@ impl Coordinator {
     }
 
     fn all_prepared(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+        if !self.check_peers(fx) {
+            self.all_ready(now, fx);
+        }
+    }
+
+    /// All are ready, for themselves and for each other.
+    pub(super) fn all_ready(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
         let Some((begin, _)) = self.ledger.latest() else {
             return;
         };
@@ -193,9 +237,17 @@ impl Coordinator {
                 .ledger
                 .active()
                 .is_some_and(|d| d.order.promotion == Promotion::Manual);
-        if manual {
+        if manual && !self.is_promoted {
             self.phase = Phase::Ready { epoch };
         } else {
+            self.before_switch(now, fx);
+        }
+    }
+
+    /// Someone wants the deployment to go on by itself who found it waiting, or about to wait.
+    fn promote_when_ready(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+        self.is_promoted = true;
+        if matches!(self.phase, Phase::Ready { .. }) {
             self.before_switch(now, fx);
         }
     }

@@ -30,15 +30,12 @@ impl Coordinator {
         now: Timestamp,
         mutant: Mutant,
     ) -> (Self, Vec<CoordinatorEffect>) {
-        let mut ledger = Ledger::default();
-        for record in records {
-            ledger.apply(record);
-        }
         let mut coordinator = Self {
             fleet,
-            ledger,
+            ledger: Ledger::replay(records),
             phase: Phase::Idle,
             trouble: None,
+            is_promoted: false,
             retiring: None,
             presence: BTreeMap::new(),
             sync: Duration::ZERO,

@@ -94,6 +94,7 @@ impl Coordinator {
             Phase::Switching { .. } => self.trouble = Some(reason),
             Phase::Idle
             | Phase::Preparing { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
@@ -122,6 +123,7 @@ impl Coordinator {
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::BeforeSwitch { .. }
+            | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::Arming { .. }
             | Phase::Holding { .. }
@@ -145,8 +147,13 @@ impl Coordinator {
             return;
         };
         let is_well = begin.cut_over.releases.iter().all(|(service, release)| {
-            let live = status.live.get(service);
-            live.is_some_and(|live| live.digest == release.digest && live.healthy == Healthy::Yes)
+            match (status.live.get(service), release) {
+                (Some(live), Some(release)) => {
+                    live.digest == release.digest && live.healthy == Healthy::Yes
+                }
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            }
         });
         let Phase::Confirming { waiting, .. } = &mut self.phase else {
             return;

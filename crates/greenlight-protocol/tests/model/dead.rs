@@ -60,6 +60,8 @@ impl Facts<'_> {
         match &reported.report {
             Report::Prepared
             | Report::PrepareFailed { .. }
+            | Report::PeersReady
+            | Report::PeersNotReady { .. }
             | Report::BeforeSwitchDone { .. }
             | Report::BeforeSwitchFailed { .. }
             | Report::Armed { .. }
@@ -106,7 +108,10 @@ impl Facts<'_> {
             Directive::Prepare(_) | Directive::Arm => {
                 self.is_past(epoch) || self.same_as(to, envelope).is_some()
             }
-            Directive::BeforeSwitch | Directive::Retire | Directive::Greet => false,
+            Directive::CheckPeers(_)
+            | Directive::BeforeSwitch
+            | Directive::Retire
+            | Directive::Greet => false,
         }
     }
 

@@ -240,7 +240,9 @@ impl<'a> Run<'a> {
         let deployment = ledger.deployment.as_ref();
         let ending = deployment.and_then(|d| d.outcome.as_ref());
         let serves = deployment.and_then(|d| match ending {
-            Some(Ending::Promoted | Ending::Stuck { .. }) => d.order.releases.get(&"shop".into()),
+            Some(Ending::Promoted | Ending::Stuck { .. }) => {
+                d.order.releases.get(&"shop".into())?.as_ref()
+            }
             Some(Ending::Aborted { .. } | Ending::RolledBack { .. }) | None => {
                 d.previous.get(&"shop".into())
             }
@@ -258,7 +260,7 @@ impl<'a> Run<'a> {
         let color = match (machine.gate, expected) {
             (Gate::Open(admits), Some(_)) => Some(admits.color),
             // A hold on nothing keeps nobody waiting.
-            (Gate::Parked | Gate::Held { before: None, .. }, None) => None,
+            (Gate::Closed | Gate::Parked | Gate::Held { before: None, .. }, None) => None,
             (gate, _) => return Err(format!("has its gate {gate:?}")),
         };
         let stage = machine.agent.as_ref().map(|agent| agent.status().stage);

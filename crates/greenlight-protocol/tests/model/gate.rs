@@ -22,6 +22,8 @@ pub(crate) enum Gate {
         before: Option<Admits>,
     },
     Parked,
+    /// The service was removed: requests are refused.
+    Closed,
 }
 
 impl Gate {
@@ -29,7 +31,7 @@ impl Gate {
     pub(crate) fn admits(self) -> Option<Admits> {
         match self {
             Self::Open(admits) | Self::Closing(admits) => Some(admits),
-            Self::Held { .. } | Self::Parked => None,
+            Self::Held { .. } | Self::Parked | Self::Closed => None,
         }
     }
 }
@@ -46,7 +48,7 @@ impl Taken<Machine> {
                         epoch: *epoch,
                         before,
                     },
-                    Gate::Parked => Gate::Held {
+                    Gate::Parked | Gate::Closed => Gate::Held {
                         epoch: *epoch,
                         before: None,
                     },
@@ -54,17 +56,20 @@ impl Taken<Machine> {
             }
             GateAction::Open { epoch, colors } => {
                 machine.asked = None;
-                let color = colors[&"shop".into()];
-                let Some(admits) = machine.admits(color) else {
-                    self.breach = Some("a gate opened to a release that nothing was decided on");
-                    return;
-                };
-                machine.gate = Gate::Open(admits);
                 machine.opened.insert(AgentEvent::GateOpened {
                     epoch: *epoch,
                     colors: colors.clone(),
                     evidence: SwitchEvidence::default(),
                 });
+                let Some(color) = colors[&"shop".into()] else {
+                    machine.gate = Gate::Closed;
+                    return;
+                };
+                let Some(admits) = machine.admits(color) else {
+                    self.breach = Some("a gate opened to a release that nothing was decided on");
+                    return;
+                };
+                machine.gate = Gate::Open(admits);
                 self.opened = self.opened.max(Some(admits.ordinal));
                 if !machine.apps.get(&color).is_some_and(|app| app.passed) {
                     self.breach = Some("G4: a gate opened to what has not passed its check");

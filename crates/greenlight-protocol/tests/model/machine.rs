@@ -370,8 +370,8 @@ impl Machine {
                         taken.breach = Some("a taken slot was started");
                     }
                 }
-                // No policy of the model has such a command.
-                AgentEffect::BeforeSwitch { .. } => {}
+                // No policy of the model asks for these.
+                AgentEffect::CheckPeers { .. } | AgentEffect::BeforeSwitch { .. } => {}
                 AgentEffect::Stop { slot, .. } => taken.stop(slot.color),
                 AgentEffect::AskPeer { peer, epoch } => taken.sent.push(Letter::Ask {
                     from: ME,
@@ -458,8 +458,12 @@ fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
     let at_hand = at_hand(agent);
     match directive {
         Directive::Prepare(_) | Directive::Arm | Directive::Hold => token.epoch < at_hand,
-        Directive::Retire => token.epoch < agent.ledger().latest_switch(),
-        Directive::BeforeSwitch | Directive::Switch | Directive::Abort | Directive::Greet => false,
+        Directive::Retire => token.epoch < agent.ledger().switched,
+        Directive::CheckPeers(_)
+        | Directive::BeforeSwitch
+        | Directive::Switch
+        | Directive::Abort
+        | Directive::Greet => false,
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn order(instances: usize, deployment: &str, version: &str) -> Order 
     Order {
         deployment: DeploymentId(deployment.to_owned()),
         by: "the-model".to_owned(),
-        releases: [("shop".into(), release)].into(),
+        releases: [("shop".into(), Some(release))].into(),
         plan: Plan::compile(Strategy::BlueGreen, &instances).expect("there are instances"),
         policy: Policy {
             // Bounds the number of cut-overs.

@@ -96,6 +96,8 @@ impl Letter {
                 Report::Status(status) => status.stage == StageView::Settled,
                 Report::Prepared
                 | Report::PrepareFailed { .. }
+                | Report::PeersReady
+                | Report::PeersNotReady { .. }
                 | Report::BeforeSwitchDone { .. }
                 | Report::BeforeSwitchFailed { .. }
                 | Report::Armed { .. }
@@ -135,6 +137,8 @@ pub(crate) fn is_vote(report: &Report) -> bool {
     match report {
         Report::Prepared
         | Report::PrepareFailed { .. }
+        | Report::PeersReady
+        | Report::PeersNotReady { .. }
         | Report::BeforeSwitchDone { .. }
         | Report::BeforeSwitchFailed { .. }
         | Report::Armed { .. }
@@ -176,6 +180,8 @@ pub(crate) fn canonical_report(reported: &Reported) -> Reported {
         Report::SwitchFailed { .. } => Report::SwitchFailed { reason },
         Report::Troubled { service, .. } => Report::Troubled { service, reason },
         Report::Prepared
+        | Report::PeersReady
+        | Report::PeersNotReady { .. }
         | Report::BeforeSwitchDone { .. }
         | Report::BeforeSwitchFailed { .. }
         | Report::Armed { .. }

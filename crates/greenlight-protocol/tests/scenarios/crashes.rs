@@ -3,7 +3,7 @@
 
 use crate::world::{Gate, Letter, World, name};
 use crate::{LONG, WARM, alone, everywhere, is_directive_to};
-use greenlight_protocol::coordinator::{CoordinatorRecord, Promotion};
+use greenlight_protocol::coordinator::{CoordinatorRecord, Ledger, Promotion, snapshot};
 use greenlight_protocol::{
     AgentEvent, Color, Directive, Envelope, Epoch, Outcome, Report, ServiceName, Term, Token,
 };
@@ -340,4 +340,36 @@ fn a_vote_that_was_given_to_an_earlier_term_does_not_count() {
 
     assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
     assert_eq!(world.served("shop"), everywhere("v1"));
+}
+
+#[test]
+fn a_journal_that_was_shortened_anywhere_means_the_same() {
+    let mut world = World::serving_v1(2);
+    for version in ["v2", "v3"] {
+        let order = world.order(&[("shop", version)]);
+        world.deploy(order).expect("an idle fleet takes an order");
+        world.run();
+        // Gone back from, and then as if nothing had been.
+        world.kill(&name(1), version);
+        world.pass(LONG);
+    }
+    let all = &world.records;
+    for length in 1..=all.len() {
+        let records = &all[..length];
+        for deployments in 0..4 {
+            let Some((count, first)) = snapshot(records, deployments) else {
+                continue;
+            };
+            let shorter = [&[first], &records[count..]].concat();
+            assert!(shorter.len() < length);
+            assert_eq!(Ledger::replay(&shorter), Ledger::replay(records));
+            let accepted = |records: &[CoordinatorRecord]| {
+                let accepted = |record: &&_| matches!(record, CoordinatorRecord::Accepted(_));
+                records.iter().filter(accepted).count()
+            };
+            assert_eq!(accepted(&shorter), deployments.min(accepted(records)));
+        }
+    }
+    assert_eq!(snapshot(all, 0).map(|(count, _)| count), Some(all.len()));
+    assert_eq!(snapshot(all, 99), None);
 }

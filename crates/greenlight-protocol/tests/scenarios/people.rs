@@ -3,7 +3,7 @@
 
 use crate::world::{World, name};
 use crate::{LONG, WARM, alone, commands, everywhere, roll_back, versions, with_command};
-use greenlight_protocol::coordinator::{Promotion, RollbackOrder};
+use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{Accepted, Command, Epoch, Outcome, Refusal, Strategy};
 use std::time::Duration;
 
@@ -305,9 +305,7 @@ fn a_prepared_deployment_runs_its_command_when_it_is_promoted_and_a_rollback_run
     world.command(Command::Promote).expect("it is ready");
     world.pass(WARM);
     assert_eq!(commands(&world), [(name(1), Epoch(2))]);
-    let order = with_command(world.order(&[]));
-    let back = Command::Rollback(Box::new(RollbackOrder { order }));
-    world.command(back).expect("there is an earlier release");
+    roll_back(&mut world).expect("there is an earlier release");
     world.pass(WARM);
 
     assert_eq!(world.served("shop"), everywhere("v1"));

@@ -49,6 +49,10 @@ pub(crate) struct Machine {
     pub(crate) gate_is_away: bool,
     /// In place of the gate stands something that cannot hold, and that will not change.
     pub(crate) front_is_stubborn: bool,
+    /// What it has prepared cannot be reached by others.
+    pub(crate) is_unseen: bool,
+    /// How often it was asked to look at its peers and began to.
+    pub(crate) looks: usize,
     pub(crate) starts: usize,
     /// Commands before the switch that were begun here, by epoch; they outlive the agent.
     pub(crate) commands: Vec<Epoch>,
@@ -105,8 +109,8 @@ impl Machine {
                 evidence: HoldEvidence::default(),
             },
             GateAction::Open { epoch, colors } => {
-                let served = |(service, color): (&ServiceName, &Color)| {
-                    self.gates.get(service) == Some(&Gate::Open(*color))
+                let served = |(service, color): (&ServiceName, &Option<Color>)| {
+                    self.gates.get(service) == color.map(Gate::Open).as_ref()
                 };
                 match colors.iter().all(served) {
                     true => AgentEvent::GateOpened {
@@ -173,7 +177,7 @@ impl World {
             by: "a test".to_owned(),
             releases: releases
                 .iter()
-                .map(|(service, version)| ((*service).into(), release(version)))
+                .map(|(service, version)| ((*service).into(), Some(release(version))))
                 .collect(),
             plan: Plan::compile(strategy, &instances).expect("the fleet is not empty"),
             policy: Policy::default(),
@@ -364,6 +368,17 @@ impl World {
                     release,
                     ready_within: _,
                 } => self.start(at, slot, incarnation, release),
+                AgentEffect::CheckPeers { epoch, peers, .. } => {
+                    self.machine(at).looks += 1;
+                    let cut_off = self.machines[at].is_unseen;
+                    let unseen = peers
+                        .iter()
+                        .filter(|peer| self.machines[*peer].is_unseen || cut_off);
+                    let unseen = unseen.map(|peer| (peer.clone(), "no road".to_owned()));
+                    let unseen = unseen.collect();
+                    let event = AgentEvent::PeersChecked { epoch, unseen };
+                    self.mail.push_back(Letter::Local(at.clone(), event));
+                }
                 AgentEffect::BeforeSwitch { epoch, .. } => {
                     let commands = &mut self.machine(at).commands;
                     if !commands.contains(&epoch) {
@@ -440,10 +455,12 @@ impl World {
                 AgentEvent::GateHeld { epoch, evidence }
             }
             GateAction::Open { epoch, colors } => {
-                let opened = colors
-                    .iter()
-                    .map(|(service, color)| (service.clone(), Gate::Open(*color)));
-                machine.gates.extend(opened);
+                for (service, color) in &colors {
+                    match color {
+                        Some(color) => machine.gates.insert(service.clone(), Gate::Open(*color)),
+                        None => machine.gates.remove(service),
+                    };
+                }
                 let evidence = SwitchEvidence::default();
                 AgentEvent::GateOpened {
                     epoch,

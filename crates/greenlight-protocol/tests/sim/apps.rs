@@ -239,7 +239,8 @@ impl World {
                 incarnation,
                 reason: "sick".to_owned(),
             };
-            let pause = self.chance.micros(1_000, 1_000_000);
+            // Before it recovers: one check goes on for life, and tells in order.
+            let pause = self.chance.micros(1_000, 400_000);
             self.after(pause, Happening::ToAgent { at, life, event });
         }
         let pause = self.chance.micros(500_000, 20_000_000);

@@ -5,6 +5,7 @@ use super::happening::{Happening, Letter, Place};
 use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
 use super::world::World;
+use greenlight_protocol::coordinator::snapshot;
 use greenlight_protocol::{
     Command, Coordinator, CoordinatorEffect, CoordinatorEvent, CoordinatorRecord, CoordinatorTimer,
     Outcome, Report, Timestamp,
@@ -33,6 +34,11 @@ impl World {
         }
         let fleet = self.names.keys().cloned().collect();
         let mutant = self.profile.mutant;
+        // A shorter journal means the same, wherever it is cut.
+        let records = match snapshot(&records, records.len() % 4) {
+            Some((count, record)) => [&[record], &records[count..]].concat(),
+            None => records,
+        };
         let (coordinator, effects) = Coordinator::recover_with(fleet, &records, now, mutant);
         self.coordinator.machine = Some(coordinator);
         for record in &found {

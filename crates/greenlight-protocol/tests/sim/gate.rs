@@ -232,14 +232,14 @@ impl Gate {
     pub(crate) fn open(
         &mut self,
         epoch: Epoch,
-        admits: &BTreeMap<ServiceName, Admits>,
+        admits: &BTreeMap<ServiceName, Option<Admits>>,
     ) -> Option<SwitchEvidence> {
         if !self.may_obey(epoch, admits.keys()) {
             return None;
         }
         self.next_turn(admits.keys());
         for (service, admits) in admits {
-            self.set(service, Route::Open(*admits));
+            self.set(service, admits.map_or(Route::Closed, Route::Open));
             self.gate(service).standing = Standing {
                 epoch,
                 opened: epoch,

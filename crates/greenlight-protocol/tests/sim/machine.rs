@@ -174,6 +174,15 @@ impl World {
                 release,
                 ready_within,
             } => self.begin(at, slot, incarnation, release, ready_within),
+            AgentEffect::CheckPeers { epoch, peers, .. } => {
+                let unseen = peers.into_iter().filter(|peer| {
+                    let machine = &self.machines[self.names[peer]];
+                    let is_up = machine.agent.is_up() && machine.gate.up;
+                    !is_up || self.chance.hits(0.02)
+                });
+                let unseen = unseen.map(|peer| (peer, "no road".to_owned())).collect();
+                self.tell_agent(at, life, AgentEvent::PeersChecked { epoch, unseen });
+            }
             // No policy of the simulation has such a command.
             AgentEffect::BeforeSwitch { .. } => {}
             AgentEffect::Stop { slot, drain, stop } => self.stop(at, slot, drain, stop)?,
@@ -240,10 +249,19 @@ impl World {
         }
     }
 
-    fn open(&mut self, at: usize, epoch: Epoch, colors: BTreeMap<ServiceName, Color>) -> Checked {
+    fn open(
+        &mut self,
+        at: usize,
+        epoch: Epoch,
+        colors: BTreeMap<ServiceName, Option<Color>>,
+    ) -> Checked {
         let machine = &mut self.machines[at];
         let mut admits = BTreeMap::new();
         for (service, color) in &colors {
+            let Some(color) = color else {
+                admits.insert(service.clone(), None);
+                continue;
+            };
             let agent = machine.agent.machine.as_ref();
             let Some(ordinal) = agent.and_then(|agent| ordinal(agent, service, *color)) else {
                 return breach("a gate opened to a release that nothing was decided on");
@@ -253,14 +271,17 @@ impl World {
                 ordinal,
                 expired: None,
             };
-            admits.insert(service.clone(), target);
+            admits.insert(service.clone(), Some(target));
         }
         let Some(evidence) = machine.gate.open(epoch, &admits) else {
             self.stats.count("gate refused to open");
             return Ok(());
         };
-        for admits in admits.values() {
-            self.oracle.gate_opened(&machine.name, admits.ordinal)?;
+        for (service, admits) in &admits {
+            match admits {
+                Some(admits) => self.oracle.gate_opened(&machine.name, admits.ordinal)?,
+                None => self.oracle.gate_closed(&machine.name, service)?,
+            }
         }
         let (life, event) = (
             machine.agent.life,

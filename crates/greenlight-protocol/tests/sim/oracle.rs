@@ -44,7 +44,8 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 struct Known {
     participants: BTreeSet<InstanceId>,
-    digests: BTreeMap<ServiceName, String>,
+    /// What it brings; nothing for a service that it removes.
+    digests: BTreeMap<ServiceName, Option<String>>,
     on_uncertain: OnUncertain,
     committed: bool,
     aborted: bool,
@@ -89,7 +90,9 @@ impl Oracle {
                 let known = Known {
                     participants: cut_over.participants.clone(),
                     digests: digests
-                        .map(|(name, release)| (name.clone(), release.digest.clone()))
+                        .map(|(name, release)| {
+                            (name.clone(), release.as_ref().map(|r| r.digest.clone()))
+                        })
                         .collect(),
                     on_uncertain: cut_over.policy.on_uncertain,
                     committed: false,
@@ -112,7 +115,8 @@ impl Oracle {
             | CoordinatorRecord::Accepted(_)
             | CoordinatorRecord::Settled(_)
             | CoordinatorRecord::Finished { .. }
-            | CoordinatorRecord::Retired(_) => {}
+            | CoordinatorRecord::Retired(_)
+            | CoordinatorRecord::Snapshot(_) => {}
         }
         Ok(())
     }
@@ -167,6 +171,23 @@ impl Oracle {
         breach(format!("G5: `{who}` opened to uncommitted epoch {ordinal}"))
     }
 
+    /// A gate refuses what a cut-over has removed.
+    pub(crate) fn gate_closed(&mut self, who: &InstanceId, service: &ServiceName) -> Checked {
+        let mut committed = self.cut_overs.values().rev().filter(|known| {
+            known.committed
+                && known.participants.contains(who)
+                && known.digests.contains_key(service)
+        });
+        let latest = committed.next().map(|known| &known.digests[service]);
+        if latest != Some(&None) {
+            return breach(format!(
+                "`{who}` closed its gate to `{service}`, which is live"
+            ));
+        }
+        self.served.remove(&(service.clone(), who.clone()));
+        Ok(())
+    }
+
     /// A request reaches an application.
     pub(crate) fn admitted(&mut self, admission: &Admission<'_>) -> Checked {
         self.admissions += 1;
@@ -181,7 +202,8 @@ impl Oracle {
             ));
         }
         let known = self.known(ordinal)?;
-        if known.digests.get(service).map(String::as_str) != Some(admission.digest) {
+        let brought = known.digests.get(service).and_then(Option::as_deref);
+        if brought != Some(admission.digest) {
             let digest = admission.digest;
             return breach(format!(
                 "`{digest}` of `{service}` on `{instance}` is not what epoch {ordinal} brought"

@@ -5,7 +5,7 @@ use super::coordinator::Input;
 use super::happening::{Happening, Place};
 use super::world::{Act, World};
 use greenlight_protocol::coordinator::{Order, Promotion, RollbackOrder};
-use greenlight_protocol::policy::Exclusive;
+use greenlight_protocol::policy::{Exclusive, PeerChecks};
 use greenlight_protocol::{
     Command, DeploymentId, OnUncertain, Phase, Plan, Policy, Release, ServiceName, Strategy,
 };
@@ -28,7 +28,13 @@ impl World {
             },
             1..=3 => {
                 let order = self.order(false);
-                Command::Rollback(Box::new(RollbackOrder { order }))
+                let policy = self.chance.hits(0.7).then_some(order.policy);
+                Command::Rollback(Box::new(RollbackOrder {
+                    deployment: order.deployment,
+                    by: order.by,
+                    plan: order.plan,
+                    policy,
+                }))
             }
             _ if ready => Command::Promote,
             4 => Command::Promote,
@@ -59,7 +65,11 @@ impl World {
         };
         let releases = if with_releases {
             let flaw = self.flaw();
-            self.releases(&services, &flaw)
+            let mut releases = self.releases(&services, &flaw);
+            for release in releases.values_mut() {
+                release.take_if(|_| self.chance.hits(0.05));
+            }
+            releases
         } else {
             BTreeMap::new()
         };
@@ -74,7 +84,7 @@ impl World {
 
     fn order_of(
         &self,
-        releases: BTreeMap<ServiceName, Release>,
+        releases: BTreeMap<ServiceName, Option<Release>>,
         strategy: Strategy,
         policy: Policy,
         promotion: Promotion,
@@ -95,7 +105,7 @@ impl World {
         &mut self,
         services: &[ServiceName],
         flaw: &Flaw,
-    ) -> BTreeMap<ServiceName, Release> {
+    ) -> BTreeMap<ServiceName, Option<Release>> {
         self.versions += 1;
         let version = format!("v{}", self.versions);
         let mut releases = BTreeMap::new();
@@ -107,7 +117,7 @@ impl World {
                 digest,
                 spec: String::new(),
             };
-            releases.insert(service.clone(), release);
+            releases.insert(service.clone(), Some(release));
         }
         releases
     }
@@ -132,6 +142,7 @@ impl World {
     fn policy(&mut self) -> Policy {
         Policy {
             before_switch: None,
+            peer_checks: self.chance.pick(&[PeerChecks::No, PeerChecks::Yes]),
             hold_budget: Duration::from_millis(self.chance.pick(&[60, 140, 250, 300, 600])),
             max_hold: self.chance.millis(700, 2_000),
             on_uncertain: self

@@ -17,7 +17,11 @@ pub(crate) fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
     };
     match directive {
         Directive::Prepare(_) | Directive::Arm | Directive::Hold => token.epoch < at_hand,
-        Directive::Retire => token.epoch < agent.ledger().latest_switch(),
-        Directive::BeforeSwitch | Directive::Switch | Directive::Abort | Directive::Greet => false,
+        Directive::Retire => token.epoch < agent.ledger().switched,
+        Directive::CheckPeers(_)
+        | Directive::BeforeSwitch
+        | Directive::Switch
+        | Directive::Abort
+        | Directive::Greet => false,
     }
 }

@@ -89,12 +89,22 @@ impl Admin {
     }
 
     /// Notes the opening of a service, right before it happens.
-    pub(super) fn note_opening(&self, service: &Service, epoch: u64, color: Color, now_ns: u64) {
+    pub(super) fn note_opening(
+        &self,
+        service: &Service,
+        epoch: u64,
+        color: Option<Color>,
+        now_ns: u64,
+    ) {
         self.change_last_evidence(service, |last, seen| {
+            let counts = self.counted_here(service);
             // The gate is about to forget it.
-            self.counted_here(service).complete_first_admission(seen);
+            counts.complete_first_admission(seen);
+            if self.is_latest(&service.name, last) {
+                counts.complete_last_admission(seen);
+            }
             if last == epoch {
-                seen.new = Some(color);
+                seen.new = color;
                 seen.opened_at_ns.get_or_insert(now_ns);
             }
         });
@@ -106,7 +116,9 @@ impl Admin {
         let others = self.counts_in_time().await;
         for service in services {
             let counts = together(service, &others);
-            self.change_last_evidence(service, |_, seen| counts.complete(seen));
+            self.change_last_evidence(service, |last, seen| {
+                self.complete(&service.name, last, &counts, seen);
+            });
         }
     }
 
@@ -118,7 +130,7 @@ impl Admin {
             if self.last_cut_over(name) == Some(epoch)
                 && let Some(service) = table.named(name)
             {
-                together(service, &others).complete(seen);
+                self.complete(name, epoch, &together(service, &others), seen);
             }
         }
         EvidenceAnswer { services }
@@ -130,9 +142,23 @@ impl Admin {
         let last = self.last_cut_over(name)?;
         let mut seen = self.evidence_of(last).remove(name)?;
         if let Some(service) = self.shared.table.load().named(name) {
-            self.counted_here(service).complete(&mut seen);
+            self.complete(name, last, &self.counted_here(service), &mut seen);
         }
         Some((last, seen))
+    }
+
+    /// Writes what was counted into the evidence of a service's last cut-over.
+    fn complete(&self, name: &str, epoch: u64, counts: &Counts, seen: &mut ServiceEvidence) {
+        counts.complete(seen);
+        if self.is_latest(name, epoch) {
+            counts.complete_last_admission(seen);
+        }
+    }
+
+    /// Whether no later cut-over has opened the service. One that did so without a hold has no
+    /// evidence of its own, and what is admitted since is not of this one.
+    fn is_latest(&self, name: &str, epoch: u64) -> bool {
+        self.standing(name).opened <= epoch
     }
 
     fn evidence_of(&self, epoch: u64) -> BTreeMap<String, ServiceEvidence> {

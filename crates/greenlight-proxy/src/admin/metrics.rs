@@ -65,6 +65,8 @@ pub(super) fn render(status: &StatusAnswer) -> String {
     }
     let predecessors = Gauge::<i64>::default();
     predecessors.set(i64::try_from(status.predecessors).unwrap_or(i64::MAX));
+    let max_descriptors = Gauge::<i64>::default();
+    max_descriptors.set(status.max_descriptors.map_or(i64::MAX, signed));
     let mut registry = Registry::with_prefix("greenlight_proxy");
     registry.register(
         "admitted",
@@ -81,6 +83,11 @@ pub(super) fn render(status: &StatusAnswer) -> String {
         "predecessors",
         "Processes that were taken over and still have connections",
         predecessors,
+    );
+    registry.register(
+        "max_descriptors",
+        "Descriptors that the process may have open at once",
+        max_descriptors,
     );
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to a string does not fail");

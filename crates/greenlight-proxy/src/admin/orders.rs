@@ -142,7 +142,12 @@ impl Admin {
     pub(super) async fn open(self: &Rc<Self>, request: &OpenRequest) -> Answer<OpenAnswer> {
         let _running = self.run();
         let (epoch, colors) = (request.epoch, &request.services);
-        let names: Vec<_> = colors.keys().cloned().collect();
+        // What is not known goes nowhere already.
+        let table = self.shared.table.load_full();
+        let wanted = colors
+            .iter()
+            .filter(|(name, color)| color.is_some() || table.named(name).is_some());
+        let names: Vec<_> = wanted.map(|(name, _)| name.clone()).collect();
         let services = self.named(&names)?;
         self.fence(&services, epoch)?;
         if !self.predecessors.is_empty() {
@@ -154,8 +159,12 @@ impl Admin {
         for service in &services {
             let color = colors[&service.name];
             self.note_opening(service, epoch, color, opened_at_ns);
-            if service.gate.route() != Route::Open(color) {
-                service.gate.set(Route::Open(color));
+            let route = color.map_or(Route::Closed, Route::Open);
+            if service.gate.route() == route {
+                continue;
+            }
+            service.gate.set(route);
+            if let Some(color) = color {
                 self.predecessors.change_departed(|departed| {
                     let counts = departed.entry(service.name.clone()).or_default();
                     counts.opened(color);
@@ -198,7 +207,7 @@ impl Admin {
         let mut closed = Vec::new();
         for service in services {
             if let Route::Open(old) = service.gate.route()
-                && old != request.services[&service.name]
+                && request.services[&service.name] != Some(old)
             {
                 service.gate.set(Route::Held(Some(old)));
                 closed.push((service.clone(), old));

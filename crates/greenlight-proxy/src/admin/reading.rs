@@ -9,6 +9,7 @@ use crate::gate::Route;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, StatusCode};
+use rustix::process::{Resource, getrlimit};
 
 impl Admin {
     pub(super) async fn status(&self) -> StatusAnswer {
@@ -44,6 +45,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ns: self.started_at_ns,
             predecessors: self.predecessors.len(),
+            max_descriptors: getrlimit(Resource::Nofile).current,
             listening: self.listening.iter().map(ToString::to_string).collect(),
             epoch: self.epoch(),
             services: services.collect(),

@@ -4,7 +4,7 @@
 use super::lab::{App, GET, Lab, OK};
 use super::wire::Wire;
 use greenlight_proxy::Limits;
-use greenlight_proxy::admin::Color;
+use greenlight_proxy::admin::{Color, OpenRequest};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -50,6 +50,78 @@ async fn a_request_for_an_application_that_stays_dead_is_504_when_its_time_is_up
     // The connection is as good as before.
     client.send(GET).await;
     assert_eq!(client.answer().await.status(), 504);
+}
+
+#[tokio::test]
+async fn past_the_bound_of_waiting_requests_a_dead_service_is_refused_and_others_are_served() {
+    let limits = Limits {
+        max_held: 2,
+        max_waiting: 2,
+        ..Limits::default()
+    };
+    let mut lab = Lab::with_limits(limits).await;
+    lab.count_from_here(2).await;
+    let address = lab.kill_blue().await;
+    lab.define("mail", &["mail"], "/", 20_000).await;
+    let order = OpenRequest {
+        epoch: 1,
+        services: [("mail".to_owned(), Some(Color::Blue))].into(),
+    };
+    lab.admin.open(&order).await.expect("an open gate");
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let mut client = lab.client().await;
+        client.send(GET).await;
+        assert!(client.is_silent().await, "answered without an application");
+        waiting.push(client);
+    }
+
+    let mut refused = lab.client().await;
+    refused.send(GET).await;
+    let answer = refused.answer().await;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.head.get("retry-after"), Some("1"));
+    assert_eq!(lab.evidence(2).await.failed, 1);
+    let mut other = lab.client().await;
+    other.send("GET / HTTP/1.1\r\nhost: mail\r\n\r\n").await;
+    lab.blue.serve_one().await;
+    assert_eq!(other.answer().await.text(), "ok");
+
+    // A client that leaves makes room, and those that waited are served when they can be.
+    drop(waiting.pop());
+    let app = App::start_at(address).answer_all("back");
+    refused.send(GET).await;
+    assert_eq!(refused.answer().await.text(), "back");
+    for client in &mut waiting {
+        assert_eq!(client.answer().await.text(), "back");
+    }
+    app.abort();
+}
+
+#[tokio::test]
+async fn requests_that_waited_for_a_dead_application_are_held_by_a_gate_that_closes() {
+    let limits = Limits {
+        max_held: 2,
+        max_waiting: 1,
+        ..Limits::default()
+    };
+    let mut lab = Lab::with_limits(limits).await;
+    lab.kill_blue().await;
+    let mut first = lab.client().await;
+    first.send(GET).await;
+    assert!(first.is_silent().await, "answered without an application");
+    lab.hold(2).await;
+    lab.until_evidence(2, |seen| seen.held == 1).await;
+    // It waits for the gate now: one that comes later may wait with it, also in a room for one.
+    let mut second = lab.client().await;
+    second.send(GET).await;
+    lab.until_evidence(2, |seen| seen.held == 2).await;
+    lab.open(2, Color::Green).await;
+    let green = lab.take_green().await.answer_all("green");
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.answer().await.text(), "green");
+    }
+    green.abort();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, OK};
 use super::wire::Head;
+use greenlight_proxy::admin::Color;
 
 #[tokio::test]
 async fn what_is_meant_for_one_hop_is_taken_off_in_both_directions() {
@@ -172,7 +173,7 @@ async fn host_and_path_choose_between_services() {
     lab.define("api", &["shop.example"], "/api", 20_000).await;
     let order = greenlight_proxy::admin::OpenRequest {
         epoch: 2,
-        services: [("api".to_owned(), greenlight_proxy::admin::Color::Green)].into(),
+        services: [("api".to_owned(), Some(Color::Green))].into(),
     };
     lab.admin.open(&order).await.expect("an open gate");
     let mut client = lab.client().await;

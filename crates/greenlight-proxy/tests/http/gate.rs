@@ -268,6 +268,61 @@ async fn the_gate_itself_sheds_when_its_deadline_passes_if_it_is_told_so() {
     assert_eq!(client.answer().await.text(), "ok");
 }
 
+// G1
+#[tokio::test]
+async fn what_the_old_release_is_admitted_after_its_hold_has_expired_is_evidence() {
+    let lab = Lab::start().await;
+    lab.hold_for(2, 50, OnUncertain::ServeOld).await;
+    lab.until_status(|status| status.state == "open").await;
+    let mut client = lab.client().await;
+    client.send(GET).await;
+    lab.blue.serve_one().await;
+    client.answer().await;
+
+    let undecided = lab.evidence(2).await;
+    lab.open(2, Color::Green).await;
+    client.send(GET).await;
+    lab.green.serve_one().await;
+    client.answer().await;
+    let decided = lab.evidence(2).await;
+
+    assert!(decided.expired);
+    assert!(decided.last_admission_old_ns > decided.held_at_ns);
+    assert!(decided.last_admission_old_ns < decided.opened_at_ns);
+    assert_eq!(
+        decided.last_admission_old_ns,
+        undecided.last_admission_old_ns
+    );
+}
+
+#[tokio::test]
+async fn what_is_admitted_after_a_cut_over_was_given_up_or_undone_is_not_of_it() {
+    // Given up, and undone by an order that no hold came before.
+    for orders in [
+        &[(2, Color::Blue)][..],
+        &[(2, Color::Green), (3, Color::Blue)],
+    ] {
+        let lab = Lab::start().await;
+        let mut client = lab.client().await;
+        client.send(GET).await;
+        let mut old = lab.blue.serve_one().await;
+        client.answer().await;
+        lab.hold(2).await;
+        for (epoch, color) in orders {
+            lab.open(*epoch, *color).await;
+        }
+        client.send(GET).await;
+        old.head().await;
+        old.send(OK).await;
+        client.answer().await;
+
+        let evidence = lab.evidence(2).await;
+
+        assert!(evidence.last_admission_old_ns.is_some());
+        assert!(evidence.last_admission_old_ns < evidence.held_at_ns);
+    }
+}
+
 #[tokio::test]
 async fn a_parked_service_has_no_deadline_but_that_of_its_requests() {
     let lab = Lab::with(Limits::default(), Duration::from_millis(200)).await;

@@ -223,7 +223,7 @@ impl Lab {
     pub(crate) async fn open(&self, epoch: u64, color: Color) {
         let order = OpenRequest {
             epoch,
-            services: [(SHOP.to_owned(), color)].into(),
+            services: [(SHOP.to_owned(), Some(color))].into(),
         };
         let opened = soon("opening", self.admin.open(&order)).await;
         opened.expect("an open gate");

@@ -106,6 +106,35 @@ async fn a_new_hold_leaves_the_deadline_of_what_an_earlier_one_holds_running() {
     assert!(!lab.evidence(3).await.expired);
 }
 
+#[tokio::test]
+async fn what_waits_for_a_service_that_is_removed_is_refused_at_once() {
+    let lab = lab_with_mail().await;
+    hold(&lab, 2, &[MAIL], LONG, OnUncertain::ServeOld)
+        .await
+        .expect("a hold");
+    let mut client = lab.client().await;
+    client.send(GET_MAIL).await;
+    let waits = async {
+        while lab.admin.evidence(2).await.expect("evidence").services[MAIL].held == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    soon("the request at the gate", waits).await;
+
+    let services = [(MAIL.to_owned(), None), ("unheard-of".to_owned(), None)].into();
+    let order = OpenRequest { epoch: 2, services };
+    lab.admin
+        .open(&order)
+        .await
+        .expect("what is unknown is nowhere");
+
+    assert_eq!(client.answer().await.status(), 503);
+    assert_eq!(status(&lab, MAIL).await.state, "closed");
+    assert_eq!(status(&lab, SHOP).await.state, "open");
+    let late = open(&lab, MAIL, 1, Color::Blue).await;
+    assert!(late.is_err(), "an older order brings it back: {late:?}");
+}
+
 // G6
 #[tokio::test]
 async fn an_undecided_cut_over_of_one_service_does_not_fence_another() {
@@ -159,6 +188,8 @@ async fn an_undecided_cut_over_of_one_service_does_not_fence_another() {
 async fn a_service_that_was_never_deployed_is_refused_at_once_while_its_first_deployment_fails() {
     for on_uncertain in [OnUncertain::ServeOld, OnUncertain::Shed] {
         let lab = Lab::start().await;
+        // Or it would have the other's requests meanwhile.
+        lab.define(SHOP, &["shop"], "/", LONG).await;
         lab.define(MAIL, &["mail"], "/", LONG).await;
         let mut client = lab.client().await;
         assert_nothing_deployed(&mut client).await;
@@ -235,7 +266,7 @@ async fn hold(
 }
 
 async fn open(lab: &Lab, service: &str, epoch: u64, color: Color) -> Result<(), AdminError> {
-    let services = [(service.to_owned(), color)].into();
+    let services = [(service.to_owned(), Some(color))].into();
     let order = OpenRequest { epoch, services };
     soon("opening", lab.admin.open(&order)).await.map(|_| ())
 }

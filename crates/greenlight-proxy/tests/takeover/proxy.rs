@@ -189,7 +189,7 @@ impl Shop {
     }
 
     pub(crate) async fn open_to(&self, epoch: u64, color: Color) -> u64 {
-        let services = [("shop".to_owned(), color)].into();
+        let services = [("shop".to_owned(), Some(color))].into();
         let request = OpenRequest { epoch, services };
         self.admin.open(&request).await.expect("opened").released
     }

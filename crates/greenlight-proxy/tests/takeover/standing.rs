@@ -181,7 +181,7 @@ async fn open_with_mail() -> (Shop, Process, SocketAddr) {
 }
 
 fn open_request(service: &str, epoch: u64, color: Color) -> OpenRequest {
-    let services = [(service.to_owned(), color)].into();
+    let services = [(service.to_owned(), Some(color))].into();
     OpenRequest { epoch, services }
 }
 

@@ -1,5 +1,6 @@
 //! The agent's loop: take one event, carry out its effects in order, take the next.
 
+use super::peers::Peers;
 use super::questions::Answerer;
 use super::slots::{Slots, Work};
 use crate::clock;
@@ -7,11 +8,13 @@ use crate::crash;
 use crate::doctor::Machine;
 use crate::front::{Acted, Front, FrontError};
 use crate::journal::{Journal, JournalError};
-use crate::link::{Dial, DialEvent, peer};
+use crate::link::peer::{self, Readiness};
+use crate::link::{Dial, DialEvent};
 use crate::runtime::{Images, Running, Runtime};
 use crate::secret::SecretKeep;
 use crate::server::Timers;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Alignment, Epoch, GateAction,
     InstanceId, InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
@@ -64,8 +67,7 @@ pub struct AgentShell {
     front: Arc<dyn Front>,
     alignment: Alignment,
     slots: Slots,
-    peers: BTreeMap<InstanceId, SocketAddr>,
-    tls: Arc<ClientConfig>,
+    peers: Peers,
     timers: Timers<AgentTimer>,
     events: UnboundedSender<ShellEvent>,
     inbox: UnboundedReceiver<ShellEvent>,
@@ -87,6 +89,8 @@ pub(super) enum ShellEvent {
     Protocol(AgentEvent),
     /// A peer asks, and waits for the answer.
     Asked(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),
+    /// A peer asks how what is prepared is, and waits for the answer.
+    Looked(Epoch, oneshot::Sender<Readiness>),
     /// What runs, asked after a restart.
     Found(Vec<Running>),
     /// The gate's totals, for the receipt.
@@ -143,8 +147,10 @@ impl AgentShell {
             front: options.front,
             alignment: options.alignment,
             slots,
-            peers: options.peers,
-            tls: options.tls,
+            peers: Peers {
+                agents: options.peers,
+                tls: options.tls,
+            },
             timers: Timers::default(),
             events,
             inbox,
@@ -158,17 +164,8 @@ impl AgentShell {
     }
 
     /// What answers the peers' questions.
-    pub fn answerer(&self) -> peer::Answerer {
-        let events = self.events.clone();
-        Arc::new(move |peer, epoch| {
-            let events = events.clone();
-            async move {
-                let (sender, answer) = oneshot::channel();
-                events.send(ShellEvent::Asked(peer, epoch, sender)).ok()?;
-                answer.await.ok()
-            }
-            .boxed()
-        })
+    pub fn peer(&self) -> Arc<dyn peer::Peer> {
+        Arc::new(Inbox(self.events.clone()))
     }
 
     /// Runs for ever, or until the journal fails: then the process must end, because what is not
@@ -195,6 +192,15 @@ impl AgentShell {
                     let waiting = self.asked.entry((peer.clone(), epoch)).or_default();
                     waiting.push(answer);
                     self.take(AgentEvent::PeerAsked { peer, epoch }).await?;
+                }
+                Some(ShellEvent::Looked(epoch, answer)) => {
+                    if let Some(cut_over) = self.agent.ledger().under_way(epoch) {
+                        let ledger = self.agent.ledger();
+                        let brought = cut_over.brought();
+                        let prepared =
+                            brought.map(|(s, release)| (ledger.idle_slot(s), release.clone()));
+                        self.slots.check_now(prepared.collect(), answer);
+                    }
                 }
                 Some(ShellEvent::Found(running)) => {
                     for event in self.slots.adopt(running, self.agent.ledger()) {
@@ -274,6 +280,19 @@ impl AgentShell {
                 release,
                 ready_within,
             } => self.slots.start(slot, incarnation, release, ready_within),
+            AgentEffect::CheckPeers {
+                epoch,
+                peers,
+                releases,
+            } => {
+                let (view, events) = (self.peers.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    let unseen = view.look(epoch, peers, releases).await;
+                    let checked = AgentEvent::PeersChecked { epoch, unseen };
+                    // The loop may be ending.
+                    let _ = events.send(ShellEvent::Protocol(checked));
+                });
+            }
             AgentEffect::BeforeSwitch {
                 epoch,
                 releases,
@@ -361,16 +380,33 @@ impl AgentShell {
     }
 
     fn ask(&self, peer: InstanceId, epoch: Epoch) {
-        let Some(address) = self.peers.get(&peer).copied() else {
+        let Some(address) = self.peers.agents.get(&peer).copied() else {
             return;
         };
-        let (tls, events) = (self.tls.clone(), self.events.clone());
+        let (tls, events) = (self.peers.tls.clone(), self.events.clone());
         tokio::spawn(async move {
-            if let Some(answer) = peer::ask(address, &peer, epoch, tls).await {
+            if let Some(answer) = peer::ask_decision(address, &peer, epoch, tls).await {
                 let answered = AgentEvent::PeerAnswered { epoch, answer };
                 let _ = events.send(ShellEvent::Protocol(answered));
             }
         });
+    }
+}
+
+/// The way of the peers' questions into the loop.
+struct Inbox(UnboundedSender<ShellEvent>);
+
+impl peer::Peer for Inbox {
+    fn decision(&self, asker: InstanceId, epoch: Epoch) -> BoxFuture<'static, Option<PeerAnswer>> {
+        let (sender, answer) = oneshot::channel();
+        let sent = self.0.send(ShellEvent::Asked(asker, epoch, sender));
+        async move { sent.is_ok().then_some(answer.await.ok())? }.boxed()
+    }
+
+    fn readiness(&self, epoch: Epoch) -> BoxFuture<'static, Option<Readiness>> {
+        let (sender, answer) = oneshot::channel();
+        let sent = self.0.send(ShellEvent::Looked(epoch, sender));
+        async move { sent.is_ok().then_some(answer.await.ok())? }.boxed()
     }
 }
 
@@ -418,6 +454,7 @@ fn name(effect: &AgentEffect) -> String {
         AgentEffect::Gate(action) => crash::variant(action),
         AgentEffect::SetTimer { timer, .. } => crash::variant(timer),
         AgentEffect::Start { .. }
+        | AgentEffect::CheckPeers { .. }
         | AgentEffect::BeforeSwitch { .. }
         | AgentEffect::Stop { .. }
         | AgentEffect::AskPeer { .. }

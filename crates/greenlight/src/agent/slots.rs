@@ -4,9 +4,11 @@ use super::shell::ShellEvent;
 use crate::crash;
 use crate::front::{Front, SlotAddresses};
 use crate::health::{Answers, HealthCheck, Probe, Pulse, Turn};
+use crate::link::peer::Readiness;
 use crate::runtime::{Images, Launch, Running, Runtime};
 use crate::secret::SecretKeep;
 use crate::spec::{PortPair, ServiceSpec};
+use futures_util::future::join_all;
 use greenlight_protocol::agent::Ledger;
 use greenlight_protocol::{
     AgentEvent, Color, DrainEvidence, Epoch, Incarnation, InstanceId, Release, ServiceName, Slot,
@@ -16,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 /// Lines of an application's output that a failure shows.
@@ -196,7 +199,8 @@ impl Slots {
         });
     }
 
-    /// Runs the command of each release that has one, one after the other.
+    /// Runs the command of each release that has one, one after the other; all of them have one
+    /// limit together.
     pub(super) fn before_switch(
         &self,
         epoch: Epoch,
@@ -209,6 +213,22 @@ impl Slots {
             let ended = AgentEvent::BeforeSwitchEnded { epoch, result };
             // The loop may be ending.
             let _ = events.send(ShellEvent::Protocol(ended));
+        });
+    }
+
+    /// Checks what runs in these slots once, beside the checks that go on, for a peer that asks.
+    pub(super) fn check_now(
+        &self,
+        prepared: BTreeMap<Slot, Release>,
+        answer: oneshot::Sender<Readiness>,
+    ) {
+        let work = self.work.clone();
+        tokio::spawn(async move {
+            let checks = prepared.iter().map(|(slot, release)| async {
+                (slot.service.clone(), work.check_now(slot, release).await)
+            });
+            // Whoever asked may have given up.
+            let _ = answer.send(join_all(checks).await.into_iter().collect());
         });
     }
 
@@ -242,7 +262,7 @@ fn releases(ledger: &Ledger) -> impl Iterator<Item = &Release> {
     };
     let kept = ledger.live.values().chain(ledger.warm.values());
     kept.map(|live| &live.release)
-        .chain(coming.into_iter().flat_map(BTreeMap::values))
+        .chain(coming.into_iter().flat_map(|its| its.values().flatten()))
 }
 
 impl Work {
@@ -278,14 +298,22 @@ impl Work {
         Ok((running, spec.health))
     }
 
+    async fn check_now(&self, slot: &Slot, release: &Release) -> Result<String, String> {
+        let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
+        let address = self.address(slot, self.ports(&spec)?);
+        Probe::new(address, spec.health).ask().await
+    }
+
     async fn run_before_switch(
         &self,
         epoch: Epoch,
         releases: &BTreeMap<Slot, Release>,
         within: Duration,
     ) -> Result<String, String> {
+        let deadline = Instant::now() + within;
         let mut output = Vec::new();
         for (slot, release) in releases {
+            let within = deadline.saturating_duration_since(Instant::now());
             let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
             if !spec.artifact.has_before_switch() {
                 continue;
@@ -331,8 +359,7 @@ impl Work {
                 service: service.clone(),
                 color,
             };
-            let published = SocketAddr::from(([127, 0, 0, 1], ports.of(color)));
-            self.addresses().get(&slot).copied().unwrap_or(published)
+            self.address(&slot, ports)
         };
         let addresses = SlotAddresses {
             blue: address(Color::Blue),
@@ -340,6 +367,12 @@ impl Work {
         };
         let defined = self.front.define(service, spec, addresses).await;
         defined.map_err(|error| error.to_string())
+    }
+
+    /// Where a slot is reached: where it was said to run, or at its port on this machine.
+    fn address(&self, slot: &Slot, ports: PortPair) -> SocketAddr {
+        let published = SocketAddr::from(([127, 0, 0, 1], ports.of(slot.color)));
+        self.addresses().get(slot).copied().unwrap_or(published)
     }
 
     fn ports(&self, spec: &ServiceSpec) -> Result<PortPair, String> {

@@ -174,6 +174,7 @@ mod tests {
             deployment: "d".to_owned(),
             by: "someone".to_owned(),
             releases: BTreeMap::new(),
+            removed: [].into(),
             previous: BTreeMap::new(),
             started_ms: 0,
             finished_ms: None,

@@ -49,6 +49,8 @@ pub enum Verb {
     Abort(Act),
     /// Cut over to the release before the live one.
     Rollback(Rollback),
+    /// Stop serving services that are live; a rollback brings them back.
+    Remove(Remove),
     /// Show how the fleet stands.
     Status(Status),
     /// List the latest deployments.
@@ -225,6 +227,17 @@ pub struct Rollback {
     pub to: Option<String>,
 }
 
+/// `greenlight remove`.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// The services.
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// What every command that acts takes.
+    #[command(flatten)]
+    pub act: Act,
+}
+
 /// `greenlight status`.
 #[derive(Debug, Args)]
 pub struct Status {
@@ -328,7 +341,7 @@ pub struct Agent {
     #[arg(long, value_name = "SOCKET", env = "DOCKER_HOST")]
     pub docker: Option<String>,
     /// How late its control messages are made, for demonstrations and measurements.
-    #[arg(long, default_value = "0ms", value_parser = duration, hide = true)]
+    #[arg(long, default_value = "0ms", value_parser = lateness, hide = true)]
     pub late: Duration,
 }
 
@@ -467,6 +480,15 @@ fn peer(text: &str) -> Result<(String, SocketAddr), String> {
     Ok((name.to_owned(), address))
 }
 
+/// How late messages may be made; no barrier waits for as long as the most.
+fn lateness(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_mins(1);
+    let late = duration(text)?;
+    (late <= MOST)
+        .then_some(late)
+        .ok_or_else(|| "it is too long; the range is 0ms to 1m".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit())
@@ -478,8 +500,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" | "" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_mins(number)),
-        "h" => Ok(Duration::from_hours(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
         _ => Err(format!("`{unit}` is not a unit; use ms, s, m or h")),
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn nginx(args: &AttachNginx, output: Output) -> Result<Exit, Fa
         .collect();
     if output == Output::Text {
         for change in &changes {
-            print(&change.diff());
+            print(&change.diff())?;
         }
     }
     let done = !args.dry_run;
@@ -60,8 +60,8 @@ pub(super) async fn nginx(args: &AttachNginx, output: Output) -> Result<Exit, Fa
             .collect(),
     };
     match output {
-        Output::Json => print_json(&document),
-        Output::Text => print(&document.render(args)),
+        Output::Json => print_json(&document)?,
+        Output::Text => print(&document.render(args))?,
     }
     Ok(Exit::Done)
 }

@@ -3,17 +3,20 @@
 //! The server does the work; a command only asks and watches. Killing it changes nothing (G8).
 
 use super::actions::Job;
-use super::args::{Act, Deploy, Rollback};
-use super::fleet::{asker, configuration, connect, version};
+use super::args::{Act, Deploy, Remove, Rollback};
+use super::fleet::{asker, configuration, connect, orphans, unlike, version};
 use super::progress::Display;
 use super::{Exit, Failure, Output, print, print_json, releases};
-use crate::api::{ActRequest, CommandAnswer, DeployRequest, Happening, RollbackRequest};
+use crate::api::{
+    ActRequest, CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest,
+};
 use crate::config::{Config, ConfigError};
 use crate::link::{ApiClient, ApiError, Follow};
 use crate::receipt::Receipt;
 use greenlight_protocol::coordinator::Promotion;
-use greenlight_protocol::{DeploymentId, Outcome, Policy};
+use greenlight_protocol::{DeploymentId, Outcome, Policy, ServiceName, Strategy};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long a server may be away before a command stops waiting for it.
@@ -63,10 +66,15 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     let config = configuration(&args.file)?;
     let version = version(args.version.as_deref(), &args.file.file)?;
     let api = connect(&args.fleet, &args.file)?;
+    let status: FleetStatus = api.get("/v1/status").await?;
+    if let Some(obstacle) = unlike(&config, &status).into_iter().next() {
+        return Err(Failure::new(Exit::Refused, obstacle).help("nothing was changed"));
+    }
     let made = releases::make(&config, &args.file.file, &version, &api).await?;
     let request = DeployRequest {
         by: asker(),
         releases: made.releases,
+        remove: [].into(),
         secrets: made.secrets,
         strategy: config.strategy.clone(),
         policy: config.policy.clone(),
@@ -74,6 +82,11 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     };
     let answer: CommandAnswer = api.post("/v1/deployments", &request).await?;
     let display = Display::suited();
+    for service in orphans(&config, &status) {
+        display.say(&format!(
+            "note: `{service}` is live and not in the file; `greenlight remove {service}` stops it"
+        ));
+    }
     let verb = if answer.attached {
         "attached to"
     } else {
@@ -84,30 +97,19 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
         answer.deployment
     ));
     if args.detach {
-        return Ok(leave(&answer, "going_on", output));
+        return leave(&answer, "going_on", output);
     }
     begun(&answer);
     let until = match promotion {
         Promotion::Manual => Until::Ready,
-        // One that was only prepared waits, and to deploy is to prepare and promote.
-        Promotion::Automatic if answer.attached => Until::Ready,
         Promotion::Automatic => Until::Finished,
     };
-    let (mut left, mut display) = follow(&api, &answer.deployment, until, display).await?;
-    if left == Left::Ready && promotion == Promotion::Automatic {
-        let question = ActRequest { by: asker() };
-        match api.post::<_, CommandAnswer>("/v1/promote", &question).await {
-            // Whoever promoted it first has done what is wanted here.
-            Ok(_) | Err(ApiError::Refused { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        (left, display) = follow(&api, &answer.deployment, Until::Finished, display).await?;
-    }
+    let (left, mut display) = follow(&api, &answer.deployment, until, display).await?;
     display.end();
     match left {
         Left::Ready => {
             eprintln!("all instances are ready; `greenlight promote` cuts over");
-            Ok(leave(&answer, "ready", output))
+            leave(&answer, "ready", output)
         }
         Left::Finished => conclude(&api, &answer.deployment, Wanted::Promoted, output).await,
     }
@@ -120,18 +122,18 @@ fn begun(answer: &CommandAnswer) {
     }
 }
 
-fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Exit {
+fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Result<Exit, Failure> {
+    if let Some(job) = Job::current() {
+        job.report_ongoing(&answer.deployment, state);
+    }
     if output == Output::Json {
         print_json(&Ongoing {
             deployment: &answer.deployment,
             attached: answer.attached,
             state,
-        });
+        })?;
     }
-    if let Some(job) = Job::current() {
-        job.report_ongoing(&answer.deployment, state);
-    }
-    Exit::Done
+    Ok(Exit::Done)
 }
 
 /// `greenlight promote`.
@@ -155,12 +157,12 @@ async fn act(args: &Act, path: &str, wanted: Wanted, output: Output) -> Result<E
 pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Failure> {
     let api = connect(&args.act.fleet, &args.act.file)?;
     let policy = match Config::load(&args.act.file.file) {
-        Ok(config) => config.policy,
-        Err(ConfigError::Missing { .. }) => Policy::default(),
+        Ok(config) => Some(config.policy),
+        Err(ConfigError::Missing { .. }) => None,
         // Going back must not depend on a file that someone has just broken.
         Err(error) => {
-            eprintln!("warning: {error}; going back with the default timers");
-            Policy::default()
+            eprintln!("warning: {error}; going back with the timers of the latest deployment");
+            None
         }
     };
     let request = RollbackRequest {
@@ -172,6 +174,27 @@ pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Fa
     finish(&api, &answer, args.act.detach, Wanted::Promoted, output).await
 }
 
+/// `greenlight remove`.
+pub(super) async fn remove(args: &Remove, output: Output) -> Result<Exit, Failure> {
+    let api = connect(&args.act.fleet, &args.act.file)?;
+    let policy = match Config::load(&args.act.file.file) {
+        Ok(config) => config.policy,
+        Err(ConfigError::Missing { .. }) => Policy::default(),
+        Err(error) => return Err(error.into()),
+    };
+    let request = DeployRequest {
+        by: asker(),
+        releases: BTreeMap::new(),
+        remove: args.services.iter().cloned().map(ServiceName).collect(),
+        secrets: BTreeMap::new(),
+        strategy: Strategy::BlueGreen,
+        policy,
+        promotion: Promotion::Automatic,
+    };
+    let answer: CommandAnswer = api.post("/v1/deployments", &request).await?;
+    finish(&api, &answer, args.act.detach, Wanted::Promoted, output).await
+}
+
 async fn finish(
     api: &ApiClient,
     answer: &CommandAnswer,
@@ -180,7 +203,7 @@ async fn finish(
     output: Output,
 ) -> Result<Exit, Failure> {
     if detach {
-        return Ok(leave(answer, "going_on", output));
+        return leave(answer, "going_on", output);
     }
     begun(answer);
     let display = Display::suited();
@@ -279,10 +302,6 @@ async fn conclude(
     output: Output,
 ) -> Result<Exit, Failure> {
     let receipt = receipt_in_the_end(api, deployment).await?;
-    match output {
-        Output::Json => print_json(&receipt),
-        Output::Text => print(&receipt.render()),
-    }
     let exit = match (&receipt.outcome, wanted) {
         (Some(Outcome::Promoted), Wanted::Promoted)
         | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Back) => Exit::Done,
@@ -292,6 +311,10 @@ async fn conclude(
     };
     if let Some(job) = Job::current() {
         job.report(&receipt, exit);
+    }
+    match output {
+        Output::Json => print_json(&receipt)?,
+        Output::Text => print(&receipt.render())?,
     }
     Ok(exit)
 }

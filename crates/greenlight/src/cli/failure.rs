@@ -64,7 +64,8 @@ impl Failure {
                 error: &self.error,
                 help: self.help.as_deref(),
             };
-            super::print_json(&document);
+            // It has failed already.
+            let _ = super::print_json(&document);
         }
     }
 }

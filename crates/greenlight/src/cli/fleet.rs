@@ -2,8 +2,11 @@
 
 use super::Failure;
 use super::args::{FileArg, FleetArg};
+use crate::api::FleetStatus;
 use crate::config::Config;
 use crate::link::ApiClient;
+use greenlight_protocol::ServiceName;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The folder beside `greenlight.yml` in which `up` keeps a fleet.
@@ -77,6 +80,27 @@ pub(super) fn version(given: Option<&str>, file: &Path) -> Result<String, Failur
         Some(changes) if !changes.is_empty() => Ok(format!("{commit}-changed")),
         Some(_) | None => Ok(commit),
     }
+}
+
+/// Where the file and the running fleet disagree about who belongs to it; a deployment would not
+/// find everything that it needs.
+pub(super) fn unlike(config: &Config, status: &FleetStatus) -> Vec<String> {
+    let listed: BTreeSet<_> = config.instances.iter().map(|its| &its.name).collect();
+    let running: BTreeSet<_> = status.instances.keys().collect();
+    let missing = listed.difference(&running).map(|name| {
+        format!("`{name}` is in `servers` and not in the running fleet; start the server with it")
+    });
+    let unlisted = running.difference(&listed).map(|name| {
+        format!("`{name}` is in the running fleet and not in `servers`; add it to the file")
+    });
+    missing.chain(unlisted).collect()
+}
+
+/// Services that are live and that the file does not name.
+pub(super) fn orphans(config: &Config, status: &FleetStatus) -> Vec<ServiceName> {
+    let live = status.live.keys();
+    let orphans = live.filter(|service| !config.services.contains_key(*service));
+    orphans.cloned().collect()
 }
 
 /// The configuration, for commands that need one.

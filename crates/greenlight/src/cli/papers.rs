@@ -6,17 +6,17 @@ use crate::config;
 use clap::CommandFactory as _;
 
 /// `greenlight schema`.
-pub(super) fn schema() -> Exit {
-    print_json(&config::schema());
-    Exit::Done
+pub(super) fn schema() -> Result<Exit, Failure> {
+    print_json(&config::schema())?;
+    Ok(Exit::Done)
 }
 
 /// `greenlight completions`.
-pub(super) fn completions(args: &Completions) -> Exit {
+pub(super) fn completions(args: &Completions) -> Result<Exit, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "greenlight", &mut text);
-    print(&String::from_utf8_lossy(&text));
-    Exit::Done
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(Exit::Done)
 }
 
 /// `greenlight man`.

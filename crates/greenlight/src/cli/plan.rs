@@ -1,7 +1,7 @@
 //! `greenlight plan`: what a deployment would do, and what it would promise. Changes nothing.
 
 use super::args::Plan as PlanArgs;
-use super::fleet::{configuration, connect, version};
+use super::fleet::{configuration, connect, orphans, unlike, version};
 use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
@@ -21,6 +21,8 @@ struct PlanDocument {
     front: FrontKind,
     /// Whether no two releases ever answer at once (G1).
     no_mixed_window: bool,
+    /// Services that are live and not in the file; they go on.
+    orphans: Vec<ServiceName>,
     /// What stands in the way; a deployment would be refused.
     obstacles: Vec<String>,
 }
@@ -53,14 +55,7 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
     if let Err(failure) = read_secrets(&config, &args.file.file) {
         obstacles.push(failure.to_string());
     }
-    for instance in &config.instances {
-        if !fleet.contains(&instance.name) {
-            let name = &instance.name;
-            obstacles.push(format!(
-                "`{name}` is in `servers` and not in the running fleet"
-            ));
-        }
-    }
+    obstacles.extend(unlike(&config, &status));
     let instances = status.instances.iter().map(|(name, standing)| {
         let ports = specs.iter().map(|(service, spec)| {
             let port = standing.as_ref().and_then(|standing| {
@@ -97,11 +92,12 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
             .collect(),
         instances: instances.collect(),
         strategy: config.strategy.clone(),
+        orphans: orphans(&config, &status),
         obstacles,
     };
     match output {
-        Output::Json => print_json(&document),
-        Output::Text => print(&document.render(&config.policy)),
+        Output::Json => print_json(&document)?,
+        Output::Text => print(&document.render(&config.policy))?,
     }
     Ok(match document.obstacles.is_empty() {
         true => Exit::Done,
@@ -138,6 +134,11 @@ impl PlanDocument {
             line(format!(
                 "{service}: {from} -> {}   ({})",
                 change.to, change.runs
+            ));
+        }
+        for service in &self.orphans {
+            line(format!(
+                "{service}: goes on as it is; it is not in the file (`greenlight remove {service}`)"
             ));
         }
         for (number, wave) in self.waves.iter().enumerate() {

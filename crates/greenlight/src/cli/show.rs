@@ -7,15 +7,16 @@ use crate::api::{FleetStatus, History, LogsAnswer};
 use crate::clock::utc;
 use crate::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
-use greenlight_protocol::{Alignment, Color, InstanceStatus, StageView};
+use greenlight_protocol::{Alignment, Color, InstanceStatus, ServiceName, StageView};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// `greenlight status`.
 pub(super) async fn status(args: &Status, output: Output) -> Result<Exit, Failure> {
     let status: FleetStatus = connect(&args.fleet, &args.file)?.get("/v1/status").await?;
     match output {
-        Output::Json => print_json(&status),
-        Output::Text => print(&render_status(&status)),
+        Output::Json => print_json(&status)?,
+        Output::Text => print(&render_status(&status))?,
     }
     Ok(Exit::Done)
 }
@@ -27,8 +28,8 @@ pub(super) async fn history(args: &HistoryArgs, output: Output) -> Result<Exit, 
     let surplus = history.deployments.len().saturating_sub(args.limit);
     history.deployments.drain(..surplus);
     match output {
-        Output::Json => print_json(&history),
-        Output::Text => print(&render_history(&history)),
+        Output::Json => print_json(&history)?,
+        Output::Text => print(&render_history(&history))?,
     }
     Ok(Exit::Done)
 }
@@ -40,8 +41,8 @@ pub(super) async fn receipt(args: &ReceiptArgs, output: Output) -> Result<Exit, 
         .get(&format!("/v1/deployments/{}", args.deployment))
         .await?;
     match output {
-        Output::Json => print_json(&receipt),
-        Output::Text => print(&receipt.render()),
+        Output::Json => print_json(&receipt)?,
+        Output::Text => print(&receipt.render())?,
     }
     Ok(Exit::Done)
 }
@@ -58,8 +59,8 @@ pub(super) async fn logs(args: &Logs, output: Output) -> Result<Exit, Failure> {
     }
     let answer: LogsAnswer = api.get(&path).await?;
     match output {
-        Output::Json => print_json(&answer),
-        Output::Text => print(&render_logs(&answer)),
+        Output::Json => print_json(&answer)?,
+        Output::Text => print(&render_logs(&answer))?,
     }
     Ok(Exit::Done)
 }
@@ -86,11 +87,10 @@ fn render_status(status: &FleetStatus) -> String {
         }
     }
     if let Some(deployment) = &status.deployment {
-        let releases = deployment.releases.iter();
-        let releases: Vec<_> = releases.map(|(s, v)| format!("{s} {v}")).collect();
+        let changes = changes(&deployment.releases, &deployment.removed);
         let head = format!(
             "\ndeploying {} ({}): {}, asked by {} at {}",
-            releases.join(", "),
+            changes,
             deployment.deployment,
             deployment.phase,
             deployment.by,
@@ -138,14 +138,20 @@ fn stand(instance: &InstanceStatus) -> String {
     parts.join("; ")
 }
 
+/// What a deployment changes, in a few words.
+fn changes(releases: &BTreeMap<ServiceName, String>, removed: &BTreeSet<ServiceName>) -> String {
+    let releases = releases.iter().map(|(s, v)| format!("{s} {v}"));
+    let removed = removed.iter().map(|s| format!("{s} removed"));
+    releases.chain(removed).collect::<Vec<_>>().join(", ")
+}
+
 fn render_history(history: &History) -> String {
     if history.deployments.is_empty() {
         return "nothing has been deployed yet\n".to_owned();
     }
     let mut text = String::new();
     for receipt in history.deployments.iter().rev() {
-        let releases = receipt.releases.iter();
-        let releases: Vec<_> = releases.map(|(s, v)| format!("{s} {v}")).collect();
+        let changes = changes(&receipt.releases, &receipt.removed);
         let outcome = match &receipt.outcome {
             Some(outcome) => outcome.to_string(),
             None => "under way".to_owned(),
@@ -154,7 +160,7 @@ fn render_history(history: &History) -> String {
             "{}  {}  {:<24} {} (by {})",
             utc(receipt.started_ms),
             receipt.deployment,
-            releases.join(", "),
+            changes,
             outcome.lines().next().unwrap_or_default(),
             receipt.by
         );

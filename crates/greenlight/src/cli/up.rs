@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 struct UpDocument<'a> {
     /// Where users come in, by instance.
     instances: BTreeMap<&'a InstanceId, SocketAddr>,
+    /// Where the proxies tell their status, metrics and health, by instance.
+    status: &'a BTreeMap<InstanceId, SocketAddr>,
     /// The operator's credentials, for `--fleet`.
     fleet: PathBuf,
 }
@@ -72,30 +74,45 @@ pub(super) async fn up(args: &Up, output: Output) -> Result<Exit, Failure> {
         fleet.stop().await;
         return Err(failure);
     }
-    announce(&fleet, output);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let announced = announce(&fleet, output);
+    if announced.is_ok() {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        eprintln!("stopping");
     }
-    eprintln!("stopping");
     fleet.stop().await;
-    Ok(Exit::Done)
+    announced.map(|()| Exit::Done)
 }
 
-fn announce(fleet: &LocalFleet, output: Output) {
+fn announce(fleet: &LocalFleet, output: Output) -> Result<(), Failure> {
     let instances = fleet.instances().iter();
     let document = UpDocument {
         instances: instances.map(|i| (&i.name, i.listen)).collect(),
+        status: fleet.status(),
         fleet: fleet.operator_dir(),
     };
     match output {
         Output::Json => print_json(&document),
-        Output::Text => {
-            for (name, address) in &document.instances {
-                print(&format!("{name} serves http://{address}\n"));
-            }
-            print("the fleet is up; in another terminal: greenlight deploy\n");
+        Output::Text => print(&document.render()),
+    }
+}
+
+impl UpDocument<'_> {
+    fn render(&self) -> String {
+        let mut text = String::new();
+        for (name, address) in &self.instances {
+            let line = match self.status.get(name) {
+                Some(status) => {
+                    format!("{name} serves http://{address}; its metrics: http://{status}/metrics")
+                }
+                None => format!("{name} serves http://{address}"),
+            };
+            text.push_str(&line);
+            text.push('\n');
         }
+        text + "the fleet is up; in another terminal: greenlight deploy\n"
     }
 }
 

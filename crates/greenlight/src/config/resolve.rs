@@ -16,7 +16,7 @@ use super::file::{CutoverSection, File, OnUncertainWord, StrategyWord};
 use super::interpolation::{self, Leftover};
 use super::located::Located;
 use crate::spec::Artifact;
-use greenlight_protocol::policy::Exclusive;
+use greenlight_protocol::policy::{Exclusive, PeerChecks};
 use greenlight_protocol::{OnUncertain, Policy, Strategy};
 use miette::SourceSpan;
 use std::time::Duration;
@@ -105,6 +105,10 @@ impl Resolver<'_> {
             },
             prepare: time("deploy_timeout", &file.deploy_timeout, fallback.prepare),
             before_switch: fallback.before_switch,
+            peer_checks: match file.peer_checks.as_ref().is_none_or(|yes| yes.value) {
+                true => PeerChecks::Yes,
+                false => PeerChecks::No,
+            },
             watch: time("watch", &file.watch, fallback.watch),
             keep_warm: time("keep_warm", &file.keep_warm, fallback.keep_warm),
             drain: time("drain_timeout", &file.drain_timeout, fallback.drain),

@@ -5,6 +5,7 @@ use crate::health::HealthCheck;
 use crate::secret::{RegistryLogin, SecretError, SecretSource, Secrets};
 use crate::spec::image::is_specific;
 use crate::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_protocol::policy::PeerChecks;
 use greenlight_protocol::{InstanceId, ServiceName};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,6 +63,7 @@ impl Config {
                 request_timeout: service.request_timeout,
                 stop_timeout: self.policy.stop,
                 ports: self.ports_of(name),
+                fronts: self.fronts(),
             };
             (name.clone(), spec)
         });
@@ -96,6 +98,16 @@ impl Config {
             all.insert(name.clone(), Secrets { env, registry });
         }
         Ok(all)
+    }
+
+    /// Where peers look for each instance's front, if they are to.
+    fn fronts(&self) -> BTreeMap<InstanceId, String> {
+        let instances = self.instances.iter();
+        let fronts = instances.map(|its| (its.name.clone(), its.front()));
+        match self.policy.peer_checks {
+            PeerChecks::Yes => fronts.collect(),
+            PeerChecks::No => BTreeMap::new(),
+        }
     }
 
     fn ports_of(&self, service: &ServiceName) -> BTreeMap<InstanceId, PortPair> {

@@ -182,11 +182,13 @@ impl<'a> Stage<'a> {
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             ports: self.ports.clone(),
+            fronts: BTreeMap::new(),
         };
         let request = DeployRequest {
             by: "the demo".to_owned(),
             releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
             secrets: BTreeMap::new(),
+            remove: [].into(),
             strategy: Strategy::BlueGreen,
             policy: self.policy(),
             promotion: Promotion::Automatic,
@@ -198,7 +200,7 @@ impl<'a> Stage<'a> {
         let request = RollbackRequest {
             by: "the demo".to_owned(),
             version: None,
-            policy: self.policy(),
+            policy: Some(self.policy()),
         };
         self.command(title, "/v1/rollback", &request).await
     }

@@ -111,7 +111,7 @@ pub(super) fn journal(path: &Path) -> Option<Finding> {
         true => Finding::note(
             "journal",
             found,
-            "find out what deploys so often: the journal keeps every deployment",
+            "find out what is so large: the journal keeps the last hundred deployments or so",
         ),
     })
 }

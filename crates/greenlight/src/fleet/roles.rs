@@ -3,6 +3,7 @@
 use crate::agent::{AgentOptions, AgentShell};
 use crate::api::Progress;
 use crate::crash;
+use crate::descriptors::raise_limit;
 use crate::doctor::Machine;
 use crate::front::{BuiltinFront, Front, NginxReloadFront};
 use crate::journal::Journal;
@@ -11,7 +12,7 @@ use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::Runtimes;
 use crate::secret::SecretKeep;
 use crate::server::{Input, Shell, router};
-use greenlight_protocol::coordinator::CoordinatorEvent;
+use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
 use greenlight_protocol::{Alignment, CoordinatorRecord, InstanceId};
 use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyError, ProxyOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,19 +96,10 @@ pub struct ProxyRole {
 /// Runs the server until SIGTERM.
 pub async fn run_server(role: ServerRole) -> RoleResult {
     crash::name_role("server");
+    raise_limit();
     let journal = Journal::open(&role.state.join("journal.redb"))?;
     let records: Vec<CoordinatorRecord> = journal.load()?;
-    let terms = records.iter().filter_map(|record| match record {
-        CoordinatorRecord::TermStarted(term) => Some(term.0),
-        CoordinatorRecord::Accepted(_)
-        | CoordinatorRecord::Begun(_)
-        | CoordinatorRecord::Committed(_)
-        | CoordinatorRecord::Aborted { .. }
-        | CoordinatorRecord::Settled(_)
-        | CoordinatorRecord::Finished { .. }
-        | CoordinatorRecord::Retired(_) => None,
-    });
-    let term = terms.max().unwrap_or(0) + 1;
+    let term = Ledger::replay(&records).term.next().0;
     let (inbox, input) = std::sync::mpsc::channel();
     let told = inbox.clone();
     let outboxes = Outboxes::new(term, move |event| {
@@ -192,7 +184,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         alignment,
     })?;
     let listener = TcpListener::bind(role.listen).await?;
-    let routes = peer::router(shell.answerer());
+    let routes = peer::router(shell.peer());
     tokio::spawn(serve(listener, identity.server_config()?, routes));
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -203,6 +195,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
 
 /// Runs a proxy until SIGTERM.
 pub fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
+    raise_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     greenlight_proxy::run(&ProxyOptions {
         listen: role.listen,

@@ -1,7 +1,9 @@
-//! Keeps processes running: one that ends without being told to is started again.
+//! Keeps processes running: one that ends without being told to is started again, at once,
+//! and ever more slowly if it cannot start.
 
+use super::backoff::Backoff;
+use crate::log_file::{self, LogFile};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -11,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The pause before a process is started again: a hold must not outlast a crash.
-const RESTART_PAUSE: Duration = Duration::from_millis(50);
 /// How often a process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often the size of its log is looked at.
+const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 /// How long a process gets to end after SIGTERM.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,11 +56,10 @@ impl Supervisor {
         let (program, dir) = (self.program.clone(), self.dir.clone());
         let home = self.home.clone();
         let own_name = name.to_owned();
+        let log_file = LogFile::new(dir.join(format!("{name}.log")));
+        let log = log_file.clone();
         let start = move || -> io::Result<Child> {
-            let log = File::options()
-                .create(true)
-                .append(true)
-                .open(dir.join(format!("{own_name}.log")))?;
+            let log = log.open()?;
             let mut command = Command::new(&program);
             if let Some(home) = &home {
                 command.current_dir(home);
@@ -83,21 +84,10 @@ impl Supervisor {
         };
         let child = Arc::new(Mutex::new(start()?));
         let (watched, ending) = (child.clone(), self.ending.clone());
+        let kept = name.to_owned();
         let thread = std::thread::Builder::new()
             .name(format!("keep-{name}"))
-            .spawn(move || {
-                while !ending.load(SeqCst) {
-                    std::thread::sleep(LOOK_EVERY);
-                    let mut child = watched.lock().unwrap_or_else(PoisonError::into_inner);
-                    if matches!(child.try_wait(), Ok(Some(_))) && !ending.load(SeqCst) {
-                        std::thread::sleep(RESTART_PAUSE);
-                        match start() {
-                            Ok(started) => *child = started,
-                            Err(error) => tracing::error!(%error, "a process cannot be started"),
-                        }
-                    }
-                }
-            })?;
+            .spawn(move || keep_running(&kept, &watched, &log_file, &ending, &start))?;
         self.kept.push(Supervised {
             name: name.to_owned(),
             child,
@@ -122,6 +112,55 @@ impl Drop for Supervisor {
     /// A fleet that could not be started whole leaves nothing behind.
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Starts the process again whenever it has ended, until the end is meant.
+fn keep_running(
+    name: &str,
+    child: &Mutex<Child>,
+    log: &LogFile,
+    ending: &AtomicBool,
+    start: &impl Fn() -> io::Result<Child>,
+) {
+    let mut backoff = Backoff::new();
+    let mut started = Instant::now();
+    // When to start it again, once it has ended.
+    let mut due = None;
+    let mut looked_at_log = Instant::now();
+    while !ending.load(SeqCst) {
+        std::thread::sleep(LOOK_EVERY);
+        if looked_at_log.elapsed() > LOOK_AT_LOG {
+            looked_at_log = Instant::now();
+            if let Err(error) = log.bound(log_file::MOST) {
+                tracing::warn!(name, %error, "a log cannot be bounded");
+            }
+        }
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        match due {
+            None => {
+                if let Ok(Some(status)) = child.try_wait() {
+                    let pause = backoff.pause_after(started.elapsed());
+                    tracing::warn!(name, %status, ?pause, "a process has ended; starting it again");
+                    due = Some(Instant::now() + pause);
+                }
+            }
+            Some(due_at) if Instant::now() < due_at => {}
+            Some(_) => {
+                started = Instant::now();
+                match start() {
+                    Ok(new) => {
+                        *child = new;
+                        due = None;
+                    }
+                    Err(error) => {
+                        let pause = backoff.pause_after(Duration::ZERO);
+                        tracing::error!(name, %error, ?pause, "a process cannot be started");
+                        due = Some(Instant::now() + pause);
+                    }
+                }
+            }
+        }
     }
 }
 

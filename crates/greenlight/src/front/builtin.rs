@@ -76,7 +76,7 @@ impl Front for BuiltinFront {
                     Ok(Acted::Held(held(answer)))
                 }
                 GateAction::Open { epoch, colors } => {
-                    let services = colors.into_iter().map(|(s, c)| (s.0, color(c)));
+                    let services = colors.into_iter().map(|(s, c)| (s.0, c.map(color)));
                     let request = OpenRequest {
                         epoch: epoch.0,
                         services: services.collect(),

@@ -232,9 +232,10 @@ impl Front for NginxReloadFront {
             match action {
                 GateAction::Hold { exclusive, .. } => front.hold(exclusive).await,
                 GateAction::Open { colors, .. } => {
-                    let targets = colors
-                        .into_iter()
-                        .map(|(service, color)| Ok((label(&service)?, color.into())));
+                    let targets = colors.into_iter().map(|(service, color)| {
+                        let target = color.map_or(Target::Parked, Target::from);
+                        Ok((label(&service)?, target))
+                    });
                     let targets = targets.collect::<Result<_, FrontError>>()?;
                     let aligned = front.direct(targets).await?;
                     Ok(Acted::Opened(SwitchEvidence {
@@ -327,6 +328,8 @@ fn directed(include: &Include, targets: &BTreeMap<Label, Target>) -> Result<Incl
     for (service, target) in targets {
         match directed.upstreams.get_mut(service) {
             Some(Upstream::Slots { to, .. }) => *to = *target,
+            // A service that was removed, from the fleet and from the file.
+            None if *target == Target::Parked => {}
             Some(Upstream::Gate(_)) | None => {
                 return Err(FrontError::Refused(format!(
                     "nginx has no slots for `{service}`; run `greenlight attach nginx` again"

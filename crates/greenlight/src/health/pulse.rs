@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// The wait before the second probe of a starting application.
 const FIRST_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest wait while it starts: nobody has to wait for longer once it is ready.
+const LAST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What has changed with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ impl Pulse {
             State::Starting { .. } if self.passed > 0 => FIRST_INTERVAL.min(self.interval),
             State::Starting { next } => {
                 let now = *next;
-                *next = (now * 3 / 2).min(self.interval);
+                *next = (now * 3 / 2).min(LAST_INTERVAL).min(self.interval);
                 now
             }
             // One failure is looked into at once; so is the way back to health.
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_starting_application_is_asked_quickly_and_then_at_the_interval() {
+    fn a_starting_application_is_asked_quickly_and_one_that_is_ready_at_the_interval() {
         let mut pulse = pulse();
         let mut waits = Vec::new();
         for _ in 0..20 {
@@ -125,11 +127,23 @@ mod tests {
         }
         assert_eq!(waits[0], Duration::from_millis(100));
         assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
-        assert_eq!(waits[19], Duration::from_secs(5));
+        assert_eq!(waits[19], Duration::from_millis(500));
         pulse.take(true);
         assert_eq!(pulse.wait(), Duration::from_millis(100));
         pulse.take(true);
         assert_eq!(pulse.wait(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn an_interval_below_the_waits_of_a_start_is_kept() {
+        let interval = Duration::from_millis(200);
+        let mut pulse = Pulse::new(&HealthCheck {
+            interval,
+            ..HealthCheck::default()
+        });
+        let waits: Vec<_> = (0..9).map(|_| pulse.wait()).collect();
+        assert_eq!(waits[0], Duration::from_millis(100));
+        assert_eq!(waits[8], interval);
     }
 
     fn pulse() -> Pulse {

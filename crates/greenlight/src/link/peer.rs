@@ -1,4 +1,5 @@
-//! What agents ask each other: do you know the decision of this epoch?
+//! What agents ask each other: do you know the decision of this epoch, and is what you have prepared
+//! for it ready?
 
 use super::https::Https;
 use super::pki::Role;
@@ -8,54 +9,107 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures_util::future::BoxFuture;
-use greenlight_protocol::{Epoch, InstanceId, PeerAnswer};
+use greenlight_protocol::{Epoch, InstanceId, PeerAnswer, ServiceName};
 use hyper::Method;
 use rustls::ClientConfig;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A peer that takes longer is asked again later.
-const ASK_TIMEOUT: Duration = Duration::from_millis(500);
+/// A peer that takes longer is asked for its decision again later.
+const DECISION_WITHIN: Duration = Duration::from_millis(500);
+/// How long a peer may take to check what it has prepared, the way there included.
+const READINESS_WITHIN: Duration = Duration::from_secs(8);
 
-/// Answers a peer's question; `None` if the agent is ending.
-pub type Answerer =
-    Arc<dyn Fn(InstanceId, Epoch) -> BoxFuture<'static, Option<PeerAnswer>> + Send + Sync>;
+/// By service: what its check answers right now, well or not.
+pub type Readiness = BTreeMap<ServiceName, Result<String, String>>;
 
-/// The route that peers ask on.
-pub fn router(answerer: Answerer) -> Router {
+/// What answers the questions of peers.
+pub trait Peer: Send + Sync {
+    /// The decision of an epoch; `None` if the agent is ending.
+    fn decision(&self, asker: InstanceId, epoch: Epoch) -> BoxFuture<'static, Option<PeerAnswer>>;
+    /// How what is prepared for an epoch is; `None` if nothing is.
+    fn readiness(&self, epoch: Epoch) -> BoxFuture<'static, Option<Readiness>>;
+}
+
+/// The routes that peers ask on.
+pub fn router(peer: Arc<dyn Peer>) -> Router {
     Router::new()
         .route("/v1/decisions/{epoch}", get(decision))
-        .with_state(answerer)
+        .route("/v1/readiness/{epoch}", get(readiness))
+        .with_state(peer)
 }
 
 async fn decision(
-    State(answerer): State<Answerer>,
+    State(peer): State<Arc<dyn Peer>>,
     Extension(role): Extension<Role>,
     Path(epoch): Path<u64>,
 ) -> Response {
-    let Role::Agent(peer) = role else {
+    let Role::Agent(asker) = role else {
         return StatusCode::FORBIDDEN.into_response();
     };
-    match answerer(InstanceId(peer), Epoch(epoch)).await {
+    match peer.decision(InstanceId(asker), Epoch(epoch)).await {
         Some(answer) => Json(answer).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
+async fn readiness(
+    State(peer): State<Arc<dyn Peer>>,
+    Extension(role): Extension<Role>,
+    Path(epoch): Path<u64>,
+) -> Response {
+    let Role::Agent(_) = role else {
+        return StatusCode::FORBIDDEN.into_response();
+    };
+    match peer.readiness(Epoch(epoch)).await {
+        Some(readiness) => Json(readiness).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
 /// Asks a peer for the decision of an epoch; `None` if it does not answer.
-pub async fn ask(
+pub async fn ask_decision(
     address: SocketAddr,
     peer: &InstanceId,
     epoch: Epoch,
     tls: Arc<ClientConfig>,
 ) -> Option<PeerAnswer> {
-    let name = Role::Agent(peer.0.clone()).dns_name();
-    let mut https = Https::new(address, name, tls);
+    let mut https = dial(address, peer, tls);
     let path = format!("/v1/decisions/{epoch}");
     let asked = https.exchange(Method::GET, &path, Vec::new());
-    let (status, body) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
+    let (status, body) = tokio::time::timeout(DECISION_WITHIN, asked)
+        .await
+        .ok()?
+        .ok()?;
     status
         .is_success()
         .then(|| serde_json::from_slice(&body).ok())?
+}
+
+/// Asks a peer how what it has prepared for an epoch is; or why it did not say.
+pub async fn ask_readiness(
+    address: SocketAddr,
+    peer: &InstanceId,
+    epoch: Epoch,
+    tls: Arc<ClientConfig>,
+) -> Result<Readiness, String> {
+    let mut https = dial(address, peer, tls);
+    let path = format!("/v1/readiness/{epoch}");
+    let asked = https.exchange(Method::GET, &path, Vec::new());
+    let (status, body) = match tokio::time::timeout(READINESS_WITHIN, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err(format!("nothing answers at {address}")),
+    };
+    match status {
+        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| error.to_string()),
+        StatusCode::NOT_FOUND => Err("it has prepared nothing".to_owned()),
+        other => Err(format!("it answers {other}")),
+    }
+}
+
+fn dial(address: SocketAddr, peer: &InstanceId, tls: Arc<ClientConfig>) -> Https {
+    Https::new(address, Role::Agent(peer.0.clone()).dns_name(), tls)
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Receipts kept in memory; the journal has the rest.
-const KEPT: usize = 100;
+/// Receipts kept, and deployments in the journal.
+pub const KEPT: usize = 100;
 
 /// The receipts of the latest deployments, newest last.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ pub struct ReceiptBook {
     /// By service: the label of what is live, as far as the records go.
     live: BTreeMap<ServiceName, String>,
     /// What each cut-over that is not yet decided brings.
-    brings: BTreeMap<Epoch, BTreeMap<ServiceName, String>>,
+    brings: BTreeMap<Epoch, BTreeMap<ServiceName, Option<String>>>,
     /// Whether records are only being read again.
     replaying: bool,
 }
@@ -73,21 +73,23 @@ impl ReceiptBook {
         self.order += 1;
         match record {
             CoordinatorRecord::TermStarted(_) | CoordinatorRecord::Retired(_) => {}
+            CoordinatorRecord::Snapshot(ledger) => {
+                let live = ledger.live.iter();
+                self.live = live.map(|(s, r)| (s.clone(), r.version.clone())).collect();
+            }
             CoordinatorRecord::Accepted(order) => {
                 if self.find(&order.deployment.0).is_some() {
                     return;
                 }
-                let releases = order.releases.iter();
-                let previous = releases
-                    .clone()
-                    .filter_map(|(s, _)| Some((s.clone(), self.live.get(s)?.clone())));
+                let services = order.releases.keys();
+                let previous =
+                    services.filter_map(|s| Some((s.clone(), self.live.get(s)?.clone())));
                 self.receipts.push(Arc::new(Receipt {
                     previous: previous.collect(),
                     deployment: order.deployment.0.clone(),
                     by: order.by.clone(),
-                    releases: releases
-                        .map(|(s, r)| (s.clone(), r.version.clone()))
-                        .collect(),
+                    releases: order.versions(),
+                    removed: order.removed(),
                     started_ms: started_ms(&order.deployment).unwrap_or_else(clock::wall_ms),
                     finished_ms: None,
                     outcome: None,
@@ -100,8 +102,12 @@ impl ReceiptBook {
             CoordinatorRecord::Begun(begin) => self.begun(begin),
             CoordinatorRecord::Committed(epoch) => {
                 let (order, replaying) = (self.order, self.replaying);
-                self.live
-                    .extend(self.brings.remove(epoch).unwrap_or_default());
+                for (service, version) in self.brings.remove(epoch).unwrap_or_default() {
+                    match version {
+                        Some(version) => self.live.insert(service, version),
+                        None => self.live.remove(&service),
+                    };
+                }
                 if let Some(cut_over) = self.cut_over(*epoch)
                     && cut_over.committed_ns.is_none()
                     && !replaying
@@ -141,7 +147,7 @@ impl ReceiptBook {
     fn begun(&mut self, begin: &greenlight_protocol::coordinator::Begin) {
         let cut_over = &begin.cut_over;
         let releases = cut_over.releases.iter();
-        let brings = releases.map(|(s, r)| (s.clone(), r.version.clone()));
+        let brings = releases.map(|(s, r)| (s.clone(), r.as_ref().map(|r| r.version.clone())));
         self.brings.insert(cut_over.epoch, brings.collect());
         if self.cut_over(cut_over.epoch).is_some() {
             return;
@@ -186,6 +192,7 @@ impl ReceiptBook {
                 instance.switch_order.get_or_insert(order);
             }
             Directive::Prepare(_)
+            | Directive::CheckPeers(_)
             | Directive::BeforeSwitch
             | Directive::Arm
             | Directive::Abort
@@ -224,8 +231,12 @@ impl ReceiptBook {
             | Report::Troubled { reason, .. } => {
                 instance.trouble.get_or_insert_with(|| reason.clone());
             }
+            Report::PeersNotReady { unseen } => {
+                instance.trouble.get_or_insert_with(|| not_seen(unseen));
+            }
             Report::Status(_)
             | Report::Prepared
+            | Report::PeersReady
             | Report::BeforeSwitchDone { .. }
             | Report::Armed { .. }
             | Report::Switched(_)
@@ -248,6 +259,14 @@ impl ReceiptBook {
         let mut cut_overs = Arc::make_mut(receipt).cut_overs.iter_mut();
         cut_overs.find(|cut_over| cut_over.epoch == epoch)
     }
+}
+
+/// Which peers an instance does not see ready, in words.
+pub(crate) fn not_seen(unseen: &BTreeMap<InstanceId, String>) -> String {
+    let peers = unseen
+        .iter()
+        .map(|(peer, reason)| format!("`{peer}` is not ready as seen from here: {reason}"));
+    peers.collect::<Vec<_>>().join("; ")
 }
 
 /// When a deployment was accepted: its id begins with that time.

@@ -73,7 +73,12 @@ impl Receipt {
             let from = from.map_or_else(String::new, |from| format!("{from} -> "));
             format!("{service} {from}{to}")
         });
-        let changes: Vec<_> = changes.collect();
+        let removed = self.removed.iter().map(|service| {
+            let from = self.previous.get(service);
+            let from = from.map_or_else(String::new, |from| format!(" (was {from})"));
+            format!("{service} removed{from}")
+        });
+        let changes: Vec<_> = changes.chain(removed).collect();
         let took = self.finished_ms.map(|finished| {
             let took = Duration::from_millis(finished.saturating_sub(self.started_ms));
             format!(" after {:.1} s", took.as_secs_f64())

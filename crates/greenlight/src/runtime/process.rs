@@ -3,12 +3,13 @@
 //! Applications outlive the agent. Each slot has a file that says what runs there: the process,
 //! when it started, and in which boot of the machine; together they tell a process from another
 //! that was given the same number later. Output goes to a file, because a pipe would die with the
-//! agent. Death is noticed by pidfd, which also works for processes that are not our children.
+//! agent; the agent keeps it to a bound. Death is noticed by pidfd, which also works for processes that are not our children.
 //! What an application leaves behind when it dies is ended with it, found by its mark.
 
 mod mark;
 
 use super::{Launch, Running, Runtime, RuntimeError};
+use crate::log_file::{self, LogFile};
 use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -20,7 +21,7 @@ use rustix::process::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,6 +31,8 @@ use std::time::Duration;
 /// No more of a log is looked at than this, in bytes, however long an application has written:
 /// its death must be told at once.
 const TAIL: u64 = 1024 * 1024;
+/// How often the size of a log is looked at.
+const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 /// How long to wait between two looks at what must be gone.
 const GONE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -74,6 +77,22 @@ impl ProcessRuntime {
             .join(format!("{}-{}.{ending}", slot.service, slot.color))
     }
 
+    fn log(&self, slot: &Slot) -> LogFile {
+        LogFile::new(self.path(slot, "log"))
+    }
+
+    /// Keeps what the application writes to its bound, for ever.
+    async fn bound_log(&self, slot: &Slot) {
+        loop {
+            tokio::time::sleep(LOOK_AT_LOG).await;
+            let log = self.log(slot);
+            let bounded = tokio::task::spawn_blocking(move || log.bound(log_file::MOST)).await;
+            if let Ok(Err(error)) = bounded {
+                tracing::warn!(%slot, %error, "an application's log cannot be bounded");
+            }
+        }
+    }
+
     /// What everything that was ever started in the slot carries in its environment.
     fn mark(&self, slot: &Slot) -> PathBuf {
         self.dir
@@ -107,11 +126,13 @@ impl ProcessRuntime {
             let port = launch.port;
             return Err(RuntimeError::PortTaken { slot, port });
         }
-        let log = self.path(&slot, "log");
+        let log = self.log(&slot);
         // The last application's output is what a person asks for after a failure.
-        let _ = std::fs::rename(&log, self.path(&slot, "log.1"));
-        let output = File::create(&log).map_err(|source| files(&log, source))?;
-        let errors = output.try_clone().map_err(|source| files(&log, source))?;
+        let previous = LogFile::new(self.path(&slot, "previous.log"));
+        let moved = log.become_the(&previous).and_then(|()| log.open());
+        let output = moved.map_err(|source| files(log.path(), source))?;
+        let errors = output.try_clone();
+        let errors = errors.map_err(|source| files(log.path(), source))?;
         let program = fill(program);
         let secrets = launch.secrets.env.iter();
         let mut command = Command::new(&program);
@@ -231,7 +252,10 @@ impl ProcessRuntime {
         let slot = running.launch.slot.clone();
         let recorded = self.recorded(&slot);
         if let Some(kept) = recorded.filter(|kept| kept.is(&running)) {
-            died(&kept).await;
+            tokio::select! {
+                () = died(&kept) => {}
+                () = self.bound_log(&slot) => {}
+            }
         }
         let ended = reap(running.pid);
         tokio::spawn(async move {
@@ -265,7 +289,7 @@ impl Runtime for ProcessRuntime {
 
     fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
         async move {
-            let text = tail(&self.path(slot, "log")).unwrap_or_default();
+            let text = self.log(slot).tail(TAIL).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let all: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
             all[all.len().saturating_sub(lines)..].to_vec()
@@ -346,20 +370,6 @@ fn start_ticks(pid: i32) -> Option<u64> {
         return None;
     }
     rest.split(' ').nth(19)?.parse().ok()
-}
-
-/// The end of a file, from the beginning of a line.
-fn tail(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let skipped = file.metadata()?.len().saturating_sub(TAIL);
-    file.seek(SeekFrom::Start(skipped))?;
-    let mut text = Vec::new();
-    file.take(TAIL).read_to_end(&mut text)?;
-    if skipped > 0 {
-        let line = text.iter().position(|byte| *byte == b'\n');
-        text.drain(..line.map_or(0, |end| end + 1));
-    }
-    Ok(text)
 }
 
 fn boot_id() -> String {

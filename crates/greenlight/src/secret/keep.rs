@@ -245,6 +245,7 @@ mod tests {
             request_timeout: Duration::from_secs(1),
             stop_timeout: Duration::from_secs(1),
             ports: BTreeMap::new(),
+            fronts: BTreeMap::new(),
         };
         let release = spec.seal(version);
         (spec, release)

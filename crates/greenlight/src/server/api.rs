@@ -17,9 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::Stream;
-use greenlight_protocol::coordinator::{
-    Accepted, Command, Order, Promotion, Refusal, RollbackOrder,
-};
+use greenlight_protocol::coordinator::{Accepted, Command, Order, Refusal, RollbackOrder};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,10 +88,13 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
     if let Err(response) = api.deliver_secrets(&request, plan.instances()).await {
         return response;
     }
+    let brought = request.releases.into_iter();
+    let brought = brought.map(|(service, release)| (service, Some(release)));
+    let removed = request.remove.into_iter().map(|service| (service, None));
     let order = Order {
         deployment: new_id(),
         by: request.by,
-        releases: request.releases,
+        releases: brought.chain(removed).collect(),
         plan,
         policy: request.policy,
         promotion: request.promotion,
@@ -150,16 +151,13 @@ async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) 
         Ok(plan) => plan,
         Err(error) => return refuse(&Refusal::Plan(error), None),
     };
-    let order = Order {
+    let order = RollbackOrder {
         deployment: new_id(),
         by: request.by,
-        releases: BTreeMap::new(),
         plan,
         policy: request.policy,
-        promotion: Promotion::Automatic,
     };
-    api.command(Command::Rollback(Box::new(RollbackOrder { order })))
-        .await
+    api.command(Command::Rollback(Box::new(order))).await
 }
 
 /// A rollback goes to what was live before; another version is an ordinary deployment.
@@ -456,6 +454,7 @@ fn refuse(refusal: &Refusal, since_ms: Option<u64>) -> Response {
         Refusal::UnknownInstance(_) => "add it to `servers` and restart the server",
         Refusal::Plan(_) => "correct `strategy` or `servers`",
         Refusal::NoServices => "name at least one service",
+        Refusal::NotLive(_) => "`greenlight status` lists what is live",
         Refusal::NothingUnderWay => "`greenlight status` shows how the fleet stands",
         Refusal::NotReady(_) => "wait until it is ready; `greenlight status` shows it",
         Refusal::NoEarlierRelease(_) | Refusal::NeverDeployed => "deploy a version instead",

@@ -1,11 +1,12 @@
 //! The coordinator's loop: take one input, carry out its effects in order, take the next.
 
+use super::compaction::Compaction;
 use super::timers::Timers;
 use crate::api::{DeploymentStatus, FleetStatus, Happening, Progress};
 use crate::clock;
 use crate::crash;
 use crate::journal::{Journal, JournalError};
-use crate::receipt::{Receipt, ReceiptBook};
+use crate::receipt::{Receipt, ReceiptBook, not_seen};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId, Envelope,
@@ -55,6 +56,7 @@ pub struct Snapshot {
 pub struct Shell {
     coordinator: Coordinator,
     journal: Journal,
+    compaction: Compaction,
     send: SendDirectives,
     timers: Timers<CoordinatorTimer>,
     book: ReceiptBook,
@@ -71,17 +73,20 @@ impl Shell {
     /// the loop starts.
     pub fn recover(
         fleet: BTreeSet<InstanceId>,
-        journal: Journal,
+        mut journal: Journal,
         receipts_at: PathBuf,
         send: SendDirectives,
         progress_sent: broadcast::Sender<Progress>,
     ) -> Result<Self, JournalError> {
+        let mut compaction = Compaction::new();
+        compaction.look_at(&mut journal)?;
         let records: Vec<CoordinatorRecord> = journal.load()?;
         let receipts = read_receipts(&receipts_at);
         let (coordinator, pending) = Coordinator::recover(fleet, &records, clock::now());
         Ok(Self {
             coordinator,
             journal,
+            compaction,
             send,
             timers: Timers::default(),
             book: ReceiptBook::resume(receipts, &records),
@@ -204,6 +209,8 @@ impl Shell {
                     outcome: outcome.clone(),
                 },
             );
+            // Nobody waits for it now, and nothing is held.
+            self.compaction.look_at(&mut self.journal)?;
         }
         if matches!(
             record,
@@ -257,6 +264,10 @@ impl Shell {
         let (word, reason) = match &reported.report {
             Report::Prepared => ("prepared", None),
             Report::PrepareFailed { reason } => ("not prepared", Some(reason.clone())),
+            Report::PeersReady => ("sees its peers ready", None),
+            Report::PeersNotReady { unseen } => {
+                ("does not see all peers ready", Some(not_seen(unseen)))
+            }
             Report::BeforeSwitchDone { output } => ("ran before_switch", Some(output.clone())),
             Report::BeforeSwitchFailed { reason } => ("failed before_switch", Some(reason.clone())),
             Report::Armed { .. } => ("armed", None),
@@ -317,12 +328,8 @@ impl Shell {
         let deployment = ledger.active().map(|active| DeploymentStatus {
             deployment: active.order.deployment.clone(),
             by: active.order.by.clone(),
-            releases: active
-                .order
-                .releases
-                .iter()
-                .map(|(service, release)| (service.clone(), release.version.clone()))
-                .collect(),
+            releases: active.order.versions(),
+            removed: active.order.removed(),
             phase: self.coordinator.phase().to_string(),
             waiting_for: self.coordinator.phase().waiting_for().into_iter().collect(),
             since_ms: self

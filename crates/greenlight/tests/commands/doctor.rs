@@ -1,7 +1,7 @@
 //! `doctor` as a person or a script uses it.
 
 use crate::shop::{Ran, Shop};
-use rustix::process::{Pid, Resource, getrlimit, prlimit};
+use rustix::process::{Resource, getrlimit, prlimit};
 use serde_json::Value;
 
 #[test]
@@ -73,16 +73,9 @@ fn doctor_says_which_agent_is_down_and_which_proxy_may_open_too_few_files() {
     std::fs::rename(&identity, identity.with_extension("away")).expect("it is there");
     shop.kill_agent("b");
     shop.wait_until(|status| status["instances"]["b"].is_null());
-    let proxy = std::fs::read_to_string(shop.dir().join(".greenlight/run/proxy-a.pid"));
-    let proxy = proxy
-        .expect("it runs")
-        .trim()
-        .parse()
-        .ok()
-        .and_then(Pid::from_raw);
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = Some(512);
-    prlimit(proxy, Resource::Nofile, limit).expect("it is ours");
+    prlimit(Some(shop.pid("proxy-a")), Resource::Nofile, limit).expect("it is ours");
 
     let ran = shop.run(&["doctor", "--json"]);
 

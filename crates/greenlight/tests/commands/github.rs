@@ -159,8 +159,8 @@ fn where_greenlight_is_not_installed_it_is_built_from_the_source_of_the_action()
     );
     write_program(&tools.path().join("cargo"), &cargo);
     // Nothing else, so that a `greenlight` or `cargo` of this machine is not found.
-    let bare = folder_with(&["bash"]);
-    let system = folder_with(&["bash", "mkdir", "ln"]);
+    let bare = folder_with(&["env", "bash"]);
+    let system = folder_with(&["env", "bash", "mkdir", "ln"]);
     let path = [tools.path(), system.path()].map(Into::into);
     let runner = Runner::with_path(&shop, path.to_vec());
 

@@ -119,8 +119,11 @@ impl<'a> Runner<'a> {
         std::fs::write(&script_file, script).expect("a folder");
         let log = std::fs::File::create(files.0.path().join("log")).expect("a folder");
 
-        let mut command = Command::new("bash");
+        // A shell cannot trap a signal that was ignored when it started, and SIGINT is ignored
+        // where these tests run in the background of a script. `env` becomes the shell.
+        let mut command = Command::new("env");
         command
+            .args(["--default-signal=INT", "bash"])
             .args(["--noprofile", "--norc", "-e", "-o", "pipefail"])
             .arg(script_file)
             .current_dir(self.shop.dir())

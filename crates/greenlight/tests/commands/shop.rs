@@ -5,6 +5,7 @@ mod ran;
 
 pub(crate) use ran::Ran;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -77,14 +78,39 @@ impl Shop {
     }
 
     pub(crate) fn up(&self) -> Up {
+        self.up_saying(Stdio::inherit())
+    }
+
+    /// The same, with its talk written somewhere else.
+    pub(crate) fn up_saying(&self, talk: Stdio) -> Up {
+        Self::up_of(self.command(&["up"]).stderr(talk))
+    }
+
+    /// The same, in an environment with these variables.
+    pub(crate) fn up_with(&self, variables: &[(&str, &str)]) -> Up {
         let mut command = self.command(&["up"]);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        Self::up_of(command.envs(variables.iter().copied()))
+    }
+
+    fn up_of(command: &mut Command) -> Up {
+        let child = command.stdout(Stdio::piped());
         let mut up = Up(child.spawn().expect("the binary runs"));
         let stdout = up.0.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(stdout).lines();
         let is_up = lines.any(|line| line.is_ok_and(|line| line.contains("is up")));
         assert!(is_up, "the fleet did not come up");
         up
+    }
+
+    /// A fleet that is up, and the document that `up` prints.
+    pub(crate) fn up_json(&self) -> (Up, Value) {
+        let mut command = self.command(&["up", "--json"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut up = Up(child.spawn().expect("the binary runs"));
+        let stdout = up.0.stdout.take().expect("it is piped");
+        let mut documents = serde_json::Deserializer::from_reader(stdout).into_iter();
+        let document = documents.next().expect("it comes up").expect("it is JSON");
+        (up, document)
     }
 
     /// Which release answers on each instance.
@@ -130,18 +156,16 @@ impl Shop {
 
     /// Ends an instance's agent with SIGKILL; its supervisor starts it again.
     pub(crate) fn kill_agent(&self, name: &str) {
-        let path = self.dir().join(format!(".greenlight/run/agent-{name}.pid"));
+        let agent = self.pid(&format!("agent-{name}"));
+        kill_process(agent, Signal::KILL).expect("it runs");
+    }
+
+    /// The process of a role of the fleet.
+    pub(crate) fn pid(&self, role: &str) -> Pid {
+        let path = self.dir().join(format!(".greenlight/run/{role}.pid"));
         let pid = std::fs::read_to_string(path).expect("it was started");
-        let pid = pid
-            .trim()
-            .parse()
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
-        let killed = rustix::process::kill_process(
-            pid.expect("a process number"),
-            rustix::process::Signal::KILL,
-        );
-        killed.expect("it runs");
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+        pid.expect("a process number")
     }
 
     /// Listens on a slot's port: blue and green of the first instance, then of the second.
@@ -163,6 +187,10 @@ impl Shop {
 }
 
 impl Up {
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
     /// Ends `up` so that it cannot take anything down.
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("it runs");
@@ -189,9 +217,9 @@ impl Drop for Shop {
                 .file_name()
                 .to_str()
                 .and_then(|pid| pid.parse().ok());
-            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            if let Some(pid) = pid.and_then(Pid::from_raw) {
                 // It may have ended by itself.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = kill_process(pid, Signal::KILL);
             }
         }
     }
@@ -199,12 +227,10 @@ impl Drop for Shop {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.0.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself; then there is nothing to take down.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.0.wait();
     }
@@ -212,7 +238,7 @@ impl Drop for Up {
 
 /// A port that nobody uses, that no other shop is given, and that the system gives to no outgoing
 /// connection: a slot's port is free for long, and must still be so when a release starts there.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let offset = std::process::id() * 64 + NEXT.fetch_add(1, SeqCst);

@@ -313,11 +313,12 @@ impl Fleet {
                     continue;
                 }
                 let name = path.strip_prefix(&root).expect("it is below");
-                let name = name.display().to_string();
-                files.insert(
-                    name.replace("-blue.log", "-COLOR.log")
-                        .replace("-green.log", "-COLOR.log"),
-                );
+                let mut name = name.display().to_string();
+                if name.ends_with(".log") {
+                    name = name.replace("-blue.", "-COLOR.");
+                    name = name.replace("-green.", "-COLOR.");
+                }
+                files.insert(name);
             }
         }
         files

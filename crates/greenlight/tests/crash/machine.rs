@@ -34,7 +34,7 @@ pub(crate) fn expected_files() -> BTreeSet<String> {
     for instance in ["instances/a", "instances/b"] {
         let names = ["agent.redb", "proxy.sock", "routing", "docker/mark"];
         files.extend(names.map(|name| format!("{instance}/{name}")));
-        let logs = ["log", "log.1"];
+        let logs = ["log", "previous.log"];
         files.extend(logs.map(|ending| format!("{instance}/slots/{SERVICE}-COLOR.{ending}")));
     }
     for identity in [

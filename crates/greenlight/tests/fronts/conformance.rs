@@ -28,6 +28,7 @@ macro_rules! conforms {
                 a_hold_keeps_what_comes_for_the_color_that_is_opened,
                 opening_again_changes_nothing,
                 nothing_reaches_a_parked_service,
+                what_is_removed_is_refused_until_it_comes_back,
                 a_drain_waits_for_what_is_in_flight_and_says_what_is_left,
                 a_cut_over_leaves_the_evidence_that_the_front_claims,
                 an_incarnation_lasts_as_long_as_the_front_runs,
@@ -123,6 +124,19 @@ async fn nothing_reaches_a_parked_service(stage: impl Stage) {
     }
 }
 
+async fn what_is_removed_is_refused_until_it_comes_back(stage: impl Stage) {
+    open(&stage, 1, Color::Blue).await;
+    hold(&stage, 2, Exclusive::No).await.expect("a hold");
+    direct(&stage, 2, None).await;
+
+    assert_eq!(stage.ask().await, Err(503));
+    direct(&stage, 2, None).await;
+    // Nothing is served, so nothing is held.
+    hold(&stage, 3, Exclusive::No).await.expect("a hold");
+    open(&stage, 3, Color::Blue).await;
+    assert_eq!(stage.ask().await, Ok(Color::Blue));
+}
+
 async fn a_drain_waits_for_what_is_in_flight_and_says_what_is_left(stage: impl Stage) {
     open(&stage, 1, Color::Blue).await;
     let slow = tokio::spawn(stage.ask_slowly());
@@ -196,9 +210,13 @@ async fn an_exclusive_hold_is_kept_or_refused(stage: impl Stage) {
 }
 
 pub(crate) async fn open(stage: &impl Stage, epoch: u64, color: Color) -> SwitchEvidence {
+    direct(stage, epoch, Some(color)).await
+}
+
+async fn direct(stage: &impl Stage, epoch: u64, to: Option<Color>) -> SwitchEvidence {
     let open = GateAction::Open {
         epoch: Epoch(epoch),
-        colors: [(ServiceName::from(SHOP), color)].into(),
+        colors: [(ServiceName::from(SHOP), to)].into(),
     };
     match stage.front().act(open).await.expect("it opens") {
         Acted::Opened(evidence) => evidence,

@@ -23,11 +23,21 @@ pub(crate) struct FakeFront {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
-    open: Option<Color>,
+    gate: Gate,
     pub(crate) in_flight: BTreeMap<Color, u64>,
     last_admission: Option<u64>,
     seen: BTreeMap<Epoch, ServiceEvidence>,
     incarnation: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Gate {
+    /// Requests wait.
+    #[default]
+    Shut,
+    Open(Color),
+    /// Requests are refused.
+    Removed,
 }
 
 impl FakeFront {
@@ -37,24 +47,25 @@ impl FakeFront {
         }
     }
 
-    /// A request, whose application answers when `answered` has come.
-    pub(crate) async fn ask(self, answered: impl Future<Output = ()>) -> Color {
+    /// A request, whose application answers when `answered` has come; or the status of a refusal.
+    pub(crate) async fn ask(self, answered: impl Future<Output = ()>) -> Result<Color, u16> {
         let mut states = self.state.subscribe();
         let color = loop {
-            let mut admitted = None;
+            let mut gate = Gate::Shut;
             self.state.send_if_modified(|state| {
-                admitted = state.admit();
-                admitted.is_some()
+                gate = state.gate;
+                state.admit()
             });
-            match admitted {
-                Some(color) => break color,
-                None => states.changed().await.expect("the front is there"),
+            match gate {
+                Gate::Open(color) => break color,
+                Gate::Removed => return Err(503),
+                Gate::Shut => states.changed().await.expect("the front is there"),
             }
         };
         answered.await;
         self.state
             .send_modify(|state| *state.in_flight.entry(color).or_default() -= 1);
-        color
+        Ok(color)
     }
 
     pub(crate) async fn until(&self, shows: impl FnMut(&State) -> bool) {
@@ -68,15 +79,18 @@ impl FakeFront {
 }
 
 impl State {
-    fn admit(&mut self) -> Option<Color> {
-        let color = self.open?;
+    /// Counts a request, if one would be admitted.
+    fn admit(&mut self) -> bool {
+        let Gate::Open(color) = self.gate else {
+            return false;
+        };
         *self.in_flight.entry(color).or_default() += 1;
         let now = monotonic_ns();
         self.last_admission = Some(now);
         for seen in self.seen.values_mut().filter(|s| s.opened_at_ns.is_some()) {
             seen.first_admission_new_ns.get_or_insert(now);
         }
-        Some(color)
+        true
     }
 
     fn all_in_flight(&self) -> u64 {
@@ -103,7 +117,7 @@ impl Front for FakeFront {
                     epoch, exclusive, ..
                 } => {
                     front.state.send_modify(|state| {
-                        state.open = None;
+                        state.gate = Gate::Shut;
                         let seen = state.seen.entry(epoch).or_default();
                         seen.held_at_ns = Some(now);
                         seen.last_admission_old_ns = state.last_admission;
@@ -119,7 +133,8 @@ impl Front for FakeFront {
                 }
                 GateAction::Open { epoch, colors } => {
                     front.state.send_modify(|state| {
-                        state.open = colors.into_values().next();
+                        let color = colors.into_values().next().flatten();
+                        state.gate = color.map_or(Gate::Removed, Gate::Open);
                         let seen = state.seen.entry(epoch).or_default();
                         seen.opened_at_ns.get_or_insert(now);
                     });
@@ -129,7 +144,7 @@ impl Front for FakeFront {
                     })
                 }
                 GateAction::Park { .. } => {
-                    front.state.send_modify(|state| state.open = None);
+                    front.state.send_modify(|state| state.gate = Gate::Shut);
                     Acted::Parked
                 }
             })

@@ -71,7 +71,7 @@ impl Stage for Memory {
     }
 
     fn ask(&self) -> BoxFuture<'static, Answer> {
-        self.front.clone().ask(async {}).map(Ok).boxed()
+        self.front.clone().ask(async {}).boxed()
     }
 
     fn ask_slowly(&self) -> BoxFuture<'static, Answer> {
@@ -79,7 +79,7 @@ impl Stage for Memory {
         let answered = async move {
             let _ = finished.wait_for(|finished| *finished).await;
         };
-        self.front.clone().ask(answered).map(Ok).boxed()
+        self.front.clone().ask(answered).boxed()
     }
 
     fn finish(&self) {
@@ -165,6 +165,7 @@ fn spec(ports: PortPair) -> ServiceSpec {
         request_timeout: Duration::from_mins(2),
         stop_timeout: Duration::from_secs(1),
         ports: [(InstanceId::from(ME), ports)].into(),
+        fronts: BTreeMap::new(),
     }
 }
 

@@ -266,7 +266,7 @@ impl Fleet {
         for (name, value) in env {
             line(&format!("    {name}: {value:?}"));
         }
-        std::fs::write(self.dir.join("greenlight.yml"), text).expect("a folder");
+        std::fs::write(self.file(), text).expect("a folder");
     }
 
     fn nginx_section(&self, front: &str) -> String {

@@ -48,6 +48,13 @@ pub(crate) enum Front {
     NginxReload,
 }
 
+/// One of the two networks of a host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Road {
+    Control,
+    Users,
+}
+
 /// What a fleet is made of.
 #[derive(Clone)]
 pub(crate) struct Plan {
@@ -173,6 +180,21 @@ impl Fleet {
         host.ip(&format!("route {act} blackhole 10.77.0.1"));
     }
 
+    /// Lets nothing through between a host and its peers, as users come in or as they ask each
+    /// other, or lets it through again. The balancer and the server still reach it.
+    pub(crate) fn road_to_peers(&self, name: &str, on: Road, open: bool) {
+        let act = if open { "del" } else { "add" };
+        let peers = self.plan.names.iter().enumerate();
+        for (index, _) in peers.filter(|(_, peer)| **peer != name) {
+            let there = match on {
+                Road::Control => control_address(index),
+                Road::Users => user_address(index),
+            };
+            let host = &self.host(name).namespace;
+            host.ip(&format!("route {act} blackhole {there}"));
+        }
+    }
+
     pub(crate) fn names(&self) -> &'static [&'static str] {
         self.plan.names
     }
@@ -269,6 +291,11 @@ impl Fleet {
             writeln!(text, "== {}\n{said}", path.display()).expect("a string takes all");
         }
         text
+    }
+
+    /// The configuration of the next deployment.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.join("greenlight.yml")
     }
 
     fn home(&self, name: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! What can be said to the demo.
 
-use super::duration;
+use super::lateness;
 use crate::front::FrontKind;
 use crate::runtime::RuntimeKind;
 use clap::Args;
@@ -11,8 +11,8 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub struct Demo {
     /// How late the control messages of one instance are: a barrier shows its worth only when
-    /// something is late.
-    #[arg(long, default_value = "20ms", value_parser = duration)]
+    /// something is late. At most 1m.
+    #[arg(long, default_value = "20ms", value_parser = lateness)]
     pub late: Duration,
     /// What receives user traffic; the Nginx fronts start an Nginx of their own for each instance.
     #[arg(long, value_enum, default_value_t)]

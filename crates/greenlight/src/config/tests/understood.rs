@@ -6,8 +6,8 @@ use crate::front::FrontKind;
 use crate::nginx::ForwardHeaders;
 use crate::secret::SecretSource;
 use crate::spec::{Artifact, PortPair};
-use greenlight_protocol::policy::Exclusive;
-use greenlight_protocol::{InstanceId, OnUncertain, ServiceName};
+use greenlight_protocol::policy::{Exclusive, PeerChecks};
+use greenlight_protocol::{InstanceId, OnUncertain, Policy, ServiceName};
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,11 +106,33 @@ fn what_is_left_out_has_the_default_of_the_design() {
     let config = parse("service: shop\ncommand: [shop]\nservers: [10.0.0.11, 10.0.0.12]\n")
         .expect("a good file");
 
-    assert_eq!(config.policy, greenlight_protocol::Policy::default());
+    let policy = Policy {
+        peer_checks: PeerChecks::Yes,
+        ..Policy::default()
+    };
+    assert_eq!(config.policy, policy);
     assert_eq!(ports(&config, "10.0.0.12"), (80, 8080, 8081));
     let service = &config.services[&ServiceName::from("shop")];
     assert_eq!(service.health, crate::health::HealthCheck::default());
     assert!(service.hosts.is_empty());
+}
+
+#[test]
+fn peers_look_at_each_other_s_public_addresses_unless_told_not_to() {
+    let text = "service: shop\ncommand: [a]\nservers: [10.0.0.11, \"[fd00::2]:8000\", b.example]\n";
+    let fronts = |text: &str| {
+        let specs = parse(text).expect("a good file").specs("v1");
+        let fronts = specs[&ServiceName::from("shop")].fronts.values().cloned();
+        fronts.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fronts(text),
+        ["10.0.0.11:80", "b.example:80", "[fd00::2]:8000"]
+    );
+    let off = format!("{text}peer_checks: false\n");
+    assert_eq!(fronts(&off), [""; 0]);
+    let config = parse(&off).expect("a good file");
+    assert_eq!(config.policy.peer_checks, PeerChecks::No);
 }
 
 #[test]

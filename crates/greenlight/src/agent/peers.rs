@@ -1,0 +1,123 @@
+//! Looking at peers before the barrier: is an instance ready for others, and not only for itself?
+//!
+//! Two things are asked of each peer, as anyone else would meet it. Its agent, over the network
+//! and mutual TLS: does what you have prepared pass its check right now? And its front, on the
+//! public address: do you answer HTTP at all? What it answers does not matter: Nginx may redirect,
+//! and a first deployment has nothing to serve yet.
+
+use crate::health::{HealthCheck, Probe};
+use crate::link::peer;
+use crate::spec::ServiceSpec;
+use futures_util::future::join_all;
+use greenlight_protocol::{Epoch, InstanceId, Release, ServiceName};
+use rustls::ClientConfig;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a peer may seem not to be ready; it may just be restarting.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before looking again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a front may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// An instance's view of its peers.
+#[derive(Clone)]
+pub(super) struct Peers {
+    /// Where their agents answer.
+    pub(super) agents: BTreeMap<InstanceId, SocketAddr>,
+    /// This agent's credentials.
+    pub(super) tls: Arc<ClientConfig>,
+}
+
+/// What is looked for.
+struct Wanted {
+    epoch: Epoch,
+    services: BTreeMap<ServiceName, ServiceSpec>,
+}
+
+impl Peers {
+    /// Looks at all of these, until each was seen ready or had its time. Says which were not, and
+    /// why.
+    pub(super) async fn look(
+        &self,
+        epoch: Epoch,
+        peers: BTreeSet<InstanceId>,
+        releases: BTreeMap<ServiceName, Release>,
+    ) -> BTreeMap<InstanceId, String> {
+        let services = releases.into_iter().filter_map(|(service, release)| {
+            // This instance has prepared it, and so has read it.
+            Some((service, ServiceSpec::open(&release).ok()?))
+        });
+        let wanted = Wanted {
+            epoch,
+            services: services.collect(),
+        };
+        let looks = peers.into_iter().map(async |peer| {
+            let unseen = self.look_at(&peer, &wanted).await.err()?;
+            Some((peer, unseen))
+        });
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    async fn look_at(&self, peer: &InstanceId, wanted: &Wanted) -> Result<(), String> {
+        let began = Instant::now();
+        loop {
+            match self.look_once(peer, wanted).await {
+                Ok(()) => return Ok(()),
+                Err(reason) if began.elapsed() >= PATIENCE => return Err(reason),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn look_once(&self, peer: &InstanceId, wanted: &Wanted) -> Result<(), String> {
+        let Some(address) = self.agents.get(peer).copied() else {
+            return Err("this agent was not told where it is (`--peers`)".to_owned());
+        };
+        let asked = peer::ask_readiness(address, peer, wanted.epoch, self.tls.clone());
+        let readiness = asked
+            .await
+            .map_err(|error| format!("its agent cannot be asked: {error}"))?;
+        for service in wanted.services.keys() {
+            match readiness.get(service) {
+                Some(Ok(_)) => {}
+                Some(Err(answer)) => {
+                    return Err(format!("the check of its `{service}` says: {answer}"));
+                }
+                None => return Err(format!("it has prepared no `{service}`")),
+            }
+        }
+        let spec = wanted.services.values().find_map(|spec| {
+            let front = spec.fronts.get(peer)?;
+            Some((front, spec))
+        });
+        match spec {
+            Some((front, spec)) => knock(front, spec).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether anything answers HTTP there.
+async fn knock(front: &str, spec: &ServiceSpec) -> Result<(), String> {
+    let unreachable = |why: String| format!("its front at {front} cannot be reached: {why}");
+    let mut found = tokio::net::lookup_host(front)
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
+    let address = found
+        .next()
+        .ok_or_else(|| unreachable("it has no address".to_owned()))?;
+    let host = spec.hosts.iter().find(|host| !host.contains('*'));
+    let check = HealthCheck {
+        path: spec.health.path.clone(),
+        host: host.cloned(),
+        timeout: ANSWER_WITHIN,
+        statuses: vec![(100, 599)],
+        ..HealthCheck::default()
+    };
+    let asked = Probe::new(address, check).ask().await;
+    asked.map(|_| ()).map_err(unreachable)
+}

@@ -1,0 +1,154 @@
+//! A fleet that is kept up: its limits, its logs, its restarts.
+
+use crate::shop::{Shop, ask};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long anything that is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_its_applications() {
+    let shop = Shop::new();
+    shop.configure("");
+    let up = shop.up();
+    let hard = getrlimit(Resource::Nofile);
+    let mut low = hard;
+    low.current = Some(300);
+    prlimit(Some(up.pid()), Resource::Nofile, low).expect("it is a child");
+
+    for (role, expected) in [
+        ("proxy-a", hard.maximum),
+        ("server", hard.maximum),
+        ("agent-a", Some(300)),
+    ] {
+        let before = shop.pid(role);
+        kill_process(before, Signal::KILL).expect("it runs");
+        wait_until(role, || {
+            let now = shop.pid(role);
+            now != before && limit(now) == expected
+        });
+    }
+    let proxy = shop.dir().join(".greenlight/run/proxy-a.log");
+    let log = std::fs::read_to_string(proxy).expect("it was started");
+    assert!(log.contains("descriptors"), "{log}");
+}
+
+#[test]
+fn a_role_that_cannot_start_is_started_ever_more_slowly_and_up_says_so_and_still_ends_at_once() {
+    let shop = Shop::new();
+    shop.configure("");
+    let said = shop.dir().join("said");
+    let up = shop.up_saying(std::fs::File::create(&said).expect("a folder").into());
+    let identity = shop.dir().join(".greenlight/instances/b/identity");
+    std::fs::rename(&identity, identity.with_extension("away")).expect("it is there");
+
+    shop.kill_agent("b");
+
+    let lines = || -> Vec<String> {
+        let said = std::fs::read_to_string(&said).expect("it was made");
+        let lines = said.lines().filter(|line| line.contains("agent-b"));
+        lines.map(ToOwned::to_owned).collect()
+    };
+    wait_until("the sixth pause", || lines().len() == 6);
+    for (line, pause) in lines()
+        .iter()
+        .zip(["50", "100", "200", "400", "800", "1.6"])
+    {
+        assert!(line.contains("a process has ended"), "{line}");
+        assert!(line.contains(pause), "{line}");
+    }
+    // In the pause of 1.6 seconds `up` does as it is told.
+    drop(up);
+    assert_eq!(lines().len(), 6);
+}
+
+#[test]
+fn the_log_of_a_role_is_put_aside_when_it_is_full() {
+    let shop = Shop::new();
+    shop.configure("");
+    let _up = shop.up();
+    let run = shop.dir().join(".greenlight/run");
+    let log = std::fs::File::options()
+        .append(true)
+        .open(run.join("agent-a.log"));
+    let mut log = log.expect("the role has one");
+    log.write_all(&vec![b'x'; 11 * 1024 * 1024])
+        .expect("a disk");
+
+    wait_until("it is put aside", || run.join("agent-a.log.1").exists());
+    wait_until("it is empty", || {
+        log.metadata().expect("it is there").len() < 1024 * 1024
+    });
+    assert!(!run.join("agent-b.log.1").exists());
+}
+
+#[test]
+fn up_prints_where_each_proxy_tells_its_metrics_on_loopback() {
+    let shop = Shop::new();
+    shop.configure("");
+    let (_up, document) = shop.up_json();
+
+    for instance in ["a", "b"] {
+        let status = document["status"][instance].as_str().expect("an address");
+        let status: SocketAddr = status.parse().expect("an address");
+        assert!(status.ip().is_loopback());
+        let metrics = ask(status, "/metrics").expect("it is told");
+        assert!(
+            metrics.contains("greenlight_proxy_predecessors 0"),
+            "{metrics}"
+        );
+    }
+    let named = document["instances"].as_object().expect("a map");
+    assert_eq!(named.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_written_to_a_full_disk_is_a_failure_that_says_so() {
+    let shop = Shop::new();
+    shop.configure("");
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    for arguments in [
+        &["schema"][..],
+        &["completions", "bash"],
+        &["doctor", "--local"],
+    ] {
+        let mut command = shop.command(arguments);
+        let output = command.stdout(full().expect("linux has it")).output();
+        let ran = crate::shop::Ran::from(output.expect("the binary runs"));
+        assert_eq!(ran.code, 4, "{arguments:?}: {ran}");
+        assert!(
+            ran.talk.contains("standard output cannot be written"),
+            "{arguments:?}: {ran}"
+        );
+    }
+}
+
+#[test]
+fn a_lateness_out_of_range_is_refused_with_the_range() {
+    let shop = Shop::new();
+    for late in ["18446744073709551615h", "18446744073709551615ms", "61s"] {
+        let ran = shop.run(&["demo", "--late", late]);
+        assert_eq!(ran.code, 2, "{late}: {ran}");
+        assert!(ran.talk.contains("0ms to 1m"), "{late}: {ran}");
+    }
+}
+
+/// The soft limit of descriptors of a process.
+fn limit(process: Pid) -> Option<u64> {
+    let path = format!("/proc/{}/limits", process.as_raw_nonzero());
+    let limits = std::fs::read_to_string(path).ok()?;
+    let mut lines = limits.lines();
+    let files = lines.find_map(|line| line.strip_prefix("Max open files"))?;
+    files.split_whitespace().next()?.parse().ok()
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
