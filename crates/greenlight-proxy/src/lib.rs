@@ -10,8 +10,8 @@
 //!                  admin socket: hold, open, park, shed, drain
 //! ```
 //!
-//! Plain HTTP/1.1 is passed on by the [`relay`]; everything else is read and written by hyper
-//! ([`serve`]). Where a request goes and when is decided once, in [`forward`], for both.
+//! Plain HTTP/1.1 is passed on by the relay; everything else is read and written by hyper
+//! (`serve.rs`). Where a request goes and when is decided once, in `forward.rs`, for both.
 //!
 //! One direction, no lock across an await, the control plane never consulted. *Admitted* means
 //! that the first byte of the request was written to the application's connection; the
