@@ -162,7 +162,7 @@ async fn an_answer_that_ends_with_its_connection_may_come_in_any_two_pieces() {
 #[tokio::test]
 async fn chunks_of_an_answer_that_are_not_chunks_are_not_made_to_look_whole() {
     for garbage in [
-        "\r\n",
+        "\r\n\r\n",
         "zz\r\n",
         "-1\r\nx\r\n",
         " 1\r\nx\r\n",
