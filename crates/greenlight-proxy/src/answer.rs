@@ -1,5 +1,4 @@
-//! What the client is answered: the application's answer, made fit for the next hop, or the
-//! proxy's own words.
+//! What the client is answered through hyper: the application's answer, made fit for the next hop.
 
 use crate::body::{Exchange, Forwarded, ResponseBody};
 use crate::gate::Kind;
@@ -7,17 +6,21 @@ use crate::headers::strip_hop_by_hop;
 use crate::idle::Idle;
 use crate::upgrade::tunnel;
 use crate::upload::Upload;
-use bytes::Bytes;
+use crate::words::Words;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode, Version};
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
+/// To go on as if it were an answer would give the client a connection that is no HTTP.
+pub(crate) const UNASKED_SWITCH: Words = Words::new(
+    StatusCode::BAD_GATEWAY,
+    "the application switched protocols without being asked\n",
+);
 
 /// Brings an application's answer to the client. The exchange is over when its body is.
 pub(crate) fn forward_answer(
@@ -60,11 +63,14 @@ pub(crate) fn forward_answer(
 }
 
 fn is_stream(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes()
-            .get(..EVENT_STREAM.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
-    })
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| is_event_stream(kind.as_bytes()))
+}
+
+/// Whether this type of content has no foreseeable end.
+pub(crate) fn is_event_stream(kind: &[u8]) -> bool {
+    let start = kind.get(..EVENT_STREAM.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 fn switch_protocols(
@@ -74,8 +80,7 @@ fn switch_protocols(
 ) -> Response<ResponseBody> {
     let Some(client) = client else {
         exchange.claim.gate().note_failed();
-        let text = "the application switched protocols without being asked\n";
-        return own(StatusCode::BAD_GATEWAY, text);
+        return UNASKED_SWITCH.into();
     };
     let application = hyper::upgrade::on(&mut response);
     let protocol = strip_hop_by_hop(response.headers_mut());
@@ -86,21 +91,4 @@ fn switch_protocols(
     response.headers_mut().insert(CONNECTION, upgrade);
     tunnel(&exchange.worker, client, application, exchange.claim);
     response.map(|_| ResponseBody::Own(None))
-}
-
-/// An answer in the proxy's own words.
-pub(crate) fn own(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::Own(Some(Bytes::from_static(text.as_bytes()))));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
-}
-
-/// A refusal that will pass.
-pub(crate) fn unavailable(text: &'static str) -> Response<ResponseBody> {
-    let mut response = own(StatusCode::SERVICE_UNAVAILABLE, text);
-    let soon = HeaderValue::from_static("1");
-    response.headers_mut().insert(RETRY_AFTER, soon);
-    response
 }

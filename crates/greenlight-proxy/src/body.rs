@@ -3,7 +3,7 @@
 use crate::gate::Claim;
 use crate::idle::Idle;
 use crate::upload::Upload;
-use crate::upstream::Connection;
+use crate::upstream::HyperConnection;
 use crate::worker::Worker;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -31,7 +31,7 @@ pub(crate) struct Forwarded {
 /// What an answer occupies until it is complete.
 pub(crate) struct Exchange {
     pub(crate) claim: Claim,
-    pub(crate) connection: Connection,
+    pub(crate) connection: HyperConnection,
     pub(crate) upload: Option<Upload>,
     pub(crate) worker: Rc<Worker>,
 }

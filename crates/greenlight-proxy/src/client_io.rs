@@ -6,6 +6,8 @@
 //! own, the stream stands between two messages, and an interim answer may be written.
 
 use crate::idle::Idle;
+use crate::socket::Socket;
+use bytes::Bytes;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -67,19 +69,27 @@ impl Interim {
 }
 
 /// A client's stream.
-pub(crate) struct ClientIo<S> {
-    stream: S,
+pub(crate) struct ClientIo {
+    socket: Socket,
+    /// What was read before hyper took over.
+    front: Bytes,
     interim: Arc<Interim>,
     /// hyper has written something that it has not flushed yet.
     mid_message: bool,
     idle: Idle,
 }
 
-impl<S: AsyncWrite + Unpin> ClientIo<S> {
+impl ClientIo {
     /// A stream whose writes may make no progress for `limit`.
-    pub(crate) fn new(stream: S, interim: Arc<Interim>, limit: Duration) -> Self {
+    pub(crate) fn new(
+        socket: Socket,
+        front: Bytes,
+        interim: Arc<Interim>,
+        limit: Duration,
+    ) -> Self {
         Self {
-            stream,
+            socket,
+            front,
             interim,
             mid_message: false,
             idle: Idle::new(limit),
@@ -87,7 +97,7 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
     }
 
     fn poll_write_some(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
         if polled.is_ready() {
             self.idle.progressed();
             return polled;
@@ -118,17 +128,22 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
+impl AsyncRead for ClientIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.front.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let count = self.front.len().min(buf.remaining());
+        buf.put_slice(&self.front.split_to(count));
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl AsyncWrite for ClientIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -147,10 +162,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         if self.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -5,66 +5,76 @@
 //! refuses connections is waited for, because the fleet may be about to cut over away from it;
 //! only so many may wait for one service, so that a dead one does not stand in the others' way.
 
-use crate::answer::{forward_answer, own, unavailable};
-use crate::body::{Exchange, ResponseBody};
-use crate::gate::{Claim, Gate, NoClaim, Route, Tally};
-use crate::request::{Client, Outgoing};
+use crate::gate::{Admission, Claim, Gate, NoClaim, Route, Tally};
 use crate::route_table::{Service, WaitingPlace};
-use crate::upload::{Failure, Upload};
-use crate::upstream::{Connection, is_out_of_descriptors};
+use crate::upstream::{Connection, Pool, is_out_of_descriptors};
+use crate::words::Words;
 use crate::worker::{HeldPlace, StarvingPlace, Worker};
-use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
-use std::future::{Future as _, poll_fn};
+use hyper::StatusCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
-
-/// Answered by the gate itself, and only on a unix socket.
-const GATE_PATH: &str = "/.greenlight/gate";
-/// What the gate answers to a proxy before it that asks for `/.greenlight/gate`.
-pub const GATE_ANSWER: &str = "the gate of greenlight\n";
 
 /// Waits between two tries to reach an application that refuses connections.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers one request.
-pub(crate) async fn serve(
-    worker: &Rc<Worker>,
-    client: &Client,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    // Whether another proxy of this machine has found the gate.
-    if client.asker.is_proxy() && request.uri().path() == GATE_PATH {
-        return own(StatusCode::OK, GATE_ANSWER);
-    }
-    let mut outgoing = match Outgoing::new(request, client, &worker.limits) {
-        Ok(outgoing) => outgoing,
-        Err(refusal) => return refusal,
-    };
-    let table = worker.shared.table.load();
-    let Some(service) = table.find(&outgoing.host, outgoing.path()).cloned() else {
-        let text = "no service is routed for this host and path\n";
-        return own(StatusCode::NOT_FOUND, text);
-    };
-    drop(table);
-    Forwarding {
-        worker,
-        deadline: Instant::now() + service.request_timeout(),
-        service,
-        pause: FIRST_PAUSE,
-        place: Place::None,
-        held: Held::No,
-    }
-    .run(&mut outgoing)
-    .await
+/// The application may have seen the request, or a part of it.
+pub(crate) const GONE: Words = Words::new(
+    StatusCode::BAD_GATEWAY,
+    "the application went away under the request\n",
+);
+/// It took the request and said nothing for too long.
+pub(crate) const SILENT: Words = Words::new(
+    StatusCode::GATEWAY_TIMEOUT,
+    "the application did not answer in time\n",
+);
+pub(crate) const NO_SERVICE: Words = Words::new(
+    StatusCode::NOT_FOUND,
+    "no service is routed for this host and path\n",
+);
+
+/// One of the ways to send a request. It says how; when and whether is decided here.
+pub(crate) trait Transport {
+    type Connection: Connection;
+    type Answer;
+
+    fn pool(&self) -> &Pool<Self::Connection>;
+
+    /// Writes the request, and waits until there is something of an answer. The request was not
+    /// admitted before it comes here: its first byte must be written without further waiting.
+    async fn send(
+        &mut self,
+        connection: Self::Connection,
+        claim: Claim,
+        admission: Admission,
+    ) -> Sent<Self::Answer>;
+
+    fn is_idempotent(&self) -> bool;
+
+    /// Goes back to the start of its body. False if a part of it is gone.
+    fn rewind(&self) -> bool;
+}
+
+/// What became of a request that was given to a connection.
+pub(crate) enum Sent<A> {
+    Answered(A),
+    /// The connection failed.
+    Failed {
+        /// Something of the request was written.
+        written: bool,
+        /// Something of an answer was read.
+        answered: bool,
+    },
+    /// Neither an answer nor progress for too long.
+    Silent,
+    /// The client is to blame.
+    Refused(Words),
 }
 
 /// One request on its way.
-struct Forwarding<'a> {
+pub(crate) struct Forwarding<'a> {
     worker: &'a Rc<Worker>,
     service: Arc<Service>,
     deadline: Instant,
@@ -96,8 +106,8 @@ enum Held {
 }
 
 /// What one try led to.
-enum Try {
-    Answered(Response<ResponseBody>),
+enum Try<A> {
+    Answered(Result<A, Words>),
     /// The application has not answered: wait for it or for the gate, then look again.
     Wait,
     /// This process has no descriptor left for a connection: wait for one, then look again.
@@ -107,15 +117,28 @@ enum Try {
 }
 
 impl<'a> Forwarding<'a> {
-    async fn run(mut self, outgoing: &mut Outgoing) -> Response<ResponseBody> {
+    pub(crate) fn new(worker: &'a Rc<Worker>, service: Arc<Service>) -> Self {
+        Self {
+            worker,
+            deadline: Instant::now() + service.request_timeout(),
+            service,
+            pause: FIRST_PAUSE,
+            place: Place::None,
+            held: Held::No,
+        }
+    }
+
+    /// Brings the request to the application. The answer is the application's, or own words.
+    pub(crate) async fn run<T: Transport>(mut self, transport: &mut T) -> Result<T::Answer, Words> {
         loop {
             let seen = self.gate().route();
             match self.gate().claim() {
-                Ok(claim) => match self.forward(claim, seen, outgoing).await {
-                    Try::Answered(response) => return response,
+                Ok(claim) => match self.forward(claim, seen, transport).await {
+                    Try::Answered(answer) => return answer,
                     Try::Wait if !self.take_waiting_place() => {
                         self.gate().note_failed();
-                        return unavailable("the application is away, and too many wait for it\n");
+                        let text = "the application is away, and too many wait for it\n";
+                        return Err(Words::unavailable(text));
                     }
                     Try::Wait => self.wait_for_application(seen).await,
                     Try::Starve => {
@@ -130,14 +153,17 @@ impl<'a> Forwarding<'a> {
                 Err(NoClaim::Held) => self.wait_at_gate(seen).await,
                 Err(NoClaim::Shed) => {
                     Tally::add(&self.gate().tally.shed);
-                    return unavailable("the instance does not know the fleet's decision yet\n");
+                    let text = "the instance does not know the fleet's decision yet\n";
+                    return Err(Words::unavailable(text));
                 }
-                Err(NoClaim::Closed) => return unavailable("nothing is deployed here yet\n"),
+                Err(NoClaim::Closed) => {
+                    return Err(Words::unavailable("nothing is deployed here yet\n"));
+                }
             }
             if Instant::now() >= self.deadline {
                 self.gate().note_failed();
                 let text = "the application could not be reached in time\n";
-                return own(StatusCode::GATEWAY_TIMEOUT, text);
+                return Err(Words::new(StatusCode::GATEWAY_TIMEOUT, text));
             }
         }
     }
@@ -179,19 +205,23 @@ impl<'a> Forwarding<'a> {
     }
 
     /// Sends a request for which there is a claim. A recall leaves it unsent.
-    async fn forward(&mut self, claim: Claim, seen: Route, outgoing: &mut Outgoing) -> Try {
-        let pool = &self.worker.pool;
+    async fn forward<T: Transport>(
+        &mut self,
+        claim: Claim,
+        seen: Route,
+        transport: &mut T,
+    ) -> Try<T::Answer> {
         let upstream = self.service.upstream(claim.color());
-        let mut connection = if let Some(connection) = pool.take(upstream) {
+        let connection = if let Some(connection) = transport.pool().take(upstream) {
             connection
         } else {
             // A hold must not wait for an application that does not take connections.
             tokio::select! {
                 biased;
-                opened = Connection::open(upstream, self.worker.limits.idle_timeout) => match opened {
+                opened = T::Connection::open(upstream, self.worker) => match opened {
                     Ok(connection) => connection,
                     Err(error) if is_out_of_descriptors(&error) => {
-                        pool.clear();
+                        self.worker.close_idle();
                         return Try::Starve;
                     }
                     Err(_) => return Try::Wait,
@@ -201,7 +231,7 @@ impl<'a> Forwarding<'a> {
             }
         };
         let Some(admission) = claim.admit() else {
-            pool.put_back(connection);
+            transport.pool().put_back(connection);
             return Try::Recalled;
         };
         self.place = Place::None;
@@ -210,105 +240,32 @@ impl<'a> Forwarding<'a> {
             let micros = u64::try_from(since.elapsed().as_micros());
             self.gate().waited(micros.unwrap_or(u64::MAX));
         }
-        connection.marker.arm(admission);
-        let idle_timeout = self.worker.limits.idle_timeout;
-        match send(&mut connection, outgoing, idle_timeout).await {
-            Sent::Answered(response) => {
-                let exchange = Exchange {
-                    claim,
-                    connection,
-                    upload: outgoing.upload.clone(),
-                    worker: self.worker.clone(),
-                };
-                let upgrade = outgoing.upgrade.take();
-                Try::Answered(forward_answer(response, exchange, upgrade))
-            }
-            Sent::Failed => self.fail(&connection, outgoing),
+        match transport.send(connection, claim, admission).await {
+            Sent::Answered(answer) => Try::Answered(Ok(answer)),
+            Sent::Failed { written, answered } => self.fail(written, answered, transport),
             Sent::Silent => {
                 self.gate().note_failed();
-                let text = "the application did not answer in time\n";
-                Try::Answered(own(StatusCode::GATEWAY_TIMEOUT, text))
+                Try::Answered(Err(SILENT))
             }
+            Sent::Refused(words) => Try::Answered(Err(words)),
         }
     }
 
     /// The connection failed before an answer: decides whether the request may be sent again.
-    fn fail(&self, connection: &Connection, outgoing: &Outgoing) -> Try {
-        let marker = &connection.marker;
-        marker.disarm();
-        if let Some(failure) = outgoing.upload.as_ref().and_then(Upload::failure) {
-            return Try::Answered(refuse_body(failure));
-        }
-        let may_repeat = if marker.was_written() {
-            !marker.was_answered() && outgoing.may_repeat()
-        } else {
-            outgoing.rewind()
-        };
-        if !may_repeat {
+    fn fail<T: Transport>(
+        &self,
+        written: bool,
+        answered: bool,
+        transport: &mut T,
+    ) -> Try<T::Answer> {
+        let may_have_been_seen = written && (answered || !transport.is_idempotent());
+        if may_have_been_seen || !transport.rewind() {
             self.gate().note_failed();
-            let text = "the application went away under the request\n";
-            return Try::Answered(own(StatusCode::BAD_GATEWAY, text));
+            return Try::Answered(Err(GONE));
         }
-        if marker.was_written() {
+        if written {
             Tally::add(&self.gate().tally.retried);
         }
         Try::Wait
-    }
-}
-
-/// What became of a request that was given to a connection.
-enum Sent {
-    Answered(Response<Incoming>),
-    Failed,
-    /// Neither an answer nor progress for too long.
-    Silent,
-}
-
-async fn send(connection: &mut Connection, outgoing: &Outgoing, idle_timeout: Duration) -> Sent {
-    let Connection {
-        sender,
-        marker,
-        idle,
-        ..
-    } = connection;
-    let answer = sender.try_send_request(outgoing.request(marker));
-    tokio::pin!(answer);
-    idle.progressed();
-    poll_fn(|cx| {
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-            return Poll::Ready(answer.map_or(Sent::Failed, Sent::Answered));
-        }
-        outgoing.register_for_interim(cx);
-        while idle.poll_expired(cx).is_ready() {
-            let is_clients_turn = outgoing
-                .upload
-                .as_ref()
-                .is_some_and(Upload::waits_for_client);
-            let silence = marker.silence();
-            if is_clients_turn {
-                idle.progressed();
-            } else if silence < idle_timeout {
-                idle.progressed_before(silence);
-            } else {
-                return Poll::Ready(Sent::Silent);
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// The client is to blame: its body did not come as it said.
-fn refuse_body(failure: Failure) -> Response<ResponseBody> {
-    match failure {
-        Failure::Broken => own(StatusCode::BAD_REQUEST, "the request's body broke off\n"),
-        Failure::Stalled => own(
-            StatusCode::REQUEST_TIMEOUT,
-            "the request's body did not come\n",
-        ),
-        Failure::TooLarge => own(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the request's body is too large\n",
-        ),
     }
 }

@@ -14,6 +14,17 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// What belongs to one hop whether `Connection` says so or not.
+pub(crate) const HOP_BY_HOP: [HeaderName; 7] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
 /// Whether the other side of a listener may speak for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
@@ -57,15 +68,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         }
         headers.remove(CONNECTION);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
     if wants_trailers {
@@ -87,6 +90,39 @@ impl Asker {
     /// Whether another proxy asks, for its clients.
     pub(crate) fn is_proxy(&self) -> bool {
         self.trust == Trust::Peer
+    }
+
+    /// Writes the fields that tell the application who asked, for what host and how, as
+    /// [`forwarded`] sets them. What a client says of itself is already left out; of what
+    /// another proxy says, these two may be missing.
+    pub(crate) fn introduce(
+        &self,
+        host: &str,
+        has_host: bool,
+        has_proto: bool,
+        mut write: impl FnMut(&str) -> Option<()>,
+    ) -> Option<()> {
+        let mut field = |parts: &[&str]| parts.iter().try_for_each(|part| write(part));
+        if !has_host {
+            field(&["x-forwarded-host: ", host, "\r\n"])?;
+        }
+        if !has_proto {
+            field(&["x-forwarded-proto: http\r\n"])?;
+        }
+        if self.is_proxy() {
+            return Some(());
+        }
+        if let Some(address) = self.address.as_ref().and_then(|a| a.to_str().ok()) {
+            field(&[
+                "x-forwarded-for: ",
+                address,
+                "\r\nx-real-ip: ",
+                address,
+                "\r\n",
+            ])?;
+        }
+        let (node, end) = (&self.node, "\";proto=http\r\n");
+        field(&["forwarded: for=", node, ";host=\"", host, end])
     }
 
     pub(crate) fn new(address: Option<IpAddr>, trust: Trust) -> Self {

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!  listener ─▶ find(host, path) ─▶ claim ─▶ (connection) ─▶ admit ─▶ forward ─▶ release
-//!   a thread     one atomic        count,     from this      count,    hyper      counts go
-//!   per core     snapshot          look again  thread's pool  look again          down
+//!   a thread     one atomic        count,     from this      count,    relay or   counts go
+//!   per core     snapshot          look again  thread's pool  look again  hyper    down
 //!                     ▲                ▲                         ▲
 //!                     └────────────────┴──── gate ◀──────────────┘
 //!                                             ▲
 //!                  admin socket: hold, open, park, shed, drain
 //! ```
+//!
+//! Plain HTTP/1.1 is passed on by the relay; everything else is read and written by hyper
+//! (`serve.rs`). Where a request goes and when is decided once, in `forward.rs`, for both.
 //!
 //! One direction, no lock across an await, the control plane never consulted. *Admitted* means
 //! that the first byte of the request was written to the application's connection; the
@@ -27,6 +30,7 @@ mod body;
 mod client_io;
 mod counts;
 mod error;
+mod first_request;
 mod forward;
 pub mod gate;
 mod headers;
@@ -36,18 +40,22 @@ mod limits;
 mod listener;
 mod proxy;
 mod pulse;
+mod relay;
 mod request;
 mod route_table;
+mod serve;
+mod socket;
 mod state_file;
 mod take_over;
 mod upgrade;
 mod upload;
 mod upstream;
+mod words;
 mod worker;
 
 pub use error::ProxyError;
-pub use forward::GATE_ANSWER;
 pub use limits::Limits;
 pub use listener::ListenAddr;
 pub use proxy::{Incumbent, ProxyOptions, RunningProxy, run};
 pub use pulse::Pulse;
+pub use serve::GATE_ANSWER;

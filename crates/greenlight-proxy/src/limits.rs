@@ -28,7 +28,7 @@ pub struct Limits {
     pub max_replay: usize,
     /// How long a proxy that was told to stop goes on with what it has, streams included.
     pub stop_timeout: Duration,
-    /// Idle connections kept to one application on one thread.
+    /// Idle connections kept to one application on one thread, by the relay and by hyper each.
     pub max_idle: usize,
 }
 

@@ -2,18 +2,17 @@
 //!
 //! Everything that makes a request unacceptable is decided here, before the gate is asked.
 
-use crate::answer::own;
-use crate::body::ResponseBody;
 use crate::client_io::Interim;
 use crate::headers::{Asker, forwarded, strip_hop_by_hop};
 use crate::limits::Limits;
 use crate::upload::{RequestBody, Upload};
 use crate::upstream::Marker;
+use crate::words::Words;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use std::sync::Arc;
 use std::task::Context;
 
@@ -38,19 +37,15 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// Prepares a request, or refuses it.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the error is the answer to the client"
-    )]
     pub(crate) fn new(
         request: Request<Incoming>,
         client: &Client,
         limits: &Limits,
-    ) -> Result<Self, Response<ResponseBody>> {
+    ) -> Result<Self, Words> {
         let (mut parts, body) = request.into_parts();
         let is_http_11 = parts.version == Version::HTTP_11;
         let expects = is_http_11 && expects_continue(&parts.headers);
-        let upload = Upload::new(body, limits, is_idempotent(&parts.method), expects);
+        let upload = Upload::new(body, limits, is_idempotent(parts.method.as_str()), expects);
         let host = host_of(&parts)?;
         let length = upload.as_ref().and_then(Upload::length);
         if length
@@ -58,11 +53,11 @@ impl Outgoing {
             .is_some_and(|(is, max)| is > max)
         {
             let text = "the request's body is too large\n";
-            return Err(own(StatusCode::PAYLOAD_TOO_LARGE, text));
+            return Err(Words::new(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         if !is_plainly_chunked(&parts.headers) {
             let text = "of transfer codings, only `chunked` is understood\n";
-            return Err(own(StatusCode::NOT_IMPLEMENTED, text));
+            return Err(Words::new(StatusCode::NOT_IMPLEMENTED, text));
         }
         let protocol = strip_hop_by_hop(&mut parts.headers);
         // HTTP/1.0 has no upgrades, and an HTTP/2 that begins inside a tunnel would be past all
@@ -127,10 +122,8 @@ impl Outgoing {
         }
     }
 
-    /// Goes back to the start of its body, if the application may be given it again although it
-    /// may have seen it.
-    pub(crate) fn may_repeat(&self) -> bool {
-        is_idempotent(&self.parts.method) && self.rewind()
+    pub(crate) fn is_idempotent(&self) -> bool {
+        is_idempotent(self.parts.method.as_str())
     }
 
     /// Goes back to the start of its body. False if a part of it is gone.
@@ -140,11 +133,20 @@ impl Outgoing {
 }
 
 /// RFC 9110 section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &str) -> bool {
     matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+        method,
+        "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE"
     )
+}
+
+/// Whether this can be a host, with or without a port.
+pub(crate) fn is_host(bytes: &[u8]) -> bool {
+    let is_in_hosts = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
+    };
+    bytes.iter().all(is_in_hosts)
 }
 
 fn expects_continue(headers: &HeaderMap) -> bool {
@@ -172,15 +174,11 @@ fn is_http(protocol: &HeaderValue) -> bool {
     })
 }
 
-#[expect(
-    clippy::result_large_err,
-    reason = "the error is the answer to the client"
-)]
-fn host_of(parts: &Parts) -> Result<String, Response<ResponseBody>> {
-    let bad = |text| Err(own(StatusCode::BAD_REQUEST, text));
+fn host_of(parts: &Parts) -> Result<String, Words> {
+    let bad = |text| Err(Words::new(StatusCode::BAD_REQUEST, text));
     if parts.method == Method::CONNECT {
         let text = "this is not a forward proxy\n";
-        return Err(own(StatusCode::METHOD_NOT_ALLOWED, text));
+        return Err(Words::new(StatusCode::METHOD_NOT_ALLOWED, text));
     }
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -194,9 +192,8 @@ fn host_of(parts: &Parts) -> Result<String, Response<ResponseBody>> {
         Some(authority) => authority.as_str().as_bytes(),
         None => host,
     };
-    let is_in_hosts = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
     match std::str::from_utf8(host) {
-        Ok(text) if host.iter().all(is_in_hosts) => Ok(text.to_owned()),
+        Ok(text) if is_host(host) => Ok(text.to_owned()),
         Ok(_) | Err(_) => bad("this cannot be a host\n"),
     }
 }

@@ -1,24 +1,21 @@
-//! Connections to applications: a pool per thread, and the moment of the first written byte.
+//! Connections to applications: a pool per thread, and what a pool needs to know of them.
 
+mod hyper_connection;
 mod marker;
+mod raw_connection;
 
-use crate::idle::Idle;
 use crate::route_table::Upstream;
-use crate::upload::RequestBody;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use marker::{MarkedIo, Stream};
+use crate::worker::Worker;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::AbortHandle;
+use std::task::{Context, Poll, Waker};
 
+pub(crate) use hyper_connection::HyperConnection;
 pub(crate) use marker::Marker;
+pub(crate) use raw_connection::RawConnection;
 
 /// Nanoseconds on the monotonic clock.
 pub(crate) fn monotonic_ns() -> u64 {
@@ -28,57 +25,82 @@ pub(crate) fn monotonic_ns() -> u64 {
     seconds * 1_000_000_000 + nanos
 }
 
-/// One connection to an application, ready for a request.
-pub(crate) struct Connection {
-    pub(crate) sender: http1::SendRequest<RequestBody>,
-    pub(crate) marker: Arc<Marker>,
-    /// The wait for an answer. It stays with the connection, so that a request does not cost a
-    /// timer.
-    pub(crate) idle: Idle,
-    upstream: Upstream,
-    task: AbortHandle,
+/// A connection to an application that takes one request after another.
+pub(crate) trait Connection: Sized {
+    async fn open(upstream: &Upstream, worker: &Worker) -> io::Result<Self>;
+
+    /// Where it leads.
+    fn upstream(&self) -> &Upstream;
+
+    /// Whether it can take a request: it is neither closed nor busy.
+    fn is_good(&self) -> bool;
+
+    /// Ready when it cannot take a request. Wakes when it is not good any more, if nobody else
+    /// notices that.
+    fn poll_spoiled(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// The idle connections of one thread.
-pub(crate) struct Pool {
-    idle: RefCell<HashMap<Upstream, Vec<Connection>>>,
+pub(crate) struct Pool<C> {
+    /// By application: there are few, so a list is quicker than a map.
+    idle: RefCell<Vec<(Upstream, Vec<C>)>>,
     max_idle: usize,
+    /// Wakes who drops what is spoiled.
+    sweeper: RefCell<Waker>,
 }
 
-impl Pool {
+impl<C: Connection> Pool<C> {
     pub(crate) fn new(max_idle: usize) -> Self {
         Self {
             idle: RefCell::default(),
             max_idle,
+            sweeper: RefCell::new(Waker::noop().clone()),
         }
     }
 
     /// A connection that was used before and still seems good. The last one used comes first: it
     /// is the least likely to be closed by the application just now.
-    pub(crate) fn take(&self, upstream: &Upstream) -> Option<Connection> {
+    pub(crate) fn take(&self, upstream: &Upstream) -> Option<C> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(upstream)?;
-        std::iter::from_fn(|| kept.pop()).find(Connection::is_ready)
+        let (_, kept) = idle.iter_mut().find(|(other, _)| other == upstream)?;
+        std::iter::from_fn(|| kept.pop()).find(Connection::is_good)
     }
 
     /// Keeps a connection for the next request, if it can take one.
-    pub(crate) fn put_back(&self, connection: Connection) {
-        if !connection.is_ready() {
+    pub(crate) fn put_back(&self, connection: C) {
+        let sweeper = self.sweeper.borrow();
+        let mut cx = Context::from_waker(&sweeper);
+        if connection.poll_spoiled(&mut cx).is_ready() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        if let Some(kept) = idle.get_mut(&connection.upstream) {
+        let upstream = connection.upstream();
+        if let Some((_, kept)) = idle.iter_mut().find(|(other, _)| other == upstream) {
             if kept.len() < self.max_idle {
                 kept.push(connection);
             }
         } else {
-            idle.insert(connection.upstream.clone(), vec![connection]);
+            // Those that are gone for good are left behind here.
+            idle.retain(|(_, kept)| !kept.is_empty());
+            idle.push((upstream.clone(), vec![connection]));
         }
     }
 
     /// Closes every idle connection.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
+    }
+
+    /// Closes what applications have closed, for ever: they may wait for it before they end.
+    pub(crate) async fn sweep(&self) {
+        poll_fn(|cx| {
+            self.sweeper.borrow_mut().clone_from(cx.waker());
+            for (_, kept) in &mut *self.idle.borrow_mut() {
+                kept.retain(|connection| connection.poll_spoiled(cx).is_pending());
+            }
+            Poll::<()>::Pending
+        })
+        .await;
     }
 }
 
@@ -89,49 +111,4 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE)
     )
-}
-
-impl Connection {
-    pub(crate) async fn open(upstream: &Upstream, idle_timeout: Duration) -> io::Result<Self> {
-        let stream = match upstream {
-            Upstream::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
-            }
-            Upstream::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-        };
-        let marker = Arc::new(Marker::default());
-        let io = TokioIo::new(MarkedIo::new(stream, marker.clone()));
-        let (sender, connection) = http1::Builder::new()
-            .writev(false)
-            .handshake(io)
-            .await
-            .map_err(io::Error::other)?;
-        let watched = marker.clone();
-        let task = tokio::task::spawn_local(async move {
-            // Its error reaches whoever waits for the answer.
-            let _ = connection.with_upgrades().await;
-            watched.disarm();
-        });
-        let mut opened = Self {
-            sender,
-            marker,
-            idle: Idle::new(idle_timeout),
-            upstream: upstream.clone(),
-            task: task.abort_handle(),
-        };
-        // The task has to run once before it takes a request.
-        opened.sender.ready().await.map_err(io::Error::other)?;
-        Ok(opened)
-    }
-
-    /// Closes the connection at once, whatever it is doing.
-    pub(crate) fn abort(self) {
-        self.task.abort();
-    }
-
-    fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
 }

@@ -1,33 +1,34 @@
 //! One thread of the data plane: its listeners, its connections, its pool.
 
 use crate::client_io::{ClientIo, Interim};
-use crate::forward::serve;
+use crate::first_request::FirstRequest;
 use crate::headers::{Asker, Trust};
 use crate::lazy_timer::LazyTimer;
 use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::proxy::Shared;
+use crate::relay::{Buffers, Date, Relay, Rest, buffers};
 use crate::request::Client;
-use crate::upstream::Pool;
+use crate::serve::serve;
+use crate::socket::Socket;
+use crate::upstream::{HyperConnection, Pool, RawConnection};
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 
 /// The pause after `accept` failed, for example because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// How long a client that has connected and not yet asked keeps a proxy from leaving.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// hyper takes no smaller one.
 const SMALLEST_BUFFER: usize = 8192;
 
@@ -35,7 +36,15 @@ const SMALLEST_BUFFER: usize = 8192;
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: Limits,
-    pub(crate) pool: Rc<Pool>,
+    /// Connections that hyper speaks on.
+    pub(crate) pool: Rc<Pool<HyperConnection>>,
+    /// Connections that the relay speaks on.
+    pub(crate) raw_pool: Rc<Pool<RawConnection>>,
+    pub(crate) small_buffers: Rc<Buffers>,
+    pub(crate) large_buffers: Rc<Buffers>,
+    /// For a head that is being written.
+    pub(crate) scratch: RefCell<Vec<u8>>,
+    pub(crate) date: Date,
     held: Cell<usize>,
     starving: Cell<usize>,
     bound_crossed: Notify,
@@ -43,7 +52,7 @@ pub(crate) struct Worker {
     conversations: Cell<usize>,
     fewer_conversations: Notify,
     /// The answer to a client's next request closes its connection.
-    closing: Cell<bool>,
+    pub(crate) closing: Cell<bool>,
 }
 
 /// A client's connection or tunnel; the thread does not end before it.
@@ -91,10 +100,16 @@ pub(crate) enum Stage {
 
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, limits: Limits) -> Self {
+        let (small_buffers, large_buffers) = buffers();
         Self {
             shared,
             limits,
             pool: Rc::new(Pool::new(limits.max_idle)),
+            raw_pool: Rc::new(Pool::new(limits.max_idle)),
+            small_buffers,
+            large_buffers,
+            scratch: RefCell::default(),
+            date: Date::default(),
             held: Cell::new(0),
             starving: Cell::new(0),
             bound_crossed: Notify::new(),
@@ -112,6 +127,12 @@ impl Worker {
     pub(crate) fn starving_place(&self) -> StarvingPlace<'_> {
         self.count(&self.starving, self.starving.get() + 1);
         StarvingPlace(self)
+    }
+
+    /// Closes every connection to an application that nobody uses.
+    pub(crate) fn close_idle(&self) {
+        self.pool.clear();
+        self.raw_pool.clear();
     }
 
     pub(crate) fn conversation(self: &Rc<Self>) -> Conversation {
@@ -138,6 +159,8 @@ impl Worker {
         listeners: Vec<Listener>,
         mut stage: watch::Receiver<Stage>,
     ) {
+        let pool = self.raw_pool.clone();
+        tokio::task::spawn_local(async move { pool.sweep().await });
         let mut accepting = Vec::new();
         for listener in listeners {
             let (worker, stage) = (self.clone(), stage.clone());
@@ -211,41 +234,58 @@ impl Worker {
 
     fn connect(
         self: Rc<Self>,
-        stream: Accepted,
+        socket: Socket,
         address: Option<IpAddr>,
         trust: Trust,
         stage: &watch::Receiver<Stage>,
     ) {
-        let client = Client {
-            asker: Asker::new(address, trust),
-            interim: Arc::new(Interim::default()),
-        };
+        let asker = Asker::new(address, trust);
         let stage = stage.clone();
         let conversation = self.conversation();
         tokio::task::spawn_local(async move {
-            match stream {
-                Accepted::Tcp(stream) => {
-                    // Latency matters more than the number of packets.
-                    let _ = stream.set_nodelay(true);
-                    self.converse(stream, client, stage).await;
-                }
-                Accepted::Unix(stream) => self.converse(stream, client, stage).await,
-            }
+            self.converse(socket, asker, stage).await;
             drop(conversation);
         });
     }
 
-    async fn converse<S>(self: &Rc<Self>, stream: S, client: Client, stage: watch::Receiver<Stage>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let io = ClientIo::new(stream, client.interim.clone(), self.limits.idle_timeout);
+    async fn converse(
+        self: &Rc<Self>,
+        socket: Socket,
+        asker: Asker,
+        mut stage: watch::Receiver<Stage>,
+    ) {
+        let first = FirstRequest::default();
+        let mut leaving = pin!(async {
+            // The sender lives as long as the proxy: an error cannot come first.
+            let _ = stage.wait_for(|stage| *stage == Stage::Leaving).await;
+            first.in_a_moment().await;
+        });
+        let relay = Relay::new(self, &asker, &first, socket);
+        if let Some(rest) = relay.run(leaving.as_mut()).await {
+            first.note();
+            // Most connections never come here, and need not be as large.
+            Box::pin(self.converse_through_hyper(rest, asker, leaving)).await;
+        }
+    }
+
+    async fn converse_through_hyper(
+        self: &Rc<Self>,
+        rest: Rest,
+        asker: Asker,
+        leaving: Pin<&mut impl Future>,
+    ) {
+        let client = Client {
+            asker,
+            interim: Arc::new(Interim::default()),
+        };
+        let io = ClientIo::new(
+            rest.socket,
+            rest.front,
+            client.interim.clone(),
+            self.limits.idle_timeout,
+        );
         let (worker, client) = (self, &client);
-        let (first, asked) = (&Notify::new(), &Cell::new(false));
         let service = service_fn(|request| async move {
-            if !asked.replace(true) {
-                first.notify_one();
-            }
             let mut response = serve(worker, client, request).await;
             if worker.closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let close = HeaderValue::from_static("close");
@@ -264,22 +304,10 @@ impl Worker {
             .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         tokio::pin!(connection);
-        let mut leaving = stage;
-        let told = async {
-            // The sender lives as long as the proxy: an error cannot come first.
-            let _ = leaving.wait_for(|stage| *stage == Stage::Leaving).await;
-        };
-        let may_end = async {
-            told.await;
-            if !asked.get() {
-                // Whoever has just come is not idle: its request is on the way.
-                let _ = tokio::time::timeout(FIRST_REQUEST, first.notified()).await;
-            }
-        };
         tokio::select! {
             // How a client's connection ends is the client's business.
             _ = &mut connection => return,
-            () = may_end => connection.as_mut().graceful_shutdown(),
+            _ = leaving => connection.as_mut().graceful_shutdown(),
         }
         let _ = connection.await;
     }
@@ -290,21 +318,18 @@ enum Accept {
     Unix(tokio::net::UnixListener),
 }
 
-enum Accepted {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
-}
-
 impl Accept {
-    async fn accept(&self) -> io::Result<(Accepted, Option<IpAddr>)> {
+    async fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Accepted::Tcp(stream), Some(address.ip())))
+                // Latency matters more than the number of packets.
+                let _ = stream.set_nodelay(true);
+                Ok((Socket::Tcp(stream), Some(address.ip())))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Accepted::Unix(stream), None))
+                Ok((Socket::Unix(stream), None))
             }
         }
     }

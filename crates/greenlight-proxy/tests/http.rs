@@ -9,6 +9,7 @@ mod http {
     mod gate;
     mod lab;
     mod limits;
+    mod relay;
     mod services;
     mod upgrades;
     mod wire;

@@ -2,6 +2,7 @@
 //! comes, and when anything went last.
 
 use crate::gate::Admission;
+use crate::socket::Socket;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::monotonic_ns;
 
@@ -77,27 +77,21 @@ impl Marker {
     }
 }
 
-/// A connection to an application.
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 /// A stream that tells its marker what goes and comes.
 ///
 /// An application may answer and close before it has read the whole body. Writing on then fails,
 /// but the answer is there to be read: once something of the request was written, failing writes
 /// are swallowed, and the reading side finds out how it ended.
 pub(super) struct MarkedIo {
-    stream: Stream,
+    socket: Socket,
     marker: Arc<Marker>,
     broken: bool,
 }
 
 impl MarkedIo {
-    pub(super) fn new(stream: Stream, marker: Arc<Marker>) -> Self {
+    pub(super) fn new(socket: Socket, marker: Arc<Marker>) -> Self {
         Self {
-            stream,
+            socket,
             marker,
             broken: false,
         }
@@ -111,10 +105,7 @@ impl AsyncRead for MarkedIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_read(cx, buf),
-            Stream::Unix(io) => Pin::new(io).poll_read(cx, buf),
-        })?;
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             self.marker.answered.store(true, Relaxed);
         }
@@ -131,10 +122,7 @@ impl AsyncWrite for MarkedIo {
         if self.broken {
             return Poll::Ready(Ok(buf.len()));
         }
-        let written = ready!(match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_write(cx, buf),
-            Stream::Unix(io) => Pin::new(io).poll_write(cx, buf),
-        });
+        let written = ready!(Pin::new(&mut self.socket).poll_write(cx, buf));
         match written {
             Ok(n) => {
                 if n > 0 {
@@ -154,16 +142,10 @@ impl AsyncWrite for MarkedIo {
         if self.broken {
             return Poll::Ready(Ok(()));
         }
-        match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_flush(cx),
-            Stream::Unix(io) => Pin::new(io).poll_flush(cx),
-        }
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(io) => Pin::new(io).poll_shutdown(cx),
-            Stream::Unix(io) => Pin::new(io).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

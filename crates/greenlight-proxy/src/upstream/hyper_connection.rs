@@ -1,0 +1,82 @@
+//! A connection that hyper speaks HTTP on, in a task of its own.
+
+use super::marker::{MarkedIo, Marker};
+use super::{Connection, RawConnection};
+use crate::idle::Idle;
+use crate::route_table::Upstream;
+use crate::socket::Socket;
+use crate::upload::RequestBody;
+use crate::worker::Worker;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::task::AbortHandle;
+
+/// A connection that hyper speaks HTTP on.
+pub(crate) struct HyperConnection {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
+    pub(crate) marker: Arc<Marker>,
+    /// The wait for an answer. It stays with the connection, so that a request does not cost a
+    /// timer.
+    pub(crate) idle: Idle,
+    upstream: Upstream,
+    task: AbortHandle,
+}
+
+impl Connection for HyperConnection {
+    async fn open(upstream: &Upstream, worker: &Worker) -> io::Result<Self> {
+        // What the relay has left over is as good as new.
+        let socket = match worker.raw_pool.take(upstream) {
+            Some(RawConnection { socket, .. }) => socket,
+            None => Socket::connect(upstream).await?,
+        };
+        let marker = Arc::new(Marker::default());
+        let io = TokioIo::new(MarkedIo::new(socket, marker.clone()));
+        let (sender, connection) = http1::Builder::new()
+            .writev(false)
+            .handshake(io)
+            .await
+            .map_err(io::Error::other)?;
+        let watched = marker.clone();
+        let task = tokio::task::spawn_local(async move {
+            // Its error reaches whoever waits for the answer.
+            let _ = connection.with_upgrades().await;
+            watched.disarm();
+        });
+        let mut opened = Self {
+            sender,
+            marker,
+            idle: Idle::new(worker.limits.idle_timeout),
+            upstream: upstream.clone(),
+            task: task.abort_handle(),
+        };
+        // The task has to run once before it takes a request.
+        opened.sender.ready().await.map_err(io::Error::other)?;
+        Ok(opened)
+    }
+
+    fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    fn is_good(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Its task closes it: nobody needs to be woken.
+    fn poll_spoiled(&self, _: &mut Context<'_>) -> Poll<()> {
+        match self.is_good() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }
+}
+
+impl HyperConnection {
+    /// Closes the connection at once, whatever it is doing.
+    pub(crate) fn abort(self) {
+        self.task.abort();
+    }
+}
