@@ -108,6 +108,13 @@ pub(super) async fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failur
         Failure::new(Exit::Usage, format!("the token cannot be used: {reason}"))
             .help("`greenlight token` makes one, on the server or with an operator's credentials")
     })?;
+    // A token is good once: it is not used up for a folder that cannot be written.
+    std::fs::create_dir_all(&args.dir)
+        .and_then(|()| tempfile::tempfile_in(&args.dir))
+        .map_err(|error| {
+            let error = format!("`{}` cannot be written: {error}", args.dir.display());
+            Failure::new(Exit::Usage, error).help("name another folder with `--dir`")
+        })?;
     let credentials = ask(args.server, &token).await.map_err(refused)?;
     let role = enter(&credentials, args)?;
     let (word, next) = match &role {
