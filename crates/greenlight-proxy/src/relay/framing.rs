@@ -160,3 +160,57 @@ fn size(bytes: &[u8]) -> Result<Option<(usize, u64)>, Malformed> {
         Ok(Status::Partial) | Err(_) => Err(Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::Buffers;
+    use std::rc::Rc;
+
+    #[test]
+    fn a_body_ends_where_it_ends_however_it_is_cut() {
+        let chunks = "3\r\nabc\r\nA;x=\"y\"\r\n0123456789\r\n000\r\n\r\n";
+        for (framing, body) in [
+            (
+                (|| Framing::Chunked(Chunk::Size)) as fn() -> Framing,
+                chunks,
+            ),
+            (|| Framing::Length(7), "1234567"),
+        ] {
+            for cut in 0..=body.len() {
+                let mut framing = framing();
+                let (first, second) = body.split_at(cut);
+                let (passed, is_last) = pass(&mut framing, &[first, second, "surplus"]);
+                assert_eq!(passed, body, "{cut}");
+                assert!(is_last, "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn trailers_are_left_out_and_the_end_of_the_body_is_not() {
+        let body = "2\r\nok\r\n0\r\nx-a: 1\r\nx-b: 2\r\n\r\n";
+        for cut in 0..=body.len() {
+            let (first, second) = body.split_at(cut);
+            let (passed, is_last) = pass(&mut Framing::Chunked(Chunk::Size), &[first, second]);
+            assert_eq!(passed, "2\r\nok\r\n0\r\n\r\n", "{cut}");
+            assert!(is_last, "{cut}");
+        }
+    }
+
+    /// What goes on of pieces that come one after the other, until the last.
+    fn pass(framing: &mut Framing, pieces: &[&str]) -> (String, bool) {
+        let mut buffer = Buffer::new(&Rc::new(Buffers::new(256, 16, 8, 1)));
+        let mut passed = Vec::new();
+        for piece in pieces {
+            buffer.append(piece.as_bytes()).expect("it is short");
+            let Piece { length, is_last } = framing.advance(&mut buffer).expect("it is good");
+            passed.extend_from_slice(&buffer.bytes()[..length]);
+            buffer.consume(length);
+            if is_last {
+                return (String::from_utf8(passed).expect("text"), true);
+            }
+        }
+        (String::from_utf8(passed).expect("text"), false)
+    }
+}
