@@ -1,6 +1,7 @@
 //! Before the barrier: is each instance ready as the others see it, and not only for itself?
 //!
-//! Not on the way back: what is gone back to has served, and nothing may delay it.
+//! Not on the way back, nor in a rollback: what is gone back to has served, and nothing may be in
+//! its way.
 
 use super::{Coordinator, CoordinatorEffect, CoordinatorTimer, Phase};
 use crate::cut_over::Direction;

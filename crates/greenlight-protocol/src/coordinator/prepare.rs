@@ -9,6 +9,7 @@ use crate::id::InstanceId;
 use crate::message::Report;
 use crate::mutant::broken;
 use crate::plan::Position;
+use crate::policy::PeerChecks;
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -90,6 +91,8 @@ impl Coordinator {
             .unwrap_or_default();
         // What a command has prepared for the live release it has prepared for good.
         policy.before_switch = None;
+        // It has served; nothing may be in the way back.
+        policy.peer_checks = PeerChecks::No;
         Ok(Order {
             deployment: rollback.deployment,
             by: rollback.by,

@@ -71,6 +71,21 @@ fn an_instance_that_is_ready_only_for_itself_stops_the_deployment() {
 }
 
 #[test]
+fn a_rollback_does_not_look_and_so_goes_past_who_is_cut_off() {
+    let mut world = World::serving_v1(3);
+    let order = order(&world, Strategy::BlueGreen);
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.pass(WARM);
+    world.machine(&name(3)).is_unseen = true;
+
+    roll_back(&mut world).expect("there is an earlier release");
+    world.pass(WARM);
+
+    assert_eq!(world.outcome(), Some(&Outcome::Promoted));
+    assert_eq!(world.served("shop"), everywhere("v1"));
+}
+
+#[test]
 fn a_release_that_dies_while_they_look_stops_the_deployment() {
     let mut world = World::serving_v1(3); // G4
     let order = order(&world, Strategy::BlueGreen);
