@@ -33,15 +33,18 @@ pub(crate) struct Exchange {
     pub(crate) claim: Claim,
     pub(crate) connection: HyperConnection,
     pub(crate) upload: Option<Upload>,
+    /// Of a request whose answer has no body; see [`Exchange::complete`].
+    pub(crate) is_head: bool,
     pub(crate) worker: Rc<Worker>,
 }
 
 impl Exchange {
     /// The answer is complete: the place is free. The connection can be used again unless the
-    /// application has answered without taking the whole request.
+    /// application has answered without taking the whole request, and not after `HEAD`: one that
+    /// sends a body all the same would answer another client's request with it.
     pub(crate) fn complete(self) {
         drop(self.claim);
-        if self.upload.is_some_and(|upload| upload.give_up()) {
+        if self.is_head || self.upload.is_some_and(|upload| upload.give_up()) {
             self.connection.abort();
         } else {
             self.worker.pool.put_back(self.connection);

@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 /// Waits between two tries to reach an application that refuses connections.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
+/// How often a request is sent again that an application has died under: it may be the cause.
+const MOST_RESENT: u32 = 5;
 
 /// The application may have seen the request, or a part of it.
 pub(crate) const GONE: Words = Words::new(
@@ -83,6 +85,8 @@ pub(crate) struct Forwarding<'a> {
     /// Its place among those that wait, while it does.
     place: Place<'a>,
     held: Held,
+    /// How often it was sent again after an application may have seen it.
+    resent: u32,
 }
 
 /// A place among those that wait.
@@ -125,6 +129,7 @@ impl<'a> Forwarding<'a> {
             pause: FIRST_PAUSE,
             place: Place::None,
             held: Held::No,
+            resent: 0,
         }
     }
 
@@ -183,6 +188,15 @@ impl<'a> Forwarding<'a> {
         }
         // Past the deadline the caller answers; the gate's own deadline usually comes first.
         let _ = timeout_at(self.deadline, self.gate().changed_from(seen)).await;
+        self.look_up_again();
+    }
+
+    /// An application that was started again may be at another address than before.
+    fn look_up_again(&mut self) {
+        let table = self.worker.shared.table.load();
+        if let Some(service) = table.named(&self.service.name) {
+            self.service = service.clone();
+        }
     }
 
     async fn wait_for_application(&mut self, seen: Route) {
@@ -193,6 +207,7 @@ impl<'a> Forwarding<'a> {
             }
             () = self.gate().changed_from(seen) => self.pause = FIRST_PAUSE,
         }
+        self.look_up_again();
     }
 
     /// Whether there is room among those that wait for the application.
@@ -253,17 +268,18 @@ impl<'a> Forwarding<'a> {
 
     /// The connection failed before an answer: decides whether the request may be sent again.
     fn fail<T: Transport>(
-        &self,
+        &mut self,
         written: bool,
         answered: bool,
         transport: &mut T,
     ) -> Try<T::Answer> {
         let may_have_been_seen = written && (answered || !transport.is_idempotent());
-        if may_have_been_seen || !transport.rewind() {
+        if may_have_been_seen || self.resent >= MOST_RESENT || !transport.rewind() {
             self.gate().note_failed();
             return Try::Answered(Err(GONE));
         }
         if written {
+            self.resent += 1;
             Tally::add(&self.gate().tally.retried);
         }
         Try::Wait

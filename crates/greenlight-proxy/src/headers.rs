@@ -173,14 +173,29 @@ pub(crate) fn forwarded(headers: &mut HeaderMap, host: &str, asker: &Asker) {
 fn remove_claims(headers: &mut HeaderMap) {
     let claims: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with("x-forwarded-"))
+        .filter(|name| is_claim(name.as_str()))
         .cloned()
         .collect();
     for name in claims {
         headers.remove(name);
     }
-    headers.remove(X_REAL_IP);
-    headers.remove(FORWARDED);
+}
+
+/// Whether a field says for whom a request is sent. Many applications are given `_` and `-` as the
+/// same.
+pub(crate) fn is_claim(name: &str) -> bool {
+    let same = |byte: u8| match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
+    };
+    let begins = |with: &str| {
+        name.len() >= with.len() && name.bytes().zip(with.bytes()).all(|(a, b)| same(a) == b)
+    };
+    begins("x-forwarded-")
+        || [FORWARDED, X_REAL_IP].iter().any(|claim| {
+            let claim = claim.as_str();
+            name.len() == claim.len() && begins(claim)
+        })
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {

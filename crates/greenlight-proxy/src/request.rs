@@ -122,6 +122,10 @@ impl Outgoing {
         }
     }
 
+    pub(crate) fn is_head(&self) -> bool {
+        self.parts.method == Method::HEAD
+    }
+
     pub(crate) fn is_idempotent(&self) -> bool {
         is_idempotent(self.parts.method.as_str())
     }

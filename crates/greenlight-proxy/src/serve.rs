@@ -78,6 +78,7 @@ impl Transport for Sending<'_> {
                     claim,
                     connection,
                     upload: outgoing.upload.clone(),
+                    is_head: outgoing.is_head(),
                     worker: self.worker.clone(),
                 };
                 let upgrade = outgoing.upgrade.take();

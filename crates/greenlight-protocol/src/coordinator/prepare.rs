@@ -5,7 +5,7 @@ use super::{
     Order, Phase, Promotion, Refusal, RollbackOrder,
 };
 use crate::cut_over::{CutOver, Direction};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, ServiceName};
 use crate::message::Report;
 use crate::mutant::broken;
 use crate::plan::Position;
@@ -50,7 +50,7 @@ impl Coordinator {
         }
         order.plan.check()?;
         for (service, release) in &order.releases {
-            if release.is_none() && !self.ledger.live.contains_key(service) {
+            if release.is_none() && !self.is_live_anywhere(service) {
                 return Err(Refusal::NotLive(service.clone()));
             }
         }
@@ -68,6 +68,13 @@ impl Coordinator {
         self.record(CoordinatorRecord::Accepted(Box::new(order)), fx);
         self.begin(Direction::Forward, Position::default(), None, now, fx);
         Ok(Accepted::Started(deployment))
+    }
+
+    /// Whether a service is live by decision, or anywhere because a way back got stuck.
+    fn is_live_anywhere(&self, service: &ServiceName) -> bool {
+        let mut instances = self.presence.values();
+        self.ledger.live.contains_key(service)
+            || instances.any(|status| status.live.contains_key(service))
     }
 
     /// Makes an order of what differs from what the fleet served before: the set of then, and no

@@ -58,7 +58,7 @@ pub(super) fn parse(buffer: &mut Buffer, context: Context<'_>, out: &mut Vec<u8>
     };
     out.clear();
     let parsed = rewrite(&answer, context, out).unwrap_or(Parsed::Malformed);
-    buffer.consume(length);
+    buffer.cut(length);
     parsed
 }
 

@@ -92,6 +92,11 @@ impl Buffer {
         self.len() >= self.home.size - self.home.front - self.home.back
     }
 
+    /// The first bytes are done with, and their room is for what is put in front of the rest.
+    pub(crate) fn cut(&mut self, count: usize) {
+        self.start += count;
+    }
+
     /// The first bytes are done with.
     pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
@@ -138,7 +143,7 @@ impl Buffer {
         ready!(socket.poll_read_ready(cx))?;
         let (front, limit) = (self.home.front, self.home.size - self.home.back);
         let memory = self.memory.get_or_insert_with(|| self.home.lend());
-        if self.end >= limit && self.start > front {
+        if self.start > front && (self.end >= limit || self.start == self.end) {
             memory.copy_within(self.start..self.end, front);
             self.end -= self.start - front;
             self.start = front;

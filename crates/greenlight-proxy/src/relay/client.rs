@@ -21,21 +21,22 @@ impl Client {
         self.unread.poll_fill(cx, &mut self.socket)
     }
 
-    /// What a future brings, unless the client leaves before: `None`. A client that has sent its
-    /// next requests already cannot be seen to leave.
+    /// What a future brings, unless the client leaves before: `None`. A client that has sent more
+    /// than there is room for cannot be seen to leave.
     pub(super) async fn unless_gone<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            if !self.unread.is_empty() {
-                return Poll::Pending;
+            while !self.unread.is_full() {
+                match self.poll_read(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                    Poll::Pending => break,
+                }
             }
-            match self.poll_read(cx) {
-                Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(None),
-            }
+            Poll::Pending
         })
         .await
     }

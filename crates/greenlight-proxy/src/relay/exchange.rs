@@ -69,11 +69,12 @@ impl Exchange {
     }
 
     /// The answer is complete: the place is free. The connection can be used again unless the
-    /// application has answered without taking the whole request, or takes no other. Returns
-    /// what is left to be written to the client.
+    /// application has answered without taking the whole request, or takes no other. Nor is it
+    /// after `HEAD`: an application that sends a body all the same would answer the next request
+    /// with it, which is another client's. Returns what is left to be written to the client.
     pub(super) fn complete(self, worker: &Worker, request: &Plain, keeps_alive: bool) -> Buffer {
         drop(self.claim);
-        if keeps_alive && self.upload.sent == request.outgoing.len() {
+        if keeps_alive && !request.is_head && self.upload.sent == request.outgoing.len() {
             worker.raw_pool.put_back(self.connection);
         }
         self.incoming

@@ -1,5 +1,7 @@
 //! The fields of a head that mean something to a proxy.
 
+use crate::headers::is_claim;
+
 /// What a field is to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
@@ -42,6 +44,7 @@ impl Field {
             18 if is("proxy-authenticate") => Self::OneHop,
             19 if is("proxy-authorization") => Self::OneHop,
             12.. if begins(name, "x-forwarded-") => Self::Forwarded,
+            9.. if name.contains('_') && is_claim(name) => Self::Forwarded,
             _ => Self::Other,
         }
     }
@@ -80,7 +83,13 @@ mod tests {
             let field = Field::of(&name.as_str().to_ascii_uppercase());
             assert!(!matches!(field, Field::Other), "{name}");
         }
-        for name in ["x-forwarded-for", "X-Forwarded-Prefix", "Forwarded"] {
+        for name in [
+            "x-forwarded-for",
+            "X-Forwarded-Prefix",
+            "Forwarded",
+            "X_Forwarded_For",
+            "x-real_ip",
+        ] {
             assert_eq!(Field::of(name), Field::Forwarded, "{name}");
         }
         assert_eq!(Field::of("x-forwarded"), Field::Other);

@@ -1,7 +1,7 @@
 //! Applications that die, or are not there: what can be sent again is, what cannot is 502, and
 //! nobody is told so before the time is up.
 
-use super::lab::{App, GET, Lab, OK};
+use super::lab::{App, GET, Lab, OK, SHOP};
 use super::wire::Wire;
 use greenlight_proxy::Limits;
 use greenlight_proxy::admin::{Color, OpenRequest};
@@ -24,6 +24,51 @@ async fn a_request_for_an_application_that_refuses_connections_waits_until_it_is
     app.expect("abc").await;
     app.send(OK).await;
     assert_eq!(client.answer().await.text(), "ok");
+}
+
+#[tokio::test]
+async fn a_request_that_waits_follows_its_application_to_another_address() {
+    let mut lab = Lab::start().await;
+    lab.kill_blue().await;
+    let (mut plain, mut other) = (lab.client().await, lab.client().await);
+    plain.send(GET).await;
+    other
+        .send("GET / HTTP/1.1\r\nhost: shop\r\nte: trailers\r\n\r\n")
+        .await;
+    assert!(plain.is_silent().await && other.is_silent().await);
+
+    // A container that was started again has another address.
+    lab.blue = App::start_at(([127, 0, 0, 1], 0).into());
+    lab.define(SHOP, &[], "/", 20_000).await;
+
+    for client in [&mut plain, &mut other] {
+        lab.blue.serve_one().await;
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_kills_every_application_it_is_sent_to_is_given_up() {
+    let lab = Lab::start().await;
+    lab.count_from_here(2).await;
+    let mut client = lab.client().await;
+    client.send(GET).await;
+    let deaths = async {
+        let mut deaths = 0;
+        loop {
+            let mut app = lab.blue.accept().await;
+            app.head().await;
+            deaths += 1;
+            drop(app);
+            if deaths > 5 {
+                return deaths;
+            }
+        }
+    };
+    let (deaths, answer) = tokio::join!(deaths, client.answer());
+    assert_eq!((deaths, answer.status()), (6, 502));
+    assert!(lab.blue.is_alone().await, "it was sent once more");
+    assert_eq!(lab.evidence(2).await.retried, 5);
 }
 
 #[tokio::test]

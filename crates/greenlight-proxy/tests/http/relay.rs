@@ -56,6 +56,85 @@ async fn pipelined_requests_of_all_kinds_are_answered_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_long_head_without_a_body_is_passed_on() {
+    let long = "a".repeat(3_000);
+    for (head, status) in [
+        (
+            format!("201 Created\r\nx-long: {long}\r\ncontent-length: 0"),
+            201,
+        ),
+        (format!("304 Not Modified\r\netag: \"{long}\""), 304),
+        (
+            format!("302 Found\r\nlocation: /\r\nset-cookie: {long}\r\ncontent-length: 0"),
+            302,
+        ),
+    ] {
+        let lab = Lab::start().await;
+        let mut client = lab.client().await;
+        client.send(GET).await;
+        let mut app = lab.blue.accept().await;
+        app.head().await;
+        app.send(format!("HTTP/1.1 {head}\r\n\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status(), status);
+        // And the connections are as good as before.
+        client.send(GET).await;
+        app.head().await;
+        app.send(format!("HTTP/1.1 103 Early Hints\r\nlink: {long}\r\n\r\n"))
+            .await;
+        assert_eq!(client.head().await.status(), 103);
+        app.send(format!(
+            "HTTP/1.1 200 OK\r\nx-long: {long}\r\ncontent-length: 2\r\n\r\n"
+        ))
+        .await;
+        app.send("ok").await;
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_the_answer_to_head_reaches_no_other_client() {
+    let lab = Lab::start().await;
+    for head in [
+        "HEAD / HTTP/1.1\r\nhost: shop\r\n",
+        "HEAD / HTTP/1.1\r\nhost: shop\r\nte: trailers\r\n",
+    ] {
+        let mut client = lab.client().await;
+        client.send(format!("{head}\r\n")).await;
+        let mut app = lab.blue.accept().await;
+        app.head().await;
+        app.send("HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n")
+            .await;
+        assert_eq!(client.head().await.status(), 200);
+
+        let mut victim = lab.client().await;
+        victim.send(GET).await;
+        let other = lab.blue.accept().await;
+        // It is too late for the connection on which it would be an answer.
+        let _ = app
+            .try_send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL")
+            .await;
+        let mut other = other;
+        other.head().await;
+        other
+            .send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
+            .await;
+        assert_eq!(victim.answer().await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_noticed_although_it_has_sent_something_more() {
+    let lab = Lab::start().await;
+    let mut client = lab.client().await;
+    client.send(format!("{GET}\r\n")).await;
+    let mut app = lab.blue.accept().await;
+    app.head().await;
+    drop(client);
+    app.end().await;
+}
+
+#[tokio::test]
 async fn a_request_may_come_in_any_two_pieces() {
     let lab = Lab::start().await;
     let mut client = lab.client().await;

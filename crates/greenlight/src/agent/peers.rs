@@ -2,10 +2,8 @@
 //!
 //! Two things are asked of each peer, as anyone else would meet it. Its agent, over the network
 //! and mutual TLS: does what you have prepared pass its check right now? And its front, on the
-//! public address: do you answer HTTP at all? What it answers does not matter: Nginx may redirect,
-//! and a first deployment has nothing to serve yet.
+//! public address: do you take connections?
 
-use crate::health::{HealthCheck, Probe};
 use crate::link::peer;
 use crate::spec::ServiceSpec;
 use futures_util::future::join_all;
@@ -15,13 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 
 /// How long a peer may seem not to be ready; it may just be restarting.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before looking again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a front may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How long a front may take to accept.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
 /// An instance's view of its peers.
 #[derive(Clone)]
@@ -90,34 +89,24 @@ impl Peers {
                 None => return Err(format!("it has prepared no `{service}`")),
             }
         }
-        let spec = wanted.services.values().find_map(|spec| {
-            let front = spec.fronts.get(peer)?;
-            Some((front, spec))
-        });
-        match spec {
-            Some((front, spec)) => knock(front, spec).await,
+        let front = wanted
+            .services
+            .values()
+            .find_map(|spec| spec.fronts.get(peer));
+        match front {
+            Some(front) => knock(front).await,
             None => Ok(()),
         }
     }
 }
 
-/// Whether anything answers HTTP there.
-async fn knock(front: &str, spec: &ServiceSpec) -> Result<(), String> {
-    let unreachable = |why: String| format!("its front at {front} cannot be reached: {why}");
-    let mut found = tokio::net::lookup_host(front)
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
-    let address = found
-        .next()
-        .ok_or_else(|| unreachable("it has no address".to_owned()))?;
-    let host = spec.hosts.iter().find(|host| !host.contains('*'));
-    let check = HealthCheck {
-        path: spec.health.path.clone(),
-        host: host.cloned(),
-        timeout: ANSWER_WITHIN,
-        statuses: vec![(100, 599)],
-        ..HealthCheck::default()
+/// Whether anything takes connections there. What it would answer does not matter: it may wait for
+/// an application that this very deployment is to replace, and a first one has nothing to serve.
+async fn knock(front: &str) -> Result<(), String> {
+    let why = match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(front)).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "nobody answers".to_owned(),
     };
-    let asked = Probe::new(address, check).ask().await;
-    asked.map(|_| ()).map_err(unreachable)
+    Err(format!("its front at {front} cannot be reached: {why}"))
 }

@@ -96,8 +96,8 @@ pub struct File {
     /// How the fleet switches from the old release to the new one.
     pub cutover: Option<Located<CutoverSection>>,
     /// Whether an instance must also be ready as the others see it before anything is switched:
-    /// they ask its agent to check the new release, and its front on the public port for any
-    /// answer.
+    /// they ask its agent to check the new release, and whether its front takes connections
+    /// on the public port.
     #[schemars(extend("default" = true))]
     pub peer_checks: Option<Located<bool>>,
     /// How long the new release is observed after a cut-over, ready to go back.
