@@ -285,7 +285,7 @@ mod tests {
         let config = Config::parse("greenlight.yml", text, []).expect("a good file");
         let machines = machines(&config).expect("addresses");
         let facts = Facts::read("cores\t2\nsystemd\t252\n");
-        Wanted::of(&config, &machines, &machines[0], &facts)
+        Wanted::of(&config, &machines, &machines[0], &facts).expect("good values")
     }
 
     /// What must change on a machine that has everything, once something was done to it.

@@ -173,6 +173,10 @@ impl Installation<'_> {
         let facts = Facts::read(&remote.run(&Facts::script(), Input::Nothing).await?);
         self.check(&facts)?;
         let wanted = Wanted::of(self.config, machines, &machine, &facts);
+        let wanted = wanted.map_err(|error| MachineFailure {
+            error,
+            help: "correct it in the configuration".to_owned(),
+        })?;
         if wanted.docker && !facts.has_group("docker") {
             return Err(MachineFailure {
                 error: "it has no group `docker`, so no Docker that a service may use".to_owned(),

@@ -1,7 +1,7 @@
 //! The unit files: what systemd starts, as whom, and what it keeps from it.
 //!
 //! Each value that comes from outside is a name, an address or a path that was checked where it
-//! was read; none has a blank, a quote or a percent sign.
+//! was read. [`refuse`] looks once more for what would end a value in a unit.
 
 use super::{GATE, INSTANCE_STATE, PEER_PORT, PROGRAM, SERVER_STATE, USER};
 use std::fmt::Write as _;
@@ -27,6 +27,18 @@ pub struct Unit {
     pub text: String,
     /// The command line that it runs, if it is a service.
     pub command: Option<String>,
+}
+
+/// Why a value may not stand in a unit, if it may not: these files say what root runs.
+pub(super) fn refuse(value: &str) -> Result<(), String> {
+    let ends = |c: char| c.is_whitespace() || c.is_control() || "%$\"'\\".contains(c);
+    match value.is_empty() || value.contains(ends) {
+        true => Err(format!(
+            "`{}` may not stand in a unit",
+            value.escape_debug()
+        )),
+        false => Ok(()),
+    }
 }
 
 /// What an agent's sandbox must leave open.
