@@ -276,7 +276,7 @@ impl Installation<'_> {
         Ok(match change {
             Change::Program { .. } => Some(Input::File(self.binary.path.clone())),
             Change::Join { name } => Some(Input::Text(self.token(name).await?)),
-            Change::User
+            Change::User(_)
             | Change::Unit(_)
             | Change::Enable(_)
             | Change::Start(_)
@@ -408,7 +408,7 @@ impl Machine {
 fn is_for_server(change: &Change) -> bool {
     use super::units::SERVER;
     match change {
-        Change::User | Change::Program { .. } => true,
+        Change::User(_) | Change::Program { .. } => true,
         Change::Unit(unit) => unit.name == SERVER,
         Change::Enable(unit) | Change::Start(unit) | Change::Restart(unit) => *unit == SERVER,
         Change::Join { .. } | Change::TakeOver | Change::Remove => false,
