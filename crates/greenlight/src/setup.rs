@@ -39,7 +39,9 @@ pub(crate) const INSTANCE_STATE: &str = "/var/lib/greenlight/instance";
 pub(crate) const SERVER_STATE: &str = "/var/lib/greenlight/server";
 /// Where Nginx reaches the gate.
 pub(crate) const GATE: &str = "/run/greenlight/gate.sock";
-/// Who the services run as.
+/// Who the services of an instance run as, and its applications that are commands.
 pub(crate) const USER: &str = "greenlight";
+/// Who the coordinator runs as: no application may read the authority's key.
+pub(crate) const SERVER_USER: &str = "greenlight-server";
 /// Where an agent's peers ask it.
 pub(crate) const PEER_PORT: u16 = 9701;

@@ -7,6 +7,9 @@ use crate::config::Config;
 use crate::link::ApiClient;
 use greenlight_protocol::ServiceName;
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The folder beside `greenlight.yml` in which `up` keeps a fleet.
@@ -16,6 +19,14 @@ pub(super) const FLEET_DIR: &str = ".greenlight";
 pub(super) fn local_dir(file: &Path) -> PathBuf {
     let beside = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     beside.unwrap_or(Path::new(".")).join(FLEET_DIR)
+}
+
+/// Makes that folder. It has an operator's key, so it is nothing for Git, and others of this
+/// machine may pass through it at most.
+pub(super) fn make_local_dir(dir: &Path, mode: u32) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::set_permissions(dir, Permissions::from_mode(mode))?;
+    std::fs::write(dir.join(".gitignore"), "*\n")
 }
 
 /// A client for the fleet that the arguments name.
@@ -106,4 +117,22 @@ pub(super) fn orphans(config: &Config, status: &FleetStatus) -> Vec<ServiceName>
 /// The configuration, for commands that need one.
 pub(super) fn configuration(file: &FileArg) -> Result<Config, Failure> {
     Ok(Config::load(&file.file)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_with_the_operator_s_key_is_closed_and_nothing_for_git() {
+        let home = tempfile::tempdir().expect("a folder");
+        let dir = local_dir(&home.path().join("greenlight.yml"));
+
+        make_local_dir(&dir, 0o700).expect("a folder");
+
+        let mode = dir.metadata().expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let ignored = std::fs::read_to_string(dir.join(".gitignore"));
+        assert_eq!(ignored.expect("it is there"), "*\n");
+    }
 }

@@ -1,7 +1,7 @@
 //! `greenlight setup`: installs the fleet of a `greenlight.yml` on its machines.
 
 use super::args::{FileArg, FleetArg};
-use super::fleet::{configuration, local_dir};
+use super::fleet::{configuration, local_dir, make_local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::setup::{Aim, Binary, Done, Installation, MachineFailure, Part};
 use serde::Serialize;
@@ -56,12 +56,17 @@ pub(super) async fn setup(args: &Setup, output: Output) -> Result<Exit, Failure>
         let error = format!("`{}` cannot be installed: {error}", program.display());
         Failure::new(Exit::Usage, error)
     })?;
-    let usual = || local_dir(&args.file.file).join("operator");
     let dry_run = args.dry_run || args.remove && !args.yes;
+    let local = local_dir(&args.file.file);
+    if args.fleet.fleet.is_none() && !args.remove && !dry_run {
+        make_local_dir(&local, 0o700).map_err(|error| {
+            Failure::new(Exit::Failed, format!("`{}`: {error}", local.display()))
+        })?;
+    }
     let installation = Installation {
         config: &config,
         binary,
-        fleet: args.fleet.fleet.clone().unwrap_or_else(usual),
+        fleet: (args.fleet.fleet.clone()).unwrap_or_else(|| local.join("operator")),
         aim: match args.remove {
             true => Aim::Removed,
             false => Aim::Installed,
@@ -113,15 +118,17 @@ fn table(rows: &[MachineDocument], dry_run: bool) -> String {
             let parts: Vec<_> = server.into_iter().chain(instance).collect();
             let state = match (&row.error, row.connected) {
                 (Some(_), _) => "failed",
+                (None, _) if dry_run => "not changed",
                 (None, Some(true)) => "connected",
                 (None, Some(false)) => "not connected",
                 (None, None) => "ok",
             };
-            let state = if dry_run { "not changed" } else { state };
-            let changes = match row.changes.len() {
-                0 => "nothing to change".to_owned(),
-                1 => "1 change".to_owned(),
-                count => format!("{count} changes"),
+            let changes = match (row.changes.len(), &row.error) {
+                // What would have to change there, nobody knows.
+                (0, Some(_)) => "-".to_owned(),
+                (0, None) => "nothing to change".to_owned(),
+                (1, _) => "1 change".to_owned(),
+                (count, _) => format!("{count} changes"),
             };
             [
                 row.host.clone(),
@@ -139,4 +146,28 @@ fn table(rows: &[MachineDocument], dry_run: bool) -> String {
         writeln!(text, "{host:a$}  {parts:b$}  {changes:c$}  {state}").expect("a string takes all");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_cannot_be_reached_has_failed_also_when_nothing_is_changed() {
+        let row = |host: &str, error: Option<&str>| MachineDocument {
+            host: host.to_owned(),
+            server: false,
+            instance: Some("a".to_owned()),
+            changes: Vec::new(),
+            connected: None,
+            error: error.map(ToOwned::to_owned),
+            help: None,
+        };
+        let rows = [row("one", None), row("two", Some("nothing answers"))];
+        assert_eq!(
+            table(&rows, true),
+            "one  instance a  nothing to change  not changed\n\
+             two  instance a  -                  failed\n"
+        );
+    }
 }

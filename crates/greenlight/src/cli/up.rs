@@ -1,7 +1,7 @@
 //! `greenlight up`: a whole fleet on this machine for a `greenlight.yml`, in the foreground.
 
 use super::args::Up;
-use super::fleet::{configuration, local_dir};
+use super::fleet::{configuration, local_dir, make_local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
 use crate::config::{Config, Host, InstanceConfig};
@@ -37,15 +37,23 @@ struct UpDocument<'a> {
 /// Starts the fleet, and keeps it up until SIGINT or SIGTERM.
 pub(super) async fn up(args: &Up, output: Output) -> Result<Exit, Failure> {
     let config = configuration(&args.file)?;
-    let dir = args
-        .state
-        .clone()
-        .unwrap_or_else(|| local_dir(&args.file.file));
+    let usual = local_dir(&args.file.file);
+    let dir = args.state.clone().unwrap_or_else(|| usual.clone());
     let instances = instances(&config)?;
     let failed = |what: &str, error: &std::io::Error| {
         Failure::new(Exit::Failed, format!("{what} `{}`: {error}", dir.display()))
     };
-    std::fs::create_dir_all(&dir).map_err(|error| failed("cannot write to", &error))?;
+    // Nginx, which may be somebody else, reaches the gates in it.
+    let mode = if config.front == FrontKind::Nginx {
+        0o711
+    } else {
+        0o700
+    };
+    let made = match dir == usual {
+        true => make_local_dir(&dir, mode),
+        false => std::fs::create_dir_all(&dir),
+    };
+    made.map_err(|error| failed("cannot write to", &error))?;
     let _lock = lock(&dir)?;
     let left_over = end_left_over(&dir);
     if left_over > 0 {

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -70,10 +71,21 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = upgrade.recv(), if leads => match succeed() {
-                Ok(child) => successor = Some(child),
-                Err(error) => tracing::error!(%error, "a successor cannot be started"),
-            },
+            _ = upgrade.recv(), if leads => {
+                // Of two, the manager would be told the number of the one that did not take over.
+                if successor.is_some() {
+                    tracing::warn!("a successor is being started already");
+                    continue;
+                }
+                match succeed() {
+                    Ok(child) => successor = Some(child),
+                    Err(error) => tracing::error!(%error, "a successor cannot be started"),
+                }
+            }
+            ended = exit(&mut successor) => {
+                successor = None;
+                tracing::warn!(?ended, "the successor ended");
+            }
             () = &mut handed_over, if leads => {
                 leads = false;
                 watched.abort();
@@ -90,6 +102,14 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
     let stopped = tokio::task::spawn_blocking(|| proxy.stop());
     stopped.await.expect("stopping does not panic");
     Ok(())
+}
+
+/// Waits until a successor has ended; for ever if there is none.
+async fn exit(successor: &mut Option<Child>) -> io::Result<ExitStatus> {
+    match successor {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Starts the program that has this one's name now.

@@ -30,7 +30,6 @@ pub enum Strangers {
 #[derive(Debug)]
 pub struct Identity {
     authority: String,
-    key: String,
     /// The folder that it was read from.
     dir: Option<PathBuf>,
     shown: ArcSwap<Shown>,
@@ -39,6 +38,8 @@ pub struct Identity {
 /// What is shown at a handshake.
 #[derive(Debug)]
 struct Shown {
+    /// PEM.
+    key: String,
     certified: Arc<CertifiedKey>,
     from: SystemTime,
     until: SystemTime,
@@ -64,15 +65,14 @@ impl Identity {
         } = credentials;
         Ok(Self {
             authority: authority.clone(),
-            key: key.clone(),
             dir: None,
             shown: ArcSwap::from_pointee(Shown::new(authority, certificate, key)?),
         })
     }
 
     /// Its key, PEM.
-    pub(super) fn key(&self) -> &str {
-        &self.key
+    pub(super) fn key(&self) -> String {
+        self.shown.load().key.clone()
     }
 
     /// When its certificate should be renewed: when two thirds of its life are over.
@@ -87,11 +87,19 @@ impl Identity {
         self.shown.load().until
     }
 
-    /// Shows another certificate from now on, and keeps it in the folder.
+    /// Shows another certificate from now on, and keeps it in the folder. If the machine has
+    /// joined again meanwhile, what it got then is shown instead.
     pub fn replace(&self, certificate: &str) -> Result<(), PkiError> {
+        let key = self.key();
         // Refused here if it is not for this key.
-        let shown = Shown::new(&self.authority, certificate, &self.key)?;
+        let shown = Shown::new(&self.authority, certificate, &key)?;
         if let Some(dir) = &self.dir {
+            let kept = Credentials::load(dir)?;
+            if kept.key != key {
+                let shown = Shown::new(&self.authority, &kept.certificate, &kept.key)?;
+                self.shown.store(Arc::new(shown));
+                return Ok(());
+            }
             let path = dir.join("cert.pem");
             // Whole or not at all: without a certificate the process would not come back.
             let written = tempfile::NamedTempFile::new_in(dir).and_then(|mut next| {
@@ -152,9 +160,10 @@ impl Shown {
         let (from, until) = (time(&validity.not_before), time(&validity.not_after));
         // Who joins knows the authority by its fingerprint only, and finds it here.
         chain_of.extend(chain(authority)?);
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(invalid)?;
-        let certified = CertifiedKey::from_der(chain_of, key, &provider()).map_err(invalid)?;
+        let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(invalid)?;
+        let certified = CertifiedKey::from_der(chain_of, der, &provider()).map_err(invalid)?;
         Ok(Self {
+            key: key.to_owned(),
             certified: Arc::new(certified),
             from,
             until,
@@ -191,4 +200,32 @@ fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
 fn time(time: &x509_parser::time::ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
     UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pki::{Authority, Request, Role};
+    use super::*;
+
+    #[test]
+    fn a_certificate_for_the_old_key_does_not_replace_that_of_a_machine_that_joined_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open(&dir.path().join("server")).expect("a folder");
+        let role = Role::Agent("a".to_owned());
+        let issue = || authority.issue(&role).expect("credentials");
+        let folder = dir.path().join("identity");
+        issue().store(&folder).expect("a folder");
+        let identity = Identity::load(&folder).expect("it was stored");
+        let again = issue();
+        again.store(&folder).expect("a folder");
+
+        let request = Request::make(&identity.key()).expect("a key");
+        let request = Request::parse(&request).expect("a request");
+        let renewed = authority.sign(&role, &request).expect("a certificate");
+        identity.replace(&renewed).expect("it is whole");
+
+        let kept = Credentials::load(&folder).expect("it is whole");
+        assert_eq!(kept.certificate, again.certificate);
+        assert_eq!(identity.key(), again.key);
+    }
 }

@@ -47,7 +47,7 @@ impl Renewal {
 
     /// Renews now.
     pub async fn renew(&self, identity: &Arc<Identity>) -> Result<(), String> {
-        let request = Request::make(identity.key()).map_err(|error| error.to_string())?;
+        let request = Request::make(&identity.key()).map_err(|error| error.to_string())?;
         let certificate = match self {
             Self::OverLink(server) => {
                 match tokio::time::timeout(PATIENCE, ask(identity, *server, request)).await {

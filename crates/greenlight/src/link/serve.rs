@@ -17,6 +17,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection of somebody without a certificate may last: joining is one request.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after `accept` failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -62,9 +64,9 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, (router, strangers):
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first());
-    let router = match certificate.map(Role::of) {
-        None => strangers,
-        Some(Some(role)) => router.layer(axum::Extension(role)),
+    let (router, limit) = match certificate.map(Role::of) {
+        None => (strangers, STRANGER_TIMEOUT),
+        Some(Some(role)) => (router.layer(axum::Extension(role)), Duration::MAX),
         Some(None) => {
             tracing::warn!("a certificate of the fleet has no role");
             return;
@@ -76,7 +78,7 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, (router, strangers):
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // How the other side ends is its business.
-    let _ = served.await;
+    let _ = tokio::time::timeout(limit, served).await;
 }
 
 /// Lets only callers through whose role `permitted` accepts.

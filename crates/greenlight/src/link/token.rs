@@ -11,11 +11,12 @@
 use super::pki::{Authority, PkiError, Role, file, fingerprint, invalid, provider};
 use crate::clock::wall_ms;
 use crate::digest::sha256_hex;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, openat, statat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -94,7 +95,6 @@ impl Tokens {
             role: role.dns_name(),
             expires_ms: wall_ms().saturating_add(valid_ms),
         };
-        self.forget_old();
         self.keep(&token.secret, &kept)
             .map_err(|source| file(&self.dir, source))?;
         Ok(token)
@@ -105,19 +105,24 @@ impl Tokens {
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)?;
-        let path = self.path(secret);
-        let mut open = File::options();
-        let mut file = open.write(true).create_new(true).mode(0o600).open(&path)?;
+        // Root may do this in a folder of somebody else, who may put links there. So no link is
+        // followed, and all that comes is about what was opened.
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = File::from(open(&self.dir, flags, Mode::empty())?);
+        forget_old(&dir);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let mut file = File::from(openat(&dir, name(secret), flags, mode)?);
         file.write_all(&serde_json::to_vec(kept)?)?;
         file.sync_all()?;
         // Made by root for a server that is somebody else: that one must be able to read it.
         let state = self.dir.parent().unwrap_or(&self.dir).metadata()?;
-        for path in [&self.dir, &path] {
-            if path.metadata()?.uid() != state.uid() {
-                std::os::unix::fs::chown(path, Some(state.uid()), Some(state.gid()))?;
+        for made in [&dir, &file] {
+            if made.metadata()?.uid() != state.uid() {
+                fchown(made, Some(state.uid()), Some(state.gid()))?;
             }
         }
-        File::open(&self.dir)?.sync_all()
+        dir.sync_all()
     }
 
     /// Uses a token up. When this returns, that is on disk.
@@ -151,20 +156,27 @@ impl Tokens {
     }
 
     fn path(&self, secret: &str) -> PathBuf {
-        self.dir.join(sha256_hex(secret.as_bytes()))
+        self.dir.join(name(secret))
     }
+}
 
-    /// Removes what nobody will ask about any more.
-    fn forget_old(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else {
-            return;
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let changed = path.metadata().and_then(|known| known.modified());
-            if changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > REMEMBERED)) {
-                // Another may have been faster.
-                let _ = fs::remove_file(path);
-            }
+/// The name of a token's file.
+fn name(secret: &str) -> String {
+    sha256_hex(secret.as_bytes())
+}
+
+/// Removes what nobody will ask about any more.
+fn forget_old(dir: &File) {
+    let Ok(entries) = Dir::read_from(dir) else {
+        return;
+    };
+    let before = wall_ms() / 1000;
+    let before = before.saturating_sub(REMEMBERED.as_secs());
+    for entry in entries.flatten() {
+        let known = statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+        if known.is_ok_and(|known| u64::try_from(known.st_mtime).is_ok_and(|at| at < before)) {
+            // Another may have been faster; and a folder stays.
+            let _ = unlinkat(dir, entry.file_name(), AtFlags::empty());
         }
     }
 }
@@ -252,6 +264,36 @@ mod tests {
             assert!(!path.display().to_string().contains(token.secret()));
         }
         assert_eq!(format!("{token:?}"), "Token(***)");
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_is_not_followed() {
+        let (dir, authority) = authority();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let link = dir.path().join("tokens");
+        std::os::unix::fs::symlink(elsewhere.path(), link).expect("a folder");
+
+        let made = Tokens::of(dir.path()).make(&authority, &Role::Operator, HOUR);
+
+        assert!(matches!(made, Err(PkiError::File { .. })));
+        let mut entries = fs::read_dir(elsewhere.path()).expect("a folder");
+        assert!(entries.next().is_none(), "it was followed");
+    }
+
+    #[test]
+    fn only_what_nobody_asks_about_any_more_is_forgotten() {
+        let (dir, authority) = authority();
+        let tokens = Tokens::of(dir.path());
+        let make = || tokens.make(&authority, &Role::Operator, HOUR);
+        let (old, new) = (make().expect("a folder"), make().expect("a folder"));
+        let file = File::open(tokens.path(old.secret())).expect("it is there");
+        let long_ago = std::time::SystemTime::now() - REMEMBERED - HOUR;
+        file.set_modified(long_ago).expect("a file");
+
+        make().expect("a folder");
+
+        assert!(!tokens.path(old.secret()).exists());
+        assert!(tokens.path(new.secret()).exists());
     }
 
     #[test]

@@ -36,6 +36,10 @@ const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 /// How long to wait between two looks at what must be gone.
 const GONE_PAUSE: Duration = Duration::from_millis(5);
 
+/// What the service manager tells the agent, and nobody else: an application that spoke there
+/// would speak for the agent.
+const OF_THE_AGENT: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
 /// Runs releases as processes of this machine.
 #[derive(Clone, Debug)]
 pub struct ProcessRuntime {
@@ -135,7 +139,7 @@ impl ProcessRuntime {
         let errors = errors.map_err(|source| files(log.path(), source))?;
         let program = fill(program);
         let secrets = launch.secrets.env.iter();
-        let mut command = Command::new(&program);
+        let mut command = bare(&program);
         command
             .args(arguments.iter().map(|argument| fill(argument)))
             .envs(launch.env.iter().map(|(name, value)| (name, fill(value))))
@@ -388,5 +392,28 @@ fn files(path: &Path, source: io::Error) -> RuntimeError {
     RuntimeError::Files {
         path: path.display().to_string(),
         source,
+    }
+}
+
+/// A program with the agent's environment, but for what is the agent's alone.
+fn bare(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for variable in OF_THE_AGENT {
+        command.env_remove(variable);
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_does_not_hear_of_the_agent_s_service_manager() {
+        let command = bare("shop");
+        for variable in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+            let mut changed = command.get_envs();
+            assert!(changed.any(|change| change == (variable.as_ref(), None)));
+        }
     }
 }

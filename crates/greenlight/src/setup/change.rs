@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::units::{AGENT, PROXY, SOCKET, Unit};
 use super::wanted::Wanted;
-use super::{INSTANCE_STATE, PROGRAM, UNITS, USER, remove};
+use super::{INSTANCE_STATE, PROGRAM, SERVER_USER, UNITS, USER, remove};
 use crate::digest::sha256_hex;
 use crate::link::Role;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::fmt;
 /// One change, in the words of the dry run; they are made in the order of this list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The services' user.
-    User,
+    /// A user for services.
+    User(&'static str),
     /// The program, copied, checked by its digest, and renamed into place.
     Program {
         /// Its SHA-256.
@@ -40,7 +40,7 @@ pub enum Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User => write!(f, "make the user `{USER}`"),
+            Self::User(name) => write!(f, "make the user `{name}`"),
             Self::Program { digest } => write!(f, "install `{PROGRAM}` ({})", &digest[..12]),
             Self::Unit(unit) => write!(f, "write `{UNITS}/{}`", unit.name),
             Self::Join { name } => write!(f, "join the fleet as `{name}`"),
@@ -62,8 +62,14 @@ pub(super) fn changes(
     authority: Option<&str>,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
-    if !facts.has_user() {
-        changes.push(Change::User);
+    let users = [
+        (SERVER_USER, wanted.server),
+        (USER, wanted.instance.is_some()),
+    ];
+    for (name, is_needed) in users {
+        if is_needed && !facts.has_user(name) {
+            changes.push(Change::User(name));
+        }
     }
     if facts.digest(PROGRAM) != Some(digest) {
         let digest = digest.to_owned();
@@ -131,9 +137,9 @@ impl Change {
         let agent = if wanted.agent_is_root { "root" } else { USER };
         match self {
             // Its folders are made by the units that need them.
-            Self::User => format!(
+            Self::User(name) => format!(
                 "useradd --system --user-group --home-dir /nonexistent --no-create-home \
-                 --shell /usr/sbin/nologin {USER}\n"
+                 --shell /usr/sbin/nologin {name}\n"
             ),
             Self::Program { digest } => format!(
                 "next=$(mktemp {PROGRAM}.XXXXXX)\ntrap 'rm -f \"$next\"' EXIT\n\
@@ -197,6 +203,7 @@ mod tests {
         assert_eq!(
             said,
             [
+                "make the user `greenlight-server`",
                 "make the user `greenlight`",
                 "install `/usr/local/bin/greenlight` (0123456789ab)",
                 "write `/etc/systemd/system/greenlight-server.service`",
@@ -219,6 +226,27 @@ mod tests {
     #[test]
     fn a_machine_that_has_everything_is_left_alone() {
         assert_eq!(after(|_| {}), []);
+    }
+
+    #[test]
+    fn the_coordinator_s_user_is_nobody_else_s() {
+        for unit in wanted().units {
+            let own = unit.text.contains("User=greenlight-server\n");
+            let closed = unit
+                .text
+                .contains("InaccessiblePaths=-/var/lib/greenlight/server\n");
+            let is_server = unit.name == SERVER;
+            assert_eq!(own, is_server, "{}", unit.name);
+            assert_eq!(
+                closed,
+                !is_server && unit.command.is_some(),
+                "{}",
+                unit.name
+            );
+        }
+        let lacking =
+            after(|lines| lines.retain(|line| !line.starts_with("user greenlight-server")));
+        assert_eq!(lacking, [Change::User(SERVER_USER)]);
     }
 
     #[test]
@@ -285,14 +313,15 @@ mod tests {
         let config = Config::parse("greenlight.yml", text, []).expect("a good file");
         let machines = machines(&config).expect("addresses");
         let facts = Facts::read("cores\t2\nsystemd\t252\n");
-        Wanted::of(&config, &machines, &machines[0], &facts)
+        Wanted::of(&config, &machines, &machines[0], &facts).expect("good values")
     }
 
     /// What must change on a machine that has everything, once something was done to it.
     fn after(act: impl FnOnce(&mut Vec<String>)) -> Vec<Change> {
         let wanted = wanted();
         let mut lines = vec![
-            "user\tyes".to_owned(),
+            format!("user {USER}\tyes"),
+            format!("user {SERVER_USER}\tyes"),
             format!("file {PROGRAM}\t{DIGEST}"),
             format!("file {INSTANCE_STATE}/identity/ca.pem\tca"),
             format!("role\t{}", Role::Agent("a".to_owned()).dns_name()),

@@ -1,7 +1,7 @@
 //! What is on a machine: asked by one script, which changes nothing.
 
 use super::units::ALL;
-use super::{INSTANCE_STATE, PROGRAM, SERVER_STATE, UNITS, USER};
+use super::{INSTANCE_STATE, PROGRAM, SERVER_STATE, SERVER_USER, UNITS, USER};
 use std::collections::BTreeMap;
 
 /// What is on a machine.
@@ -21,7 +21,7 @@ sum() {{ sha256sum < "$1" | cut -d ' ' -f 1; }}
 say machine "$(uname -m)"
 say cores "$(nproc)"
 say systemd "$(systemctl --version | awk 'NR == 1 {{ print $2 }}')"
-id -u {USER} > /dev/null 2>&1 && say user yes
+for user in {USER} {SERVER_USER}; do id -u $user > /dev/null 2>&1 && say "user $user" yes; done
 for group in docker; do getent group $group > /dev/null && say "group $group" yes; done
 for file in {PROGRAM} {files} {identity}/ca.pem {SERVER_STATE}/ca.pem; do
     [ -f "$file" ] && say "file $file" "$(sum "$file")"
@@ -68,9 +68,9 @@ exit 0
         self.get("systemd")?.parse().ok()
     }
 
-    /// Whether the services' user is there.
-    pub fn has_user(&self) -> bool {
-        self.get("user").is_some()
+    /// Whether a user is there.
+    pub fn has_user(&self, name: &str) -> bool {
+        self.get(&format!("user {name}")).is_some()
     }
 
     /// Whether a group is there.

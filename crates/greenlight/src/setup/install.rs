@@ -173,6 +173,10 @@ impl Installation<'_> {
         let facts = Facts::read(&remote.run(&Facts::script(), Input::Nothing).await?);
         self.check(&facts)?;
         let wanted = Wanted::of(self.config, machines, &machine, &facts);
+        let wanted = wanted.map_err(|error| MachineFailure {
+            error,
+            help: "correct it in the configuration".to_owned(),
+        })?;
         if wanted.docker && !facts.has_group("docker") {
             return Err(MachineFailure {
                 error: "it has no group `docker`, so no Docker that a service may use".to_owned(),
@@ -272,7 +276,7 @@ impl Installation<'_> {
         Ok(match change {
             Change::Program { .. } => Some(Input::File(self.binary.path.clone())),
             Change::Join { name } => Some(Input::Text(self.token(name).await?)),
-            Change::User
+            Change::User(_)
             | Change::Unit(_)
             | Change::Enable(_)
             | Change::Start(_)
@@ -404,7 +408,7 @@ impl Machine {
 fn is_for_server(change: &Change) -> bool {
     use super::units::SERVER;
     match change {
-        Change::User | Change::Program { .. } => true,
+        Change::User(_) | Change::Program { .. } => true,
         Change::Unit(unit) => unit.name == SERVER,
         Change::Enable(unit) | Change::Start(unit) | Change::Restart(unit) => *unit == SERVER,
         Change::Join { .. } | Change::TakeOver | Change::Remove => false,

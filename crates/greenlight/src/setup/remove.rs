@@ -3,12 +3,13 @@
 
 use super::facts::Facts;
 use super::units::{AGENT, ALL, PROXY, SERVER, SOCKET};
-use super::{PROGRAM, UNITS, USER};
+use super::{PROGRAM, SERVER_USER, UNITS, USER};
 
 /// Whether anything of ours is there.
 pub(super) fn is_there(facts: &Facts) -> bool {
     let mut units = ALL.iter().map(|unit| format!("{UNITS}/{unit}"));
-    facts.has_user()
+    facts.has_user(USER)
+        || facts.has_user(SERVER_USER)
         || facts.digest(PROGRAM).is_some()
         || units.any(|path| facts.digest(&path).is_some())
 }
@@ -28,7 +29,9 @@ pub(super) fn script() -> String {
          done\n\
          systemctl daemon-reload\n\
          rm -rf /var/lib/greenlight /run/greenlight {PROGRAM}\n\
-         id -u {USER} > /dev/null 2>&1 && userdel {USER} || true\n",
+         for user in {USER} {SERVER_USER}; do\n\
+         id -u $user > /dev/null 2>&1 && userdel $user || true\n\
+         done\n",
         units = units.join(" ")
     )
 }

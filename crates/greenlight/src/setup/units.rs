@@ -1,9 +1,9 @@
 //! The unit files: what systemd starts, as whom, and what it keeps from it.
 //!
 //! Each value that comes from outside is a name, an address or a path that was checked where it
-//! was read; none has a blank, a quote or a percent sign.
+//! was read. [`refuse`] looks once more for what would end a value in a unit.
 
-use super::{GATE, INSTANCE_STATE, PEER_PORT, PROGRAM, SERVER_STATE, USER};
+use super::{GATE, INSTANCE_STATE, PEER_PORT, PROGRAM, SERVER_STATE, SERVER_USER, USER};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -27,6 +27,18 @@ pub struct Unit {
     pub text: String,
     /// The command line that it runs, if it is a service.
     pub command: Option<String>,
+}
+
+/// Why a value may not stand in a unit, if it may not: these files say what root runs.
+pub(super) fn refuse(value: &str) -> Result<(), String> {
+    let ends = |c: char| c.is_whitespace() || c.is_control() || "%$\"'\\".contains(c);
+    match value.is_empty() || value.contains(ends) {
+        true => Err(format!(
+            "`{}` may not stand in a unit",
+            value.escape_debug()
+        )),
+        false => Ok(()),
+    }
 }
 
 /// What an agent's sandbox must leave open.
@@ -74,6 +86,9 @@ SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
 ";
 
+/// What an instance beside the coordinator must not see, also if its agent is root.
+const NOT_THE_SERVER: &str = "InaccessiblePaths=-/var/lib/greenlight/server\n";
+
 /// The coordinator.
 pub(super) fn server(port: u16, v6: bool, instances: &[String]) -> Unit {
     let listen = anywhere(v6, port);
@@ -82,8 +97,8 @@ pub(super) fn server(port: u16, v6: bool, instances: &[String]) -> Unit {
         write!(command, " --instance {name}").expect("a string takes all");
     }
     let more = format!(
-        "User={USER}\nGroup={USER}\nStateDirectory=greenlight/server\nStateDirectoryMode=0750\n\
-         {SANDBOX}{OWN_CODE}"
+        "User={SERVER_USER}\nGroup={SERVER_USER}\nStateDirectory=greenlight/server\n\
+         StateDirectoryMode=0700\n{SANDBOX}{OWN_CODE}"
     );
     service(SERVER, "the coordinator and its API", "", &command, &more)
 }
@@ -97,7 +112,7 @@ pub(super) fn proxy(listen: &str, status: SocketAddr) -> Unit {
     let more = format!(
         "ExecReload=/bin/kill -USR2 $MAINPID\nTimeoutStopSec=40\n\
          User={USER}\nGroup={USER}\nStateDirectory=greenlight/instance\n\
-         StateDirectoryMode=0750\n{SANDBOX}{OWN_CODE}ProcSubset=pid\n"
+         StateDirectoryMode=0750\n{SANDBOX}{OWN_CODE}{NOT_THE_SERVER}ProcSubset=pid\n"
     );
     let head = format!("Requires={SOCKET}\nAfter={SOCKET}\n");
     service(
@@ -198,6 +213,7 @@ pub(super) fn agent(agent: &AgentUnit<'_>) -> Unit {
     if let Some(dir) = &agent.nginx_dir {
         writeln!(more, "ReadWritePaths={dir}").expect("a string takes all");
     }
+    more.push_str(NOT_THE_SERVER);
     writeln!(more, "WorkingDirectory={INSTANCE_STATE}").expect("a string takes all");
     let head = match needs.docker {
         true => "Wants=docker.service\nAfter=docker.service\n",

@@ -97,8 +97,17 @@ fn resolve(host: &Host) -> Result<IpAddr, String> {
 }
 
 impl Wanted {
-    /// What a machine should have; what it has already decides a few details.
-    pub fn of(config: &Config, machines: &[Machine], machine: &Machine, facts: &Facts) -> Self {
+    /// What a machine should have; what it has already decides a few details. Or which value of
+    /// the file may not stand in a unit.
+    pub fn of(
+        config: &Config,
+        machines: &[Machine],
+        machine: &Machine,
+        facts: &Facts,
+    ) -> Result<Self, String> {
+        for value in foreign(config) {
+            units::refuse(&value)?;
+        }
         let server = machine.parts.contains(&Part::Server);
         let instance = machine.parts.iter().find_map(|part| match part {
             Part::Server => None,
@@ -125,7 +134,7 @@ impl Wanted {
                 .units
                 .push(agent(config, machines, instance, v6, front));
         }
-        wanted
+        Ok(wanted)
     }
 
     /// Adds the units of the front; its arguments for the agent.
@@ -206,10 +215,48 @@ fn agent(
     })
 }
 
+/// Every text of the file that gets into a unit.
+fn foreign(config: &Config) -> Vec<String> {
+    let names = config.instances.iter().map(|its| its.name.0.clone());
+    let group = config.nginx.group.clone();
+    let nginx = config.instances.iter();
+    let nginx = nginx.filter_map(|instance| config.nginx_of(instance).ok());
+    let paths = nginx.flat_map(|nginx| {
+        let own = &nginx.nginx;
+        let files = [&own.conf, &own.pid, &own.binary].map(|path| path.display().to_string());
+        files.into_iter().chain([nginx.include.to_string()])
+    });
+    names.chain(group).chain(paths).collect()
+}
+
 /// How many services are images.
 fn images(config: &Config) -> usize {
     let artifacts = config.services.values().map(|service| &service.artifact);
     artifacts
         .filter(|artifact| matches!(artifact, Artifact::Image(_)))
         .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_would_end_a_value_gets_into_a_unit() {
+        let text = "service: shop\ncommand: [shop]\nservers: [10.0.0.1]\n";
+        let mut config = Config::parse("greenlight.yml", text, []).expect("a good file");
+        let machines = machines(&config).expect("addresses");
+        let facts = Facts::read("");
+        for (group, good) in [
+            ("www-data", true),
+            ("a\nExecStartPre=/bin/sh", false),
+            ("a b", false),
+            ("%i", false),
+            ("$HOME", false),
+        ] {
+            config.nginx.group = Some(group.to_owned());
+            let wanted = Wanted::of(&config, &machines, &machines[0], &facts);
+            assert_eq!(wanted.is_ok(), good, "{group:?}");
+        }
+    }
 }

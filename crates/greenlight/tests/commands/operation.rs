@@ -1,9 +1,11 @@
 //! A fleet that is kept up: its limits, its logs, its restarts.
 
-use crate::shop::{Shop, ask};
+use crate::shop::{Shop, ask, free_port};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
@@ -34,6 +36,54 @@ fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_it
     let proxy = shop.dir().join(".greenlight/run/proxy-a.log");
     let log = std::fs::read_to_string(proxy).expect("it was started");
     assert!(log.contains("descriptors"), "{log}");
+}
+
+#[test]
+fn a_proxy_that_is_told_twice_to_be_replaced_names_the_one_that_took_over() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name);
+    let manager = UnixDatagram::bind(path("notify")).expect("a folder");
+    let patient = manager.set_read_timeout(Some(PATIENCE));
+    patient.expect("a socket");
+    let mut old = Command::new(env!("CARGO_BIN_EXE_greenlight"))
+        .args(["proxy", "--threads=1", "--listen"])
+        .arg(format!("127.0.0.1:{}", free_port()))
+        .arg("--admin")
+        .arg(path("admin"))
+        .arg("--state")
+        .arg(path("routing"))
+        .env("NOTIFY_SOCKET", path("notify"))
+        .spawn()
+        .expect("it is built");
+    let told = |word: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = manager.recv(&mut buffer).expect(word);
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            let line = text.lines().find_map(|line| line.strip_prefix(word));
+            if let Some(value) = line {
+                return value.to_owned();
+            }
+        }
+    };
+    told("READY=");
+    let own = Pid::from_child(&old);
+    let children = || {
+        let file = format!("/proc/{own}/task/{own}/children");
+        std::fs::read_to_string(file).unwrap_or_default()
+    };
+
+    kill_process(own, Signal::USR2).expect("it runs");
+    wait_until("a successor", || !children().is_empty());
+    let successors = children();
+    kill_process(own, Signal::USR2).expect("it runs");
+
+    let main = told("MAINPID=");
+    let number = main.parse().ok().and_then(Pid::from_raw);
+    kill_process(number.expect("a number"), Signal::KILL).expect("it runs");
+    assert_eq!(successors.trim(), main);
+    old.kill().expect("it is a child");
+    old.wait().expect("it is a child");
 }
 
 #[test]

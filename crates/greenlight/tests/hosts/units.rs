@@ -24,7 +24,7 @@ fn setup_writes_units_that_systemd_understands_and_that_may_do_little() {
         let config = Config::parse("greenlight.yml", &text, []).expect("a good file");
         let machines = machines(&config).expect("addresses");
         let facts = Facts::read("cores\t2\nsystemd\t252\n");
-        let wanted = Wanted::of(&config, &machines, &machines[0], &facts);
+        let wanted = Wanted::of(&config, &machines, &machines[0], &facts).expect("good values");
         let folder = tempfile::tempdir().expect("a folder");
         for unit in &wanted.units {
             // The program is not installed here.

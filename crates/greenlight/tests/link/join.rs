@@ -7,11 +7,16 @@ use greenlight::link::{
 };
 use greenlight_protocol::InstanceId;
 use hyper::{Method, StatusCode};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_rustls::TlsConnector;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -85,17 +90,7 @@ async fn whoever_has_no_certificate_may_join_and_nothing_else() {
     let server = Server::start(HOUR).await;
     let token = server.token(&Role::Operator, HOUR);
     let credentials = join(server.address, &token).await.expect("a good token");
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let mut roots = rustls::RootCertStore::empty();
-    let pem = credentials.authority.as_bytes();
-    let authority = <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(pem);
-    roots.add(authority.expect("a certificate")).expect("one");
-    let tls = rustls::ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .expect("usual ones")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut https = Https::to_server(server.address, tls.into());
+    let mut https = Https::to_server(server.address, stranger(&credentials));
     for path in ["/v1/certificate", "/v1/tokens", "/v1/agents/a/reports"] {
         let asked = https.exchange(Method::POST, path, b"{}".to_vec());
         assert_eq!(
@@ -104,6 +99,28 @@ async fn whoever_has_no_certificate_may_join_and_nothing_else() {
             "{path}"
         );
     }
+}
+
+#[tokio::test]
+async fn whoever_has_no_certificate_cannot_hold_a_connection() {
+    let server = Server::start(HOUR).await;
+    let token = server.token(&Role::Operator, HOUR);
+    let credentials = join(server.address, &token).await.expect("a good token");
+    let stream = TcpStream::connect(server.address).await.expect("it runs");
+    let name = ServerName::try_from("server.greenlight.internal").expect("a name");
+    let connector = TlsConnector::from(stranger(&credentials));
+    let mut stream = connector.connect(name, stream).await.expect("let in");
+    let half = "POST /v1/join HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                content-length: 100\r\n\r\n{";
+    let sent = stream.write_all(half.as_bytes()).await;
+    sent.expect("it is open");
+
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_mins(1), stream.read_to_end(&mut answer));
+
+    // How it is ended does not matter; nobody was answered.
+    let _ = ended.await.expect("the server ends it");
+    assert_eq!(String::from_utf8_lossy(&answer), "");
 }
 
 #[tokio::test]
@@ -144,6 +161,20 @@ async fn certificates_are_renewed_while_the_stream_stays_open() {
         asked.await.expect("new connections come about").0,
         StatusCode::FORBIDDEN
     );
+}
+
+/// TLS of somebody who knows the authority, and has no certificate.
+fn stranger(credentials: &Credentials) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(credentials.authority.as_bytes());
+    roots.add(authority.expect("a certificate")).expect("one");
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("usual ones")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
 }
 
 /// A server with a registry of the instances `a` and `b`.

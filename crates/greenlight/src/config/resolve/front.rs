@@ -99,11 +99,18 @@ impl Resolver<'_> {
                 true => ForwardHeaders::Yes,
                 false => ForwardHeaders::No,
             },
-            group: section.group.as_ref().map(|group| {
-                self.plain(group);
-                group.value.clone()
-            }),
+            group: section.group.as_ref().map(|group| self.group(group)),
         }
+    }
+
+    /// A group of the system. It gets into a unit and a script, so nothing else may.
+    fn group(&mut self, group: &Located<String>) -> String {
+        if self.plain(group) && !is_group(&group.value) {
+            let shown = self.as_written(group.at, &group.value);
+            let help = "write its name, of `a` to `z`, digits, `_` and `-`, or its number";
+            self.bad_value("group", group.at, shown, "not a group", help.to_owned());
+        }
+        group.value.clone()
     }
 
     /// A path that may stand in a configuration of Nginx.
@@ -120,4 +127,13 @@ impl Resolver<'_> {
         }
         path.value.clone()
     }
+}
+
+/// Whether this is what names a group, or a group's number.
+fn is_group(text: &str) -> bool {
+    let number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let starts = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    let goes_on = |byte: u8| starts(byte) || byte.is_ascii_digit() || byte == b'-';
+    let name = text.bytes().next().is_some_and(starts) && text.bytes().all(goes_on);
+    number || name
 }

@@ -251,3 +251,21 @@ fn what_ssh_would_take_for_another_option_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_group_that_is_none_does_not_get_into_a_unit() {
+    let parsed = |group: &str| {
+        parse(&format!(
+            "service: shop\ncommand: [a]\nservers: [10.0.0.1]\n\
+             proxy: {{ front: nginx, nginx: {{ group: {group:?} }} }}\n"
+        ))
+    };
+    for group in ["www-data", "_nginx", "33"] {
+        let config = parsed(group).expect(group);
+        assert_eq!(config.nginx.group.as_deref(), Some(group));
+    }
+    for group in ["", "a b", "a\nEND OF UNIT", "-x", "3a", "%i", "$a", "Ä"] {
+        let error = parsed(group).expect_err(group);
+        assert!(super::report(&error).contains("not a group"), "{group:?}");
+    }
+}
