@@ -45,9 +45,9 @@ fn a_proxy_that_is_told_twice_to_be_replaced_names_the_one_that_took_over() {
     let manager = UnixDatagram::bind(path("notify")).expect("a folder");
     let patient = manager.set_read_timeout(Some(PATIENCE));
     patient.expect("a socket");
-    let mut old = Command::new(env!("CARGO_BIN_EXE_greenlight"))
-        .args(["proxy", "--threads=1", "--listen"])
-        .arg(format!("127.0.0.1:{}", free_port()))
+    let listen = format!("127.0.0.1:{}", free_port());
+    let old = Command::new(env!("CARGO_BIN_EXE_greenlight"))
+        .args(["proxy", "--threads=1", "--listen", &listen])
         .arg("--admin")
         .arg(path("admin"))
         .arg("--state")
@@ -55,6 +55,7 @@ fn a_proxy_that_is_told_twice_to_be_replaced_names_the_one_that_took_over() {
         .env("NOTIFY_SOCKET", path("notify"))
         .spawn()
         .expect("it is built");
+    let old = Family(old);
     let told = |word: &str| {
         let mut buffer = [0; 4096];
         loop {
@@ -67,23 +68,41 @@ fn a_proxy_that_is_told_twice_to_be_replaced_names_the_one_that_took_over() {
         }
     };
     told("READY=");
-    let own = Pid::from_child(&old);
-    let children = || {
-        let file = format!("/proc/{own}/task/{own}/children");
-        std::fs::read_to_string(file).unwrap_or_default()
-    };
+    // It does not end before this does.
+    let _client = std::net::TcpStream::connect(&listen).expect("it listens");
+    let own = Pid::from_child(&old.0);
 
     kill_process(own, Signal::USR2).expect("it runs");
-    wait_until("a successor", || !children().is_empty());
-    let successors = children();
+    wait_until("a successor", || !old.children().is_empty());
+    let successors = old.children();
     kill_process(own, Signal::USR2).expect("it runs");
 
     let main = told("MAINPID=");
-    let number = main.parse().ok().and_then(Pid::from_raw);
-    kill_process(number.expect("a number"), Signal::KILL).expect("it runs");
-    assert_eq!(successors.trim(), main);
-    old.kill().expect("it is a child");
-    old.wait().expect("it is a child");
+    assert_eq!(successors, [main.parse::<i32>().expect("a number")]);
+}
+
+/// A process and its children, which end with this.
+struct Family(std::process::Child);
+
+impl Family {
+    fn children(&self) -> Vec<i32> {
+        let own = self.0.id();
+        let listed = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let listed = listed.unwrap_or_default();
+        let numbers = listed.split_whitespace();
+        numbers.filter_map(|number| number.parse().ok()).collect()
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        for child in self.children().into_iter().filter_map(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process(child, Signal::KILL);
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
