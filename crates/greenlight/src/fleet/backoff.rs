@@ -21,9 +21,10 @@ impl Backoff {
         Self { next: FIRST }
     }
 
-    /// The pause before the next start of a process that has run for this long.
-    pub(super) fn pause_after(&mut self, ran: Duration) -> Duration {
-        if ran >= WELL {
+    /// The pause before the next start of a process that has run for this long. One that was killed
+    /// did not end by itself, and so could start.
+    pub(super) fn pause_after(&mut self, ran: Duration, killed: bool) -> Duration {
+        if killed || ran >= WELL {
             self.next = FIRST;
         }
         let pause = self.next;
@@ -39,10 +40,13 @@ mod tests {
     #[test]
     fn a_process_that_cannot_start_waits_ever_longer_and_one_that_could_does_not() {
         let mut backoff = Backoff::new();
-        let mut pause = |ran| backoff.pause_after(ran);
+        let mut pause = |ran| backoff.pause_after(ran, false);
         let pauses: Vec<_> = (0..9).map(|_| pause(Duration::ZERO).as_millis()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000]);
         assert_eq!(pause(Duration::from_millis(999)), LAST);
         assert_eq!(pause(WELL), FIRST);
+        for _ in 0..9 {
+            assert_eq!(backoff.pause_after(Duration::ZERO, true), FIRST);
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::backoff::Backoff;
 use crate::log_file::{self, LogFile};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -140,7 +140,8 @@ fn keep_running(
         match due {
             None => {
                 if let Ok(Some(status)) = child.try_wait() {
-                    let pause = backoff.pause_after(started.elapsed());
+                    let killed = status.signal().is_some();
+                    let pause = backoff.pause_after(started.elapsed(), killed);
                     tracing::warn!(name, %status, ?pause, "a process has ended; starting it again");
                     due = Some(Instant::now() + pause);
                 }
@@ -154,7 +155,7 @@ fn keep_running(
                         due = None;
                     }
                     Err(error) => {
-                        let pause = backoff.pause_after(Duration::ZERO);
+                        let pause = backoff.pause_after(Duration::ZERO, false);
                         tracing::error!(name, %error, ?pause, "a process cannot be started");
                         due = Some(Instant::now() + pause);
                     }
