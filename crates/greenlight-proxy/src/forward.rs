@@ -162,7 +162,7 @@ impl<'a> Forwarding<'a> {
                     return Err(Words::unavailable(text));
                 }
                 Err(NoClaim::Closed) => {
-                    return Err(Words::unavailable("nothing is deployed here yet\n"));
+                    return Err(Words::unavailable("nothing is deployed here\n"));
                 }
             }
             if Instant::now() >= self.deadline {

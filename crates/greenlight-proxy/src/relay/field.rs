@@ -32,7 +32,6 @@ impl Field {
             4 if is("date") => Self::Date,
             6 if is("expect") => Self::Negotiation,
             7 if is("upgrade") => Self::Negotiation,
-            9 if is("forwarded") || is("x-real-ip") => Self::Forwarded,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::OneHop,
             12 if is("content-type") => Self::ContentType,
@@ -43,16 +42,10 @@ impl Field {
             17 if is("x-forwarded-proto") => Self::ForwardedProto,
             18 if is("proxy-authenticate") => Self::OneHop,
             19 if is("proxy-authorization") => Self::OneHop,
-            12.. if begins(name, "x-forwarded-") => Self::Forwarded,
-            9.. if name.contains('_') && is_claim(name) => Self::Forwarded,
+            9.. if is_claim(name) => Self::Forwarded,
             _ => Self::Other,
         }
     }
-}
-
-fn begins(name: &str, prefix: &str) -> bool {
-    let start = name.get(..prefix.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// The members of a list, without empty ones.
