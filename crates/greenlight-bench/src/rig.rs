@@ -188,7 +188,7 @@ impl Rig {
             secrets: BTreeMap::new(),
             remove: [].into(),
             strategy: Strategy::BlueGreen,
-            policy: policy.clone(),
+            policy: Some(policy.clone()),
             promotion: Promotion::Automatic,
         };
         let accepted: CommandAnswer = self.api.post("/v1/deployments", &request).await?;

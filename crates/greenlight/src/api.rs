@@ -27,8 +27,8 @@ pub struct DeployRequest {
     pub secrets: BTreeMap<ServiceName, Secrets>,
     /// How.
     pub strategy: Strategy,
-    /// Timers and choices.
-    pub policy: Policy,
+    /// Timers and choices; those of the latest deployment if none.
+    pub policy: Option<Policy>,
     /// Whether it goes on by itself once all are ready.
     pub promotion: Promotion,
 }

@@ -77,7 +77,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
         remove: [].into(),
         secrets: made.secrets,
         strategy: config.strategy.clone(),
-        policy: config.policy.clone(),
+        policy: Some(config.policy.clone()),
         promotion,
     };
     let answer: CommandAnswer = api.post("/v1/deployments", &request).await?;
@@ -156,39 +156,38 @@ async fn act(args: &Act, path: &str, wanted: Wanted, output: Output) -> Result<E
 /// `greenlight rollback`.
 pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Failure> {
     let api = connect(&args.act.fleet, &args.act.file)?;
-    let policy = match Config::load(&args.act.file.file) {
-        Ok(config) => Some(config.policy),
-        Err(ConfigError::Missing { .. }) => None,
-        // Going back must not depend on a file that someone has just broken.
-        Err(error) => {
-            eprintln!("warning: {error}; going back with the timers of the latest deployment");
-            None
-        }
-    };
     let request = RollbackRequest {
         by: asker(),
         version: args.to.clone(),
-        policy,
+        policy: policy_of(&args.act),
     };
     let answer: CommandAnswer = api.post("/v1/rollback", &request).await?;
     finish(&api, &answer, args.act.detach, Wanted::Promoted, output).await
 }
 
+/// The timers and choices of the file; none if it is not there, or if it cannot be read: to go back
+/// must not depend on a file that someone has just broken. Then those of the latest deployment hold.
+fn policy_of(act: &Act) -> Option<Policy> {
+    match Config::load(&act.file.file) {
+        Ok(config) => Some(config.policy),
+        Err(ConfigError::Missing { .. }) => None,
+        Err(error) => {
+            eprintln!("warning: {error}; the timers of the latest deployment hold");
+            None
+        }
+    }
+}
+
 /// `greenlight remove`.
 pub(super) async fn remove(args: &Remove, output: Output) -> Result<Exit, Failure> {
     let api = connect(&args.act.fleet, &args.act.file)?;
-    let policy = match Config::load(&args.act.file.file) {
-        Ok(config) => config.policy,
-        Err(ConfigError::Missing { .. }) => Policy::default(),
-        Err(error) => return Err(error.into()),
-    };
     let request = DeployRequest {
         by: asker(),
         releases: BTreeMap::new(),
         remove: args.services.iter().cloned().map(ServiceName).collect(),
         secrets: BTreeMap::new(),
         strategy: Strategy::BlueGreen,
-        policy,
+        policy: policy_of(&args.act),
         promotion: Promotion::Automatic,
     };
     let answer: CommandAnswer = api.post("/v1/deployments", &request).await?;

@@ -198,7 +198,7 @@ impl<'a> Stage<'a> {
             secrets: BTreeMap::new(),
             remove: [].into(),
             strategy: Strategy::BlueGreen,
-            policy: self.policy(),
+            policy: Some(self.policy()),
             promotion: Promotion::Automatic,
         };
         self.command(title, "/v1/deployments", &request).await

@@ -88,6 +88,13 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
     if let Err(response) = api.deliver_secrets(&request, plan.instances()).await {
         return response;
     }
+    let policy = match request.policy {
+        Some(policy) => policy,
+        None => match api.look().await {
+            Ok(snapshot) => snapshot.policy,
+            Err(response) => return response,
+        },
+    };
     let brought = request.releases.into_iter();
     let brought = brought.map(|(service, release)| (service, Some(release)));
     let removed = request.remove.into_iter().map(|service| (service, None));
@@ -96,7 +103,7 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
         by: request.by,
         releases: brought.chain(removed).collect(),
         plan,
-        policy: request.policy,
+        policy,
         promotion: request.promotion,
     };
     api.command(Command::Deploy(Box::new(order))).await

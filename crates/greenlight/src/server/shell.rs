@@ -10,7 +10,7 @@ use crate::receipt::{Receipt, ReceiptBook, not_seen};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId, Envelope,
-    InstanceId, Report, Reported, ServiceName,
+    InstanceId, Policy, Report, Reported, ServiceName,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub progress: Vec<Progress>,
     /// By service: the label of what was live before.
     pub before: BTreeMap<ServiceName, String>,
+    /// The timers and choices of the latest deployment.
+    pub policy: Policy,
 }
 
 /// The loop's own state.
@@ -343,6 +345,7 @@ impl Shell {
                 .map_or(0, |receipt| receipt.started_ms),
         });
         let live = ledger.live.iter();
+        let latest = ledger.deployment.as_ref();
         Snapshot {
             status: FleetStatus {
                 term: ledger.term.0,
@@ -362,6 +365,7 @@ impl Shell {
                 .iter()
                 .map(|(service, release)| (service.clone(), release.version.clone()))
                 .collect(),
+            policy: latest.map(|d| d.order.policy.clone()).unwrap_or_default(),
         }
     }
 }

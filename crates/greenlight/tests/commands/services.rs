@@ -68,8 +68,15 @@ fn a_service_that_is_removed_is_refused_everywhere_and_a_rollback_brings_it_back
     );
     assert_eq!(serves(&shop, "mail"), ["v1", "v1"], "it goes on");
 
+    // Without the file it is as in the latest deployment, and not watched for the default's time.
+    std::fs::remove_file(shop.dir().join("greenlight.yml")).expect("it was written");
     let removed = shop.run(&["remove", "mail"]);
     assert_eq!(removed.code, 0, "{removed}");
+    let receipt = shop.json(&["receipt", "--json"]);
+    let at = |key: &str| receipt[key].as_u64().expect("a time");
+    let watch = greenlight_protocol::Policy::default().watch.as_millis();
+    assert!(u128::from(at("finished_ms") - at("started_ms")) < watch);
+    configure(&shop, &ports, &["shop"]);
     assert!(removed.data.contains("mail removed (was v1)"), "{removed}");
     assert_eq!(serves(&shop, "mail"), ["503", "503"]);
     assert_eq!(serves(&shop, "shop"), ["v2", "v2"]);
