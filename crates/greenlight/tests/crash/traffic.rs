@@ -100,10 +100,14 @@ impl Traffic {
     /// Notes a deployment, and looks at once at what users have seen of it.
     pub(crate) fn ran(&mut self, run: Run) {
         let samples = self.load.samples();
-        if let Err(problem) = run.judge(&samples) {
-            panic!("{}: {problem}", run.title);
-        }
+        let near: Vec<_> = samples.into_iter().filter(|s| run.touches(s)).collect();
+        let order = run.judge_order(&near);
+        let title = run.title.clone();
         self.runs.push(run);
+        judge(&near, &self.runs);
+        if let Err(problem) = order {
+            panic!("{title}: {problem}");
+        }
     }
 
     /// Ends the traffic and looks at all of it. Returns how many requests there were, and how
@@ -111,12 +115,12 @@ impl Traffic {
     pub(crate) fn stop(self, effects: &Path) -> (usize, usize) {
         self.socket.abort();
         let samples = self.load.stop();
+        judge(&samples, &self.runs);
         for run in &self.runs {
-            if let Err(problem) = run.judge(&samples) {
+            if let Err(problem) = run.judge_order(&samples) {
                 panic!("{}: {problem}", run.title);
             }
         }
-        judge_gaps(&samples, &self.runs);
         judge_effects(&samples, effects);
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         judge_sessions(&sessions, &self.runs);
@@ -125,12 +129,28 @@ impl Traffic {
     }
 }
 
-/// Between deployments nothing at all may happen.
-fn judge_gaps(samples: &[Sample], runs: &[Run]) {
-    let during = |sample: &Sample| runs.iter().any(|run| run.covers(sample.sent_ns));
-    let mut outside = samples.iter().filter(|sample| !during(sample));
-    if let Some(failed) = outside.find(|sample| sample.result.is_err()) {
-        panic!("outside any deployment: {failed:?}");
+/// Who may answer a request, and whether it may fail, by all that went on while it was under
+/// way: one that waits may well see the next deployment. Between deployments nothing may fail.
+fn judge(samples: &[Sample], runs: &[Run]) {
+    assert!(!samples.is_empty(), "there was no traffic");
+    for sample in samples {
+        let meanwhile = || runs.iter().filter(|run| run.touches(sample));
+        let titles = || meanwhile().map(|run| &*run.title).collect::<Vec<_>>();
+        match &sample.result {
+            // G2
+            Ok(release) => assert!(
+                meanwhile().count() == 0 || meanwhile().any(|run| run.knows(release)),
+                "{:?}: another release answered: {sample:?}{}",
+                titles(),
+                around(samples, sample)
+            ),
+            // G3
+            Err(reason) => assert!(
+                meanwhile().any(|run| run.excuses(sample, reason)),
+                "{:?}: failed: {sample:?}",
+                titles()
+            ),
+        }
     }
 }
 
@@ -139,34 +159,23 @@ impl Run {
         (self.from_ns..self.until_ns).contains(&at_ns)
     }
 
-    fn judge(&self, samples: &[Sample]) -> Result<(), String> {
-        let inside = samples.iter().filter(|s| self.covers(s.sent_ns));
-        let inside: Vec<_> = inside.collect();
-        if inside.is_empty() {
-            return Err("there was no traffic".to_owned());
-        }
-        for sample in &inside {
-            match &sample.result {
-                Ok(release) if *release == self.old || *release == self.new => {}
-                // G2
-                Ok(_) => {
-                    let around = around(&inside, sample);
-                    return Err(format!("another release answered: {sample:?}{around}"));
-                }
-                Err(reason) => {
-                    if !self.excuses(sample, reason) {
-                        let since = (sample.sent_ns - self.from_ns) / 1_000_000;
-                        return Err(format!("failed after {since} ms: {sample:?}")); // G3
-                    }
-                }
-            }
-        }
-        self.judge_order(&inside)
+    /// Whether a request was under way during any of it.
+    fn touches(&self, sample: &Sample) -> bool {
+        sample.sent_ns < self.until_ns && sample.received_ns >= self.from_ns
+    }
+
+    fn knows(&self, release: &str) -> bool {
+        release == self.old || release == self.new
     }
 
     /// G1, from outside: no request that was sent after the new release had answered anywhere is
     /// answered by the old one. Going back, the same the other way round.
-    fn judge_order(&self, samples: &[&Sample]) -> Result<(), String> {
+    fn judge_order(&self, samples: &[Sample]) -> Result<(), String> {
+        let inside: Vec<_> = samples.iter().filter(|s| self.covers(s.sent_ns)).collect();
+        if inside.is_empty() {
+            return Err("there was no traffic".to_owned());
+        }
+        let samples = &inside[..];
         let (old, new) = (&self.old, &self.new);
         match self.went {
             Went::Nowhere => match samples.iter().find(|s| s.result.as_ref() == Ok(new)) {
@@ -224,7 +233,7 @@ fn no_stale(samples: &[&Sample], before: &str, after: &str, from_ns: u64) -> Res
 }
 
 /// What became of other slow requests, and how evenly requests were sent, near a strange one.
-fn around(samples: &[&Sample], strange: &Sample) -> String {
+fn around(samples: &[Sample], strange: &Sample) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     let mut last = [0, 0];
