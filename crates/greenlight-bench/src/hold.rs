@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Instances, and how late the link of the last is, in milliseconds.
-const FLEETS: [(usize, u64); 7] = [
+const FLEETS: [(usize, u64); 9] = [
     (2, 0),
     (10, 0),
     (100, 0),
@@ -32,6 +32,8 @@ const FLEETS: [(usize, u64); 7] = [
     (2, 50),
     (10, 5),
     (10, 50),
+    (100, 5),
+    (100, 50),
 ];
 /// Round trips and disk writes that are timed before each cut-over.
 const SAMPLES: usize = 5;

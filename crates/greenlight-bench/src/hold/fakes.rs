@@ -1,6 +1,10 @@
 //! An instance without a proxy and without applications: its gate obeys at once, and whatever is
 //! started runs for ever. So a hundred instances fit on one machine, and what is measured is the
 //! barrier and nothing else.
+//!
+//! Machines of their own would not wait for each other's processors. Here the first to open would
+//! keep the last from opening, by writing down that it has: so whoever has opened its gate rests
+//! until all have.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -15,10 +19,55 @@ use greenlight_protocol::{
     SwitchEvidence,
 };
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long a gate that is open waits for the others: for ever would hide a fault.
+const REST: Duration = Duration::from_secs(1);
+
+/// How many gates of a fleet have opened in its latest cut-over.
+pub(super) struct Opened {
+    fleet: usize,
+    latest: Mutex<(Epoch, usize)>,
+    /// The latest cut-over in which all have. Told once, by the last: to be woken costs too.
+    by_all: watch::Sender<Epoch>,
+}
+
+impl Opened {
+    pub(super) fn new(fleet: usize) -> Arc<Self> {
+        let latest = Mutex::new((Epoch(0), 0));
+        let (by_all, _) = watch::channel(Epoch(0));
+        Arc::new(Self {
+            fleet,
+            latest,
+            by_all,
+        })
+    }
+
+    /// One more has opened; returns when all have.
+    async fn one_more(&self, epoch: Epoch) {
+        let mut by_all = self.by_all.subscribe();
+        if self.count(epoch) == self.fleet {
+            self.by_all.send_replace(epoch);
+        }
+        // Past its time it goes on alone, and the round is as slow as it is.
+        let _ = timeout(REST, by_all.wait_for(|all| *all >= epoch)).await;
+    }
+
+    fn count(&self, epoch: Epoch) -> usize {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.0 != epoch {
+            *latest = (epoch, 0);
+        }
+        latest.1 += 1;
+        latest.1
+    }
+}
 
 /// A gate that obeys at once.
-pub(super) struct InstantGate;
+pub(super) struct InstantGate(pub(super) Arc<Opened>);
 
 impl Front for InstantGate {
     fn define<'a>(
@@ -32,17 +81,25 @@ impl Front for InstantGate {
 
     fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>> {
         let acted = match action {
+            GateAction::Open { epoch, .. } => {
+                let evidence = SwitchEvidence {
+                    opened_at_ns: monotonic_ns(),
+                    released: 0,
+                    aligned: None,
+                };
+                let opened = self.0.clone();
+                return async move {
+                    opened.one_more(epoch).await;
+                    Ok(Acted::Opened(evidence))
+                }
+                .boxed();
+            }
             GateAction::Hold { .. } => Acted::Held(HoldEvidence {
                 held_at_ns: monotonic_ns(),
                 last_admission_ns: BTreeMap::new(),
                 in_flight: 0,
                 recalled: 0,
                 alignment: Alignment::Gated,
-            }),
-            GateAction::Open { .. } => Acted::Opened(SwitchEvidence {
-                opened_at_ns: monotonic_ns(),
-                released: 0,
-                aligned: None,
             }),
             GateAction::Park { .. } => Acted::Parked,
         };

@@ -1,7 +1,7 @@
 //! A server and any number of agents with real journals and real links between them (mutual TLS
 //! over loopback), in this process, so that their messages can be timed where they arrive.
 
-use super::fakes::{InstantGate, NothingRuns};
+use super::fakes::{InstantGate, NothingRuns, Opened};
 use crate::Outcome;
 use greenlight::agent::{AgentOptions, AgentShell};
 use greenlight::api::{Happening, Progress};
@@ -40,6 +40,7 @@ pub(super) struct Fleet {
     progress: broadcast::Sender<Progress>,
     pongs: Pongs,
     runtime: tokio::runtime::Runtime,
+    opened: Arc<Opened>,
     agents: Vec<oneshot::Sender<()>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
@@ -83,6 +84,7 @@ impl Fleet {
             progress,
             pongs,
             runtime,
+            opened: Opened::new(size),
             agents: Vec::new(),
             threads: vec![coordinator],
         };
@@ -124,7 +126,7 @@ impl Fleet {
             runtime: Arc::new(NothingRuns),
             images: Arc::new(NothingRuns),
             secrets: SecretKeep::new(dir.join(format!("{name}-secrets"))),
-            front: Arc::new(InstantGate),
+            front: Arc::new(InstantGate(self.opened.clone())),
             alignment: Alignment::Gated,
             machine: Machine {
                 state: None,
