@@ -34,6 +34,7 @@ docker:
 	scripts/with-podman cargo test --workspace --locked --offline --test docker_runtime -- --include-ignored
 
 # Compares with Debian's nginx and HAProxy, and with other ways to deploy, on this machine; takes about a quarter of an hour.
+# Fails if a bound is missed.
 bench:
 	scripts/install-test-tools nginx=nginx haproxy=haproxy taskset=util-linux
-	cargo run --release --locked -p greenlight-bench -- all
+	cargo run --release --locked -p greenlight-bench -- all --strict
