@@ -8,8 +8,9 @@ use super::fleet::{asker, configuration, connect, orphans, unlike, version};
 use super::progress::Display;
 use super::{Exit, Failure, Output, print, print_json, releases};
 use crate::api::{
-    ActRequest, CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest,
+    ActRequest, CommandAnswer, DeployRequest, FleetStatus, Happening, Progress, RollbackRequest,
 };
+use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::link::{ApiClient, ApiError, Follow};
 use crate::receipt::Receipt;
@@ -249,8 +250,19 @@ pub(super) async fn follow(
             (Some(Left::Ready), Until::Finished) | (None, _) => {}
         }
         match receipt(api, deployment).await {
-            Ok(receipt) if receipt.outcome.is_some() => return Ok((Left::Finished, display)),
-            Ok(_) => away_since = None,
+            Ok(receipt) => {
+                if let Some(outcome) = receipt.outcome {
+                    // It was over before the stream said so, and nobody would say how it ended.
+                    display.show(&Progress {
+                        number: seen + 1,
+                        at_ms: receipt.finished_ms.unwrap_or_else(clock::wall_ms),
+                        deployment: deployment.clone(),
+                        what: Happening::Finished { outcome },
+                    });
+                    return Ok((Left::Finished, display));
+                }
+                away_since = None;
+            }
             Err(error) => {
                 let since = *away_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE {
