@@ -9,6 +9,7 @@
 //! | `STARTUP_MS` | how long it takes before it listens |
 //! | `FAIL_START_ON` | it ends at once on the instance of this name (`GREENLIGHT_INSTANCE`) |
 //! | `FAIL_CHECK_ON` | `/up` answers 500 on the instance of this name (`GREENLIGHT_INSTANCE`) |
+//! | `FAIL_CHECK_WHILE` | only while this file exists; then on every instance, unless one is named |
 //! | `DIE_AFTER_MS` | it aborts this long after its first request that is not a check |
 //! | `DIE_ON` | only on the instance of this name |
 //! | `NEEDS_CHECKS` | anything else is answered 500 until `/up` has passed so often |
@@ -44,7 +45,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 struct Sample {
     version: String,
-    fail_check: bool,
+    fail_check: FailCheck,
     needs_checks: u64,
     checks: AtomicU64,
     effects: Option<PathBuf>,
@@ -53,6 +54,14 @@ struct Sample {
     die_after: Option<Duration>,
     dying: AtomicBool,
     count: AtomicU64,
+}
+
+/// When its check fails.
+enum FailCheck {
+    Never,
+    Always,
+    /// While this file exists.
+    While(PathBuf),
 }
 
 /// Runs the sample application until SIGTERM; then it answers what is in flight and ends.
@@ -77,7 +86,14 @@ pub async fn run() -> std::io::Result<()> {
     let ballast = ballast.unwrap_or(0);
     let sample = Arc::new(Sample {
         version: std::env::var("VERSION").unwrap_or_else(|_| "unnamed".to_owned()),
-        fail_check: is_here("FAIL_CHECK_ON") == Ok(true),
+        fail_check: match (
+            is_here("FAIL_CHECK_ON"),
+            std::env::var_os("FAIL_CHECK_WHILE"),
+        ) {
+            (Ok(true) | Err(_), Some(file)) => FailCheck::While(file.into()),
+            (Ok(true), None) => FailCheck::Always,
+            (Ok(false), _) | (Err(_), None) => FailCheck::Never,
+        },
         needs_checks: number("NEEDS_CHECKS").unwrap_or(0),
         checks: AtomicU64::new(0),
         effects: std::env::var_os("EFFECTS").map(PathBuf::from),
@@ -114,6 +130,22 @@ pub async fn run() -> std::io::Result<()> {
     Ok(())
 }
 
+impl FailCheck {
+    fn is_on(&self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::While(file) => {
+                let is_there = file.exists();
+                if is_there {
+                    eprintln!("its check fails, as told");
+                }
+                is_there
+            }
+        }
+    }
+}
+
 async fn converse(
     stream: tokio::net::TcpStream,
     sample: Arc<Sample>,
@@ -143,7 +175,7 @@ async fn converse(
 
 async fn answer(sample: &Arc<Sample>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if request.uri().path() == "/up" {
-        let status = if sample.fail_check {
+        let status = if sample.fail_check.is_on() {
             StatusCode::INTERNAL_SERVER_ERROR
         } else {
             sample.checks.fetch_add(1, SeqCst);

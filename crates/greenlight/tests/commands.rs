@@ -4,6 +4,8 @@
 mod doctor;
 #[path = "commands/github.rs"]
 mod github;
+#[path = "commands/health.rs"]
+mod health;
 #[path = "commands/operation.rs"]
 mod operation;
 #[path = "commands/runner.rs"]
