@@ -5,12 +5,19 @@
 //!
 //! One record can take the place of the first ones, so that the list does not grow for ever.
 
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod tests;
+
 use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
@@ -63,16 +70,33 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal, or makes a new one.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let failed = |reason: String| JournalError::Store {
-            path: path.to_owned(),
-            reason,
-        };
-        let database = Database::create(path).map_err(|error| {
-            if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+        if !path.try_exists().map_err(|error| failed(path, &error))? {
+            Self::make(path)?;
+        }
+        // A new file is lost with its name, whatever was synced into it. Every time, because who
+        // made it may have been ended before this.
+        sync_folder(path).map_err(|error| failed(path, &error))?;
+        Self::in_database(Database::open(path), path)
+    }
+
+    /// Makes a new journal beside its place, so that there is none or a whole one: the store
+    /// cannot open what was interrupted while it was made.
+    fn make(path: &Path) -> Result<(), JournalError> {
+        let next = path.with_extension("next");
+        drop(Self::in_database(create(&next), path)?);
+        std::fs::rename(&next, path).map_err(|error| failed(path, &error))
+    }
+
+    fn in_database(
+        opened: Result<Database, DatabaseError>,
+        path: &Path,
+    ) -> Result<Self, JournalError> {
+        let database = opened.map_err(|error| {
+            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
                 let path = path.to_owned();
                 return JournalError::InUse { path };
             }
-            failed(error.to_string())
+            failed(path, &error)
         })?;
         let write = || -> Result<(u64, u64, u64), redb::Error> {
             let transaction = database.begin_write()?;
@@ -83,6 +107,10 @@ impl Journal {
                     about.insert("format", FORMAT)?;
                 }
                 let format = known.unwrap_or(FORMAT);
+                if format > FORMAT {
+                    // What else it holds is not known here, and it stays as it is.
+                    return Ok((format, 0, 0));
+                }
                 let records = transaction.open_table(RECORDS)?;
                 let last = records.last()?.map(|(key, _)| key.value());
                 (format, last.map_or(1, |last| last + 1), records.len()?)
@@ -90,7 +118,7 @@ impl Journal {
             transaction.commit()?;
             Ok((format, next, count))
         };
-        let (found, next, count) = write().map_err(|error| failed(error.to_string()))?;
+        let (found, next, count) = write().map_err(|error| failed(path, &error))?;
         if found > FORMAT {
             let path = path.to_owned();
             return Err(JournalError::Newer { path, found });
@@ -115,9 +143,9 @@ impl Journal {
             }
             Ok(all)
         };
-        let all = read().map_err(|error| self.failed(&error))?;
+        let all = read().map_err(|error| failed(&self.path, &error))?;
         all.iter()
-            .map(|bytes| serde_json::from_slice(bytes).map_err(|error| self.failed(&error)))
+            .map(|bytes| serde_json::from_slice(bytes).map_err(|error| failed(&self.path, &error)))
             .collect()
     }
 
@@ -178,72 +206,31 @@ impl Journal {
             let path = self.path.clone();
             return Err(JournalError::Poisoned { path });
         }
-        serde_json::to_vec(record).map_err(|error| self.failed(&error))
+        serde_json::to_vec(record).map_err(|error| failed(&self.path, &error))
     }
 
     fn poison(&mut self, error: &redb::Error) -> JournalError {
         self.poisoned = true;
-        self.failed(error)
-    }
-
-    fn failed(&self, error: &dyn std::fmt::Display) -> JournalError {
-        JournalError::Store {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        }
+        failed(&self.path, error)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_appended_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("journal");
-        let mut journal = Journal::open(&path).expect("a new journal");
-        assert_eq!(journal.append(&"one").expect("a good disk"), 1);
-        assert_eq!(journal.append(&"two").expect("a good disk"), 2);
-        drop(journal);
-        let mut journal = Journal::open(&path).expect("the same journal");
-        assert_eq!(
-            journal.load::<String>().expect("two records"),
-            ["one", "two"]
-        );
-        assert_eq!(journal.append(&"three").expect("a good disk"), 3);
+fn failed(path: &Path, error: &dyn std::fmt::Display) -> JournalError {
+    JournalError::Store {
+        path: path.to_owned(),
+        reason: error.to_string(),
     }
+}
 
-    #[test]
-    fn a_record_takes_the_place_of_the_first_ones_and_the_others_keep_theirs() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("journal");
-        let mut journal = Journal::open(&path).expect("a new journal");
-        for record in ["one", "two", "three"] {
-            journal.append(&record).expect("a good disk");
-        }
-        journal.replace_first(2, &"both").expect("a good disk");
-        assert_eq!(journal.count(), 2);
-        drop(journal);
-        let mut journal = Journal::open(&path).expect("the same journal");
-        assert_eq!(
-            journal.load::<String>().expect("two records"),
-            ["both", "three"]
-        );
-        assert_eq!(journal.count(), 2);
-        assert_eq!(journal.append(&"four").expect("a good disk"), 4);
+/// A new database in the place of one that was not completed.
+fn create(path: &Path) -> Result<Database, DatabaseError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)?,
+        Ok(()) | Err(_) => Database::create(path),
     }
+}
 
-    #[test]
-    fn a_journal_in_use_is_refused_by_name() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("journal");
-        let _first = Journal::open(&path).expect("a new journal");
-        let error = Journal::open(&path)
-            .err()
-            .expect("it is in use")
-            .to_string();
-        assert!(error.contains("is in use"), "{error}");
-        assert!(error.contains("journal"), "{error}");
-    }
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
