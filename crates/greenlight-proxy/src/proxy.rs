@@ -1,5 +1,8 @@
 //! The proxy as a whole: its threads, its admin socket, its start and end.
 
+#[cfg(test)]
+mod tests;
+
 use crate::admin::Admin;
 use crate::error::ProxyError;
 use crate::limits::Limits;

@@ -1,5 +1,11 @@
 //! The routing as it survives a restart: replaced atomically, synced, and checked when read.
 
+#[cfg(test)]
+pub(crate) mod bad_disk;
+mod disk;
+
+use disk::Disk;
+
 use crate::admin::{EvidenceByEpoch, ServiceEvidence, Standing, Standings};
 use crate::counts::Counts;
 use crate::error::ProxyError;
@@ -8,7 +14,7 @@ use crate::route_table::{RouteTable, Service, ServiceSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -125,11 +131,23 @@ impl From<RouteState> for Route {
 #[derive(Clone, Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+/// Whether what was replaced must outlive the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Synced {
+    Yes,
+    No,
 }
 
 impl StateFile {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self::on(path, Arc::new(disk::Real))
+    }
+
+    pub(crate) fn on(path: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Self { path, disk }
     }
 
     /// Reads what was kept; nothing, if there is no file. A file that is there and cannot be
@@ -161,22 +179,38 @@ impl StateFile {
 
     /// Replaces what is kept. When this returns, it is on disk.
     pub(crate) fn store(&self, state: &State) -> Result<(), ProxyError> {
-        self.replace(state, File::sync_all)
+        self.replace(state, Synced::Yes)
     }
 
     /// Replaces what is kept. When this returns, it survives this process, though perhaps not
     /// the machine.
     pub(crate) fn store_unsynced(&self, state: &State) -> Result<(), ProxyError> {
-        self.replace(state, |_| Ok(()))
+        self.replace(state, Synced::No)
     }
 
-    fn replace(&self, state: &State, sync: fn(&File) -> io::Result<()>) -> Result<(), ProxyError> {
+    fn replace(&self, state: &State, synced: Synced) -> Result<(), ProxyError> {
         let body = serde_json::to_string(state).expect("plain data serialises");
         let text = format!("{MAGIC}\n{}\n{body}", checksum(&body));
-        replace(&self.path, text.as_bytes(), sync).map_err(|source| ProxyError::Keep {
+        let replaced = self.replace_bytes(text.as_bytes(), synced);
+        replaced.map_err(|source| ProxyError::Keep {
             path: self.path.clone(),
             source,
         })
+    }
+
+    fn replace_bytes(&self, bytes: &[u8], synced: Synced) -> io::Result<()> {
+        let next = self.path.with_extension("next");
+        let file = self.disk.write(&next, bytes)?;
+        if synced == Synced::Yes {
+            self.disk.sync(&file)?;
+        }
+        self.disk.rename(&next, &self.path)?;
+        if synced == Synced::Yes {
+            let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty());
+            self.disk
+                .sync(&File::open(folder.unwrap_or(Path::new(".")))?)?;
+        }
+        Ok(())
     }
 
     fn unusable(&self, reason: &str) -> ProxyError {
@@ -185,16 +219,6 @@ impl StateFile {
             reason: reason.to_owned(),
         }
     }
-}
-
-fn replace(path: &Path, bytes: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
-    let next = path.with_extension("next");
-    let mut file = File::create(&next)?;
-    file.write_all(bytes)?;
-    sync(&file)?;
-    std::fs::rename(&next, path)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    sync(&File::open(folder.unwrap_or(Path::new(".")))?)
 }
 
 /// FNV-1a over the body: finds torn and edited files, which is all that is asked of it.
@@ -207,6 +231,7 @@ fn checksum(body: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::bad_disk::{BadDisk, Step};
     use super::*;
     use crate::admin::OnUncertain;
 
@@ -218,6 +243,48 @@ mod tests {
         let state = example();
         file.store(&state).expect("a folder that can be written");
         assert_eq!(file.load().expect("a good file"), state);
+    }
+
+    #[test]
+    fn it_is_written_and_synced_before_it_takes_the_place_and_the_folder_after() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = dir.path().canonicalize().expect("it is there");
+        let disk = Arc::new(BadDisk::default());
+        let file = StateFile::on(folder.join("routing"), disk.clone());
+
+        file.store(&example()).expect("a good disk");
+        let next = folder.join("routing.next");
+        let whole = [
+            Step::Write(next.clone()),
+            Step::Sync(next),
+            Step::Rename(folder.join("routing")),
+            Step::Sync(folder),
+        ];
+        assert_eq!(disk.take_steps(), whole);
+
+        // A hold is not lengthened by the disk.
+        file.store_unsynced(&example()).expect("a good disk");
+        let unsynced = [whole[0].clone(), whole[2].clone()];
+        assert_eq!(disk.take_steps(), unsynced);
+    }
+
+    #[test]
+    fn a_step_that_fails_is_the_last_and_before_the_rename_it_leaves_what_was_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = Arc::new(BadDisk::default());
+        let file = StateFile::on(dir.path().join("routing"), disk.clone());
+        file.store(&State::default()).expect("a good disk");
+        disk.take_steps();
+
+        for failing in 0..4 {
+            disk.fail_at(failing);
+            let error = file.store(&example()).expect_err("the disk is broken");
+            assert!(error.to_string().contains("cannot keep"), "{error}");
+            assert_eq!(disk.take_steps().len(), failing + 1);
+            if failing < 3 {
+                assert_eq!(file.load().expect("a good file"), State::default());
+            }
+        }
     }
 
     #[test]

@@ -320,13 +320,9 @@ impl Admin {
             let help = "correct the service's settings";
             Refusal(StatusCode::BAD_REQUEST, error, help)
         })?;
-        let standings = &self.standings;
-        standings
-            .borrow_mut()
-            .entry(service.name.clone())
-            .or_default();
-        self.shared.table.store(Arc::new(table.with(service)));
-        self.keep(Durability::Disk)?;
+        let name = service.name.clone();
+        self.reroute(table.with(service))?;
+        self.standings.borrow_mut().entry(name).or_default();
         self.tell_in_time().await
     }
 
@@ -335,9 +331,8 @@ impl Admin {
         let _running = self.run();
         self.named(&[name.to_owned()])?;
         let table = self.shared.table.load_full();
-        self.shared.table.store(Arc::new(table.without(name)));
+        self.reroute(table.without(name))?;
         self.standings.borrow_mut().remove(name);
-        self.keep(Durability::Disk)?;
         self.tell_in_time().await
     }
 

@@ -15,6 +15,7 @@ use super::standing::Standings;
 use super::{ServiceEvidence, metrics};
 use crate::listener::ListenAddr;
 use crate::proxy::Shared;
+use crate::route_table::RouteTable;
 use crate::state_file::{ServiceState, State, StateFile};
 use crate::take_over::{Legacy, Sockets};
 use crate::upstream::monotonic_ns;
@@ -303,7 +304,10 @@ impl Admin {
 
     /// The routing as it is now.
     pub(super) fn state(&self) -> State {
-        let table = self.shared.table.load();
+        self.state_with(&self.shared.table.load())
+    }
+
+    fn state_with(&self, table: &RouteTable) -> State {
         let services = table.services.iter().map(|service| {
             let kept = ServiceState {
                 settings: service.settings.clone(),
@@ -320,11 +324,22 @@ impl Admin {
 
     /// Everything that has to survive this process.
     pub(super) fn keep(&self, durability: Durability) -> Answer<()> {
+        self.keep_with(&self.shared.table.load(), durability)
+    }
+
+    /// Routes by another table, if that is on the disk.
+    pub(super) fn reroute(&self, table: RouteTable) -> Answer<()> {
+        self.keep_with(&table, Durability::Disk)?;
+        self.shared.table.store(Arc::new(table));
+        Ok(())
+    }
+
+    fn keep_with(&self, table: &RouteTable, durability: Durability) -> Answer<()> {
         if *self.role.borrow() == Role::Following {
             // The file is the successor's.
             return Ok(());
         }
-        let mut state = self.state();
+        let mut state = self.state_with(table);
         for (name, kept) in &mut state.services {
             kept.evidence = self.evidence_to_keep(name);
         }
