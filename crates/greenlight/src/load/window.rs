@@ -7,6 +7,7 @@
 use super::Sample;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// One change from an old release to a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +16,8 @@ pub struct Flip {
     pub old: BTreeSet<String>,
     /// Served after.
     pub new: String,
-    /// When it was decided; answers that came before belong to what was before.
+    /// When it was decided, by whoever decided. Of two changes in a row, answers before the second
+    /// belong to the first.
     pub decided_ns: u64,
 }
 
@@ -37,6 +39,8 @@ pub struct Window {
     pub failed: usize,
     /// What went wrong, with how often.
     pub failures: BTreeMap<String, usize>,
+    /// By release: the targets on which it answered.
+    pub answered: BTreeMap<String, BTreeSet<usize>>,
     /// Stale requests.
     pub stale: usize,
     /// The mixed window, in milliseconds.
@@ -46,6 +50,11 @@ pub struct Window {
 }
 
 /// Analyses the part of a recording that belongs to one deployment with these flips, in order.
+///
+/// The first flip is judged from the beginning of the segment and not from its decision: its new
+/// release serves nowhere by then, and an answer that comes too early is what is looked for. A
+/// later flip may go back to the release that the segment began with, whose answers until then
+/// tell nothing; those count from the decision on.
 pub fn analyse(samples: &[Sample], segment: Segment, flips: &[Flip]) -> Window {
     let mut window = Window::default();
     let inside = |sample: &&Sample| (segment.from_ns..segment.until_ns).contains(&sample.sent_ns);
@@ -53,7 +62,9 @@ pub fn analyse(samples: &[Sample], segment: Segment, flips: &[Flip]) -> Window {
     window.requests = inside.len();
     for sample in &inside {
         match &sample.result {
-            Ok(_) => {
+            Ok(release) => {
+                let answered = window.answered.entry(release.clone()).or_default();
+                answered.insert(sample.instance);
                 let nanos = sample.received_ns.saturating_sub(sample.sent_ns);
                 window.max_latency_ms = window.max_latency_ms.max(millis(nanos));
             }
@@ -67,16 +78,20 @@ pub fn analyse(samples: &[Sample], segment: Segment, flips: &[Flip]) -> Window {
         let until = flips
             .get(number + 1)
             .map_or(u64::MAX, |next| next.decided_ns);
-        let (stale, nanos) = stale(&inside, flip, until);
+        let since = match number {
+            0 => segment.from_ns,
+            _ => flip.decided_ns,
+        };
+        let (stale, nanos) = stale(&inside, flip, since..until);
         window.stale += stale;
         window.mixed_window_ms = window.mixed_window_ms.max(millis(nanos));
     }
     window
 }
 
-/// Stale requests of one flip, among answers that came before `until`.
-fn stale(samples: &[&Sample], flip: &Flip, until: u64) -> (usize, u64) {
-    let answered = |sample: &&&Sample| (flip.decided_ns..until).contains(&sample.received_ns);
+/// Stale requests of one flip, among answers that came in this time.
+fn stale(samples: &[&Sample], flip: &Flip, time: Range<u64>) -> (usize, u64) {
+    let answered = |sample: &&&Sample| time.contains(&sample.received_ns);
     let answered = || samples.iter().filter(answered);
     let new = answered().filter(|sample| sample.result.as_ref() == Ok(&flip.new));
     let Some(first_new) = new.map(|sample| sample.received_ns).min() else {
@@ -127,6 +142,32 @@ mod tests {
         let window = analyse(&samples, ALL, &[flip("v1", "v2", 6)]);
         assert_eq!(window.stale, 2);
         assert!((window.mixed_window_ms - 15.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_new_release_that_answers_before_the_decision_is_seen_as_well() {
+        let samples = [
+            answer("v1", 1, 2),
+            answer("v2", 3, 5),
+            answer("v1", 6, 7),
+            answer("v1", 8, 9),
+            answer("v2", 21, 22),
+        ];
+        let window = analyse(&samples, ALL, &[flip("v1", "v2", 20)]);
+        assert_eq!(window.stale, 2);
+        assert!((window.mixed_window_ms - millis(3)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_answered_is_told_by_release_and_target() {
+        let mut there = answer("v2", 3, 4);
+        there.instance = 1;
+        let mut lost = answer("v3", 5, 6);
+        lost.result = Err("status 502".to_owned());
+        let window = analyse(&[answer("v1", 1, 2), there, lost], ALL, &[]);
+        let on = |target: usize| BTreeSet::from([target]);
+        let told = [("v1".to_owned(), on(0)), ("v2".to_owned(), on(1))];
+        assert_eq!(window.answered, BTreeMap::from(told));
     }
 
     #[test]
