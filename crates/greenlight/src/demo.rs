@@ -150,15 +150,17 @@ async fn perform(options: &DemoOptions, stage: &Stage<'_>) -> Result<DemoReport,
     seen.push(stage.deploy("another good release", "v5", &[]).await?);
     seen.push(stage.rollback("a warm rollback").await?);
     let samples = load.stop();
+    let instances: Vec<_> = stage.instances().map(|its| its.name.clone()).collect();
     let deployments = seen.iter().map(|seen| {
         let segment = Segment {
             from_ns: seen.from_ns,
             until_ns: seen.until_ns,
         };
         let window = analyse(&samples, segment, &flips(&seen.receipts));
-        DeploymentReport::new(seen, window)
+        DeploymentReport::new(seen, window, &instances)
     });
-    Ok(DemoReport::new(options, deployments.collect()))
+    let deployments = deployments.collect();
+    Ok(DemoReport::new(options, &instances, deployments))
 }
 
 /// The changes of release that the receipts tell of, in order. Where each instance has a receipt

@@ -8,7 +8,7 @@ use crate::receipt::{Check, CutOverReceipt, InstanceReceipt};
 use crate::runtime::RuntimeKind;
 use greenlight_protocol::{Alignment, InstanceId, Outcome};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::mem::discriminant;
 
@@ -39,8 +39,10 @@ pub struct DemoReport {
     pub runtime: RuntimeKind,
     /// What switched together.
     pub barrier: Barrier,
-    /// Whether everything held that this front claims.
+    /// Whether everything held that this front claims, and was seen to.
     pub held_up: bool,
+    /// What did not, in sentences.
+    pub faults: Vec<String>,
     /// Each deployment, in order.
     pub deployments: Vec<DeploymentReport>,
 }
@@ -73,6 +75,8 @@ pub struct DeploymentReport {
     pub mixed_window_ms: f64,
     /// What went wrong, with how often.
     pub failures: BTreeMap<String, usize>,
+    /// By release: the instances on which it answered while this went on.
+    pub answered: BTreeMap<String, BTreeSet<InstanceId>>,
     /// The slowest good answer, in milliseconds.
     pub max_latency_ms: f64,
     /// The claims, each checked against the evidence.
@@ -82,8 +86,8 @@ pub struct DeploymentReport {
 }
 
 impl DeploymentReport {
-    /// Joins what the receipts say with what the load saw.
-    pub(super) fn new(seen: &Seen, window: Window) -> Self {
+    /// Joins what the receipts say with what the load saw through these instances.
+    pub(super) fn new(seen: &Seen, window: Window, instances: &[InstanceId]) -> Self {
         let receipts = || seen.receipts.values();
         let cut_overs = || receipts().flat_map(|receipt| &receipt.cut_overs);
         let hold = |cut_over: &CutOverReceipt| {
@@ -107,6 +111,10 @@ impl DeploymentReport {
             true => (first, BTreeMap::new()),
             false => (None, outcomes),
         };
+        let answered = window.answered.into_iter().map(|(release, targets)| {
+            let on = targets.into_iter().map(|target| instances[target].clone());
+            (release, on.collect())
+        });
         Self {
             title: seen.title.to_owned(),
             release: releases.next().cloned().unwrap_or_default(),
@@ -122,20 +130,56 @@ impl DeploymentReport {
             stale: window.stale,
             mixed_window_ms: window.mixed_window_ms,
             failures: window.failures,
+            answered: answered.collect(),
             max_latency_ms: window.max_latency_ms,
             checks: cut_overs().flat_map(CutOverReceipt::checks).collect(),
             instances: cut_overs().map(|c| c.instances.clone()).collect(),
         }
     }
 
-    /// Whether everything held in this deployment that such a front claims: without a gate
-    /// neither G1 nor all of G3.
-    pub fn held_up(&self, alignment: Alignment) -> bool {
-        let seen_by_users = match alignment {
-            Alignment::Gated => self.failed == 0 && self.stale == 0,
-            Alignment::Aligned => true,
+    /// What did not hold in this deployment, or was not seen to, of what such a front claims on
+    /// these instances: without a gate neither G1 nor all of G3.
+    fn faults(&self, alignment: Alignment, instances: &[InstanceId]) -> Vec<String> {
+        let gated = alignment == Alignment::Gated;
+        let mut faults = Vec::new();
+        let mut require = |holds: bool, fault: String| {
+            if !holds {
+                faults.push(format!("{}: {fault}", self.title));
+            }
         };
-        seen_by_users && self.split.is_empty() && self.checks.iter().all(|check| check.holds)
+        require(
+            self.failed == 0 || !gated,
+            format!("failed requests: {}", self.failed), // G3
+        );
+        require(
+            self.stale == 0 || !gated,
+            format!("stale requests: {}", self.stale), // G1
+        );
+        require(self.split.is_empty(), "the fleet is split".to_owned()); // G2
+        for check in &self.checks {
+            require(check.holds, check.claim.clone());
+        }
+        // Where nothing was seen, nothing was proved.
+        require(self.requests > 0, "nothing was asked".to_owned());
+        let release = &self.release;
+        let answered = self.answered.get(release).map_or(0, BTreeSet::len);
+        let (where_due, cut_overs) = match &self.outcome {
+            Some(Outcome::Promoted) => (instances.len(), 1),
+            Some(Outcome::RolledBack { .. }) => (instances.len(), 2),
+            Some(Outcome::Aborted { .. }) => (0, 0),
+            Some(Outcome::Stuck { .. }) | None => (answered, 0),
+        };
+        require(
+            answered == where_due,
+            format!("`{release}` answered on {answered} instances and not on {where_due}"),
+        );
+        let least = cut_overs * instances.len() * if gated { 3 } else { 1 };
+        let made = self.checks.len();
+        require(
+            made >= least,
+            format!("the receipts claim {made} things and not {least}"),
+        );
+        faults
     }
 
     fn ending(&self) -> &'static str {
@@ -152,18 +196,27 @@ impl DeploymentReport {
 
 impl DemoReport {
     /// The whole report; it holds up if each deployment does and ended as it should.
-    pub(super) fn new(options: &DemoOptions, deployments: Vec<DeploymentReport>) -> Self {
+    pub(super) fn new(
+        options: &DemoOptions,
+        instances: &[InstanceId],
+        deployments: Vec<DeploymentReport>,
+    ) -> Self {
         let endings: Vec<_> = deployments.iter().map(DeploymentReport::ending).collect();
-        let as_expected = endings == ENDINGS;
+        let alignment = options.front.alignment();
+        let faults = deployments.iter();
+        let mut faults: Vec<_> = faults
+            .flat_map(|deployment| deployment.faults(alignment, instances))
+            .collect();
+        if endings != ENDINGS {
+            faults.push(format!("they ended {endings:?} and not {ENDINGS:?}"));
+        }
         Self {
             late_ms: options.late.as_millis(),
             front: options.front,
             runtime: options.runtime,
             barrier: options.barrier,
-            held_up: as_expected
-                && deployments
-                    .iter()
-                    .all(|deployment| deployment.held_up(options.front.alignment())),
+            held_up: faults.is_empty(),
+            faults,
             deployments,
         }
     }
@@ -202,22 +255,17 @@ impl DemoReport {
         );
         let line = "-".repeat(head.len());
         write!(text, "{head}\n{line}\n{rows}").expect("writing to a string does not fail");
-        let checks = self.deployments.iter().flat_map(|d| &d.checks);
-        let (good, bad): (Vec<_>, Vec<_>) = checks.partition(|check| check.holds);
-        writeln!(
-            text,
-            "\n{} claims of the receipts checked",
-            good.len() + bad.len()
-        )
-        .expect("writing to a string does not fail");
-        for check in bad {
-            writeln!(text, "NOT BORNE OUT: {}", check.claim)
-                .expect("writing to a string does not fail");
+        let checks = self.deployments.iter().map(|d| d.checks.len());
+        let checked: usize = checks.sum();
+        writeln!(text, "\n{checked} claims of the receipts checked")
+            .expect("writing to a string does not fail");
+        for fault in &self.faults {
+            writeln!(text, "NOT BORNE OUT: {fault}").expect("writing to a string does not fail");
         }
         let verdict = match (self.held_up, self.barrier) {
             (true, _) if self.front.alignment() == Alignment::Aligned => ALIGNED,
             (true, _) => "every guarantee held: no request failed, no mixed window",
-            (false, Barrier::Fleet) => "A GUARANTEE DID NOT HOLD",
+            (false, Barrier::Fleet) => "A GUARANTEE DID NOT HOLD, OR WAS NOT SEEN TO HOLD",
             (false, Barrier::None) => WITHOUT_BARRIER,
         };
         writeln!(text, "{verdict}").expect("writing to a string does not fail");
@@ -231,4 +279,145 @@ impl DemoReport {
 )]
 fn millis(nanos: u64) -> f64 {
     nanos as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const GATED: FrontKind = FrontKind::Builtin;
+    const RELOADED: FrontKind = FrontKind::NginxReload;
+
+    #[test]
+    fn what_ended_as_it_should_and_was_seen_to_holds_up() {
+        for front in [GATED, RELOADED] {
+            let report = report(front, |_| {});
+            assert!(report.held_up, "{:?}", report.faults);
+        }
+    }
+
+    #[test]
+    fn each_guarantee_that_does_not_hold_is_enough_by_itself() {
+        let one_thing = |spoil: fn(&mut [DeploymentReport; 5])| {
+            let report = report(GATED, spoil);
+            assert!(!report.held_up);
+            let [fault] = &report.faults[..] else {
+                panic!("{:?}", report.faults);
+            };
+            fault.clone()
+        };
+        assert_eq!(one_thing(|d| d[0].failed = 1), "v2: failed requests: 1"); // G3
+        assert_eq!(one_thing(|d| d[4].stale = 2), "v2: stale requests: 2"); // G1
+        let split = |d: &mut [DeploymentReport; 5]| {
+            d[0].split.insert("a".into(), Outcome::Promoted);
+        };
+        assert_eq!(one_thing(split), "v2: the fleet is split"); // G2
+        assert_eq!(one_thing(|d| d[3].checks[5].holds = false), "v5: claim 5"); // G5
+        // G2: what was aborted has answered nowhere.
+        let too_early = |d: &mut [DeploymentReport; 5]| {
+            d[1].answered.insert("v3".to_owned(), ["b".into()].into());
+        };
+        assert!(one_thing(too_early).starts_with("v3: `v3` answered on 1 "));
+        let ended = one_thing(|d| d[1].outcome = None);
+        assert!(ended.contains("\"unknown\""), "{ended}");
+    }
+
+    #[test]
+    fn where_nothing_was_seen_nothing_holds_up() {
+        let spoils: [fn(&mut [DeploymentReport; 5]); 6] = [
+            |d| d[1].requests = 0,
+            |d| d[0].answered.clear(),
+            |d| {
+                d[2].answered.insert("v4".to_owned(), ["a".into()].into());
+            },
+            |d| drop(d[0].checks.pop()),
+            // The way back has claims of its own.
+            |d| d[2].checks.truncate(6),
+            |d| d[4].checks.clear(),
+        ];
+        for (number, spoil) in spoils.into_iter().enumerate() {
+            let report = report(GATED, spoil);
+            assert!(!report.held_up, "{number}");
+            assert_eq!(report.faults.len(), 1, "{number}: {:?}", report.faults);
+        }
+        let report = report(GATED, |_| {});
+        let mut cut_short = report.deployments;
+        cut_short.pop();
+        assert!(!DemoReport::new(&options(GATED), &fleet(), cut_short).held_up);
+    }
+
+    #[test]
+    fn without_a_gate_users_may_see_both_releases_and_everything_else_holds() {
+        let seen = report(RELOADED, |d| {
+            d[0].failed = 1;
+            d[0].stale = 1;
+            d[0].checks.truncate(2);
+        });
+        assert!(seen.held_up, "{:?}", seen.faults);
+        assert!(!report(RELOADED, |d| d[0].checks.clear()).held_up);
+        assert!(!report(RELOADED, |d| d[0].checks[0].holds = false).held_up);
+    }
+
+    /// The demo's report if all goes well, but for this.
+    fn report(front: FrontKind, spoil: impl FnOnce(&mut [DeploymentReport; 5])) -> DemoReport {
+        let reason = || "as told".to_owned();
+        let mut deployments = [
+            deployment("v2", Outcome::Promoted),
+            deployment("v3", Outcome::Aborted { reason: reason() }),
+            deployment("v4", Outcome::RolledBack { reason: reason() }),
+            deployment("v5", Outcome::Promoted),
+            deployment("v2", Outcome::Promoted),
+        ];
+        spoil(&mut deployments);
+        DemoReport::new(&options(front), &fleet(), deployments.into())
+    }
+
+    fn deployment(release: &str, outcome: Outcome) -> DeploymentReport {
+        let cut_overs = match &outcome {
+            Outcome::Promoted => 1,
+            Outcome::RolledBack { .. } => 2,
+            Outcome::Aborted { .. } | Outcome::Stuck { .. } => 0,
+        };
+        let check = |number: usize| Check {
+            claim: format!("claim {number}"),
+            holds: true,
+        };
+        let answered = match cut_overs {
+            0 => BTreeMap::new(),
+            _ => BTreeMap::from([(release.to_owned(), fleet().into())]),
+        };
+        DeploymentReport {
+            title: release.to_owned(),
+            release: release.to_owned(),
+            outcome: Some(outcome),
+            split: BTreeMap::new(),
+            requests: 1,
+            failed: 0,
+            held: 0,
+            max_held_ms: 0.0,
+            hold_ms: 0.0,
+            stale: 0,
+            mixed_window_ms: 0.0,
+            failures: BTreeMap::new(),
+            answered,
+            max_latency_ms: 0.0,
+            checks: (0..cut_overs * 6).map(check).collect(),
+            instances: Vec::new(),
+        }
+    }
+
+    fn fleet() -> [InstanceId; 2] {
+        ["a".into(), "b".into()]
+    }
+
+    fn options(front: FrontKind) -> DemoOptions {
+        DemoOptions {
+            late: Duration::ZERO,
+            front,
+            runtime: RuntimeKind::Process,
+            barrier: Barrier::Fleet,
+            keep: None,
+        }
+    }
 }

@@ -24,7 +24,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The service that is deployed.
 pub(super) const SERVICE: &str = "sample";
@@ -32,6 +32,10 @@ pub(super) const SERVICE: &str = "sample";
 const AROUND: Duration = Duration::from_millis(400);
 /// How long the fleet may take to come up.
 const COME_UP: Duration = Duration::from_secs(20);
+/// How long the gates may take to tell what they saw of a cut-over, after its end.
+const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// How often either is looked at until then.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Two instances, and whoever leads them.
 pub(super) struct Stage<'a> {
@@ -141,31 +145,34 @@ impl<'a> Stage<'a> {
         self.application
     }
 
+    /// All instances, in the order of the load's targets.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &LocalInstance> {
+        self.fleets.iter().flat_map(|fleet| fleet.local.instances())
+    }
+
     /// Where users come in.
     pub(super) fn targets(&self) -> Vec<SocketAddr> {
-        let instances = self.fleets.iter().flat_map(|fleet| fleet.local.instances());
-        instances.map(|instance| instance.listen).collect()
+        self.instances().map(|instance| instance.listen).collect()
     }
 
     /// Where the instances look for each other's fronts.
     fn fronts(&self) -> BTreeMap<InstanceId, String> {
-        let instances = self.fleets.iter().flat_map(|fleet| fleet.local.instances());
-        let fronts = instances.map(|its| (its.name.clone(), its.listen.to_string()));
-        fronts.collect()
+        let fronts = |its: &LocalInstance| (its.name.clone(), its.listen.to_string());
+        self.instances().map(fronts).collect()
     }
 
     pub(super) async fn wait_until_up(&self) -> Result<(), DemoError> {
-        let deadline = std::time::Instant::now() + COME_UP;
+        let deadline = Instant::now() + COME_UP;
         for fleet in &self.fleets {
             loop {
                 let status: Result<FleetStatus, _> = fleet.api.get("/v1/status").await;
                 if status.is_ok_and(|s| s.instances.values().all(Option::is_some)) {
                     break;
                 }
-                if std::time::Instant::now() > deadline {
+                if Instant::now() > deadline {
                     return Err(DemoError::NotUp(self.dir.clone()));
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(LOOK_EVERY).await;
             }
         }
         Ok(())
@@ -255,8 +262,16 @@ impl<'a> Stage<'a> {
         following.await?;
         tokio::time::sleep(AROUND).await;
         let path = format!("/v1/deployments/{}", answer.deployment);
+        let deadline = Instant::now() + TELL_WITHIN;
+        let receipt = loop {
+            let receipt: Receipt = fleet.api.get(&path).await?;
+            if every_gate_has_told(&receipt) || Instant::now() > deadline {
+                break receipt;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
         let first = &fleet.local.instances()[0].name;
-        Ok((first.clone(), fleet.api.get(&path).await?))
+        Ok((first.clone(), receipt))
     }
 
     /// Short enough for a minute, long enough to see something go wrong.
@@ -268,4 +283,11 @@ impl<'a> Stage<'a> {
             ..Policy::default()
         }
     }
+}
+
+/// Gates tell what they saw a moment after they have switched; until then nothing is claimed of it.
+fn every_gate_has_told(receipt: &Receipt) -> bool {
+    let cut_overs = receipt.cut_overs.iter();
+    let mut gated = cut_overs.filter(|c| c.committed_ns.is_some() && c.aligned.is_none());
+    gated.all(|c| c.instances.values().all(|instance| instance.gate.is_some()))
 }
