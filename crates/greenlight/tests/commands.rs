@@ -15,6 +15,8 @@ mod services;
 #[path = "commands/shop.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;
+#[path = "commands/terminal.rs"]
+mod terminal;
 
 use serde_json::Value;
 use shop::Shop;

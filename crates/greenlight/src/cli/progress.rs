@@ -3,9 +3,8 @@
 
 use crate::api::{Happening, Progress};
 use greenlight_protocol::InstanceId;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 /// What an instance goes through in a cut-over, in order.
@@ -52,11 +51,12 @@ impl Display {
     }
 
     fn for_terminal(talk: Talk) -> Self {
-        let interactive = std::io::stderr().is_terminal() && std::env::var_os("CI").is_none();
-        if interactive {
-            Self::Bars(Bars::new(talk))
-        } else {
+        let stderr = ProgressDrawTarget::stderr();
+        // Hidden is what it is in a pipe, and on a terminal that cannot draw (`TERM=dumb`).
+        if stderr.is_hidden() || std::env::var_os("CI").is_some() {
             Self::lines()
+        } else {
+            Self::Bars(Bars::on(stderr, talk))
         }
     }
 
@@ -109,8 +109,8 @@ impl Display {
 }
 
 impl Bars {
-    fn new(talk: Talk) -> Self {
-        let screen = MultiProgress::new();
+    fn on(target: ProgressDrawTarget, talk: Talk) -> Self {
+        let screen = MultiProgress::with_draw_target(target);
         let head = screen.add(ProgressBar::new_spinner());
         head.enable_steady_tick(TICK);
         Self {
@@ -193,5 +193,165 @@ pub fn line(what: &Happening) -> String {
             ..
         } => format!("  {instance}: {report}: {reason}"),
         Happening::Finished { outcome } => outcome.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenlight_protocol::Outcome;
+    use indicatif::TermLike;
+    use std::io;
+    use std::sync::{Arc, Mutex, MutexGuard};
+
+    #[test]
+    fn a_terminal_shows_one_bar_for_each_instance_which_grows_with_its_steps() {
+        let screen = Screen::default();
+        let mut bars = bars(&screen, Talk::Quiet);
+        bars.show(&phase(7, "preparing"));
+        for (before, step) in STEPS.into_iter().enumerate() {
+            for name in ["a", "b"] {
+                bars.show(&report(7, name, step, None));
+                let bar = screen.bar(name);
+                assert_eq!(bar.matches('=').count(), (before + 1) * 6, "{bar}");
+                assert!(bar.ends_with(step), "{bar}");
+            }
+        }
+        assert!(screen.shows("cut-over 7: preparing"));
+    }
+
+    #[test]
+    fn another_cut_over_begins_with_empty_bars_and_late_words_of_the_last_change_nothing() {
+        let screen = Screen::default();
+        let mut bars = bars(&screen, Talk::Quiet);
+        bars.show(&phase(7, "switching"));
+        bars.show(&report(7, "a", "switched", None));
+        bars.show(&phase(8, "holding"));
+        bars.show(&report(7, "a", "retired", None));
+        let bar = screen.bar("a");
+        assert!(bar.ends_with(']') && !bar.contains('='), "{bar}");
+
+        bars.show(&report(8, "a", "not held", Some("it is busy\nvery busy")));
+        assert!(screen.bar("a").ends_with("not held: it is busy"));
+    }
+
+    #[test]
+    fn what_is_said_is_above_the_bars_which_stay_when_all_is_over() {
+        let screen = Screen::default();
+        let mut display = Display::Bars(bars(&screen, Talk::Quiet));
+        let show = |display: &mut Display, what| {
+            display.show(&Progress {
+                number: 1,
+                at_ms: 1,
+                deployment: "d".into(),
+                what,
+            });
+        };
+        show(&mut display, phase(7, "switching"));
+        show(&mut display, report(7, "a", "switched", None));
+        display.say("note: a remark");
+        assert!(screen.shows("note: a remark"));
+        let outcome = Outcome::Promoted;
+        show(&mut display, Happening::Finished { outcome });
+        assert!(screen.shows("promoted"));
+        display.end();
+        assert!(screen.bar("a").ends_with("switched"));
+        assert!(!screen.shows("promoted"));
+    }
+
+    fn phase(epoch: u64, phase: &str) -> Happening {
+        Happening::Phase {
+            epoch,
+            phase: phase.to_owned(),
+        }
+    }
+
+    fn report(epoch: u64, instance: &str, report: &str, reason: Option<&str>) -> Happening {
+        Happening::Instance {
+            epoch,
+            instance: instance.into(),
+            report: report.to_owned(),
+            reason: reason.map(ToOwned::to_owned),
+        }
+    }
+
+    fn bars(screen: &Screen, talk: Talk) -> Bars {
+        Bars::on(
+            ProgressDrawTarget::term_like(Box::new(screen.clone())),
+            talk,
+        )
+    }
+
+    /// A terminal that keeps what was drawn last.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<Drawn>>);
+
+    #[derive(Debug, Default)]
+    struct Drawn {
+        /// Whole, as a person sees it.
+        shown: Vec<String>,
+        /// Until it is flushed.
+        next: Vec<String>,
+    }
+
+    impl Screen {
+        fn drawn(&self) -> MutexGuard<'_, Drawn> {
+            self.0.lock().expect("nobody panics with it")
+        }
+
+        fn shows(&self, text: &str) -> bool {
+            self.drawn().shown.iter().any(|line| line.contains(text))
+        }
+
+        /// The one bar of an instance.
+        fn bar(&self, name: &str) -> String {
+            let drawn = self.drawn();
+            let its = |line: &&String| line.trim_start().starts_with(&format!("{name} "));
+            let bars: Vec<_> = drawn.shown.iter().filter(its).collect();
+            assert_eq!(bars.len(), 1, "{:?}", drawn.shown);
+            bars[0].trim_end().to_owned()
+        }
+    }
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.drawn().next.push(text.to_owned());
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            let mut drawn = self.drawn();
+            drawn.shown = std::mem::take(&mut drawn.next);
+            Ok(())
+        }
+
+        // Every drawing is a whole one, so where the cursor was does not matter.
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
     }
 }
