@@ -155,6 +155,36 @@ fn the_log_of_a_role_is_put_aside_when_it_is_full() {
 }
 
 #[test]
+fn instances_on_different_loopback_addresses_share_a_public_port_and_nothing_else() {
+    let shop = Shop::on_two_addresses();
+    let public = shop.public();
+    assert_eq!(public[0].port(), public[1].port());
+    shop.configure("");
+    let file = shop.dir().join("greenlight.yml");
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    let pairs: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split("ports: ").nth(1))
+        .collect();
+
+    // Applications listen on one address, whatever their instance is called.
+    std::fs::write(&file, text.replace(pairs[1], pairs[0])).expect("a folder");
+    let alike = shop.run(&["plan", "--version", "v1"]);
+    assert_eq!(alike.code, 2, "{alike}");
+    assert!(
+        alike.talk.contains("is used twice on this machine"),
+        "{alike}"
+    );
+
+    std::fs::write(&file, &text).expect("a folder");
+    let _up = shop.up();
+    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    assert_eq!(shop.serves(), ["v1", "v1"]);
+    let [a, b] = crate::pids(&shop);
+    assert_ne!(a, b, "each has an application of its own");
+}
+
+#[test]
 fn up_prints_where_each_proxy_tells_its_metrics_on_loopback() {
     let shop = Shop::new();
     shop.configure("");

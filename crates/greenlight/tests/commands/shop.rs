@@ -35,6 +35,13 @@ impl Shop {
         }
     }
 
+    /// One whose instances have the same public port, each on a loopback address of its own.
+    pub(crate) fn on_two_addresses() -> Self {
+        let mut shop = Self::new();
+        shop.public[1] = ([127, 0, 0, 2], shop.public[0].port()).into();
+        shop
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -47,7 +54,10 @@ impl Shop {
 
     /// Writes `greenlight.yml` for an application, with quick timers, and what is added.
     pub(crate) fn configure_for(&self, application: &str, added: &str) {
-        let [a, b] = self.public.map(|address| address.port());
+        let [a, b] = self.public.map(|public| {
+            let (host, port) = (public.ip(), public.port());
+            format!("host: {host}, port: {port}")
+        });
         let [a_blue, a_green, b_blue, b_green] = self.slots;
         let timers = ["watch: 300ms\n", "deploy_timeout: 20s\n"];
         let timers = timers.into_iter().filter(|timer| {
@@ -58,8 +68,8 @@ impl Shop {
             "service: shop\n\
              {application}\n\
              servers:\n\
-             \x20 - {{ name: a, host: 127.0.0.1, port: {a}, ports: {{ blue: {a_blue}, green: {a_green} }} }}\n\
-             \x20 - {{ name: b, host: 127.0.0.1, port: {b}, ports: {{ blue: {b_blue}, green: {b_green} }} }}\n\
+             \x20 - {{ name: a, {a}, ports: {{ blue: {a_blue}, green: {a_green} }} }}\n\
+             \x20 - {{ name: b, {b}, ports: {{ blue: {b_blue}, green: {b_green} }} }}\n\
              {timers}{added}",
             timers = timers.collect::<String>(),
         );
