@@ -96,13 +96,19 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return answer_unparsed(&error),
+    };
     let output = match cli.json {
         true => Output::Json,
         false => Output::Text,
     };
     // A role's talk is its log; a command's talk is its own.
-    let long_running = matches!(cli.verb, Verb::Server(_) | Verb::Agent(_) | Verb::Proxy(_));
+    let long_running = matches!(
+        cli.verb,
+        Verb::Server(_) | Verb::Agent(_) | Verb::Proxy(_) | Verb::SampleApp
+    );
     let default = match long_running {
         true => Level::INFO,
         false => Level::WARN,
@@ -118,18 +124,21 @@ pub fn main() -> ExitCode {
         .worker_threads(2)
         .enable_all()
         .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return finish(Err(error)).into(),
+    let done = match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(run(cli.verb, output));
+            // Tasks that never end must not keep the process.
+            runtime.shutdown_background();
+            done
+        }
+        Err(error) => Err(Failure::new(Exit::Failed, error)),
     };
-    let done = runtime.block_on(run(cli.verb, output));
-    // Tasks that never end must not keep the process.
-    runtime.shutdown_background();
     match done {
         Ok(exit) => exit.into(),
         Err(failure) => {
             failure.show(output);
-            if let Some(job) = Job::current() {
+            // What a command started is not what the job is about.
+            if let Some(job) = Job::current().filter(|_| !long_running) {
                 job.report_failure(&failure);
             }
             failure.exit().into()
@@ -137,9 +146,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Says why what was typed is no command, or the help or version that it asks for.
+fn answer_unparsed(error: &clap::Error) -> ExitCode {
+    // Whoever closed standard error wants no more.
+    let _ = error.print();
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if error.use_stderr() && json {
+        Failure::from(error).print_json();
+    }
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
 async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
     match verb {
-        Verb::Init(args) => init::init(&args),
+        Verb::Init(args) => init::init(&args, output),
         Verb::Schema => papers::schema(),
         Verb::Completions(args) => papers::completions(&args),
         Verb::Man(args) => papers::man(&args),
@@ -161,10 +181,10 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::Logs(args) => show::logs(&args, output).await,
         Verb::Doctor(args) => doctor::doctor(&args, output).await,
         Verb::Demo(demo) => run_demo(&demo, output).await,
-        Verb::SampleApp => Ok(finish(crate::sample::run().await)),
-        Verb::Server(server) => Ok(finish(run_server(server.into()).await)),
-        Verb::Agent(agent) => Ok(finish(run_agent(agent.into()).await)),
-        Verb::Proxy(proxy) => Ok(finish(run_proxy(proxy.into()).await)),
+        Verb::SampleApp => finish(crate::sample::run().await),
+        Verb::Server(server) => finish(run_server(server.into()).await),
+        Verb::Agent(agent) => finish(run_agent(agent.into()).await),
+        Verb::Proxy(proxy) => finish(run_proxy(proxy.into()).await),
     }
 }
 
@@ -179,27 +199,19 @@ async fn run_demo(demo: &args::Demo, output: Output) -> Result<Exit, Failure> {
         },
         keep: demo.keep.clone(),
     };
-    match demo::run(&options, Display::talkative()).await {
-        Ok(report) => {
-            match output {
-                Output::Json => print_json(&report)?,
-                Output::Text => print(&format!("\n{}\n", report.render()))?,
-            }
-            Ok(match report.held_up {
-                true => Exit::Done,
-                false => Exit::Failed,
-            })
-        }
-        Err(error) => Ok(finish(Err(error))),
+    let report = demo::run(&options, Display::talkative()).await;
+    let report = report.map_err(|error| Failure::new(Exit::Failed, error))?;
+    match output {
+        Output::Json => print_json(&report)?,
+        Output::Text => print(&format!("\n{}\n", report.render()))?,
     }
+    Ok(match report.held_up {
+        true => Exit::Done,
+        false => Exit::Failed,
+    })
 }
 
-fn finish<E: std::fmt::Display>(result: Result<(), E>) -> Exit {
-    match result {
-        Ok(()) => Exit::Done,
-        Err(error) => {
-            eprintln!("error: {error}");
-            Exit::Failed
-        }
-    }
+fn finish<E: std::fmt::Display>(result: Result<(), E>) -> Result<Exit, Failure> {
+    result.map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(Exit::Done)
 }

@@ -2,6 +2,8 @@
 
 #[path = "commands/doctor.rs"]
 mod doctor;
+#[path = "commands/documents.rs"]
+mod documents;
 #[path = "commands/github.rs"]
 mod github;
 #[path = "commands/health.rs"]

@@ -60,13 +60,18 @@ impl Failure {
             None => eprint!("{self}"),
         }
         if json == super::Output::Json {
-            let document = FailureDocument {
-                error: &self.error,
-                help: self.help.as_deref(),
-            };
-            // It has failed already.
-            let _ = super::print_json(&document);
+            self.print_json();
         }
+    }
+
+    /// Prints it for the script alone.
+    pub(super) fn print_json(&self) {
+        let document = FailureDocument {
+            error: &self.error,
+            help: self.help.as_deref(),
+        };
+        // It has failed already.
+        let _ = super::print_json(&document);
     }
 }
 
@@ -89,6 +94,18 @@ impl From<ConfigError> for Failure {
             error: message,
             help: None,
             report: Some(report),
+        }
+    }
+}
+
+/// What was typed makes no sense. Clap's text says why, and after an empty line what to do.
+impl From<&clap::Error> for Failure {
+    fn from(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let text = text.trim_start_matches("error: ").trim_end();
+        match text.split_once("\n\n") {
+            Some((error, help)) => Self::new(Exit::Usage, error).help(help.trim_start()),
+            None => Self::new(Exit::Usage, text),
         }
     }
 }

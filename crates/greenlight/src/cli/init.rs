@@ -2,21 +2,42 @@
 //! file of another tool, which a person must read first.
 
 use super::args::Init;
-use super::{Exit, Failure};
+use super::{Exit, Failure, Output, print_json};
 use crate::config::Config;
-use crate::import::{ImportError, Losses, Source, import};
+use crate::import::{ImportError, Loss, Losses, Source, import};
+use serde::Serialize;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// `greenlight init`.
-pub(super) fn init(args: &Init) -> Result<Exit, Failure> {
-    match args.from {
-        None => begin(args),
-        Some(source) => convert(args, source),
-    }
+/// What `--json` prints.
+#[derive(Serialize)]
+struct InitDocument {
+    /// The file that was written.
+    file: String,
+    /// What the other tool's file has that could not be carried over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_carried_over: Option<Vec<Loss>>,
 }
 
-fn begin(args: &Init) -> Result<Exit, Failure> {
+/// `greenlight init`.
+pub(super) fn init(args: &Init, output: Output) -> Result<Exit, Failure> {
+    let not_carried_over = match args.from {
+        None => {
+            begin(args)?;
+            None
+        }
+        Some(source) => Some(convert(args, source)?),
+    };
+    if output == Output::Json {
+        print_json(&InitDocument {
+            file: args.file.file.display().to_string(),
+            not_carried_over,
+        })?;
+    }
+    Ok(Exit::Done)
+}
+
+fn begin(args: &Init) -> Result<(), Failure> {
     let path = &args.file.file;
     let service = match &args.service {
         Some(service) => service.clone(),
@@ -31,10 +52,10 @@ fn begin(args: &Init) -> Result<Exit, Failure> {
          `greenlight deploy --version v1`",
         path.display()
     );
-    Ok(Exit::Done)
+    Ok(())
 }
 
-fn convert(args: &Init, source: Source) -> Result<Exit, Failure> {
+fn convert(args: &Init, source: Source) -> Result<Vec<Loss>, Failure> {
     let path = &args.file.file;
     let input = input(args, source)?;
     let named = input.display().to_string();
@@ -71,7 +92,7 @@ fn convert(args: &Init, source: Source) -> Result<Exit, Failure> {
             miette::Report::new(error)
         );
     }
-    Ok(Exit::Done)
+    Ok(imported.losses)
 }
 
 /// The other tool's file.

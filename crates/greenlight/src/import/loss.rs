@@ -1,7 +1,9 @@
 //! What cannot be carried over, and why.
 
+use serde::Serialize;
+
 /// One thing that `greenlight.yml` has no place for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Loss {
     /// Where it stands in the file: keys with dots between them.
     pub what: String,
