@@ -34,7 +34,7 @@ pub struct ServiceSpec {
     pub hosts: Vec<String>,
     /// The prefix of the paths that are routed to the service.
     pub path_prefix: String,
-    /// How long a request may wait for the application in all.
+    /// How long a request may wait in all, at the gate and for an application that is away.
     pub request_timeout: Duration,
     /// How long the application has between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,

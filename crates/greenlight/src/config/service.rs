@@ -24,7 +24,7 @@ pub struct ServiceConfig {
     pub path_prefix: String,
     /// How its health is checked.
     pub health: HealthCheck,
-    /// How long a request may take in all, waiting at the gate included.
+    /// How long a request may wait in all, at the gate and for an application that is away.
     pub request_timeout: Duration,
 }
 

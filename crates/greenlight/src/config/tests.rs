@@ -2,6 +2,7 @@
 
 mod container;
 mod golden;
+mod page;
 mod understood;
 
 use super::{Config, ConfigError};

@@ -38,7 +38,7 @@ pub struct ProxySection {
     pub ports: Option<Located<PortsSection>>,
     /// How the application is asked whether it is well.
     pub healthcheck: Option<Located<HealthSection>>,
-    /// How long a request may take in all, waiting at the gate included.
+    /// How long a request may wait in all, at the gate and for an application that is away.
     #[schemars(extend("default" = "30s"))]
     pub request_timeout: Option<Located<DurationText>>,
 }
