@@ -1,5 +1,5 @@
-//! The rules of the house that a compiler does not know: which rooms may know each other, and
-//! how a file looks.
+//! The rules of the house that a compiler does not know: which rooms may know each other,
+//! how a file looks, and that the map of them is true.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +59,38 @@ fn every_source_says_what_it_is_for_and_holds_one_idea() {
         }
     }
     assert_eq!(faults, [""; 0]);
+}
+
+#[test]
+fn the_map_of_the_architecture_has_every_room_and_names_only_what_is_there() {
+    let map = std::fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("it is text");
+    let named: BTreeSet<&str> = map.split('`').skip(1).step_by(2).collect();
+    let src = workspace().join("crates/greenlight/src");
+    let sources: Vec<_> = sources(&workspace().join("crates"));
+
+    let is_there = |name: &str| match name.strip_prefix("greenlight/") {
+        Some(room) => src.join(room).exists(),
+        None => sources.iter().any(|path| path.ends_with(name)),
+    };
+    for name in &named {
+        let is_source = Path::new(name).extension().is_some_and(|end| end == "rs");
+        let is_place = is_source || name.starts_with("greenlight/");
+        assert!(!is_place || is_there(name), "there is no `{name}`");
+    }
+
+    for file in std::fs::read_dir(&src).expect("a folder of the repository") {
+        let file = file.expect("it can be listed").file_name();
+        let file = file.to_str().expect("names are text");
+        let room = file.strip_suffix(".rs").unwrap_or(file);
+        let names = [
+            format!("greenlight/{room}"),
+            format!("greenlight/{room}.rs"),
+            format!("{room}.rs"),
+        ];
+        let is_named = names.iter().any(|name| named.contains(name.as_str()));
+        let is_root = matches!(room, "lib" | "main");
+        assert!(is_root || is_named, "`{room}` is not in ARCHITECTURE.md");
+    }
 }
 
 /// By crate of the workspace: what it needs to be built, without what only its tests need.
