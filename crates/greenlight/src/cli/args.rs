@@ -92,13 +92,15 @@ pub struct FileArg {
 /// Where the fleet is.
 #[derive(Debug, Args)]
 pub struct FleetArg {
-    /// The folder with the fleet's address and credentials; that of `greenlight up` unless given.
+    /// The folder with the fleet's address and credentials; `.greenlight/operator` beside the
+    /// configuration unless given.
     #[arg(long, value_name = "DIR", env = "GREENLIGHT_FLEET")]
     pub fleet: Option<PathBuf>,
 }
 
 /// `greenlight init`.
 #[derive(Debug, Args)]
+#[command(mut_arg("file", |file| file.help("The file to write")))]
 pub struct Init {
     /// The file to write.
     #[command(flatten)]
