@@ -1,6 +1,6 @@
 //! Users' traffic over the whole of a test, and what it must not have seen.
 //!
-//! GET and POST over new and kept connections to both instances, and one WebSocket. Every
+//! GET and POST over new and kept connections to both instances, and a WebSocket to each. Every
 //! release has a label of its own, so each answer tells by whom it was given.
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -19,7 +19,9 @@ const MIX: Mix = Mix {
     fresh: 7,
     post: 4,
 };
-/// The WebSocket speaks this often.
+/// Only on the second instance, `b`, are a proxy and applications killed: the first has no excuse.
+const KILLED_ON: usize = 1;
+/// A WebSocket speaks this often.
 const SPEAK_EVERY: Duration = Duration::from_millis(20);
 /// An echo that takes longer has failed.
 const ECHO_WITHIN: Duration = Duration::from_secs(10);
@@ -27,9 +29,14 @@ const ECHO_WITHIN: Duration = Duration::from_secs(10);
 /// The traffic as it runs.
 pub(crate) struct Traffic {
     load: Load,
-    sessions: Arc<Mutex<Vec<Session>>>,
-    socket: tokio::task::JoinHandle<()>,
+    sockets: Vec<Socket>,
     runs: Vec<Run>,
+}
+
+/// One WebSocket after the other to one instance.
+struct Socket {
+    sessions: Arc<Mutex<Vec<Session>>>,
+    speaks: tokio::task::JoinHandle<()>,
 }
 
 /// One deployment as users may have noticed it.
@@ -65,7 +72,7 @@ pub(crate) enum Went {
 pub(crate) enum Excused {
     /// None has.
     Nothing,
-    /// A POST that a killed application had in its hands is not sent again.
+    /// A POST that a killed application of `b` had in its hands is not sent again.
     PostsInHand,
     /// The connections that a killed proxy of `b` had in its hands, and tries to reach it before
     /// this time.
@@ -83,11 +90,9 @@ struct Session {
 
 impl Traffic {
     pub(crate) fn start(targets: &[SocketAddr]) -> Self {
-        let sessions = Arc::new(Mutex::new(Vec::new()));
         Self {
             load: Load::start_mixed(targets.to_vec(), MIX).expect("a thread"),
-            socket: tokio::spawn(speak(targets[0], sessions.clone())),
-            sessions,
+            sockets: targets.iter().copied().map(Socket::open).collect(),
             runs: Vec::new(),
         }
     }
@@ -113,7 +118,9 @@ impl Traffic {
     /// Ends the traffic and looks at all of it. Returns how many requests there were, and how
     /// many failed with an excuse.
     pub(crate) fn stop(self, effects: &Path) -> (usize, usize) {
-        self.socket.abort();
+        for socket in &self.sockets {
+            socket.speaks.abort();
+        }
         let samples = self.load.stop();
         judge(&samples, &self.runs);
         for run in &self.runs {
@@ -122,8 +129,11 @@ impl Traffic {
             }
         }
         judge_effects(&samples, effects);
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        judge_sessions(&sessions, &self.runs);
+        for (instance, socket) in self.sockets.iter().enumerate() {
+            let sessions = socket.sessions.lock();
+            let sessions = sessions.unwrap_or_else(PoisonError::into_inner);
+            judge_sessions(instance, &sessions, &self.runs);
+        }
         let failed = samples.iter().filter(|s| s.result.is_err()).count();
         (samples.len(), failed)
     }
@@ -196,12 +206,15 @@ impl Run {
     }
 
     fn excuses(&self, sample: &Sample, reason: &str) -> bool {
+        if sample.instance != KILLED_ON {
+            return false;
+        }
         match self.excused {
             Excused::Nothing => false,
             Excused::PostsInHand => sample.key.is_some() && reason == "status 502",
             Excused::Connections { until_ns } => {
                 let lost = !reason.starts_with("status") && reason != "no answer";
-                lost && sample.instance == 1 && sample.sent_ns < until_ns
+                lost && sample.sent_ns < until_ns
             }
         }
     }
@@ -269,10 +282,10 @@ fn judge_effects(samples: &[Sample], effects: &Path) {
 }
 
 /// A WebSocket ends only with its release (G7): whoever opens the next finds another one.
-fn judge_sessions(sessions: &[Session], runs: &[Run]) {
+fn judge_sessions(instance: usize, sessions: &[Session], runs: &[Run]) {
     let excused = |session: &Session| {
         let mut runs = runs.iter().filter(|run| run.excused != Excused::Nothing);
-        runs.any(|run| run.covers(session.ended_ns))
+        instance == KILLED_ON && runs.any(|run| run.covers(session.ended_ns))
     };
     for (number, session) in sessions.iter().enumerate() {
         if excused(session) {
@@ -284,12 +297,24 @@ fn judge_sessions(sessions: &[Session], runs: &[Run]) {
         };
         let next = sessions.get(number + 1);
         let next = next.and_then(|next| next.release.as_ref().ok());
-        assert_ne!(next, Some(release), "a WebSocket was cut off: {session:?}");
+        assert_ne!(
+            next,
+            Some(release),
+            "a WebSocket of instance {instance} was cut off: {session:?}"
+        );
     }
     assert!(sessions.iter().any(|session| session.echoes > 0));
 }
 
-/// Keeps a WebSocket open, and opens the next when one has ended.
+impl Socket {
+    /// Keeps a WebSocket open, and opens the next when one has ended.
+    fn open(target: SocketAddr) -> Self {
+        let sessions = Arc::default();
+        let speaks = tokio::spawn(speak(target, Arc::clone(&sessions)));
+        Self { sessions, speaks }
+    }
+}
+
 async fn speak(target: SocketAddr, sessions: Arc<Mutex<Vec<Session>>>) {
     loop {
         let mut session = Session {
