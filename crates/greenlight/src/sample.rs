@@ -14,6 +14,7 @@
 //! | `DIE_ON` | only on the instance of this name |
 //! | `NEEDS_CHECKS` | anything else is answered 500 until `/up` has passed so often |
 //! | `ANSWER_MS` | how long it works on each request that is not a check |
+//! | `SLOW_EVERY` | it works so long only on every so many of them, and answers the others at once |
 //! | `BALLAST_MB` | memory that it holds, as a real application would |
 //! | `EFFECTS` | a file to which every POST appends its `Idempotency-Key`: what it has changed |
 //!
@@ -50,6 +51,7 @@ struct Sample {
     checks: AtomicU64,
     effects: Option<PathBuf>,
     answer_after: Duration,
+    slow_every: u64,
     _ballast: Vec<u8>,
     die_after: Option<Duration>,
     dying: AtomicBool,
@@ -98,6 +100,7 @@ pub async fn run() -> std::io::Result<()> {
         checks: AtomicU64::new(0),
         effects: std::env::var_os("EFFECTS").map(PathBuf::from),
         answer_after: Duration::from_millis(number("ANSWER_MS").unwrap_or(0)),
+        slow_every: number("SLOW_EVERY").unwrap_or(1),
         // Not of zeros: those the system gives away without having them.
         _ballast: vec![1; ballast << 20],
         die_after: number("DIE_AFTER_MS")
@@ -196,10 +199,10 @@ async fn answer(sample: &Arc<Sample>, request: Request<Incoming>) -> Response<Fu
             std::process::abort();
         });
     }
-    if !sample.answer_after.is_zero() {
+    let count = sample.count.fetch_add(1, SeqCst) + 1;
+    if !sample.answer_after.is_zero() && count.is_multiple_of(sample.slow_every) {
         tokio::time::sleep(sample.answer_after).await;
     }
-    let count = sample.count.fetch_add(1, SeqCst) + 1;
     if request.method() == Method::POST {
         if let Err(error) = note_effect(sample, &request) {
             eprintln!("an effect cannot be noted: {error}");

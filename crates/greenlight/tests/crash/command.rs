@@ -69,21 +69,21 @@ impl Deploy {
 
     /// Waits for its end.
     pub(crate) async fn ended(mut self) -> Ended {
+        let code = self.code().await;
+        let said = self.said();
+        Ended { code, said }
+    }
+
+    /// Waits for its end, and returns the exit code; `None` if it was killed.
+    pub(crate) async fn code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
-        let status = loop {
+        loop {
             if let Some(status) = self.child.try_wait().expect("it is a child") {
-                break status;
+                return status.code();
             }
-            assert!(
-                Instant::now() < deadline,
-                "it does not end: {}",
-                self.said()
-            );
+            let said = || self.said();
+            assert!(Instant::now() < deadline, "it does not end: {}", said());
             tokio::time::sleep(LOOK_EVERY).await;
-        };
-        Ended {
-            code: status.code(),
-            said: self.said(),
         }
     }
 }

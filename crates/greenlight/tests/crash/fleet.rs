@@ -1,7 +1,7 @@
 //! A fleet of the real binary: `greenlight up` with two instances, and everything it leaves.
 
 use super::command::Deploy;
-use super::machine::{Process, expected_files, free_port, process, signal};
+use super::machine::{Process, expected_files, free_port, is_stopped, process, signal};
 use super::points::Points;
 use greenlight::api::{FleetStatus, History};
 use greenlight::link::ApiClient;
@@ -19,7 +19,13 @@ use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long something that may not happen at all is waited for.
+const SOON: Duration = Duration::from_secs(3);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(15);
+/// Deployments that bring the fleet up, before there are users.
+const BEFORE_TRAFFIC: usize = 2;
+/// What each instance has in flight at all times.
+const WEB_SOCKETS: u64 = 1;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_greenlight");
 /// Short, because most releases are good.
 const WATCH: &str = "300ms";
@@ -91,7 +97,7 @@ impl Fleet {
             status.is_some_and(|status| status.instances.values().all(Option::is_some))
         })
         .await;
-        for _ in 0..2 {
+        for _ in 0..BEFORE_TRAFFIC {
             let ended = fleet.deploy().ended().await;
             assert_eq!(ended.code, Some(0), "{}", ended.said);
             fleet.settled().await;
@@ -189,6 +195,14 @@ impl Fleet {
         signal(process_number(&self.up), Signal::CONT);
     }
 
+    /// Waits until a role has paused itself at the point of its plan.
+    pub(crate) async fn paused(&self, role: &str) {
+        self.points(role).reached().await;
+        // It says so before it does, and until then there is nothing to resume.
+        let pid = self.pid(role);
+        until("it is stopped", async || is_stopped(pid)).await;
+    }
+
     /// Lets a role go on that was paused at a point.
     pub(crate) fn resume(&self, role: &str) {
         signal(self.pid(role), Signal::CONT);
@@ -196,10 +210,36 @@ impl Fleet {
 
     /// Waits for a release's application on an instance, and returns its process.
     pub(crate) async fn application(&self, instance: &str, version: &str) -> i32 {
+        let find = || self.find_application(instance, version);
+        let what = format!("`{version}` runs on `{instance}`");
+        until(&what, async || find().is_some()).await;
+        find().expect("it was just there")
+    }
+
+    /// The same, if it runs before long.
+    pub(crate) async fn application_soon(&self, instance: &str, version: &str) -> Option<i32> {
+        let application = self.application(instance, version);
+        let soon = tokio::time::timeout(SOON, application);
+        soon.await.ok()
+    }
+
+    fn find_application(&self, instance: &str, version: &str) -> Option<i32> {
         let kind = format!("sample-app {instance} {version}");
-        let find = || self.processes().into_iter().find(|p| p.kind == kind);
-        until(&format!("`{kind}` runs"), async || find().is_some()).await;
-        find().expect("it was just there").pid
+        let mut processes = self.processes().into_iter();
+        processes.find(|p| p.kind == kind).map(|p| p.pid)
+    }
+
+    /// Of the holds of late at one instance or the other: how many there were, and how many have
+    /// found a request in the application's hands, or on its way there.
+    pub(crate) async fn holds(&self) -> (usize, usize) {
+        let history: History = self.api.get("/v1/deployments").await.expect("a history");
+        let under_load = history.deployments.iter().skip(BEFORE_TRAFFIC);
+        let cut_overs = under_load.flat_map(|deployment| &deployment.cut_overs);
+        let instances = cut_overs.flat_map(|cut_over| cut_over.instances.values());
+        let holds = instances.filter_map(|instance| instance.held.as_ref());
+        let met = holds.map(|held| held.in_flight + held.recalled > WEB_SOCKETS);
+        let met: Vec<_> = met.collect();
+        (met.len(), met.iter().filter(|met| **met).count())
     }
 
     /// Every process of the fleet.
@@ -398,6 +438,10 @@ fn write_configuration(dir: &Path, instances: &[Instance], env: &[(&str, &str)],
         ("EFFECTS", effects.as_str()),
         // G4: a request that comes before the checks have passed is answered 500.
         ("NEEDS_CHECKS", "2"),
+        // Something is in its hands whenever it is held, stopped or killed; the others show at
+        // once who answers.
+        ("ANSWER_MS", "50"),
+        ("SLOW_EVERY", "3"),
     ]);
     all.extend(env.iter().copied());
     text.push_str("env:\n  clear:\n");
@@ -407,8 +451,8 @@ fn write_configuration(dir: &Path, instances: &[Instance], env: &[(&str, &str)],
     // The barrier has time on a machine that is busy with other tests.
     text.push_str(
         "proxy:\n  healthcheck: { interval: 100ms, timeout: 5s }\n\
-         cutover: { hold_budget: 1s, max_hold: 20s }\n\
-         keep_warm: 100ms\ndrain_timeout: 300ms\nstop_timeout: 5s\n\
+         cutover: { hold_budget: 5s, max_hold: 20s }\n\
+         keep_warm: 100ms\ndrain_timeout: 150ms\nstop_timeout: 5s\n\
          deploy_timeout: 20s\n",
     );
     writeln!(text, "watch: {watch}").expect("a string takes it");

@@ -57,9 +57,7 @@ pub(crate) fn process(pid: i32, mark: &str) -> Option<Process> {
     if !variables.contains(mark) {
         return None;
     }
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, state) = stat.rsplit_once(") ")?;
-    if state.starts_with(['Z', 'X']) {
+    if is_dead(pid) {
         return None;
     }
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -107,12 +105,23 @@ pub(crate) fn free_port() -> u16 {
 /// connections.
 pub(crate) async fn kill(pid: i32) {
     signal(pid, Signal::KILL);
-    until("it is dead", async || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat.rsplit_once(") ");
-        state.is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
-    })
-    .await;
+    until("it is dead", async || is_dead(pid)).await;
+}
+
+fn is_dead(pid: i32) -> bool {
+    matches!(state(pid), None | Some('Z' | 'X'))
+}
+
+/// Whether a process was stopped, and not yet told to go on.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    state(pid) == Some('T')
+}
+
+/// The letter by which `/proc` tells a process's state.
+fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, state) = stat.rsplit_once(") ")?;
+    state.chars().next()
 }
 
 /// Sends a signal to a process that runs.

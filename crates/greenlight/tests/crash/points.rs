@@ -1,12 +1,13 @@
 //! A role's crash points: enumerated by counting runs, and made to happen at one of them.
 
+use super::fleet::PATIENCE;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// How long a run may take to get to a point.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What an agent does only when a decision takes long.
+const WHEN_LATE: [&str; 3] = ["InDoubt", "AskPeer", "AnswerPeer"];
 
 /// The crash points of one role.
 pub(crate) struct Points {
@@ -47,6 +48,11 @@ impl Points {
         passed.lines().map(ToOwned::to_owned).collect()
     }
 
+    /// Whether a point was passed.
+    pub(crate) fn has_passed(&self, point: &str) -> bool {
+        self.passed().iter().any(|passed| passed == point)
+    }
+
     /// Waits until the point of the plan was reached.
     pub(crate) async fn reached(&self) {
         let deadline = Instant::now() + PATIENCE;
@@ -75,4 +81,41 @@ impl Points {
     fn file(&self, ending: &str) -> PathBuf {
         self.dir.join(format!("{}.{ending}", self.role))
     }
+}
+
+/// Whether every deployment that passed a point once must come by it: only what is late is said
+/// again, so how often anything is said is a matter of time, and so are an agent's questions.
+pub(crate) fn is_certain(point: &str) -> bool {
+    point.contains("#1 ") && !WHEN_LATE.iter().any(|late| point.contains(late))
+}
+
+/// The points of two runs in one order: each that only the second has passed comes after what it
+/// came after there.
+pub(crate) fn merged(first: &[String], second: &[String]) -> Vec<String> {
+    let mut all = first.to_vec();
+    let mut next = 0;
+    for point in second {
+        if let Some(known) = all.iter().position(|known| known == point) {
+            next = known;
+        } else {
+            all.insert(next, point.clone());
+        }
+        next += 1;
+    }
+    all
+}
+
+#[test]
+fn what_only_a_second_run_has_passed_comes_where_it_came_there() {
+    let points = |text: &str| -> Vec<_> { text.split(' ').map(ToOwned::to_owned).collect() };
+    let both = merged(&points("b c e"), &points("a b d e f"));
+    assert_eq!(both, points("a b d c e f"));
+}
+
+#[test]
+fn what_is_said_again_or_asked_in_doubt_is_not_certain() {
+    assert!(is_certain("persist Committed#1 before"));
+    assert!(is_certain("SetTimer Doubt#1 after"));
+    assert!(!is_certain("send Hold to a#2 before"));
+    assert!(!is_certain("Report InDoubt#1 after"));
 }

@@ -2,6 +2,7 @@
 
 use super::command::{Deploy, Ended};
 use super::fleet::{Fleet, until};
+use super::points::{is_certain, merged};
 use super::traffic::{Excused, Run, Traffic, Went};
 use greenlight::clock::monotonic_ns;
 use greenlight_protocol::Outcome;
@@ -11,6 +12,11 @@ use std::time::Instant;
 /// there are is a matter of time.
 const TRIES: u32 = 3;
 
+/// For so many points that come up, one may fail to, because nothing was late.
+const COME_UP_OF_ONE: usize = 4;
+/// Of so many holds, one at least must have met a request.
+const HOLDS_OF_ONE_THAT_MET: usize = 4;
+
 /// A fleet, the traffic to it, and deployments one after the other.
 pub(crate) struct Scene {
     pub(crate) fleet: Fleet,
@@ -18,6 +24,10 @@ pub(crate) struct Scene {
     kind: Kind,
     began: Instant,
     runs: usize,
+    /// How many points have come up at which something was to be done.
+    came_up: usize,
+    /// Those that have not.
+    missed: Vec<String>,
 }
 
 impl Scene {
@@ -31,6 +41,8 @@ impl Scene {
             kind: Kind::Good,
             began,
             runs: 0,
+            came_up: 0,
+            missed: Vec::new(),
         }
     }
 
@@ -48,14 +60,18 @@ impl Scene {
         }
     }
 
-    /// The points that a role passes in every deployment of a kind, in order.
+    /// The points that a role passes in deployments of a kind, in order: those that must come up
+    /// again in any of two deployments, and others in both.
     pub(crate) async fn enumerate(&mut self, role: &str, kind: Kind) -> Vec<String> {
         self.releases(kind);
         let first = self.count(role).await;
         let second = self.count(role).await;
-        let both: Vec<_> = first.into_iter().filter(|p| second.contains(p)).collect();
-        eprintln!("{role}, {kind:?}: {} points: {both:?}", both.len());
-        both
+        let (points, left_out): (Vec<_>, Vec<_>) = merged(&first, &second)
+            .into_iter()
+            .partition(|p| is_certain(p) || (first.contains(p) && second.contains(p)));
+        let count = points.len();
+        eprintln!("{role}, {kind:?}: {count} points: {points:?}; seen only once: {left_out:?}");
+        points
     }
 
     async fn count(&mut self, role: &str) -> Vec<String> {
@@ -87,21 +103,59 @@ impl Scene {
             }
             let outcome = self.judge(begun.told, &ended, self.kind.excuses()).await;
             if reached {
+                self.came_up += 1;
                 return Some(outcome);
             }
             let passed = points.passed();
             eprintln!("{role}: `{point}` did not come up among {passed:?}");
         }
-        // What is late is said again, so how often anything is said is a matter of time, too.
-        let is_repeated = !point.contains("#1 ") && point.contains('#');
-        let is_timed = ["Doubt", "Resend"]
-            .iter()
-            .any(|timed| point.contains(timed));
+        self.miss(role, point);
+        None
+    }
+
+    /// Begins a deployment, and returns when a role has paused itself at a point: the test kills
+    /// something else then, resumes the role and finishes. `None` as for [`Scene::crash`].
+    pub(crate) async fn begin_paused(
+        &mut self,
+        role: &str,
+        point: &str,
+        title: &str,
+    ) -> Option<Begun> {
+        for _ in 0..TRIES {
+            let points = self.fleet.points(role);
+            points.pause_at(point);
+            let mut begun = self.begin(&format!("{title}, {role} at `{point}`"));
+            let came_up = tokio::select! {
+                () = points.reached() => true,
+                () = self.rest(&mut begun) => points.withdraw(),
+            };
+            if came_up {
+                self.fleet.paused(role).await;
+                self.came_up += 1;
+                return Some(begun);
+            }
+            self.finish(begun, self.kind.excuses()).await;
+        }
+        self.miss(role, point);
+        None
+    }
+
+    async fn rest(&mut self, begun: &mut Begun) {
+        begun.deploy.code().await;
+        self.fleet.settled().await;
+    }
+
+    fn miss(&mut self, role: &str, point: &str) {
         assert!(
-            is_timed || is_repeated,
+            !is_certain(point),
             "{role}: `{point}` did not come up in {TRIES} deployments"
         );
-        None
+        self.missed.push(format!("{role} `{point}`"));
+    }
+
+    /// How many points have come up at which something was to be done.
+    pub(crate) fn came_up(&self) -> usize {
+        self.came_up
     }
 
     /// A whole deployment, looked at when the fleet has come to rest. Returns how it went and
@@ -181,12 +235,25 @@ impl Scene {
         self.releases(Kind::Good);
         let last = self.deploy("the last deployment").await;
         assert_eq!(last, (Went::Forward, Some(0)));
+        let (holds, met) = self.fleet.holds().await;
         let (requests, failed) = self.traffic.stop(&self.fleet.effects());
         self.fleet.stop();
+        let (came_up, missed) = (self.came_up, &self.missed);
         eprintln!(
-            "{title}: {} deployments in {:.1} s, {requests} requests, {failed} failed",
+            "{title}: {} deployments in {:.1} s, {requests} requests, {failed} failed; {met} of \
+             {holds} holds met some; {came_up} points came up, {} did not: {missed:?}",
             self.runs,
-            self.began.elapsed().as_secs_f64()
+            self.began.elapsed().as_secs_f64(),
+            missed.len(),
+        );
+        // A hold proves little that finds the application dead, or nothing in its hands.
+        assert!(
+            met > 0 && met * HOLDS_OF_ONE_THAT_MET >= holds,
+            "{met} of {holds} holds met a request"
+        );
+        assert!(
+            missed.len() * COME_UP_OF_ONE <= came_up,
+            "{came_up} points came up, and these did not: {missed:?}"
         );
         failed
     }
