@@ -1,7 +1,8 @@
 //! Why a proxy cannot start or go on.
 
 use std::io;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// Why a proxy cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,24 @@ pub enum ProxyError {
         address: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// Another process listens where this one should, and would be left half of the users.
+    #[error(
+        "`{address}` is taken by another process; stop it, or name its `--admin` and `--take-over`"
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A file is to be in a folder that is not there.
+    #[error("there is no folder `{folder}` for `{path}`; make it, or name another with `{option}`")]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The file.
+        path: PathBuf,
+        /// What names the file.
+        option: &'static str,
     },
     /// The service manager passed something else than a listening socket.
     #[error("the socket `{name}` that the service manager passed cannot be used: {source}")]
@@ -63,4 +82,21 @@ pub enum ProxyError {
     /// A thread or its runtime could not be started.
     #[error("cannot start the proxy's threads: {0}")]
     Threads(#[source] io::Error),
+}
+
+impl ProxyError {
+    /// An error if a file's folder is not there.
+    pub(crate) fn need_folder(path: &Path, option: &'static str) -> Result<(), Self> {
+        match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                let (folder, path) = (folder.to_owned(), path.to_owned());
+                Err(Self::NoFolder {
+                    folder,
+                    path,
+                    option,
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }

@@ -167,6 +167,25 @@ pub(crate) fn open_all(
     Ok(sockets)
 }
 
+/// Refuses TCP addresses where somebody listens: with `SO_REUSEPORT` opening one would succeed,
+/// and the kernel would deal the users out to both.
+pub(crate) fn refuse_taken(addresses: &[ListenAddr]) -> Result<(), ProxyError> {
+    for address in addresses {
+        let ListenAddr::Tcp(asked) = address else {
+            continue;
+        };
+        let free = socket(*asked).and_then(|free| bind(&free, asked).map_err(io::Error::from));
+        match free {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(ProxyError::Taken { address: *asked });
+            }
+            // Any other error is met again, and told, when the address is opened.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// The addresses that were taken, each once.
 pub(crate) fn addresses(sockets: &[Bound]) -> Vec<ListenAddr> {
     let mut addresses: Vec<_> = sockets.iter().map(|bound| bound.taken.clone()).collect();
@@ -188,6 +207,15 @@ pub(crate) fn deal(sockets: &[Bound], threads: usize) -> io::Result<Vec<Vec<List
 }
 
 fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    set_socket_reuseport(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// A socket that connections of an earlier process, which are ending, do not keep from its address.
+fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -195,10 +223,7 @@ fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     set_socket_reuseaddr(&socket, true)?;
-    set_socket_reuseport(&socket, true)?;
-    bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
+    Ok(socket)
 }
 
 /// A socket file that nobody answers on is left over from a proxy that died: it is replaced.
@@ -234,6 +259,22 @@ pub(crate) fn open_private(path: &std::path::Path) -> io::Result<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_where_somebody_listens_is_refused_whatever_that_one_shares() {
+        let address: ListenAddr = "127.0.0.1:0".parse().expect("an address");
+        let theirs = open_all(std::slice::from_ref(&address), 1, None, Vec::new());
+        let theirs = theirs.expect("a free port");
+        let taken = addresses(&theirs);
+
+        let refused = refuse_taken(&taken);
+        assert!(
+            matches!(refused, Err(ProxyError::Taken { .. })),
+            "{refused:?}"
+        );
+        drop(theirs);
+        refuse_taken(&taken).expect("nobody listens any more");
+    }
 
     #[test]
     fn every_socket_is_dealt_out_and_no_thread_goes_without() {

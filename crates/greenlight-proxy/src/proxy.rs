@@ -107,6 +107,8 @@ async fn wait_for_signal() -> io::Result<()> {
 impl RunningProxy {
     /// Starts the threads. When this returns, the proxy listens and obeys.
     pub fn start(options: &ProxyOptions) -> Result<Self, ProxyError> {
+        // Found out with the first order, that would be in the middle of a deployment.
+        ProxyError::need_folder(&options.state, "--state")?;
         let file = StateFile::new(options.state.clone());
         // Read also by a successor, which gets its routing from elsewhere: what is there and is
         // not ours must not be replaced.

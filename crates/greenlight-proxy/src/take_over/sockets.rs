@@ -3,8 +3,8 @@
 use super::Offered;
 use crate::activation;
 use crate::error::ProxyError;
-use crate::listener::{Bound, Listener, open_all, open_private};
-use crate::proxy::ProxyOptions;
+use crate::listener::{Bound, Listener, open_all, open_private, refuse_taken};
+use crate::proxy::{Incumbent, ProxyOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +36,7 @@ impl Sockets {
             let status = StatusSocket::passed(options.status, &mut passed);
             (None, status, passed)
         };
+        ProxyError::need_folder(&options.admin, "--admin")?;
         let admin = match admin {
             Some(admin) => admin,
             None => open_private(&options.admin).map_err(|source| {
@@ -47,6 +48,10 @@ impl Sockets {
                 ProxyError::Listen { address, source }
             })?,
         };
+        // Somebody has opened what was inherited or passed, and whoever is succeeded listens still.
+        if options.incumbent == Incumbent::Respect && users.is_empty() {
+            refuse_taken(&options.listen)?;
+        }
         let status = status.filter(|status| Some(status.asked) == options.status);
         let status = match (status, options.status) {
             (Some(status), _) => Some(status),
