@@ -7,8 +7,10 @@
 //! value, so that a changed secret is a changed release; see [`crate::secret`].
 
 pub mod image;
+mod label;
 
 pub use image::{Cpus, ImageSpec, LogOptions, Memory, Pin, Restart};
+pub use label::{LabelError, check_label};
 
 use crate::health::HealthCheck;
 use crate::secret::Seal;

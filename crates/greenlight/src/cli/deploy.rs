@@ -14,6 +14,7 @@ use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::link::{ApiClient, ApiError, Follow};
 use crate::receipt::Receipt;
+use crate::spec::check_label;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{DeploymentId, Outcome, Policy, ServiceName, Strategy};
 use serde::Serialize;
@@ -156,6 +157,9 @@ async fn act(args: &Act, path: &str, wanted: Wanted, output: Output) -> Result<E
 
 /// `greenlight rollback`.
 pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Failure> {
+    if let Some(version) = &args.to {
+        check_label(version)?;
+    }
     let api = connect(&args.act.fleet, &args.act.file)?;
     let request = RollbackRequest {
         by: asker(),
@@ -173,7 +177,13 @@ fn policy_of(act: &Act) -> Option<Policy> {
         Ok(config) => Some(config.policy),
         Err(ConfigError::Missing { .. }) => None,
         Err(error) => {
-            eprintln!("warning: {error}; the timers of the latest deployment hold");
+            let file = act.file.file.display();
+            let place = error.line().map(|line| format!("line {line}: "));
+            let place = place.unwrap_or_default();
+            eprintln!(
+                "warning: `{file}` cannot be used ({place}{error}), so the timers of the latest \
+                 deployment hold"
+            );
             None
         }
     }

@@ -3,6 +3,7 @@
 use super::Exit;
 use crate::config::ConfigError;
 use crate::link::{ApiError, HttpsError};
+use crate::spec::LabelError;
 use hyper::StatusCode;
 use serde::Serialize;
 use std::fmt;
@@ -110,6 +111,12 @@ impl From<&clap::Error> for Failure {
     }
 }
 
+impl From<LabelError> for Failure {
+    fn from(error: LabelError) -> Self {
+        Self::new(Exit::Usage, error).help(LabelError::HELP)
+    }
+}
+
 impl From<crate::secret::SecretError> for Failure {
     fn from(error: crate::secret::SecretError) -> Self {
         Self::new(Exit::Usage, &error).help(error.help)
@@ -124,8 +131,8 @@ impl From<ApiError> for Failure {
                 format!("there is no fleet at `{}`", dir.display()),
             )
             .help(
-                "start one on this machine with `greenlight up`, or say with `--fleet` where \
-                     its credentials are",
+                "start one on this machine with `greenlight up`, install one on others with \
+                 `greenlight setup`, or say with `--fleet` where its credentials are",
             ),
             ApiError::Credentials(error) => Self::new(Exit::Usage, error)
                 .help("say with `--fleet` where the fleet's credentials are"),
@@ -133,7 +140,10 @@ impl From<ApiError> for Failure {
                 Exit::Failed,
                 format!("the server cannot be reached: {error}"),
             )
-            .help("nothing was asked of it; is it running? `greenlight up` starts one here"),
+            .help(
+                "nothing was asked of it; is it running? `systemctl status greenlight-server` on \
+                 its machine shows that, and `greenlight up` starts one here",
+            ),
             ApiError::Unreachable(error) => Self::new(Exit::Unknown, error)
                 .help("it may have been asked; `greenlight status` shows how the fleet stands"),
             ApiError::Refused {
@@ -142,6 +152,7 @@ impl From<ApiError> for Failure {
                 help,
             } => {
                 let exit = match status {
+                    StatusCode::BAD_REQUEST => Exit::Usage,
                     StatusCode::CONFLICT => Exit::Refused,
                     StatusCode::SERVICE_UNAVAILABLE => Exit::Unknown,
                     _ => Exit::Failed,

@@ -5,6 +5,7 @@ use super::args::{FileArg, FleetArg};
 use crate::api::FleetStatus;
 use crate::config::Config;
 use crate::link::ApiClient;
+use crate::spec::check_label;
 use greenlight_protocol::ServiceName;
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -69,6 +70,7 @@ fn account() -> Option<String> {
 /// The label of a release if nobody gives one: the commit that is checked out beside the file.
 pub(super) fn version(given: Option<&str>, file: &Path) -> Result<String, Failure> {
     if let Some(version) = given {
+        check_label(version)?;
         return Ok(version.to_owned());
     }
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());

@@ -27,6 +27,19 @@ pub enum ConfigError {
     Faulty(Box<Faults>),
 }
 
+impl ConfigError {
+    /// The line of the first fault.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::Missing { .. } | Self::Unreadable { .. } => None,
+            Self::Faulty(faults) => {
+                let before = faults.file.inner().get(..faults.first.offset())?;
+                Some(before.matches('\n').count() + 1)
+            }
+        }
+    }
+}
+
 /// A file and what is wrong with it. Shown as its first fault, with the others after it.
 #[derive(Debug)]
 pub struct Faults {

@@ -9,7 +9,7 @@ use crate::api::{
 use crate::clock::utc;
 use crate::doctor::CheckUp;
 use crate::link::{AgentAnswer, Outboxes, Question, ReleaseSecrets};
-use crate::spec::ServiceSpec;
+use crate::spec::{LabelError, ServiceSpec, check_label};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -81,6 +81,15 @@ pub fn router(
 }
 
 async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> Response {
+    for release in request.releases.values() {
+        if let Err(error) = check_label(&release.version) {
+            let answer = ErrorAnswer {
+                error: error.to_string(),
+                help: LabelError::HELP.to_owned(),
+            };
+            return (StatusCode::BAD_REQUEST, Json(answer)).into_response();
+        }
+    }
     let plan = match Plan::compile(request.strategy.clone(), &api.fleet) {
         Ok(plan) => plan,
         Err(error) => return refuse(&Refusal::Plan(error), None),

@@ -131,7 +131,7 @@ fn inputs_that_make_no_sense_fail_the_job_and_none_is_taken_for_shell() {
         (&[("credentials", "$(touch pwned)")], "not a tar archive"),
         (
             &[("version", "$(touch pwned)`touch pwned`\"; touch pwned; \"")],
-            "there is no fleet",
+            "cannot label a release",
         ),
     ];
     for (inputs, part) in cases {

@@ -1,0 +1,54 @@
+//! What may label a release: what may also be an image's tag, because a release without a tag of
+//! its own has its label for one. So a label is also one word in every line that shows it.
+
+/// The most letters, as of a tag.
+const LONGEST: usize = 128;
+
+/// Why a text cannot label a release.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` cannot label a release")]
+pub struct LabelError(String);
+
+impl LabelError {
+    /// What to write instead.
+    pub const HELP: &'static str = "use letters, digits, `.`, `_` and `-`, at most 128 and neither \
+                                    `.` nor `-` first, as for an image's tag";
+}
+
+/// Refuses a text that cannot label a release.
+pub fn check_label(text: &str) -> Result<(), LabelError> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_label = (1..=LONGEST).contains(&text.len())
+        && !text.starts_with(['.', '-'])
+        && text.bytes().all(good);
+    match is_label {
+        true => Ok(()),
+        false => Err(LabelError(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_an_image_s_tag_may_label_a_release_and_nothing_else() {
+        let longest = "v".repeat(LONGEST);
+        for good in [
+            "v1",
+            "0",
+            "1.2.3-rc.1",
+            "9fceb02d0ae5-changed",
+            "_",
+            &longest,
+        ] {
+            assert_eq!(check_label(good), Ok(()), "{good}");
+        }
+        let too_long = "v".repeat(LONGEST + 1);
+        for bad in [
+            "", "a b", "a/b", "ü", "v1\n", ".v1", "-v1", "v:1", &too_long,
+        ] {
+            assert_eq!(check_label(bad), Err(LabelError(bad.to_owned())));
+        }
+    }
+}
