@@ -117,7 +117,7 @@ pub struct File {
     #[schemars(extend("default" = "5m"))]
     pub deploy_timeout: Option<Located<DurationText>>,
     /// How many releases' images are kept on an instance, the live one included.
-    #[schemars(extend("default" = 5))]
+    #[schemars(extend("default" = 5), range(min = 1))]
     pub retain_containers: Option<Located<u32>>,
     /// What images are pulled with. Without it, each instance uses its own `docker login`.
     pub registry: Option<Located<RegistrySection>>,

@@ -40,10 +40,13 @@ pub(super) struct LocatedPorts {
 impl Resolver<'_> {
     /// All services. Those with faults are there too, so that others can be checked against them.
     pub(super) fn services(&mut self, file: &File) -> Vec<Resolved> {
-        let retain = file
-            .retain_containers
-            .as_ref()
-            .map_or(5, |count| count.value);
+        let retain = file.retain_containers.as_ref();
+        let retain = self.count(
+            "retain_containers",
+            retain,
+            5,
+            "not even the live one is kept",
+        );
         let resolved: Vec<Resolved> = match (&file.service, &file.services) {
             (Some(one), Some(several)) => {
                 self.faults.push(Fault::Conflict {
@@ -259,7 +262,12 @@ impl Resolver<'_> {
                 "not a variable's name",
                 "use letters, digits and underscores",
             )
-        } else if matches!(text.as_str(), "PORT" | "VERSION") || text.starts_with("GREENLIGHT_") {
+        } else if text.starts_with("GREENLIGHT_") {
+            (
+                "`GREENLIGHT_...` is kept for greenlight's own variables",
+                "choose another name",
+            )
+        } else if matches!(text.as_str(), "PORT" | "VERSION") {
             (
                 "set by greenlight for each release",
                 "remove it; the application finds it in its environment",
@@ -284,7 +292,20 @@ impl Resolver<'_> {
                 Vec::new()
             }
             (Some(one), None) => vec![one],
-            (None, Some(several)) => several.value.iter().collect(),
+            (None, Some(several)) => {
+                if several.value.is_empty() {
+                    let reason = "no request would be routed here";
+                    let help = "name at least one, or leave it out: then every host is";
+                    self.bad_value(
+                        "hosts",
+                        several.at,
+                        "[]".to_owned(),
+                        reason,
+                        help.to_owned(),
+                    );
+                }
+                several.value.iter().collect()
+            }
             (None, None) => Vec::new(),
         };
         for host in &hosts {
@@ -323,13 +344,26 @@ impl Resolver<'_> {
         if let Some(host) = &section.host {
             self.plain(host);
         }
+        let count = |resolver: &mut Self, key, count, default| {
+            resolver.count(key, count, default, "nothing would be asked")
+        };
         HealthCheck {
             path: self.path("path", section.path.as_ref(), &fallback.path),
             host: section.host.as_ref().map(|host| host.value.clone()),
             interval: self.duration("interval", section.interval.as_ref(), fallback.interval),
             timeout: self.duration("timeout", section.timeout.as_ref(), fallback.timeout),
-            successes: self.count("successes", section.successes.as_ref(), fallback.successes),
-            failures: self.count("failures", section.failures.as_ref(), fallback.failures),
+            successes: count(
+                self,
+                "successes",
+                section.successes.as_ref(),
+                fallback.successes,
+            ),
+            failures: count(
+                self,
+                "failures",
+                section.failures.as_ref(),
+                fallback.failures,
+            ),
             statuses: match &section.statuses {
                 None => fallback.statuses,
                 Some(statuses) => self.statuses(statuses),
@@ -337,19 +371,20 @@ impl Resolver<'_> {
         }
     }
 
-    fn count(&mut self, key: &str, count: Option<&Located<u32>>, default: u32) -> u32 {
+    /// A number that must not be 0; `nothing` is what 0 would mean.
+    fn count(
+        &mut self,
+        key: &str,
+        count: Option<&Located<u32>>,
+        default: u32,
+        nothing: &str,
+    ) -> u32 {
         let Some(count) = count else {
             return default;
         };
         if count.value == 0 {
             let help = "write 1 or more".to_owned();
-            self.bad_value(
-                key,
-                count.at,
-                "0".to_owned(),
-                "nothing would be asked",
-                help,
-            );
+            self.bad_value(key, count.at, "0".to_owned(), nothing, help);
         }
         count.value
     }
