@@ -47,6 +47,8 @@ impl Default for HealthCheck {
     }
 }
 
+/// The answer of a port where nobody listens.
+const REFUSED: &str = "connection refused";
 /// Answers kept for a person to read.
 const ANSWERS_KEPT: usize = 5;
 
@@ -65,16 +67,57 @@ impl Answers {
         self.last.push_back(answer);
     }
 
+    /// The last answers, the same ones in a row told once.
+    fn counted(&self) -> Vec<String> {
+        let answers: Vec<_> = self.last.iter().collect();
+        let runs = answers.chunk_by(|one, next| one == next);
+        let told = runs.map(|run| match run.len() {
+            1 => run[0].clone(),
+            times => format!("{} ({times} times)", run[0]),
+        });
+        told.collect()
+    }
+
     /// The last answers and the last lines that the application wrote, in words.
     pub fn explain(&self, check: &HealthCheck, log: &[String]) -> String {
         let mut text = format!("its check on `{}` does not pass", check.path);
         if !self.last.is_empty() {
-            let answers: Vec<_> = self.last.iter().map(String::as_str).collect();
-            text = format!("{text}; last answers: {}", answers.join(", "));
+            text = format!("{text}; last answers: {}", self.counted().join(", "));
+        }
+        if self.last.iter().all(|answer| answer == REFUSED) && !self.last.is_empty() {
+            text.push_str("; does it listen on the port in `PORT`, or a container on `app_port`?");
         }
         if !log.is_empty() {
             text = format!("{text}; last lines it wrote: {}", log.join(" | "));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_answer_is_told_once_and_a_port_where_nobody_listens_gets_a_hint() {
+        let check = HealthCheck::default();
+        let mut answers = Answers::default();
+        for _ in 0..7 {
+            answers.push(REFUSED.to_owned());
+        }
+
+        let refused = answers.explain(&check, &[]);
+        assert!(
+            refused.contains(": connection refused (5 times); "),
+            "{refused}"
+        );
+        assert!(refused.contains("`PORT`"), "{refused}");
+
+        answers.push("500".to_owned());
+        let told = answers.explain(&check, &["listening".to_owned()]);
+        assert!(
+            told.ends_with(": connection refused (4 times), 500; last lines it wrote: listening"),
+            "{told}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! One question to one application: a new connection, a GET, a status.
 
-use super::HealthCheck;
+use super::{HealthCheck, REFUSED};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -52,7 +52,7 @@ impl Probe {
     async fn exchange(&self) -> Result<(StatusCode, Option<String>), String> {
         let stream = TcpStream::connect(self.address).await.map_err(|error| {
             if error.kind() == std::io::ErrorKind::ConnectionRefused {
-                "connection refused".to_owned()
+                REFUSED.to_owned()
             } else {
                 error.to_string()
             }
