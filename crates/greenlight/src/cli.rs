@@ -113,13 +113,21 @@ pub fn main() -> ExitCode {
         true => Level::INFO,
         false => Level::WARN,
     };
-    let wanted = std::env::var("GREENLIGHT_LOG").ok();
-    let wanted = wanted.and_then(|levels| levels.parse::<Targets>().ok());
+    let levels = std::env::var("GREENLIGHT_LOG").ok();
+    let wanted = levels.map(|levels| levels.parse::<Targets>());
+    let (wanted, unusable) = match wanted {
+        Some(Ok(wanted)) => (Some(wanted), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
     let talk = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     tracing_subscriber::registry()
         .with(talk)
         .with(wanted.unwrap_or_else(|| Targets::new().with_default(default)))
         .init();
+    if let Some(error) = unusable {
+        tracing::warn!(%error, "`GREENLIGHT_LOG` is not used; write it as `info,greenlight::link=debug`");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -182,7 +190,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
         Verb::Doctor(args) => doctor::doctor(&args, output).await,
         Verb::Demo(demo) => run_demo(&demo, output).await,
         Verb::SampleApp => finish(crate::sample::run().await),
-        Verb::Server(server) => finish(run_server(server.into()).await),
+        Verb::Server(server) => finish(run_server(server.role()?).await),
         Verb::Agent(agent) => finish(run_agent(agent.into()).await),
         Verb::Proxy(proxy) => finish(run_proxy(proxy.into()).await),
     }

@@ -37,7 +37,7 @@ pub use fault::Fault;
 pub use host::Host;
 pub use nginx::{InstanceNginx, NginxConfig};
 pub use service::{EnvConfig, RegistryConfig, ServiceConfig};
-pub use setup::{SetupConfig, SshConfig};
+pub use setup::{SERVER_PORT, SetupConfig, SshConfig};
 
 use crate::front::FrontKind;
 use crate::spec::PortPair;

@@ -21,7 +21,9 @@ pub use client::{ApiClient, ApiError, Follow};
 pub use dial::{Dial, DialEvent};
 pub use https::{Https, HttpsError};
 pub use identity::{Identity, Strangers};
-pub use join::{JoinError, Registry, TokenAnswer, TokenRequest, join};
+pub use join::{
+    JoinError, Registry, TokenAnswer, TokenRequest, UNKNOWN_HELP, join, note_fleet, noted_fleet,
+};
 pub use outbox::{LinkEvent, Outboxes, agent_router};
 pub use pki::{
     Authority, CERTIFICATE_LIFETIME, Credentials, PkiError, Request, Role, fingerprint, role_of,
@@ -29,4 +31,4 @@ pub use pki::{
 pub use question::{AgentAnswer, Asked, Question, ReleaseSecrets};
 pub use renew::Renewal;
 pub use serve::{allow, serve, serve_with_strangers};
-pub use token::{Token, TokenError, Tokens};
+pub use token::{Token, TokenError, Tokens, ValidityError, check_validity};

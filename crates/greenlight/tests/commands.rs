@@ -10,6 +10,8 @@ mod github;
 mod health;
 #[path = "commands/operation.rs"]
 mod operation;
+#[path = "commands/refusals.rs"]
+mod refusals;
 #[path = "commands/runner.rs"]
 mod runner;
 #[path = "commands/services.rs"]
@@ -46,6 +48,13 @@ fn a_new_user_gets_from_init_to_a_release_and_back() {
     let prepared = shop.run(&["prepare", "--version", "v2"]);
     assert_eq!(prepared.code, 0, "{prepared}");
     assert_eq!(shop.serves(), ["v1", "v1"]);
+    let same = shop.run(&["plan", "--version", "v2"]);
+    assert_eq!(same.code, 0, "{same}");
+    assert!(same.data.contains("`v2` is prepared; "), "{same}");
+    let other = shop.run(&["plan", "--version", "v3"]);
+    assert_eq!(other.code, 3, "{other}");
+    let busy = "IN THE WAY: `v2` is being deployed by tester@";
+    assert!(other.data.contains(busy), "{other}");
     let promoted = shop.json(&["promote", "--json"]);
     assert_eq!(promoted["outcome"]["outcome"], "promoted");
     assert_eq!(shop.serves(), ["v2", "v2"]);
@@ -53,7 +62,9 @@ fn a_new_user_gets_from_init_to_a_release_and_back() {
     let elsewhere = shop.run(&["rollback", "--to", "v9"]);
     assert_eq!(elsewhere.code, 3, "{elsewhere}");
     assert!(elsewhere.talk.contains("goes to `v1`"), "{elsewhere}");
-    assert_eq!(shop.run(&["rollback"]).code, 0);
+    let back = shop.run(&["rollback"]);
+    assert_eq!(back.code, 0, "{back}");
+    assert!(back.data.contains(" to `v1`: hold at most "), "{back}");
     assert_eq!(shop.serves(), ["v1", "v1"]);
 
     let history = shop.json(&["history", "--json", "-n", "2"]);

@@ -6,6 +6,7 @@ mod roles;
 pub(super) use demo::Demo;
 pub(super) use roles::{Agent, Proxy, Server};
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -264,7 +265,7 @@ pub struct History {
     #[command(flatten)]
     pub fleet: FleetArg,
     /// Show at most so many.
-    #[arg(long, short = 'n', default_value_t = 20)]
+    #[arg(long, short = 'n', default_value_t = 20, value_parser = at_least_one())]
     pub limit: usize,
 }
 
@@ -299,6 +300,11 @@ pub struct Logs {
     /// The last so many lines of each application.
     #[arg(long, short = 'n', default_value_t = 50)]
     pub lines: usize,
+}
+
+/// A count of which 0 makes no sense.
+pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 /// How late messages may be made; no barrier waits for as long as the most.

@@ -38,6 +38,11 @@ pub(super) async fn doctor(args: &Doctor, output: Output) -> Result<Exit, Failur
         true => Some(configuration(&args.file)?),
         false => None,
     };
+    if let Some(state) = args.state.as_ref().filter(|state| !state.is_dir()) {
+        let error = format!("`{}` is not an instance's folder", state.display());
+        let help = "name the `--state` of its agent, or leave it out";
+        return Err(Failure::new(Exit::Usage, error).help(help));
+    }
     let only = args.instance.clone().map(InstanceId);
     if let (Some(name), Some(config)) = (&only, &config)
         && config.instance(name).is_none()

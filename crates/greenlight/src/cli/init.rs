@@ -6,7 +6,7 @@ use super::{Exit, Failure, Output, print_json};
 use crate::config::Config;
 use crate::import::{ImportError, Loss, Losses, Source, import};
 use serde::Serialize;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 /// What `--json` prints.
@@ -152,11 +152,24 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let written = created.and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| {
         let named = path.display();
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            return Failure::new(Exit::Refused, format!("`{named}` is there already"))
-                .help("edit it, or name another file with `--file`");
-        }
-        Failure::new(Exit::Failed, format!("cannot write `{named}`: {error}"))
+        let folder = path.parent().unwrap_or(path).display();
+        let kind = error.kind();
+        let (exit, error, help) = if path.is_dir() {
+            let error = format!("`{named}` is a folder");
+            (Exit::Usage, error, "name the file in it with `--file`")
+        } else if kind == ErrorKind::AlreadyExists {
+            let error = format!("`{named}` is there already");
+            let help = "edit it, or name another file with `--file`";
+            (Exit::Refused, error, help)
+        } else if kind == ErrorKind::NotFound {
+            let error = format!("there is no folder `{folder}` for `{named}`");
+            let help = "make it, or name another file with `--file`";
+            (Exit::Usage, error, help)
+        } else {
+            let error = format!("cannot write `{named}`: {error}");
+            (Exit::Failed, error, "name another file with `--file`")
+        };
+        Failure::new(exit, error).help(help)
     })
 }
 

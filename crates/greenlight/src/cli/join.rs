@@ -3,9 +3,10 @@
 use super::args::{FileArg, FleetArg, duration};
 use super::fleet::connect;
 use super::{Exit, Failure, Output, print, print_json};
+use crate::config::{Host, SERVER_PORT};
 use crate::link::{
     Authority, Credentials, HttpsError, JoinError, PkiError, Role, Token, TokenAnswer,
-    TokenRequest, Tokens, join as ask, role_of,
+    TokenRequest, Tokens, UNKNOWN_HELP, check_validity, join as ask, noted_fleet, role_of,
 };
 use greenlight_protocol::InstanceId;
 use serde::Serialize;
@@ -32,16 +33,16 @@ pub struct TokenArgs {
     /// Whoever joins becomes an operator, who may deploy.
     #[arg(long, group = "who")]
     pub operator: bool,
-    /// How long it may be used.
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration)]
+    /// How long it may be used, at most 24h.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = validity)]
     pub valid: Duration,
 }
 
 /// `greenlight join`.
 #[derive(Debug, clap::Args)]
 pub struct JoinArgs {
-    /// The server.
-    #[arg(long, value_name = "ADDRESS")]
+    /// The server: its address or name, with its port unless that is 9700.
+    #[arg(long, value_name = "ADDRESS", value_parser = server_address)]
     pub server: SocketAddr,
     /// What `greenlight token` printed; `-` reads it from standard input, which other users of
     /// this machine cannot see.
@@ -91,6 +92,12 @@ fn make_here(
     valid: Duration,
 ) -> Result<String, Failure> {
     let authority = Authority::read(state).map_err(|error| no_authority(&error))?;
+    if let (Some(name), Some(fleet)) = (&instance, noted_fleet(state))
+        && !fleet.contains(name)
+    {
+        let error = format!("the server knows no instance `{name}`");
+        return Err(Failure::new(Exit::Usage, error).help(UNKNOWN_HELP));
+    }
     let role = instance.map_or(Role::Operator, |name| Role::Agent(name.0));
     let made = Tokens::of(state).make(&authority, &role, valid);
     let made = made.map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -157,6 +164,19 @@ fn enter(credentials: &Credentials, args: &JoinArgs) -> Result<Role, Failure> {
     Ok(role)
 }
 
+fn validity(text: &str) -> Result<Duration, String> {
+    check_validity(duration(text)?).map_err(|error| error.to_string())
+}
+
+/// Where a server is, as `setup.server` has it.
+fn server_address(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = Host::parse_with_port(text).map_err(|error| {
+        format!("{error}; write an address and a port, such as `10.0.0.10:{SERVER_PORT}`")
+    })?;
+    let address = host.resolve()?;
+    Ok(SocketAddr::new(address, port.unwrap_or(SERVER_PORT)))
+}
+
 fn no_authority(error: &PkiError) -> Failure {
     Failure::new(Exit::Usage, error)
         .help("`--state` is the folder of `greenlight server`, which has been started there once")
@@ -167,10 +187,34 @@ fn refused(error: JoinError) -> Failure {
         JoinError::Refused { error, help } => Failure::new(Exit::Failed, error).help(help),
         JoinError::Unreachable(error @ HttpsError::Refused(_)) => {
             let error = format!("the server cannot be reached: {error}");
-            Failure::new(Exit::Failed, error).help("nothing was used up; is the server running?")
+            Failure::new(Exit::Failed, error).help(
+                "nothing was used up; is the server running? `systemctl status greenlight-server` \
+                 on its machine shows that",
+            )
         }
         JoinError::Unreachable(error) => Failure::new(Exit::Failed, error)
             .help("check `--server`, and that the token is of that server; it may be used up now"),
         error @ (JoinError::Pki(_) | JoinError::Unreadable(_)) => Failure::new(Exit::Failed, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_found_by_address_or_name_at_its_port_or_the_usual_one() {
+        for (text, address) in [
+            ("10.0.0.10", "10.0.0.10:9700"),
+            ("10.0.0.10:9800", "10.0.0.10:9800"),
+            ("[::1]:9800", "[::1]:9800"),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(server_address(text), Ok(address), "{text}");
+        }
+        let found = server_address("localhost:9800").expect("it is known");
+        assert!(found.ip().is_loopback(), "{found}");
+        let refused = server_address("https://10.0.0.10").expect_err("it has a scheme");
+        assert!(refused.contains("such as `10.0.0.10:9700`"), "{refused}");
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn man(args: &Man) -> Result<Exit, Failure> {
         .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir));
     written.map_err(|error| {
         let error = format!("cannot write to `{}`: {error}", args.dir.display());
-        Failure::new(Exit::Failed, error)
+        Failure::new(Exit::Failed, error).help("name a folder that can be written")
     })?;
     eprintln!(
         "written; `man -l {}/greenlight.1` shows the first",

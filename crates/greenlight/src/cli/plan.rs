@@ -4,7 +4,9 @@ use super::args::Plan as PlanArgs;
 use super::fleet::{configuration, connect, orphans, unlike, version};
 use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
-use crate::api::FleetStatus;
+use crate::api::{DeploymentStatus, FleetStatus};
+use crate::clock::utc;
+use crate::config::duration::written;
 use crate::front::FrontKind;
 use greenlight_protocol::{Alignment, Color, InstanceId, Plan, ServiceName, Strategy};
 use serde::Serialize;
@@ -23,6 +25,9 @@ struct PlanDocument {
     no_mixed_window: bool,
     /// Services that are live and not in the file; they go on.
     orphans: Vec<ServiceName>,
+    /// That the same release is being deployed already; `deploy` attaches to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    under_way: Option<String>,
     /// What stands in the way; a deployment would be refused.
     obstacles: Vec<String>,
 }
@@ -51,7 +56,17 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
     let compiled = Plan::compile(config.strategy.clone(), &fleet)
         .map_err(|error| Failure::new(Exit::Refused, error))?;
     let specs = config.specs(&version);
-    let mut obstacles = obstacles(&status);
+    let mut obstacles = absent(&status);
+    let labels = specs
+        .keys()
+        .map(|service| (service.clone(), version.clone()))
+        .collect();
+    let mut under_way = None;
+    match &status.deployment {
+        Some(busy) if attaches(busy, &labels) => under_way = Some(same(busy, &version)),
+        Some(busy) => obstacles.push(other(busy)),
+        None => {}
+    }
     if let Err(failure) = read_secrets(&config, &args.file.file) {
         obstacles.push(failure.to_string());
     }
@@ -93,6 +108,7 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
         instances: instances.collect(),
         strategy: config.strategy.clone(),
         orphans: orphans(&config, &status),
+        under_way,
         obstacles,
     };
     match output {
@@ -105,24 +121,41 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
     })
 }
 
-fn obstacles(status: &FleetStatus) -> Vec<String> {
-    let away = status
-        .instances
-        .iter()
-        .filter(|(_, standing)| standing.is_none());
-    let mut obstacles: Vec<_> = away
-        .map(|(name, _)| format!("instance `{name}` is not connected; start its agent"))
-        .collect();
-    if let Some(busy) = &status.deployment {
-        obstacles.push(format!(
-            "{} is deploying since {} ({}, {})",
-            busy.by,
-            crate::clock::utc(busy.since_ms),
-            busy.deployment,
-            busy.phase
-        ));
+fn absent(status: &FleetStatus) -> Vec<String> {
+    let instances = status.instances.iter();
+    let away = instances.filter(|(_, standing)| standing.is_none());
+    away.map(|(name, _)| format!("instance `{name}` is not connected; start its agent"))
+        .collect()
+}
+
+/// Whether the deployment under way brings just these releases.
+fn attaches(busy: &DeploymentStatus, labels: &BTreeMap<ServiceName, String>) -> bool {
+    busy.releases == *labels && busy.removed.is_empty()
+}
+
+fn same(busy: &DeploymentStatus, version: &str) -> String {
+    match busy.phase.as_str() {
+        "ready" => format!("`{version}` is prepared; `deploy` or `promote` cuts over"),
+        _ => format!("{}; `deploy` attaches to it", other(busy)),
     }
-    obstacles
+}
+
+fn other(busy: &DeploymentStatus) -> String {
+    let versions: BTreeSet<_> = busy.releases.values().collect();
+    let services: BTreeSet<_> = busy.removed.iter().map(|service| &service.0).collect();
+    let (what, verb) = match versions.is_empty() {
+        true => (services, "removed"),
+        false => (versions, "deployed"),
+    };
+    let what: Vec<_> = what.into_iter().map(|name| format!("`{name}`")).collect();
+    format!(
+        "{} is being {verb} by {} since {} ({}, {})",
+        what.join(", "),
+        busy.by,
+        utc(busy.since_ms),
+        busy.deployment,
+        busy.phase
+    )
 }
 
 impl PlanDocument {
@@ -160,8 +193,11 @@ impl PlanDocument {
             ));
         }
         line(format!(
-            "ready within {:?}; hold at most {:?}; watch {:?}, then {:?} warm for a rollback",
-            policy.prepare, policy.hold_budget, policy.watch, policy.keep_warm
+            "ready within {}; hold at most {}; watch {}, then {} warm for a rollback",
+            written(policy.prepare),
+            written(policy.hold_budget),
+            written(policy.watch),
+            written(policy.keep_warm)
         ));
         line(match (self.front.alignment(), self.no_mixed_window) {
             (_, true) => {
@@ -177,6 +213,9 @@ impl PlanDocument {
                     .to_owned()
             }
         });
+        if let Some(under_way) = &self.under_way {
+            line(under_way.clone());
+        }
         for obstacle in &self.obstacles {
             line(format!("IN THE WAY: {obstacle}"));
         }

@@ -55,6 +55,7 @@ pub(super) async fn setup(args: &Setup, output: Output) -> Result<Exit, Failure>
     let binary = Binary::open(&program).map_err(|error| {
         let error = format!("`{}` cannot be installed: {error}", program.display());
         Failure::new(Exit::Usage, error)
+            .help("name the program of greenlight for these machines with `--program`")
     })?;
     let dry_run = args.dry_run || args.remove && !args.yes;
     let local = local_dir(&args.file.file);

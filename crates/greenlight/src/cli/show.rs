@@ -71,7 +71,11 @@ fn render_status(status: &FleetStatus) -> String {
         line(&mut text, &format!("{service} serves {version} everywhere"));
     }
     if status.live.is_empty() {
-        line(&mut text, "nothing has been deployed yet");
+        let nothing = match status.epoch {
+            0 => "nothing has been deployed yet",
+            _ => "nothing is live",
+        };
+        line(&mut text, nothing);
     }
     if status.warm {
         line(&mut text, "the earlier release is kept warm for a rollback");

@@ -151,8 +151,8 @@ fn local(config: &Config, instance: &InstanceConfig) -> Result<LocalInstance, Fa
         Host::Name(name) if name == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         Host::Ip(_) | Host::Name(_) => {
             let error = format!(
-                "`{}` is not an address of this machine's loopback",
-                instance.name
+                "`{}` is at `{}`, which is not on this machine's loopback",
+                instance.name, instance.host
             );
             return Err(Failure::new(Exit::Usage, error).help(
                 "`greenlight up` runs the whole fleet here; give `servers` loopback addresses, \

@@ -6,6 +6,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// No timer of a deployment is longer than this; a longer one is a slip of the keyboard.
@@ -66,6 +67,25 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     ))
 }
 
+/// A time as people write it: `250ms`, `5m`, `1h30m`.
+pub fn written(time: Duration) -> String {
+    if time.subsec_nanos() != 0 || time.is_zero() {
+        return format!("{time:?}");
+    }
+    let seconds = time.as_secs();
+    let mut text = String::new();
+    for (number, unit) in [
+        (seconds / 3600, 'h'),
+        (seconds / 60 % 60, 'm'),
+        (seconds % 60, 's'),
+    ] {
+        if number > 0 {
+            write!(text, "{number}{unit}").expect("a string takes all");
+        }
+    }
+    text
+}
+
 fn split_where(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(end).unwrap_or(text.len()))
 }
@@ -122,6 +142,22 @@ mod tests {
                 Ok(Duration::from_millis(milliseconds)),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_time_is_written_as_it_would_be_read() {
+        for (milliseconds, text) in [
+            (250, "250ms"),
+            (1_500, "1.5s"),
+            (60_000, "1m"),
+            (300_000, "5m"),
+            (5_400_000, "1h30m"),
+            (86_400_000, "24h"),
+        ] {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(written(time), text);
+            assert_eq!(parse_duration(text), Ok(time));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where an instance is: an IP address or a name, and perhaps a port.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs as _};
 
 /// The address of an instance. Names are resolved by whoever connects, when they connect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +68,21 @@ impl Host {
         }
     }
 
+    /// Its address; the first one of a name.
+    pub fn resolve(&self) -> Result<IpAddr, String> {
+        match self {
+            Self::Ip(address) => Ok(*address),
+            Self::Name(name) => {
+                let found = (name.as_str(), 0).to_socket_addrs();
+                let mut found = found.map_err(|error| format!("`{name}` is not known: {error}"))?;
+                let first = found.next();
+                first
+                    .map(|address| address.ip())
+                    .ok_or_else(|| format!("`{name}` has no address"))
+            }
+        }
+    }
+
     /// Whether it is this machine by its own account: all loopback addresses share one machine.
     pub fn is_loopback(&self) -> bool {
         match self {
@@ -89,6 +104,14 @@ impl fmt::Display for Host {
             Self::Name(name) => f.write_str(name),
         }
     }
+}
+
+/// What an instance may be called, for people.
+pub const INSTANCE_NAME_HELP: &str = "use small letters, digits, hyphens and dots: `web-1`";
+
+/// Whether a text may be what an instance is called: a host name in small letters.
+pub fn is_instance_name(text: &str) -> bool {
+    is_host_name(text) && text == text.to_lowercase()
 }
 
 /// Whether a text is a host name: labels of letters, digits and hyphens between dots.

@@ -3,7 +3,7 @@
 use super::Host;
 
 /// Where servers listen unless told otherwise.
-pub(super) const SERVER_PORT: u16 = 9700;
+pub const SERVER_PORT: u16 = 9700;
 
 /// What the file says about installing the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]

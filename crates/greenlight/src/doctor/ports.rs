@@ -67,7 +67,11 @@ pub(super) fn check(wanted: &Wanted, running: &[Running], proxy: Option<i32>) ->
         expected: with_descendants(expected, &listening, &known, number),
         holders: listening.get(&number).map(|inodes| {
             let holders = inodes.iter().filter_map(|inode| known.get(inode));
-            holders.flatten().cloned().collect()
+            let mut holders: Vec<_> = holders.flatten().cloned().collect();
+            // A proxy listens once for each of its threads.
+            holders.sort_by_key(|holder| holder.pid);
+            holders.dedup();
+            holders
         }),
     });
     ports.map(|port| judge(&port)).collect()

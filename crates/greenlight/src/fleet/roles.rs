@@ -9,7 +9,7 @@ use crate::front::{BuiltinFront, Front, NginxReloadFront};
 use crate::journal::Journal;
 use crate::link::{
     Authority, Dial, Identity, LinkEvent, Outboxes, PkiError, Registry, Renewal, Role, Strangers,
-    Tokens, agent_router, allow, peer, serve, serve_with_strangers,
+    Tokens, agent_router, allow, note_fleet, peer, serve, serve_with_strangers,
 };
 use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::Runtimes;
@@ -113,12 +113,13 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     let authority = Authority::open(&role.state)?.with_lifetime(role.certificate_lifetime);
     let authority = Arc::new(authority);
     let identity = server_identity(&role.state, &authority)?;
+    note_fleet(&role.state, &role.instances)?;
     let registry = Registry::new(
         authority.clone(),
         Tokens::of(&role.state),
         role.instances.clone(),
     );
-    let listener = TcpListener::bind(role.listen).await?;
+    let listener = listen(role.listen).await?;
     let operators = router(inbox.clone(), progress, role.instances, outboxes.clone());
     let operators = operators.merge(registry.operators());
     let operators = allow(operators, |role| *role == Role::Operator);
@@ -159,6 +160,16 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     }
 }
 
+async fn listen(at: SocketAddr) -> Result<TcpListener, String> {
+    let listening = TcpListener::bind(at).await;
+    listening.map_err(|error| {
+        format!(
+            "cannot listen on `{at}`: {error}; stop what listens there, or choose another \
+             `--listen`"
+        )
+    })
+}
+
 /// The server's own certificate: the one it has, as long as that is good for a while.
 fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>, PkiError> {
     let dir = state.join("identity");
@@ -176,7 +187,16 @@ fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>,
 /// Runs an agent until SIGTERM. Applications go on without it.
 pub async fn run_agent(role: AgentRole) -> RoleResult {
     crash::name_role(&format!("agent-{}", role.name));
-    let identity = Identity::load(&role.state.join("identity"))?;
+    let dir = role.state.join("identity");
+    if !dir.exists() {
+        let (server, dir) = (role.server, dir.display());
+        return Err(format!(
+            "this instance has not joined; `greenlight join --server {server} --token TOKEN \
+             --dir {dir}` does that"
+        )
+        .into());
+    }
+    let identity = Identity::load(&dir)?;
     let machine = Machine {
         state: Some(role.state.clone()),
         admin: match &role.front {
@@ -213,7 +233,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         front,
         alignment,
     })?;
-    let listener = TcpListener::bind(role.listen).await?;
+    let listener = listen(role.listen).await?;
     let routes = peer::router(shell.peer());
     let peers_tls = identity.server_config(Strangers::Refused)?;
     tokio::spawn(serve(listener, peers_tls, routes));

@@ -15,7 +15,7 @@
 use super::https::{Https, HttpsError};
 use super::pinned::Pinned;
 use super::pki::{Authority, Credentials, PkiError, Request, Role, new_key};
-use super::token::{Token, TokenError, Tokens};
+use super::token::{Token, TokenError, Tokens, check_validity};
 use crate::api::ErrorAnswer;
 use crate::secret::SealKey;
 use axum::extract::{DefaultBodyLimit, Extension, State};
@@ -27,14 +27,20 @@ use greenlight_protocol::InstanceId;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A request and a token are small, and strangers send them.
 const LARGEST: usize = 16 * 1024;
-/// How long a token made over the API is good for at most.
-const LONGEST: Duration = Duration::from_hours(24);
+/// The file in the server's folder that names its fleet.
+const FLEET: &str = "fleet.json";
+
+/// What to do about an instance that a server does not know.
+pub const UNKNOWN_HELP: &str = "add it to `servers` and run `greenlight setup`, or start the \
+                                server with `--instance` for it";
 
 /// Why a machine could not join.
 #[derive(Debug, thiserror::Error)]
@@ -242,7 +248,10 @@ async fn make_token(State(registry): State<Registry>, Json(asked): Json<TokenReq
     if !registry.knows(&role) {
         return unknown(&role);
     }
-    let valid = Duration::from_millis(asked.valid_ms).min(LONGEST);
+    let valid = match check_validity(Duration::from_millis(asked.valid_ms)) {
+        Ok(valid) => valid,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error, "ask for another time"),
+    };
     match registry.tokens.make(&registry.authority, &role, valid) {
         Ok(token) => Json(TokenAnswer {
             token: token.to_string(),
@@ -252,15 +261,26 @@ async fn make_token(State(registry): State<Registry>, Json(asked): Json<TokenReq
     }
 }
 
+/// Notes beside a server's authority which instances it knows: a token that is made there without
+/// asking it must be for one of them.
+pub fn note_fleet(state: &Path, fleet: &BTreeSet<InstanceId>) -> io::Result<()> {
+    std::fs::write(state.join(FLEET), serde_json::to_vec(fleet)?)
+}
+
+/// The instances that the server of this folder knew when it was started last; `None` if it did
+/// not say.
+pub fn noted_fleet(state: &Path) -> Option<BTreeSet<InstanceId>> {
+    let noted = std::fs::read(state.join(FLEET)).ok()?;
+    serde_json::from_slice(&noted).ok()
+}
+
 fn unknown(role: &Role) -> Response {
     let name = match role {
         Role::Agent(name) => name.as_str(),
         Role::Operator | Role::Server => "",
     };
     let error = format!("the server knows no instance `{name}`");
-    let help = "add it to `servers` and run `greenlight setup`, or start the server with \
-                `--instance` for it";
-    refuse(StatusCode::FORBIDDEN, &error, help)
+    refuse(StatusCode::FORBIDDEN, &error, UNKNOWN_HELP)
 }
 
 fn failed(error: &PkiError) -> Response {

@@ -27,6 +27,7 @@ pub enum Renewal {
 impl Renewal {
     /// Keeps a certificate fresh, for ever.
     pub async fn keep_fresh(self, identity: Arc<Identity>) {
+        let mut told = false;
         loop {
             let now = SystemTime::now();
             if let Ok(wait) = identity.renew_at().duration_since(now) {
@@ -34,12 +35,28 @@ impl Renewal {
                 continue;
             }
             match self.renew(&identity).await {
-                Ok(()) => tracing::info!("the certificate was renewed"),
+                Ok(()) => {
+                    told = false;
+                    tracing::info!("the certificate was renewed");
+                }
                 Err(reason) => {
                     let left = identity.good_until().duration_since(now);
                     let left = left.unwrap_or_default();
-                    tracing::warn!(reason, ?left, "the certificate could not be renewed");
-                    tokio::time::sleep((left / 20).clamp(PAUSE, LOOK_AGAIN)).await;
+                    match left.is_zero() {
+                        true if told => {}
+                        true => {
+                            told = true;
+                            tracing::error!(
+                                reason,
+                                "the certificate has expired, and the fleet accepts it no more: \
+                                 join again with `greenlight join`, and start this process again"
+                            );
+                        }
+                        false => {
+                            tracing::warn!(reason, ?left, "the certificate could not be renewed");
+                        }
+                    }
+                    tokio::time::sleep(pause(left)).await;
                 }
             }
         }
@@ -64,6 +81,15 @@ impl Renewal {
     }
 }
 
+/// How long to wait before the next try. When no time is left nothing but a clock that is set
+/// right can help any more.
+fn pause(left: Duration) -> Duration {
+    match left.is_zero() {
+        true => LOOK_AGAIN,
+        false => (left / 20).clamp(PAUSE, LOOK_AGAIN),
+    }
+}
+
 async fn ask(
     identity: &Arc<Identity>,
     server: SocketAddr,
@@ -81,4 +107,17 @@ async fn ask(
     }
     let answer: RenewAnswer = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     Ok(answer.certificate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_tried_more_often_the_less_time_it_has_and_seldom_when_that_is_over() {
+        assert_eq!(pause(Duration::from_hours(24)), LOOK_AGAIN);
+        assert_eq!(pause(Duration::from_mins(20)), Duration::from_mins(1));
+        assert_eq!(pause(Duration::from_secs(1)), PAUSE);
+        assert_eq!(pause(Duration::ZERO), LOOK_AGAIN);
+    }
 }

@@ -10,6 +10,7 @@
 
 use super::pki::{Authority, PkiError, Role, file, fingerprint, invalid, provider};
 use crate::clock::wall_ms;
+use crate::config::duration::written;
 use crate::digest::sha256_hex;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, openat, statat, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+/// How long a token is good for at most.
+const LONGEST: Duration = Duration::from_hours(24);
 const PREFIX: &str = "gl1";
 /// Random bytes of a secret.
 const SECRET_BYTES: usize = 16;
@@ -56,6 +59,28 @@ pub enum TokenError {
     /// The folder cannot be used.
     #[error(transparent)]
     Store(#[from] PkiError),
+}
+
+/// Why a token cannot be made for so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValidityError {
+    /// Nobody could use it.
+    #[error("a token that is good for no time lets nobody join")]
+    Never,
+    /// It would lie around for too long.
+    #[error("a token is good for at most {}", written(LONGEST))]
+    TooLong,
+}
+
+/// Refuses a time for which no token is good.
+pub fn check_validity(valid: Duration) -> Result<Duration, ValidityError> {
+    if valid.is_zero() {
+        return Err(ValidityError::Never);
+    }
+    match valid <= LONGEST {
+        true => Ok(valid),
+        false => Err(ValidityError::TooLong),
+    }
 }
 
 /// What is kept of a token.
@@ -250,6 +275,15 @@ mod tests {
         let expired = tokens.redeem(token.expect("a folder").secret());
         assert!(matches!(expired, Err(TokenError::Expired)));
         assert!(matches!(tokens.redeem("0"), Err(TokenError::Unknown)));
+    }
+
+    #[test]
+    fn a_token_is_good_for_some_time_and_at_most_a_day() {
+        assert_eq!(check_validity(LONGEST), Ok(LONGEST));
+        assert_eq!(check_validity(Duration::ZERO), Err(ValidityError::Never));
+        let longer = LONGEST + Duration::from_millis(1);
+        let refused = check_validity(longer).expect_err("it is too long");
+        assert_eq!(refused.to_string(), "a token is good for at most 24h");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::{CutOverReceipt, InstanceReceipt, Receipt};
 use crate::clock::utc;
 use greenlight_protocol::{Direction, InstanceId, Outcome, ServiceName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Receipt {
         ));
         for cut_over in &self.cut_overs {
             line("");
-            line(&cut_over.headline());
+            line(&self.headline_of(cut_over));
             if let Some(text) = cut_over.aligned_text() {
                 line(&format!("  {text}"));
             }
@@ -94,15 +94,35 @@ impl Receipt {
             took.unwrap_or_default()
         )
     }
+
+    pub(super) fn headline_of(&self, cut_over: &CutOverReceipt) -> String {
+        let direction = match cut_over.direction {
+            Direction::Forward => self.aim(),
+            Direction::Back => "back to the old release".to_owned(),
+        };
+        format!("cut-over {} {direction}{}", cut_over.epoch, cut_over.told())
+    }
+
+    /// What its cut-over forward was to bring.
+    fn aim(&self) -> String {
+        let versions: BTreeSet<_> = self.releases.values().collect();
+        let versions: Vec<_> = versions.iter().map(|label| format!("`{label}`")).collect();
+        let removed: Vec<_> = self
+            .removed
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        match (versions.is_empty(), removed.is_empty()) {
+            (true, _) => format!("that removes {}", removed.join(", ")),
+            (false, true) => format!("to {}", versions.join(", ")),
+            (false, false) => format!("to {}, without {}", versions.join(", "), removed.join(", ")),
+        }
+    }
 }
 
 impl CutOverReceipt {
-    pub(super) fn headline(&self) -> String {
-        let direction = match self.direction {
-            Direction::Forward => "to the new release",
-            Direction::Back => "back to the old release",
-        };
-        let mut text = format!("cut-over {} {direction}", self.epoch);
+    fn told(&self) -> String {
+        let mut text = String::new();
         if let Some(reason) = &self.aborted {
             write!(text, ", aborted: {}", first_line(reason)).expect("a string takes all");
         }

@@ -17,7 +17,7 @@ impl Receipt {
         for cut_over in &self.cut_overs {
             add(
                 &mut text,
-                &format!("**{}**\n", escaped(&cut_over.headline())),
+                &format!("**{}**\n", escaped(&self.headline_of(cut_over))),
             );
             cut_over.summarise(&mut text);
         }

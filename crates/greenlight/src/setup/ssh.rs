@@ -65,7 +65,7 @@ impl RemoteError {
                     "load a key that it accepts into your agent, or name one in \
                      `setup.ssh.identity`"
                 } else {
-                    "is it up, and are `setup.ssh` and its address right?"
+                    "see that it is up, and that `setup.ssh` and its address are right"
                 };
                 format!("{what}; then run `greenlight setup` again, which goes on from here")
             }

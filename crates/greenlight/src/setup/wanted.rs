@@ -8,7 +8,7 @@ use crate::front::FrontKind;
 use crate::spec::Artifact;
 use greenlight_protocol::InstanceId;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// From this version on systemd keeps several sockets of one address apart when it is reloaded.
@@ -53,7 +53,7 @@ pub struct Wanted {
 pub fn machines(config: &Config) -> Result<Vec<Machine>, String> {
     let mut machines = vec![Machine {
         host: config.setup.server.clone(),
-        address: resolve(&config.setup.server)?,
+        address: config.setup.server.resolve()?,
         parts: vec![Part::Server],
     }];
     for instance in &config.instances {
@@ -64,7 +64,7 @@ pub fn machines(config: &Config) -> Result<Vec<Machine>, String> {
         let Some(known) = known else {
             machines.push(Machine {
                 host: instance.host.clone(),
-                address: resolve(&instance.host)?,
+                address: instance.host.resolve()?,
                 parts: vec![part],
             });
             continue;
@@ -80,20 +80,6 @@ pub fn machines(config: &Config) -> Result<Vec<Machine>, String> {
         known.parts.push(part);
     }
     Ok(machines)
-}
-
-fn resolve(host: &Host) -> Result<IpAddr, String> {
-    match host {
-        Host::Ip(address) => Ok(*address),
-        Host::Name(name) => {
-            let found = (name.as_str(), 0).to_socket_addrs();
-            let mut found = found.map_err(|error| format!("`{name}` is not known: {error}"))?;
-            let first = found.next();
-            first
-                .map(|address| address.ip())
-                .ok_or_else(|| format!("`{name}` has no address"))
-        }
-    }
 }
 
 impl Wanted {

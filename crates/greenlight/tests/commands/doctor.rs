@@ -36,6 +36,13 @@ fn doctor_says_of_a_fleet_that_is_well_that_it_is() {
         .iter()
         .find(|f| f["check"] == "greenlight versions");
     assert_eq!(same.expect("it is checked")["level"], "ok", "{ran}");
+    // Its proxy listens once for each thread, and is one process.
+    let users = findings.iter().find_map(|finding| {
+        let found = finding["found"].as_str()?;
+        found.contains(" for users is held by ").then_some(found)
+    });
+    let users = users.expect("it is checked");
+    assert_eq!(users.matches("(process ").count(), 1, "{users}");
     let text = shop.run(&["doctor"]);
     let last = text.data.lines().last().unwrap_or_default();
     assert!(last.starts_with("0 problems, "), "{text}");

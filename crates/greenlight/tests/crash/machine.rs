@@ -26,6 +26,7 @@ pub(crate) fn expected_files() -> BTreeSet<String> {
         "seal.key",
         "journal.redb",
         "receipts.json",
+        "fleet.json",
     ];
     files.extend(of_server.map(|name| format!("server/{name}")));
     for role in ["server", "agent-a", "agent-b", "proxy-a", "proxy-b"] {

@@ -1,11 +1,14 @@
 //! What can be said to the long-running roles.
 
-use super::{duration, lateness};
+use super::{at_least_one, duration, lateness};
+use crate::cli::{Exit, Failure};
+use crate::config::host::{INSTANCE_NAME_HELP, is_instance_name};
 use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
 use crate::nginx::{Nginx, NginxPath};
 use clap::Args;
 use greenlight_protocol::InstanceId;
 use greenlight_proxy::{Incumbent, ListenAddr};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,11 +23,11 @@ pub struct Server {
     #[arg(long, value_name = "ADDRESS")]
     pub listen: SocketAddr,
     /// An instance of the fleet; once for each.
-    #[arg(long, value_name = "NAME", required = true)]
-    pub instance: Vec<String>,
-    /// How long the certificates that it issues are good for; they are renewed when two thirds of
-    /// that are over.
-    #[arg(long, value_name = "TIME", default_value = "2160h", value_parser = duration)]
+    #[arg(long, value_name = "NAME", required = true, value_parser = instance)]
+    pub instance: Vec<InstanceId>,
+    /// How long the certificates that it issues are good for, at least 1h; they are renewed when
+    /// two thirds of that are over.
+    #[arg(long, value_name = "TIME", default_value = "2160h", value_parser = lifetime)]
     pub certificate_lifetime: Duration,
 }
 
@@ -32,8 +35,8 @@ pub struct Server {
 #[derive(Debug, Args)]
 pub struct Agent {
     /// Its name.
-    #[arg(long)]
-    pub name: String,
+    #[arg(long, value_parser = instance)]
+    pub name: InstanceId,
     /// Its folder.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
@@ -109,21 +112,34 @@ pub struct Proxy {
     #[arg(long, value_name = "ADDRESS")]
     pub status: Option<SocketAddr>,
     /// Threads that serve users; one for each core unless given.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one())]
     pub threads: Option<usize>,
     /// Take sockets and routing over from the proxy that runs on the admin socket, if one does.
     #[arg(long)]
     pub take_over: bool,
 }
 
-impl From<Server> for ServerRole {
-    fn from(server: Server) -> Self {
-        Self {
-            state: server.state,
-            listen: server.listen,
-            instances: server.instance.into_iter().map(InstanceId).collect(),
-            certificate_lifetime: server.certificate_lifetime,
+impl Server {
+    /// What it is to do, if that makes sense.
+    pub(in crate::cli) fn role(self) -> Result<ServerRole, Failure> {
+        if !self.state.is_dir() {
+            let error = format!("there is no folder `{}`", self.state.display());
+            let help = "make it, or name another with `--state`";
+            return Err(Failure::new(Exit::Usage, error).help(help));
         }
+        let mut instances = BTreeSet::new();
+        for name in self.instance {
+            if let Some(twin) = instances.replace(name) {
+                let error = format!("`--instance {twin}` is given twice");
+                return Err(Failure::new(Exit::Usage, error).help("name each instance once"));
+            }
+        }
+        Ok(ServerRole {
+            state: self.state,
+            listen: self.listen,
+            instances,
+            certificate_lifetime: self.certificate_lifetime,
+        })
     }
 }
 
@@ -131,7 +147,7 @@ impl From<Agent> for AgentRole {
     fn from(agent: Agent) -> Self {
         let peers = agent.peers.into_iter();
         Self {
-            name: InstanceId(agent.name),
+            name: agent.name,
             state: agent.state,
             server: agent.server,
             listen: agent.listen,
@@ -171,6 +187,22 @@ impl From<Proxy> for ProxyRole {
             },
         }
     }
+}
+
+fn instance(text: &str) -> Result<InstanceId, String> {
+    match is_instance_name(text) {
+        true => Ok(InstanceId(text.to_owned())),
+        false => Err(format!("not an instance's name; {INSTANCE_NAME_HELP}")),
+    }
+}
+
+/// Who is away for a short while must not have to join again.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_hours(1);
+    let lifetime = duration(text)?;
+    (lifetime >= LEAST)
+        .then_some(lifetime)
+        .ok_or_else(|| "a certificate is good for at least 1h".to_owned())
 }
 
 fn nginx_path(text: &str) -> Result<NginxPath, String> {

@@ -6,7 +6,7 @@ use super::services::{LocatedPorts, Resolved};
 use crate::config::InstanceConfig;
 use crate::config::fault::Fault;
 use crate::config::file::{File, ServerEntry, ServerPorts, ServerSection};
-use crate::config::host::{Host, HostError, is_host_name};
+use crate::config::host::{Host, HostError, INSTANCE_NAME_HELP, is_instance_name};
 use crate::config::located::Located;
 use crate::config::nginx::verify_port;
 use crate::config::parse::unknown_key;
@@ -175,16 +175,14 @@ impl Resolver<'_> {
     }
 
     fn instance_name(&mut self, name: &Located<String>) {
-        let good = is_host_name(&name.value) && name.value == name.value.to_lowercase();
-        if self.plain(name) && !good {
+        if self.plain(name) && !is_instance_name(&name.value) {
             let shown = self.as_written(name.at, &name.value);
-            let help = "use small letters, digits, hyphens and dots: `web-1`";
             self.bad_value(
                 "name",
                 name.at,
                 shown,
                 "not an instance's name",
-                help.to_owned(),
+                INSTANCE_NAME_HELP.to_owned(),
             );
         }
     }
