@@ -1,6 +1,11 @@
 //! What is refused before anything is done, and what is said then.
 
 use crate::shop::{Shop, free_port};
+use greenlight::api::DeployRequest;
+use greenlight::link::{ApiClient, ApiError, TokenRequest};
+use greenlight_protocol::coordinator::Promotion;
+use greenlight_protocol::{Release, ServiceName, Strategy};
+use serde_json::Value;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -99,19 +104,16 @@ fn a_proxy_without_a_folder_for_its_files_does_not_start() {
         ("p.sock", "/nope/routing", "--state"),
         ("/nope/p.sock", "routing", "--admin"),
     ] {
-        let ran = shop.run(&[
-            "proxy",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            admin,
-            "--state",
-            state,
-        ]);
-        assert_eq!(ran.code, 1, "{ran}");
+        let arguments = ["proxy", "--listen", "127.0.0.1:0", "--admin", admin];
+        let mut command = shop.command(&arguments);
+        command.args(["--state", state]);
+
+        let (code, talk) = within(command);
+
+        assert_eq!(code, Some(1), "{talk}");
         let said = format!("name another with `{option}`");
         for part in ["there is no folder `/nope`", &said] {
-            assert!(ran.talk.contains(part), "`{part}` is not in {ran}");
+            assert!(talk.contains(part), "`{part}` is not in {talk}");
         }
     }
 }
@@ -164,6 +166,51 @@ fn a_server_says_where_it_cannot_listen_and_a_token_is_for_an_instance_that_it_k
     let unknown = shop.run(&["token", "--state", ".", "--instance", "zz"]);
     assert_eq!(unknown.code, 2, "{unknown}");
     assert!(unknown.talk.contains("knows no instance `zz`"), "{unknown}");
+}
+
+#[test]
+fn the_server_refuses_also_what_commands_would_not_send_it() {
+    let shop = Shop::new();
+    shop.configure("");
+    let _up = shop.up();
+    let operator = shop.dir().join(".greenlight/operator");
+    let api = ApiClient::from_dir(&operator).expect("an operator");
+    let release = Release {
+        version: "a b".to_owned(),
+        digest: String::new(),
+        spec: String::new(),
+    };
+    let labelled = DeployRequest {
+        by: "tester".to_owned(),
+        releases: [(ServiceName::from("shop"), release)].into(),
+        remove: [].into(),
+        secrets: [].into(),
+        strategy: Strategy::BlueGreen,
+        policy: None,
+        promotion: Promotion::Automatic,
+    };
+    let valid_for = |valid_ms| TokenRequest {
+        instance: None,
+        valid_ms,
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+
+    let answers: [Result<Value, ApiError>; 3] = runtime.block_on(async {
+        [
+            api.post("/v1/deployments", &labelled).await,
+            api.post("/v1/tokens", &valid_for(0)).await,
+            api.post("/v1/tokens", &valid_for(u64::MAX)).await,
+        ]
+    });
+
+    let said = ["`a b` cannot label a release", "for no time", "at most 24h"];
+    for (answer, said) in answers.into_iter().zip(said) {
+        let Err(ApiError::Refused { status, error, .. }) = answer else {
+            panic!("{said}: {answer:?}");
+        };
+        assert_eq!(status.as_u16(), 400);
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]
