@@ -163,7 +163,7 @@ impl Agent {
                 colors,
                 reason,
             } => self.gate_failed(epoch, &colors, reason, &mut fx),
-            AgentEvent::GateParked { services } => self.gate_parked(&services),
+            AgentEvent::GateParked { services } => self.gate_parked(&services, &mut fx),
             AgentEvent::SlotFound {
                 slot,
                 incarnation,

@@ -74,7 +74,7 @@ impl Agent {
                 Some((SlotState::Starting, digest)) if digest == release.digest => {}
                 Some((SlotState::Stopping, _)) => {}
                 Some(_) => self.stop(&slot, &cut_over.policy, fx),
-                None if self.listed == super::Listed::Yes => {
+                None if self.listed == super::Listed::Yes && self.is_shut_off(service) => {
                     let within = cut_over.policy.prepare;
                     self.start(slot, cut_over.epoch, release.clone(), within, fx);
                 }

@@ -2,7 +2,8 @@
 //!
 //! G4 lives here: the gate is opened to a slot only while the incarnation that runs there has
 //! passed its check. A live application that dies is started again only once its gate has said
-//! that its requests are parked, so that none reaches the new incarnation early.
+//! that its requests are parked, so that none reaches the new incarnation early; and until then
+//! nothing is started beside it.
 
 use super::{Agent, AgentEffect, AgentRecord, AgentTimer, GateAction, Listed, RunningSlot, Stage};
 use crate::cut_over::CutOver;
@@ -335,13 +336,26 @@ impl Agent {
 
     /// The gate has parked these services. An answer from before a later start or cut-over says
     /// nothing of what runs now.
-    pub(super) fn gate_parked(&mut self, services: &BTreeSet<ServiceName>) {
+    pub(super) fn gate_parked(
+        &mut self,
+        services: &BTreeSet<ServiceName>,
+        fx: &mut Vec<AgentEffect>,
+    ) {
         for service in services {
             let slot = self.live_slot(service);
             if slot.is_some_and(|slot| !self.slots.contains_key(&slot)) {
                 self.parked.insert(service.clone());
             }
         }
+        self.advance(fx);
+    }
+
+    /// Whether no request can reach what is started in the idle slot. If the live application
+    /// died before its switch, its gate was never opened to it: one that has restarted since may
+    /// lead to the release before it, until it says that it is parked.
+    pub(super) fn is_shut_off(&self, service: &ServiceName) -> bool {
+        let live = self.live_slot(service);
+        live.is_none_or(|slot| self.slots.contains_key(&slot)) || self.parked.contains(service)
     }
 
     /// Opens the gate to every live release that is ready, unless a hold is on, and to nothing for

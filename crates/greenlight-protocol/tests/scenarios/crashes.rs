@@ -161,6 +161,30 @@ fn a_live_application_is_not_started_again_before_its_gate_has_said_that_it_is_p
 }
 
 #[test]
+fn nothing_is_started_beside_a_new_release_that_died_before_its_switch_until_the_gate_is_parked() {
+    let mut world = World::serving_v1(3); // G4
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.run_until(|w| w.phase() == "switching");
+
+    world.crash_agent(&name(1));
+    let starts = world.machine(&name(1)).starts;
+    world.machine(&name(1)).gate_is_away = true;
+    world.kill(&name(1), "v1");
+    world.kill(&name(1), "v2");
+    world.restart_agent(&name(1));
+    world.pass(Duration::from_secs(30));
+
+    // The gate may come back open to the old release, as it was before the hold.
+    assert_eq!(world.phase(), "preparing");
+    assert_eq!(world.machine(&name(1)).starts, starts);
+    world.machine(&name(1)).gate_is_away = false;
+    world.pass(LONG);
+    assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1"));
+}
+
+#[test]
 fn requests_of_an_application_that_dies_under_a_hold_are_parked_past_the_hold() {
     let mut world = World::serving_v1(3); // G4
     let order = world.order(&[("shop", "v2")]);
