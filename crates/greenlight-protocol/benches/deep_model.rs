@@ -74,6 +74,15 @@ fn links() {
         ..Faults::of(3)
     };
     holds("three instances, coordinator 1, links that break", three);
+    let doubts = Faults {
+        agent_crashes: 1,
+        reconnections: false,
+        ..three
+    };
+    holds(
+        "three instances, a crash of each kind, doubts that arrive",
+        doubts,
+    );
     let two = Faults {
         agent_crashes: 1,
         ..Faults {

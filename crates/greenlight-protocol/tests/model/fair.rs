@@ -1,9 +1,10 @@
-//! What becomes of a state once faults stop: one fair schedule, run to its end.
+//! What becomes of a state once faults stop: two fair schedules, each run to its end.
 //!
 //! Everything on its way is lost, whoever is down comes back, every link comes up anew; then
-//! letters arrive in order, checks pass, and timers fire in the order of their waits. The fleet
-//! must come to rest, and at rest the deployment is over, every instance serves the release that
-//! its outcome names, and nothing else runs.
+//! letters arrive, checks pass, and timers fire. In one schedule they do so in the order in which
+//! they were sent, began and are due, in the other one in the reverse of it. The fleet must come
+//! to rest, and at rest the deployment is over, every instance serves the release that its
+//! outcome names, and nothing else runs.
 
 use super::fleet::{Fleet, State};
 use super::gate::Gate;
@@ -54,7 +55,7 @@ impl Schedule {
         fleet: &Fleet,
         state: &State,
         server: NodeId,
-        run: impl FnOnce(Run<'_>) -> Result<(), String>,
+        run: impl Fn(Run<'_>) -> End,
     ) -> End {
         let machines = state.machines[..fleet.faults.instances].to_vec();
         let key = (server, machines);
@@ -63,11 +64,26 @@ impl Schedule {
             return ended.clone();
         }
         drop(known);
-        let ended = run(Run::from(fleet, state));
+        let ended = [Order::Straight, Order::Reverse]
+            .into_iter()
+            .try_for_each(|order| {
+                let ended = run(Run::from(fleet, state, order));
+                ended.map_err(|why| format!("{order:?}: {why}"))
+            });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(key, ended.clone());
         ended
     }
+}
+
+/// In which order what may happen happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// The coordinator first, then the first instance; the oldest letter; the timer that is due.
+    Straight,
+    /// The last instance first, the coordinator last; the newest letter; and of the timers that
+    /// are set the longest, but none twice before each of them has fired.
+    Reverse,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,22 +94,27 @@ enum Timer {
 
 struct Run<'a> {
     fleet: &'a Fleet,
+    order: Order,
     server: Option<NodeId>,
     machines: Vec<NodeId>,
     mail: VecDeque<LetterId>,
     due: BTreeMap<Timer, Duration>,
+    /// In reverse: the timers that are yet to fire before any fires again.
+    round: Vec<Timer>,
     now: Duration,
     asked: usize,
 }
 
 impl<'a> Run<'a> {
-    fn from(fleet: &'a Fleet, state: &State) -> Self {
+    fn from(fleet: &'a Fleet, state: &State, order: Order) -> Self {
         Self {
             fleet,
+            order,
             server: Some(state.server),
             machines: state.machines[..fleet.faults.instances].to_vec(),
             mail: VecDeque::new(),
             due: BTreeMap::new(),
+            round: Vec::new(),
             now: Duration::ZERO,
             asked: 0,
         }
@@ -103,7 +124,7 @@ impl<'a> Run<'a> {
     fn connect(&mut self) {
         while self.prompt_step() {}
         self.mail.clear();
-        for index in 0..self.machines.len() {
+        for index in self.indices() {
             self.take_at_server(&Step::SeesConnection(index));
             self.take_at(index, &Step::Connects);
         }
@@ -114,17 +135,15 @@ impl<'a> Run<'a> {
             if self.prompt_step() {
                 continue;
             }
-            if let Some(letter) = self.mail.pop_front() {
+            if let Some(letter) = self.next_letter() {
                 self.deliver(letter);
                 continue;
             }
-            let Some((timer, at)) = self.due.iter().min_by_key(|(timer, at)| (**at, **timer))
-            else {
+            let Some(timer) = self.next_timer() else {
                 return Ok(());
             };
-            let (timer, at) = (*timer, *at);
-            self.now = self.now.max(at);
-            self.due.remove(&timer);
+            let at = self.due.remove(&timer);
+            self.now = self.now.max(at.expect("it is set"));
             match timer {
                 Timer::Coordinator(timer) => self.take_at_server(&Step::CoordinatorTimer(timer)),
                 Timer::Agent(index, timer) => {
@@ -141,24 +160,76 @@ impl<'a> Run<'a> {
         Err("it never comes to rest".to_owned())
     }
 
-    /// Takes one step that waits for nothing, if there is one.
-    fn prompt_step(&mut self) -> bool {
-        if let Some(server) = self.server {
-            let entry = self.fleet.servers.entry(server);
-            if let Some(step) = entry.steps.iter().find(|step| step.is_prompt()) {
-                self.take_at_server(step);
-                return true;
+    fn indices(&self) -> Vec<usize> {
+        let all = 0..self.machines.len();
+        match self.order {
+            Order::Straight => all.collect(),
+            Order::Reverse => all.rev().collect(),
+        }
+    }
+
+    fn next_letter(&mut self) -> Option<LetterId> {
+        match self.order {
+            Order::Straight => self.mail.pop_front(),
+            Order::Reverse => self.mail.pop_back(),
+        }
+    }
+
+    fn next_timer(&mut self) -> Option<Timer> {
+        let mut set: Vec<_> = self.due.iter().map(|(timer, at)| (*at, *timer)).collect();
+        set.sort_unstable();
+        let mut set = set.into_iter().map(|(_, timer)| timer);
+        match self.order {
+            Order::Straight => set.next(),
+            Order::Reverse => {
+                self.round.retain(|timer| self.due.contains_key(timer));
+                if self.round.is_empty() {
+                    self.round.extend(set);
+                }
+                self.round.pop()
             }
         }
-        for index in 0..self.machines.len() {
+    }
+
+    /// Takes one step that waits for nothing, if there is one.
+    fn prompt_step(&mut self) -> bool {
+        let took_one = (self.order == Order::Straight && self.prompt_step_at_server())
+            || self.prompt_step_at_machines()
+            || self.prompt_step_at_server();
+        if !took_one {
+            self.refresh_timers();
+        }
+        took_one
+    }
+
+    fn prompt_step_at_server(&mut self) -> bool {
+        let Some(server) = self.server else {
+            return false;
+        };
+        let step = self.prompt_of(&self.fleet.servers.entry(server).steps);
+        if let Some(step) = step {
+            self.take_at_server(step);
+        }
+        step.is_some()
+    }
+
+    fn prompt_step_at_machines(&mut self) -> bool {
+        for index in self.indices() {
             let entry = self.fleet.machines.entry(self.machines[index]);
-            if let Some(step) = entry.steps.iter().find(|step| step.is_prompt()) {
+            if let Some(step) = self.prompt_of(&entry.steps) {
                 self.take_at(index, step);
                 return true;
             }
         }
-        self.refresh_timers();
         false
+    }
+
+    fn prompt_of<'b>(&self, steps: &'b [Step]) -> Option<&'b Step> {
+        let mut prompt = steps.iter().filter(|step| step.is_prompt());
+        match self.order {
+            Order::Straight => prompt.next(),
+            Order::Reverse => prompt.next_back(),
+        }
     }
 
     fn deliver(&mut self, number: LetterId) {
