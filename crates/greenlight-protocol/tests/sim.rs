@@ -28,6 +28,8 @@ mod gate;
 mod happening;
 #[path = "sim/machine.rs"]
 mod machine;
+#[path = "sim/mishaps.rs"]
+mod mishaps;
 #[path = "sim/network.rs"]
 mod network;
 #[path = "sim/oracle.rs"]

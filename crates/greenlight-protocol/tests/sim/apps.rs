@@ -24,6 +24,9 @@ pub(crate) struct App {
 pub(crate) struct Drain {
     slot: Slot,
     patience: u64,
+    began: u64,
+    /// When it may be cut off.
+    due: u64,
     over: bool,
 }
 
@@ -292,6 +295,8 @@ impl World {
         machine.drains.push(Drain {
             slot: slot.clone(),
             patience,
+            began: self.now,
+            due: self.now + deadline,
             over: false,
         });
         self.after(deadline, Happening::DrainOver { at, life, slot });
@@ -320,7 +325,9 @@ impl World {
         if machine.agent.life != life {
             return;
         }
-        let mut drains = machine.drains.iter_mut();
+        // The deadline may be an earlier stop's of the same slot.
+        let is_over = |drain: &&mut Drain| drained || drain.due <= self.now;
+        let mut drains = machine.drains.iter_mut().filter(is_over);
         let Some(drain) = drains.find(|drain| drain.slot == *slot && !drain.over) else {
             return;
         };
@@ -343,9 +350,22 @@ impl World {
         if machine.agent.life != life {
             return Ok(());
         }
-        machine.drains.retain(|drain| drain.slot != *slot);
+        let place = machine.drains.iter().position(|drain| drain.slot == *slot);
+        let Some(place) = place else {
+            return Ok(());
+        };
+        let Drain { began, due, .. } = machine.drains.remove(place);
         machine.starting.remove(slot);
-        let end = if drained { End::Drained } else { End::CutOff };
+        if !drained && self.now < due {
+            let name = &machine.name;
+            return breach(format!(
+                "G7: `{slot}` on `{name}` was cut off before its drain's deadline"
+            ));
+        }
+        let end = match drained {
+            true => End::Drained,
+            false => End::CutOff { began },
+        };
         self.ends(at, slot, end)?;
         let drained = DrainEvidence::default();
         let slot = slot.clone();
@@ -359,6 +379,8 @@ impl World {
             return Ok(());
         };
         if end == End::Died {
+            self.mishaps
+                .application_ended(at, &slot.service, &app.digest);
             let life = self.machines[at].agent.life;
             let event = AgentEvent::SlotExited {
                 slot: slot.clone(),
@@ -402,8 +424,8 @@ pub(crate) enum End {
     Died,
     /// Stopped when nothing was in flight.
     Drained,
-    /// Stopped at the drain deadline.
-    CutOff,
+    /// Stopped at the deadline of the drain that began then.
+    CutOff { began: u64 },
     /// Found in a slot in which another was to start.
     Replaced,
 }

@@ -28,20 +28,24 @@ impl World {
             return Ok(());
         }
         let now = Timestamp(self.coordinator.clock.reads(self.now));
-        let (records, found) = self.coordinator.disk.open();
-        for record in &found {
+        let journal = self.coordinator.disk.open();
+        for record in &journal.found {
             self.oracle.coordinator_wrote(record)?;
+        }
+        if journal.torn {
+            self.stats.count("coordinator found a torn record");
         }
         let fleet = self.names.keys().cloned().collect();
         let mutant = self.profile.mutant;
         // A shorter journal means the same, wherever it is cut.
+        let records = journal.records;
         let records = match snapshot(&records, records.len() % 4) {
             Some((count, record)) => [&[record], &records[count..]].concat(),
             None => records,
         };
         let (coordinator, effects) = Coordinator::recover_with(fleet, &records, now, mutant);
         self.coordinator.machine = Some(coordinator);
-        for record in &found {
+        for record in &journal.found {
             self.count_outcome(record);
         }
         self.coordinator.plan(effects);
@@ -54,11 +58,12 @@ impl World {
 
     /// The process ends, and comes back some time later.
     pub(crate) fn end_coordinator(&mut self, ending: Ending) {
+        // The power may go when the process is gone already.
+        self.coordinator.disk.end(ending, &mut self.chance);
         if !self.coordinator.is_up() {
             return;
         }
         self.coordinator.forget();
-        self.coordinator.disk.end(ending, &mut self.chance);
         for machine in &mut self.machines {
             machine.link_up = false;
         }
@@ -119,7 +124,7 @@ impl World {
         match work {
             Work::Effect(CoordinatorEffect::Persist(record)) => {
                 self.trace.note(self.now, &record);
-                if self.coordinator.disk.write(record).is_err() {
+                if self.coordinator.disk.write(&record).is_err() {
                     self.stats.count("coordinator's disk was full");
                     self.end_coordinator(Ending::Process);
                     return Ok(());

@@ -93,6 +93,7 @@ impl World {
             return Ok(());
         }
         self.machines[at].gate.end(with_machine);
+        self.mishaps.proxy_ended(at);
         self.connections_are_lost(at)?;
         self.gate_settled(at)?;
         let longest = self.chance.pick(&[20_000, 200_000, 3_000_000]);

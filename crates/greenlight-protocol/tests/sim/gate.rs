@@ -44,7 +44,8 @@ impl Route {
         (kind, self.served().map(|admits| admits.color))
     }
 
-    fn served(self) -> Option<Admits> {
+    /// What it admits to, or did before it was held.
+    pub(crate) fn served(self) -> Option<Admits> {
         match self {
             Self::Closed => None,
             Self::Open(admits) => Some(admits),
@@ -269,12 +270,14 @@ impl Gate {
         true
     }
 
-    /// The deadline of a turn passes: what then, the hold has said.
-    pub(crate) fn expire(&mut self, turn: u64) -> bool {
+    /// The deadline of a turn passes: what then, the hold has said. Says of which services whose
+    /// hold has expired.
+    pub(crate) fn expire(&mut self, turn: u64) -> Vec<(ServiceName, Epoch)> {
         let of_turn = self.services.iter().filter(|(_, gate)| gate.turn == turn);
         let of_turn: Vec<_> = of_turn.map(|(name, _)| name.clone()).collect();
+        let mut expired = Vec::new();
         if of_turn.is_empty() {
-            return false;
+            return expired;
         }
         self.next_turn(of_turn.iter());
         for service in of_turn {
@@ -295,10 +298,11 @@ impl Gate {
                 }),
             };
             self.set(&service, route);
+            expired.push((service, epoch));
         }
         self.keep();
         self.settle();
-        true
+        expired
     }
 
     /// A request takes a place in flight.

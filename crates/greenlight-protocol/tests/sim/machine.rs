@@ -26,12 +26,15 @@ impl World {
         if machine.agent.is_up() {
             return Ok(());
         }
-        let (records, found) = machine.agent.disk.open();
-        for record in &found {
+        let journal = machine.agent.disk.open();
+        for record in &journal.found {
             self.oracle.agent_wrote(&machine.name, record)?;
         }
+        if journal.torn {
+            self.stats.count("agent found a torn record");
+        }
         let mutant = self.profile.mutant;
-        let (agent, effects) = Agent::recover_with(machine.name.clone(), &records, mutant);
+        let (agent, effects) = Agent::recover_with(machine.name.clone(), &journal.records, mutant);
         machine.agent.machine = Some(agent);
         machine.agent.plan(effects);
         machine.agent.work.push_back(Work::List);
@@ -44,11 +47,12 @@ impl World {
     /// The process ends; its gate and its applications go on. It comes back some time later.
     pub(crate) fn end_agent(&mut self, at: usize, ending: Ending) {
         let machine = &mut self.machines[at];
+        // The power may go when the process is gone already.
+        machine.agent.disk.end(ending, &mut self.chance);
         if !machine.agent.is_up() {
             return;
         }
         machine.agent.forget();
-        machine.agent.disk.end(ending, &mut self.chance);
         machine.drains.clear();
         machine.starting.clear();
         self.link_breaks(at);
@@ -61,6 +65,7 @@ impl World {
             return Ok(());
         }
         self.machines[at].gate.start();
+        self.mishaps.proxy_is_back(at, self.now);
         self.pulse(at);
         self.gate_changed(at)
     }
@@ -82,11 +87,20 @@ impl World {
 
     pub(crate) fn gate_deadline(&mut self, at: usize, gate: u64, turn: u64) -> Checked {
         let seen = &mut self.machines[at].gate;
-        if seen.up && seen.life == gate && seen.expire(turn) {
-            self.stats.count("hold expired");
-            self.gate_changed(at)?;
+        if !seen.up || seen.life != gate {
+            return Ok(());
         }
-        Ok(())
+        let expired = seen.expire(turn);
+        if expired.is_empty() {
+            return self.gate_settled(at);
+        }
+        for (service, epoch) in expired {
+            self.stats.count("hold expired");
+            if self.oracle.sheds(epoch) {
+                self.mishaps.begins_to_shed(at, service);
+            }
+        }
+        self.gate_changed(at)
     }
 
     pub(crate) fn step_agent(&mut self, at: usize) -> Checked {
@@ -155,7 +169,7 @@ impl World {
         match effect {
             AgentEffect::Persist(record) => {
                 let process = &mut self.machines[at].agent;
-                if process.disk.write(record).is_err() {
+                if process.disk.write(&record).is_err() {
                     self.stats.count("agent's disk was full");
                     self.end_agent(at, Ending::Process);
                     return Ok(0);
@@ -278,6 +292,7 @@ impl World {
             return Ok(());
         };
         for (service, admits) in &admits {
+            self.mishaps.gate_opened(at, service);
             match admits {
                 Some(admits) => self.oracle.gate_opened(&machine.name, admits.ordinal)?,
                 None => self.oracle.gate_closed(&machine.name, service)?,

@@ -173,13 +173,7 @@ impl Oracle {
 
     /// A gate refuses what a cut-over has removed.
     pub(crate) fn gate_closed(&mut self, who: &InstanceId, service: &ServiceName) -> Checked {
-        let mut committed = self.cut_overs.values().rev().filter(|known| {
-            known.committed
-                && known.participants.contains(who)
-                && known.digests.contains_key(service)
-        });
-        let latest = committed.next().map(|known| &known.digests[service]);
-        if latest != Some(&None) {
+        if self.decided_on(who, service) != Some(&None) {
             return breach(format!(
                 "`{who}` closed its gate to `{service}`, which is live"
             ));
@@ -242,10 +236,33 @@ impl Oracle {
         self.served.contains(&key)
     }
 
-    /// Whether any cut-over's policy allows to shed.
-    pub(crate) fn may_shed(&self) -> bool {
-        let mut cut_overs = self.cut_overs.values();
-        cut_overs.any(|known| known.on_uncertain == OnUncertain::Shed)
+    /// What the last decision on a service has brought to an instance; nothing if it removed it.
+    fn decided_on(&self, who: &InstanceId, service: &ServiceName) -> Option<&Option<String>> {
+        let committed = self.cut_overs.values().rev();
+        let mut committed =
+            committed.filter(|known| known.committed && known.participants.contains(who));
+        committed.find_map(|known| known.digests.get(service))
+    }
+
+    /// The releases that a request may be for: the one that its gate admits to, and the one that
+    /// was decided on.
+    pub(crate) fn wanted(
+        &self,
+        who: &InstanceId,
+        service: &ServiceName,
+        admits: Option<Admits>,
+    ) -> impl Iterator<Item = &str> {
+        let admitted = admits.and_then(|admits| self.cut_overs.get(&admits.ordinal));
+        let admitted = admitted.and_then(|known| known.digests.get(service)?.as_deref());
+        let decided = self.decided_on(who, service);
+        let decided = decided.and_then(Option::as_deref);
+        admitted.into_iter().chain(decided)
+    }
+
+    /// Whether an instance that does not know this cut-over's decision in time has to shed.
+    pub(crate) fn sheds(&self, epoch: Epoch) -> bool {
+        let known = self.cut_overs.get(&epoch);
+        known.is_some_and(|known| known.on_uncertain == OnUncertain::Shed)
     }
 
     pub(crate) fn asked(&mut self, request: RequestId) {

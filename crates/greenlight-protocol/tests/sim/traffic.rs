@@ -6,6 +6,7 @@
 use super::apps::End;
 use super::gate::{Admits, RequestId, Route};
 use super::happening::Happening;
+use super::mishaps::{Failure, MOST_RESENT};
 use super::oracle::{Admission, Answer, Checked, breach};
 use super::world::{Act, World};
 use greenlight_protocol::{Incarnation, ServiceName, Slot};
@@ -39,8 +40,21 @@ pub(crate) struct Request {
     service: ServiceName,
     idempotent: bool,
     stage: Stage,
+    /// When it came.
+    since: u64,
+    /// When it last began to reach an application.
+    reached: u64,
+    /// How often it was sent again after an application has seen it.
+    resent: u32,
     /// Counts what happened to it: what was planned before does not happen.
     step: u32,
+}
+
+impl Request {
+    /// Whether the proxy sends it again if an application that has seen it ends now.
+    fn may_be_sent_again(&self) -> bool {
+        self.idempotent && self.resent < MOST_RESENT
+    }
 }
 
 impl World {
@@ -74,6 +88,9 @@ impl World {
             service,
             idempotent: self.chance.hits(0.7),
             stage: Stage::Waiting,
+            since: self.now,
+            reached: self.now,
+            resent: 0,
             step: 0,
         };
         self.requests.insert(id, request);
@@ -170,6 +187,7 @@ impl World {
             admits,
             incarnation: app.incarnation,
         };
+        request.reached = self.now;
         machine.gate.begin_admitting(&service, admits.color);
         let takes = self.chance.micros(5, 2_000);
         self.moves_after(id, takes);
@@ -194,6 +212,8 @@ impl World {
             digest: &app.digest,
             passed: app.passed,
         })?;
+        self.mishaps
+            .application_is_there(at, &slot.service, &app.digest, self.now);
         request.stage = Stage::Sent {
             admits,
             incarnation,
@@ -245,9 +265,16 @@ impl World {
         for id in lost {
             let request = self.requests.get_mut(&id).expect("it was listed");
             let written = matches!(request.stage, Stage::Sent { .. });
+            if matches!(end, End::CutOff { began } if request.reached > began) {
+                let name = &self.machines[at].name;
+                return breach(format!(
+                    "G7: `{slot}` on `{name}` was given a request after its drain had begun"
+                ));
+            }
             request.stage = Stage::Waiting;
             request.step += 1;
-            let again = request.idempotent || !written;
+            let again = !written || request.may_be_sent_again();
+            request.resent += u32::from(written);
             let gate = &mut self.machines[at].gate;
             if !written {
                 gate.end_admitting(&slot.service, slot.color);
@@ -256,10 +283,10 @@ impl World {
             if again {
                 let pause = self.chance.micros(5_000, 50_000);
                 self.moves_after(id, pause);
-            } else if end == End::CutOff {
-                self.answer(id, Answer::CutOffByDrain)?;
-            } else {
+            } else if end == End::Died {
                 self.answer(id, Answer::DiedUnderIt)?;
+            } else {
+                self.answer(id, Answer::CutOffByDrain)?;
             }
         }
         self.gate_settled(at)
@@ -294,19 +321,23 @@ impl World {
         let Some(request) = request else {
             return Ok(());
         };
-        let at = &self.machines[request.at].name;
-        let unexcused = match answer {
-            Answer::Served | Answer::CutOffByDrain => false,
-            Answer::NothingDeployed => self.oracle.was_served(at, &request.service),
-            Answer::Shed => !self.oracle.may_shed(),
-            Answer::ProxyGone | Answer::DiedUnderIt | Answer::TimedOut => self.profile.is_calm(),
+        let machine = &self.machines[request.at];
+        let gate = machine.gate.services.get(&request.service);
+        let failure = Failure {
+            at: request.at,
+            instance: &machine.name,
+            service: &request.service,
+            admits: gate.and_then(|gate| gate.route.served()),
+            since: request.since,
+            now: self.now,
+            resendable: request.may_be_sent_again(),
         };
-        if unexcused {
-            let service = &request.service;
-            return breach(format!(
-                "G3: a request to `{service}` on `{at}`: {answer:?}"
-            ));
+        if self.mishaps.excuse(answer, &failure, &self.oracle) {
+            return Ok(());
         }
-        Ok(())
+        let (service, name) = (&request.service, &machine.name);
+        breach(format!(
+            "G3: request {id} to `{service}` on `{name}`: {answer:?}"
+        ))
     }
 }

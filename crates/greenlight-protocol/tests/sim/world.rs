@@ -6,6 +6,7 @@ use super::coordinator::CoordinatorProcess;
 use super::gate::Gate;
 use super::happening::{Happening, Place};
 use super::machine::AgentProcess;
+use super::mishaps::Mishaps;
 use super::oracle::{Breach, Checked, Oracle, breach};
 use super::process::{Clock, Process};
 use super::profile::Profile;
@@ -72,6 +73,7 @@ pub(crate) struct World {
     pub(crate) versions: u64,
     /// Whether a deployment could neither go on nor back, and has said so.
     pub(crate) may_be_split: bool,
+    pub(crate) mishaps: Mishaps,
     pub(crate) oracle: Oracle,
     pub(crate) stats: Stats,
 }
@@ -151,6 +153,7 @@ impl World {
             flaws: BTreeMap::new(),
             versions: 0,
             may_be_split: false,
+            mishaps: Mishaps::default(),
             oracle: Oracle::default(),
             stats: Stats::default(),
             profile,
