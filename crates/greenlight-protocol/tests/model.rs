@@ -52,6 +52,16 @@ fn three_instances_whose_coordinator_and_agents_crash() {
 }
 
 #[test]
+fn three_instances_whose_doubts_reach_a_coordinator_that_crashes() {
+    let faults = Faults {
+        coordinator_crashes: 1,
+        reminders: true,
+        ..Faults::of(3)
+    };
+    holds("three instances, coordinator 1, doubts that arrive", faults);
+}
+
+#[test]
 fn three_instances_whose_coordinator_crashes_twice() {
     let faults = Faults {
         coordinator_crashes: 2,
