@@ -56,7 +56,7 @@ const REFUSED: [(&[&str], i32); 25] = [
             "--listen=127.0.0.1:0",
             "--instance=a",
         ],
-        1,
+        2,
     ),
     (&["setup"], 2),
     (&["status"], 2),
