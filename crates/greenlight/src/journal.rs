@@ -70,8 +70,13 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal, or makes a new one.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        if !path.try_exists().map_err(|error| failed(path, &error))? {
-            Self::make(path)?;
+        match std::fs::metadata(path) {
+            Ok(file) if file.len() > 0 => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(path, &error));
+            }
+            // Nothing was ever kept in an empty one.
+            Ok(_) | Err(_) => Self::make(path)?,
         }
         // A new file is lost with its name, whatever was synced into it. Every time, because who
         // made it may have been ended before this.

@@ -231,8 +231,10 @@ impl Admin {
         Ok(())
     }
 
-    /// Lets requests wait until their service is opened.
-    pub(super) async fn park(self: &Rc<Self>, request: ServicesRequest) -> Answer<()> {
+    /// Lets requests wait until their service is opened. What is not known goes nowhere already.
+    pub(super) async fn park(self: &Rc<Self>, mut request: ServicesRequest) -> Answer<()> {
+        let table = self.shared.table.load_full();
+        request.services.retain(|name| table.named(name).is_some());
         self.close(&request, Route::Held, |standing| standing.parked = true)
             .await
     }

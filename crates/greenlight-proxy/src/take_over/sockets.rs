@@ -3,8 +3,8 @@
 use super::Offered;
 use crate::activation;
 use crate::error::ProxyError;
-use crate::listener::{Bound, Listener, open_all, open_private, refuse_taken};
-use crate::proxy::{Incumbent, ProxyOptions};
+use crate::listener::{Bound, ListenAddr, Listener, open_all, open_private, refuse_taken};
+use crate::proxy::ProxyOptions;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,6 +29,7 @@ impl Sockets {
         options: &ProxyOptions,
         inherited: Option<Self>,
     ) -> Result<Self, ProxyError> {
+        let succeeds = inherited.is_some();
         let (admin, status, users) = if let Some(inherited) = inherited {
             (Some(inherited.admin), inherited.status, inherited.users)
         } else {
@@ -48,9 +49,16 @@ impl Sockets {
                 ProxyError::Listen { address, source }
             })?,
         };
-        // Somebody has opened what was inherited or passed, and whoever is succeeded listens still.
-        if options.incumbent == Incumbent::Respect && users.is_empty() {
-            refuse_taken(&options.listen)?;
+        // Whoever is succeeded listens still, perhaps at more than it passed on.
+        if !succeeds {
+            let opened = |address: &ListenAddr| users.iter().any(|user| user.asked == *address);
+            let own: Vec<_> = options
+                .listen
+                .iter()
+                .filter(|a| !opened(a))
+                .cloned()
+                .collect();
+            refuse_taken(&own)?;
         }
         let status = status.filter(|status| Some(status.asked) == options.status);
         let status = match (status, options.status) {

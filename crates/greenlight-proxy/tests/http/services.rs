@@ -51,6 +51,15 @@ async fn a_service_parked_during_a_hold_stays_parked_when_the_deadline_passes() 
     }
 }
 
+#[tokio::test]
+async fn a_service_that_is_not_known_counts_as_parked() {
+    let lab = Lab::start().await;
+    let services = vec!["unknown".to_owned(), SHOP.to_owned()];
+    let order = ServicesRequest { epoch: 2, services };
+    lab.admin.park(&order).await.expect("nothing leads there");
+    assert!(status(&lab, SHOP).await.parked);
+}
+
 // G4
 #[tokio::test]
 async fn an_exclusive_hold_that_is_given_up_leaves_a_parked_service_parked() {

@@ -14,7 +14,6 @@ use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::link::{ApiClient, ApiError, Follow};
 use crate::receipt::Receipt;
-use crate::spec::check_label;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{DeploymentId, Outcome, Policy, ServiceName, Strategy};
 use serde::Serialize;
@@ -157,9 +156,6 @@ async fn act(args: &Act, path: &str, wanted: Wanted, output: Output) -> Result<E
 
 /// `greenlight rollback`.
 pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Failure> {
-    if let Some(version) = &args.to {
-        check_label(version)?;
-    }
     let api = connect(&args.act.fleet, &args.act.file)?;
     let request = RollbackRequest {
         by: asker(),

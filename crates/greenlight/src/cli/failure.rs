@@ -88,12 +88,14 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let message = error.to_string();
+        let place = error.line().map(|line| format!(" (line {line})"));
+        let message = format!("{error}{}", place.unwrap_or_default());
+        let help = miette::Diagnostic::help(&error).map(|help| help.to_string());
         let report = miette::Report::new(error);
         Self {
             exit: Exit::Usage,
             error: message,
-            help: None,
+            help,
             report: Some(report),
         }
     }

@@ -170,6 +170,9 @@ fn validity(text: &str) -> Result<Duration, String> {
 
 /// Where a server is, as `setup.server` has it.
 fn server_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
     let (host, port) = Host::parse_with_port(text).map_err(|error| {
         format!("{error}; write an address and a port, such as `10.0.0.10:{SERVER_PORT}`")
     })?;

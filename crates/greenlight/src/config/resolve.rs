@@ -11,7 +11,7 @@ mod services;
 mod setup;
 
 use super::Config;
-use super::duration::{DurationText, parse_duration};
+use super::duration::{DurationText, parse_duration, written};
 use super::fault::Fault;
 use super::file::{CutoverSection, File, OnUncertainWord, StrategyWord};
 use super::interpolation::{self, Leftover};
@@ -145,7 +145,7 @@ impl Resolver<'_> {
         };
         match parse_duration(&text.value.0) {
             Ok(Duration::ZERO) => {
-                let help = format!("leave it out for the default, {default:?}");
+                let help = format!("leave it out for the default, {}", written(default));
                 let shown = self.as_written(text.at, &text.value.0);
                 self.bad_value(key, text.at, shown, "a time must be longer than this", help);
                 default

@@ -113,7 +113,9 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     let authority = Authority::open(&role.state)?.with_lifetime(role.certificate_lifetime);
     let authority = Arc::new(authority);
     let identity = server_identity(&role.state, &authority)?;
-    note_fleet(&role.state, &role.instances)?;
+    if let Err(error) = note_fleet(&role.state, &role.instances) {
+        tracing::warn!(%error, "the names of the instances could not be noted for `token --state`");
+    }
     let registry = Registry::new(
         authority.clone(),
         Tokens::of(&role.state),

@@ -34,6 +34,7 @@ impl Renewal {
                 tokio::time::sleep(wait.min(LOOK_AGAIN).max(PAUSE)).await;
                 continue;
             }
+            let is_own = matches!(self, Self::Own(_));
             match self.renew(&identity).await {
                 Ok(()) => {
                     told = false;
@@ -42,7 +43,7 @@ impl Renewal {
                 Err(reason) => {
                     let left = identity.good_until().duration_since(now);
                     let left = left.unwrap_or_default();
-                    match left.is_zero() {
+                    match left.is_zero() && !is_own {
                         true if told => {}
                         true => {
                             told = true;
@@ -56,7 +57,12 @@ impl Renewal {
                             tracing::warn!(reason, ?left, "the certificate could not be renewed");
                         }
                     }
-                    tokio::time::sleep(pause(left)).await;
+                    // The server signs for itself: it can at any time.
+                    let pause = match is_own && left.is_zero() {
+                        true => PAUSE,
+                        false => pause(left),
+                    };
+                    tokio::time::sleep(pause).await;
                 }
             }
         }

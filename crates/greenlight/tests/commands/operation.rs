@@ -185,6 +185,22 @@ fn instances_on_different_loopback_addresses_share_a_public_port_and_nothing_els
 }
 
 #[test]
+fn a_proxy_that_has_lost_its_routes_is_told_them_again() {
+    let shop = Shop::new();
+    shop.configure("");
+    let up = shop.up();
+    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    drop(up);
+    let routing = shop.dir().join(".greenlight/instances/a/routing");
+    std::fs::remove_file(routing).expect("it was kept");
+
+    let _up = shop.up();
+    shop.wait_until_served("v1");
+    assert_eq!(shop.run(&["deploy", "--version", "v2"]).code, 0);
+    assert_eq!(shop.serves(), ["v2", "v2"]);
+}
+
+#[test]
 fn up_prints_where_each_proxy_tells_its_metrics_on_loopback() {
     let shop = Shop::new();
     shop.configure("");

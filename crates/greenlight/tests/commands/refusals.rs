@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn what_a_command_cannot_work_with_is_named_with_what_to_do() {
     let shop = Shop::new();
     shop.configure("");
-    let cases: [(&str, i32, &[&str]); 20] = [
+    let cases: [(&str, i32, &[&str]); 19] = [
         (
             "plan --version a/b",
             2,
@@ -29,7 +29,6 @@ fn what_a_command_cannot_work_with_is_named_with_what_to_do() {
             2,
             &["`v:1` cannot label a release"],
         ),
-        ("rollback --to v:1", 2, &["`v:1` cannot label a release"]),
         ("history --limit 0", 2, &["0 is not in 1.."]),
         ("token --operator --valid 9999h", 2, &["at most 24h"]),
         ("token --operator --valid 0s", 2, &["for no time"]),
