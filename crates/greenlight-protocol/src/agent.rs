@@ -54,6 +54,9 @@ pub struct Agent {
     /// Services whose live application is gone and whose gate is known to be parked: no request
     /// can reach what is started there before its check has passed.
     parked: BTreeSet<ServiceName>,
+    /// Services whose new release was found dead at the switch, and whose gate has not yet said
+    /// that it is parked: a gate that restarts meanwhile leads to the release before it.
+    unparked: BTreeSet<ServiceName>,
     /// The epoch for which `Retire` is under way, and what its stops have cut off so far.
     retiring: Option<(Epoch, DrainEvidence)>,
     /// The latest look at the peers.
@@ -133,6 +136,7 @@ impl Agent {
             slots: BTreeMap::new(),
             listed: Listed::No,
             parked: BTreeSet::new(),
+            unparked: BTreeSet::new(),
             retiring: None,
             peer_check: None,
             before_switch: None,

@@ -8,7 +8,7 @@ use crate::id::{Epoch, ServiceName};
 use crate::message::Report;
 use crate::mutant::broken;
 use crate::release::{Color, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 impl Agent {
@@ -315,10 +315,15 @@ impl Agent {
                 let epoch = cut_over.epoch;
                 let mut colors = self.target_colors(&cut_over);
                 colors.retain(|_, color| color.is_none());
-                self.record_switched(&cut_over, fx);
                 let services = cut_over.brought().map(|(service, _)| service.clone());
-                let services = services.collect();
-                fx.push(AgentEffect::Gate(GateAction::Park { epoch, services }));
+                let services: BTreeSet<_> = services.collect();
+                // Before the record: who finds it after a crash does not ask the gate again.
+                fx.push(AgentEffect::Gate(GateAction::Park {
+                    epoch,
+                    services: services.clone(),
+                }));
+                self.record_switched(&cut_over, fx);
+                self.unparked = services;
                 if !colors.is_empty() {
                     fx.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
                 }
@@ -404,6 +409,8 @@ impl Agent {
         fx: &mut Vec<AgentEffect>,
     ) {
         self.unopened = None;
+        self.unparked
+            .retain(|service| !colors.contains_key(service));
         match self.ledger.stage.clone() {
             Stage::Armed(c) if c.epoch == epoch => match self.verdict {
                 Some(Decision::Committed) if *colors == self.target_colors(&c) => {

@@ -310,7 +310,7 @@ impl Agent {
         if self.listed == Listed::No {
             return;
         }
-        let mut waits = false;
+        let mut waits = self.park_unparked(fx);
         for (service, live) in self.ledger.live.clone() {
             let slot = Slot {
                 service,
@@ -342,6 +342,7 @@ impl Agent {
         fx: &mut Vec<AgentEffect>,
     ) {
         for service in services {
+            self.unparked.remove(service);
             let slot = self.live_slot(service);
             if slot.is_some_and(|slot| !self.slots.contains_key(&slot)) {
                 self.parked.insert(service.clone());
@@ -355,14 +356,34 @@ impl Agent {
     /// lead to the release before it, until it says that it is parked.
     pub(super) fn is_shut_off(&self, service: &ServiceName) -> bool {
         let live = self.live_slot(service);
-        live.is_none_or(|slot| self.slots.contains_key(&slot)) || self.parked.contains(service)
+        let runs = live.is_none_or(|slot| self.slots.contains_key(&slot));
+        !self.unparked.contains(service) && (runs || self.parked.contains(service))
     }
 
     /// Opens the gate to every live release that is ready, unless a hold is on, and to nothing for
     /// what was removed.
     pub(super) fn reassert_gate(&mut self, fx: &mut Vec<AgentEffect>) {
         self.open_live(fx);
+        self.park_unparked(fx);
         self.reassert_hold(fx);
+    }
+
+    /// Parks again what was found dead at its switch and still is; one that is well again is
+    /// opened instead. Whether there is any.
+    fn park_unparked(&mut self, fx: &mut Vec<AgentEffect>) -> bool {
+        let mut any = false;
+        for service in self.unparked.clone() {
+            let Some(live) = self.ledger.live.get(&service) else {
+                continue;
+            };
+            let color = live.color;
+            let slot = Slot { service, color };
+            if !self.is_ready(&slot, &live.release) {
+                self.park(&slot.service, fx);
+                any = true;
+            }
+        }
+        any
     }
 
     pub(super) fn open_live(&self, fx: &mut Vec<AgentEffect>) {

@@ -2,7 +2,7 @@
 //! past.
 
 use crate::world::{Gate, Letter, World, name};
-use crate::{LONG, WARM, alone, everywhere, is_directive_to};
+use crate::{LONG, WARM, alone, everywhere, green, is_directive_to};
 use greenlight_protocol::coordinator::{CoordinatorRecord, Ledger, Promotion, snapshot};
 use greenlight_protocol::{
     AgentEvent, Color, Directive, Envelope, Epoch, Outcome, Report, ServiceName, Term, Token,
@@ -179,6 +179,36 @@ fn nothing_is_started_beside_a_new_release_that_died_before_its_switch_until_the
     assert_eq!(world.phase(), "preparing");
     assert_eq!(world.machine(&name(1)).starts, starts);
     world.machine(&name(1)).gate_is_away = false;
+    world.pass(LONG);
+    assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1"));
+}
+
+#[test]
+fn a_gate_that_was_away_when_the_new_release_sickened_at_its_switch_is_parked_when_it_is_back() {
+    let mut world = World::serving_v1(3); // G1, G4
+    let order = world.order(&[("shop", "v2")]);
+    world.deploy(order).expect("an idle fleet takes an order");
+    world.run_until(|w| w.phase() == "switching");
+    let incarnation = world.machine(&name(1)).apps[&green()].incarnation;
+    world.machine(&name(1)).gate_is_away = true;
+    world.tell(
+        &name(1),
+        AgentEvent::SlotUnhealthy {
+            slot: green(),
+            incarnation,
+            reason: "it is sick".to_owned(),
+        },
+    );
+    world.run_until(|w| w.phase() != "switching");
+
+    // What is not synced is lost: it leads to where it led before the hold.
+    let machine = world.machine(&name(1));
+    machine.gate_is_away = false;
+    machine.gates.insert("shop".into(), Gate::Open(Color::Blue));
+    world.tell(&name(1), AgentEvent::GateConnected);
+
+    assert_eq!(world.machine(&name(1)).gates[&"shop".into()], Gate::Parked);
     world.pass(LONG);
     assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
     assert_eq!(world.served("shop"), everywhere("v1"));
