@@ -305,24 +305,22 @@ impl Agent {
     }
 
     /// Starts every live release that does not run, if its gate is parked; if not, it is to be
-    /// parked, and this is tried `again` later.
+    /// parked, as is what was found dead at its switch, and this is tried `again` later.
     pub(super) fn restart_live(&mut self, again: Duration, fx: &mut Vec<AgentEffect>) {
         if self.listed == Listed::No {
             return;
         }
-        let mut waits = self.park_unparked(fx);
+        let mut waits = false;
         for (service, live) in self.ledger.live.clone() {
             let slot = Slot {
                 service,
                 color: live.color,
             };
-            if self.slots.contains_key(&slot) {
-                continue;
-            }
-            if self.parked.remove(&slot.service) {
+            let gone = !self.slots.contains_key(&slot);
+            if gone && self.parked.remove(&slot.service) {
                 let within = self.ledger.policy.prepare;
                 self.start(slot, live.epoch, live.release, within, fx);
-            } else {
+            } else if gone || self.must_be_parked(&slot, &live.release) {
                 self.park(&slot.service, fx);
                 waits = true;
             }
@@ -361,29 +359,23 @@ impl Agent {
     }
 
     /// Opens the gate to every live release that is ready, unless a hold is on, and to nothing for
-    /// what was removed.
+    /// what was removed; parks what was never opened.
     pub(super) fn reassert_gate(&mut self, fx: &mut Vec<AgentEffect>) {
         self.open_live(fx);
-        self.park_unparked(fx);
+        for (service, live) in self.ledger.live.clone() {
+            let color = live.color;
+            let slot = Slot { service, color };
+            if self.must_be_parked(&slot, &live.release) {
+                self.park(&slot.service, fx);
+            }
+        }
         self.reassert_hold(fx);
     }
 
-    /// Parks again what was found dead at its switch and still is; one that is well again is
-    /// opened instead. Whether there is any.
-    fn park_unparked(&mut self, fx: &mut Vec<AgentEffect>) -> bool {
-        let mut any = false;
-        for service in self.unparked.clone() {
-            let Some(live) = self.ledger.live.get(&service) else {
-                continue;
-            };
-            let color = live.color;
-            let slot = Slot { service, color };
-            if !self.is_ready(&slot, &live.release) {
-                self.park(&slot.service, fx);
-                any = true;
-            }
-        }
-        any
+    /// Whether it was found dead at its switch and still is, and its gate has not said that it is
+    /// parked. One that is well again is opened instead.
+    fn must_be_parked(&self, slot: &Slot, release: &Release) -> bool {
+        self.unparked.contains(&slot.service) && !self.is_ready(slot, release)
     }
 
     pub(super) fn open_live(&self, fx: &mut Vec<AgentEffect>) {

@@ -34,7 +34,6 @@ impl Renewal {
                 tokio::time::sleep(wait.min(LOOK_AGAIN).max(PAUSE)).await;
                 continue;
             }
-            let is_own = matches!(self, Self::Own(_));
             match self.renew(&identity).await {
                 Ok(()) => {
                     told = false;
@@ -43,7 +42,9 @@ impl Renewal {
                 Err(reason) => {
                     let left = identity.good_until().duration_since(now);
                     let left = left.unwrap_or_default();
-                    match left.is_zero() && !is_own {
+                    // A server signs for itself, and can at any time.
+                    let is_lost = left.is_zero() && matches!(self, Self::OverLink(_));
+                    match is_lost {
                         true if told => {}
                         true => {
                             told = true;
@@ -57,12 +58,7 @@ impl Renewal {
                             tracing::warn!(reason, ?left, "the certificate could not be renewed");
                         }
                     }
-                    // The server signs for itself: it can at any time.
-                    let pause = match is_own && left.is_zero() {
-                        true => PAUSE,
-                        false => pause(left),
-                    };
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(pause(left, is_lost)).await;
                 }
             }
         }
@@ -87,10 +83,10 @@ impl Renewal {
     }
 }
 
-/// How long to wait before the next try. When no time is left nothing but a clock that is set
-/// right can help any more.
-fn pause(left: Duration) -> Duration {
-    match left.is_zero() {
+/// How long to wait before the next try. Where all is lost nothing but a clock that is set right
+/// can help any more.
+fn pause(left: Duration, is_lost: bool) -> Duration {
+    match is_lost {
         true => LOOK_AGAIN,
         false => (left / 20).clamp(PAUSE, LOOK_AGAIN),
     }
@@ -120,10 +116,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_tried_more_often_the_less_time_it_has_and_seldom_when_that_is_over() {
-        assert_eq!(pause(Duration::from_hours(24)), LOOK_AGAIN);
-        assert_eq!(pause(Duration::from_mins(20)), Duration::from_mins(1));
-        assert_eq!(pause(Duration::from_secs(1)), PAUSE);
-        assert_eq!(pause(Duration::ZERO), LOOK_AGAIN);
+    fn a_certificate_is_tried_more_often_the_less_time_it_has_and_seldom_when_all_is_lost() {
+        assert_eq!(pause(Duration::from_hours(24), false), LOOK_AGAIN);
+        assert_eq!(
+            pause(Duration::from_mins(20), false),
+            Duration::from_mins(1)
+        );
+        assert_eq!(pause(Duration::from_secs(1), false), PAUSE);
+        assert_eq!(pause(Duration::ZERO, false), PAUSE);
+        assert_eq!(pause(Duration::ZERO, true), LOOK_AGAIN);
     }
 }
