@@ -6,7 +6,7 @@
 //! each machine, and by Greenlight with each of its fronts. What reaches the second machine to
 //! command it is late. Measured from outside, by the balancer itself.
 //!
-//! `docs/comparison.md` says what the figures mean; `--write-docs` puts them there.
+//! `docs/design/comparison.md` says what the figures mean; `--write-docs` puts them there.
 
 mod balancer;
 mod figures;

@@ -21,7 +21,7 @@
 //! Time and incarnation numbers are passed in or derived; maps are ordered; recovery replays
 //! records through the same `apply` that live execution uses.
 //!
-//! The guarantees G1 to G9, the states and the failure table are in `docs/protocol.md`.
+//! The guarantees G1 to G9, the states and the failure table are in `docs/design/protocol.md`.
 
 pub mod agent;
 pub mod coordinator;

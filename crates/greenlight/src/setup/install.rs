@@ -230,7 +230,7 @@ impl Installation<'_> {
         if facts.systemd().is_none() {
             return Err(MachineFailure {
                 error: "it has no systemd".to_owned(),
-                help: "install it by hand as `docs/setup.md` says, with another supervisor"
+                help: "install it by hand as `docs/guides/setup.md` says, with another supervisor"
                     .to_owned(),
             });
         }

@@ -1,4 +1,4 @@
-//! `docs/configuration.md` against the schema: the same keys, the same defaults, good examples.
+//! `docs/reference/configuration.md` against the schema: the same keys, the same defaults, good examples.
 
 use super::{parse, report};
 use serde_json::Value;
@@ -61,7 +61,7 @@ fn the_examples_of_the_page_are_good() {
 
 fn page() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    std::fs::read_to_string(root.join("docs/configuration.md"))
+    std::fs::read_to_string(root.join("docs/reference/configuration.md"))
         .expect("it is part of the repository")
 }
 
