@@ -1,0 +1,153 @@
+//! Several processes of one machine: starts, handovers, and the replication of the routing.
+//!
+//! One process leads. Its predecessors that still have connections follow it: their requests
+//! pass their own gates, so an order is carried out only when every follower has carried it out
+//! too. Nothing is handed over while a hold is on or an order is running: the hold would change
+//! hands together with its deadline and with whoever waits for its answer. It is over in a
+//! moment, and the successor asks again.
+
+use super::running::Running;
+use super::{Answer, Awaited, Durability, Followed, GateEffect, Refusal, Role, Step, Ticket, hold};
+use crate::color::{Color, Route};
+use crate::counts::{CountsByService, add_all};
+use std::collections::BTreeSet;
+
+/// A leader that dies leaves a hold to its followers' own deadlines, which must come after the
+/// leader's: while that lives, it says what happens. In milliseconds.
+const AFTER_THE_LEADERS: u64 = 500;
+
+impl<S: Clone + PartialEq> Step<'_, S> {
+    /// A hold that was on is on again, with a fresh deadline; and followers are told to follow
+    /// this process from now on.
+    pub(super) fn start(&mut self, followers: BTreeSet<String>) {
+        self.control.followers = followers;
+        self.resume_deadlines();
+        if !self.control.followers.is_empty() {
+            // What was handed over had no file to be in.
+            self.persist(None, Durability::Process);
+        }
+        self.replicate(None, Vec::new());
+    }
+
+    fn resume_deadlines(&mut self) {
+        let services = self.control.services.iter();
+        let held = services.filter_map(|(name, service)| {
+            let deadline = service.mode.deadline()?;
+            Some((name.clone(), deadline.max_hold_ms))
+        });
+        for (name, after_ms) in held.collect::<Vec<_>>() {
+            let generation = self.next_generation([&name]);
+            self.arm(generation, after_ms);
+        }
+    }
+
+    /// Tells the followers the routing as it is now. Says whether `Replicated` will come.
+    pub(super) fn replicate(
+        &mut self,
+        waits: Option<(Ticket, Option<u64>)>,
+        reset: Vec<String>,
+    ) -> bool {
+        // Once this process follows, its successor tells them.
+        let follows = matches!(self.control.role, Role::Following { .. });
+        if self.control.followers.is_empty() || follows {
+            return false;
+        }
+        self.control.replicated += 1;
+        let followed = Followed {
+            number: (self.control.id, self.control.replicated),
+            state: self.control.routing(),
+            reset,
+        };
+        self.effects.push(GateEffect::Replicate { followed, waits });
+        true
+    }
+
+    /// An order that is written waits until it is replicated as well, and is answered then.
+    pub(super) fn wait_replicated(&mut self, ticket: Ticket, order: Running<S>) {
+        let limit = Some(hold::REPLICATION_TIMEOUT_MS);
+        if self.replicate(Some((ticket, limit)), Vec::new()) {
+            self.control.running.insert(ticket, order);
+        } else {
+            self.reply(ticket, Answer::Done);
+        }
+    }
+
+    /// Routes as the leader says; answered when nothing more reaches a color that is not open.
+    pub(super) fn follow(&mut self, ticket: Ticket, followed: Followed<S>) -> Result<(), Refusal> {
+        let Role::Following { last } = self.control.role else {
+            return Err(Refusal::NotFollowing);
+        };
+        if followed.number > last {
+            self.control.role = Role::Following {
+                last: followed.number,
+            };
+            self.adopt(followed);
+        }
+        let services = self.control.services.iter();
+        let closed = services.flat_map(|(name, service)| {
+            let route = service.mode.route();
+            let closed = Color::ALL.into_iter();
+            let closed = closed.filter(move |color| route != Route::Open(*color));
+            closed.map(|color| (name.clone(), color))
+        });
+        let closed = closed.collect();
+        self.control.running.insert(ticket, Running::Follow);
+        self.wait(ticket, Awaited::NoneAdmitting(closed));
+        Ok(())
+    }
+
+    fn adopt(&mut self, followed: Followed<S>) {
+        let mut services = followed.state.controls();
+        for (name, service) in &mut services {
+            service.mode = service.mode.with_later_deadline(AFTER_THE_LEADERS);
+            if followed.reset.contains(name) {
+                self.effects.push(GateEffect::ResetCounters(name.clone()));
+            }
+            let known = self.control.services.get(name);
+            let route = service.mode.route();
+            if known.is_some_and(|known| known.mode.route() != route) {
+                let service = name.clone();
+                self.effects.push(GateEffect::SetRoute { service, route });
+            }
+        }
+        self.control.services = services;
+        self.effects.push(GateEffect::SetServices);
+        self.resume_deadlines();
+    }
+
+    pub(super) fn follows(&mut self, ticket: Ticket) {
+        let names = self.control.services.keys();
+        let counts = names.map(|name| (name.clone(), self.gates.counts(name)));
+        let counts = counts.collect();
+        self.reply(ticket, Answer::Counts(counts));
+    }
+
+    /// A follower has ended, and its counts are final. Nobody else has them now.
+    pub(super) fn follower_left(
+        &mut self,
+        ticket: Ticket,
+        follower: &str,
+        counts: &CountsByService,
+    ) {
+        if self.control.followers.remove(follower) {
+            add_all(&mut self.control.departed, counts);
+        }
+        self.persist(None, Durability::Process);
+        self.reply(ticket, Answer::Done);
+    }
+
+    /// A successor asks for everything. From here on no order is obeyed, until it has taken over
+    /// or has failed to.
+    pub(super) fn hand_over(&mut self, ticket: Ticket) -> Result<(), Refusal> {
+        let mut services = self.control.services.values();
+        if services.any(|service| service.mode.deadline().is_some()) {
+            return Err(Refusal::HoldIsOn);
+        }
+        if !self.control.running.is_empty() {
+            return Err(Refusal::OrderIsRunning);
+        }
+        self.control.role = Role::HandingOver;
+        self.reply(ticket, Answer::Done);
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! Fences, routes and deadlines of services; and the orders that need nothing else: park, shed,
+//! define, remove.
+
+use super::running::Running;
+use super::state::ServiceControl;
+use super::{Durability, GateEffect, Mode, Refusal, Role, Step, Ticket};
+use crate::mutant::broken;
+use crate::wire::ServicesRequest;
+use std::collections::BTreeSet;
+
+impl<S: Clone + PartialEq> Step<'_, S> {
+    /// Lets requests wait, or refuses them. The deadline of a hold that is on goes on.
+    pub(super) fn close(
+        &mut self,
+        ticket: Ticket,
+        request: &ServicesRequest,
+        close: fn(Mode) -> Mode,
+    ) -> Result<(), Refusal> {
+        self.fence(&request.services, request.epoch)?;
+        for name in &request.services {
+            self.service(name).epoch = request.epoch;
+            let mode = close(self.service(name).mode);
+            self.set_mode(name, mode);
+        }
+        self.control.running.insert(ticket, Running::Close);
+        self.persist(Some(ticket), Durability::Process);
+        Ok(())
+    }
+
+    /// A service is routed by its new settings when those are on the disk.
+    pub(super) fn define(&mut self, ticket: Ticket, name: String, settings: S) {
+        let before = self.control.services.get(&name).cloned();
+        let service = match before.clone() {
+            Some(known) => ServiceControl { settings, ..known },
+            None => ServiceControl::new(settings),
+        };
+        self.control.services.insert(name.clone(), service);
+        let order = Running::Reroute { name, before };
+        self.control.running.insert(ticket, order);
+        self.persist(Some(ticket), Durability::Disk);
+    }
+
+    pub(super) fn remove(&mut self, ticket: Ticket, name: String) -> Result<(), Refusal> {
+        self.know(std::slice::from_ref(&name))?;
+        let before = self.control.services.remove(&name);
+        let order = Running::Reroute { name, before };
+        self.control.running.insert(ticket, order);
+        self.persist(Some(ticket), Durability::Disk);
+        Ok(())
+    }
+
+    /// What could not be written down is as it was.
+    pub(super) fn take_back(&mut self, name: &str, before: Option<ServiceControl<S>>) {
+        match before {
+            Some(before) => self.control.services.insert(name.to_owned(), before),
+            None => self.control.services.remove(name),
+        };
+    }
+
+    /// Refuses an order as a whole if one of its services is not known, or if it is too old for
+    /// one.
+    pub(super) fn fence(&self, services: &[String], epoch: u64) -> Result<(), Refusal> {
+        self.know(services)?;
+        for name in services {
+            let last = self.control.services[name].epoch;
+            if epoch < last && !broken!(self.control, Unfenced) {
+                let service = name.clone();
+                return Err(Refusal::Older {
+                    service,
+                    epoch,
+                    last,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for holds, which are late once their cut-over was opened.
+    pub(super) fn fence_hold(&self, services: &[String], epoch: u64) -> Result<(), Refusal> {
+        self.fence(services, epoch)?;
+        for name in services {
+            if epoch <= self.control.services[name].opened && !broken!(self.control, Unfenced) {
+                let service = name.clone();
+                return Err(Refusal::AlreadyOpened { service, epoch });
+            }
+        }
+        Ok(())
+    }
+
+    fn know(&self, services: &[String]) -> Result<(), Refusal> {
+        let mut unknown = services
+            .iter()
+            .filter(|name| !self.control.services.contains_key(*name));
+        match unknown.next() {
+            None => Ok(()),
+            Some(service) => Err(Refusal::Unknown {
+                service: service.clone(),
+            }),
+        }
+    }
+
+    /// One that was looked up before in the handling of the same event.
+    pub(super) fn service(&mut self, name: &str) -> &mut ServiceControl<S> {
+        let service = self.control.services.get_mut(name);
+        service.expect("the order's services are known")
+    }
+
+    /// Those of the services that are still known: another order may have removed one.
+    pub(super) fn still_known(&self, services: &[String]) -> Vec<String> {
+        let known = |name: &&String| self.control.services.contains_key(*name);
+        services.iter().filter(known).cloned().collect()
+    }
+
+    pub(super) fn set_mode(&mut self, name: &str, mode: Mode) {
+        let service = self.service(name);
+        let before = service.mode.route();
+        service.mode = mode;
+        let (service, route) = (name.to_owned(), mode.route());
+        if route != before {
+            self.effects.push(GateEffect::SetRoute { service, route });
+        }
+    }
+
+    /// Starts a generation of these services. The deadlines of their earlier ones do nothing any
+    /// more, and holds that wait for them are refused.
+    pub(super) fn next_generation<'b>(
+        &mut self,
+        services: impl IntoIterator<Item = &'b String>,
+    ) -> u64 {
+        self.control.generation += 1;
+        let generation = self.control.generation;
+        let services: BTreeSet<_> = services.into_iter().collect();
+        for name in &services {
+            self.service(name).generation = generation;
+        }
+        let superseded = self
+            .control
+            .running
+            .iter()
+            .filter(|(_, order)| match order {
+                Running::Hold { request, step } => {
+                    step.is_on() && request.services.iter().any(|name| services.contains(name))
+                }
+                Running::Open { .. }
+                | Running::Close
+                | Running::Reroute { .. }
+                | Running::Follow => false,
+            });
+        let superseded: Vec<_> = superseded.map(|(ticket, _)| *ticket).collect();
+        for ticket in superseded {
+            self.control.running.remove(&ticket);
+            self.refuse(ticket, Refusal::Superseded);
+        }
+        generation
+    }
+
+    /// A deadline ends the hold of those services that are still in its generation.
+    pub(super) fn expire(&mut self, generation: u64) {
+        let services = self.control.services.iter();
+        let services = services.filter(|(_, service)| {
+            service.generation == generation && service.mode.deadline().is_some()
+        });
+        let services: Vec<_> = services.map(|(name, _)| name.clone()).collect();
+        if services.is_empty() {
+            return;
+        }
+        self.next_generation(&services);
+        for name in &services {
+            let before = self.service(name).mode;
+            let mut mode = before.expired();
+            if broken!(self.control, DeadlineEndsParking)
+                && let Mode::Parked {
+                    served: Some(color),
+                    ..
+                } = before
+            {
+                mode = Mode::Open { color };
+            }
+            if mode.route() != before.route() {
+                self.note_expiry(name);
+            }
+            self.set_mode(name, mode);
+        }
+        self.persist(None, Durability::Process);
+        self.replicate(None, Vec::new());
+    }
+
+    pub(super) fn persist(&mut self, ticket: Option<Ticket>, durability: Durability) {
+        if matches!(self.control.role, Role::Following { .. }) {
+            // The file is the successor's. No order of its own waits here.
+            return;
+        }
+        self.effects
+            .push(GateEffect::Persist { ticket, durability });
+    }
+
+    pub(super) fn arm(&mut self, generation: u64, after_ms: u64) {
+        self.effects.push(GateEffect::ArmDeadline {
+            generation,
+            after_ms,
+        });
+    }
+}

@@ -1,0 +1,117 @@
+//! What is kept of each service, in memory, in the state file and on the way to other processes.
+
+use super::mode::Mode;
+use crate::counts::CountsByService;
+use crate::evidence::{EvidenceByEpoch, ServiceEvidence};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The control of one service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceControl<S> {
+    /// How its requests are found and forwarded.
+    pub settings: S,
+    /// What its gate does.
+    pub mode: Mode,
+    /// The highest epoch that was obeyed: older ones are refused, also after a restart.
+    pub epoch: u64,
+    /// The highest epoch that was opened: a hold of it is late.
+    pub opened: u64,
+    /// Which hold, opening or expiry was the last. The deadline of an earlier one does nothing;
+    /// after a restart none is armed.
+    pub(super) generation: u64,
+}
+
+impl<S> ServiceControl<S> {
+    pub(super) fn new(settings: S) -> Self {
+        Self {
+            settings,
+            mode: Mode::Closed,
+            epoch: 0,
+            opened: 0,
+            generation: 0,
+        }
+    }
+}
+
+/// The routing as it survives a process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RoutingState<S> {
+    /// By name.
+    pub services: BTreeMap<String, ServiceState<S>>,
+}
+
+impl<S> Default for RoutingState<S> {
+    fn default() -> Self {
+        Self {
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+/// One service as it survives a process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ServiceState<S> {
+    /// How its requests are found and forwarded.
+    pub settings: S,
+    /// What its gate does.
+    pub mode: Mode,
+    /// The highest epoch that was obeyed.
+    pub epoch: u64,
+    /// The highest epoch that was opened.
+    pub opened: u64,
+    /// The last cut-over, and what this process and those that have ended saw of it; only in the
+    /// state file, because whoever else is told counts for itself.
+    pub evidence: Option<(u64, ServiceEvidence)>,
+}
+
+impl<S> RoutingState<S> {
+    /// The evidence that was kept: of each service that of its last cut-over.
+    pub fn evidence(&self, now_ns: u64) -> EvidenceByEpoch {
+        let mut evidence = EvidenceByEpoch::new();
+        for (name, kept) in &self.services {
+            if let Some((epoch, seen)) = &kept.evidence {
+                let of_epoch = evidence.entry(*epoch).or_default();
+                of_epoch.insert(name.clone(), seen.before(now_ns));
+            }
+        }
+        evidence
+    }
+
+    pub(super) fn controls(self) -> BTreeMap<String, ServiceControl<S>> {
+        let services = self.services.into_iter();
+        services
+            .map(|(name, kept)| {
+                let control = ServiceControl {
+                    settings: kept.settings,
+                    mode: kept.mode,
+                    epoch: kept.epoch,
+                    opened: kept.opened,
+                    generation: 0,
+                };
+                (name, control)
+            })
+            .collect()
+    }
+}
+
+/// What a process knows that its successor must know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverState<S> {
+    /// The routing.
+    pub routing: RoutingState<S>,
+    /// The evidence of the last cut-overs.
+    pub evidence: EvidenceByEpoch,
+    /// The counts of followers that have ended.
+    pub departed: CountsByService,
+}
+
+impl<S> Default for HandoverState<S> {
+    fn default() -> Self {
+        Self {
+            routing: RoutingState::default(),
+            evidence: EvidenceByEpoch::new(),
+            departed: CountsByService::new(),
+        }
+    }
+}

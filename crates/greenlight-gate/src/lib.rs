@@ -1,0 +1,36 @@
+//! The gate: where the requests of a service are admitted, held or refused.
+//!
+//! ```text
+//!  order, deadline, ...           ┌─────────────┐   ordered effects
+//!  ──────────────────────────────▶│ GateControl │──────────────────▶ set the route, persist,
+//!         (GateEvent)             └─────────────┘   (GateEffect)     replicate, wait, reply
+//! ```
+//!
+//! [`GateControl`] is the third machine beside the protocol's coordinator and agent. It decides
+//! what each service's gate does, what a restarted process goes on with, and in which order the
+//! route is changed, written down, replicated and answered. The proxy's admin thread is its
+//! shell; the model check, the simulation and the scenarios run the same machine.
+//!
+//! Deliberately absent: I/O, clocks, threads and async; connections and requests; fleets. A time
+//! is passed in, in nanoseconds on the machine's monotonic clock.
+
+mod color;
+mod control;
+mod counts;
+mod evidence;
+mod mutant;
+mod wire;
+
+pub use color::{Color, Route};
+pub use control::{
+    Answer, Awaited, Deadline, Durability, Followed, GateControl, GateEffect, GateEvent,
+    HandoverState, Mode, Order, ReadCounts, Refusal, Role, RoutingState, ServiceControl,
+    ServiceState, Ticket,
+};
+pub use counts::{ColorCounts, Counts, CountsByService, InFlight};
+pub use evidence::{EvidenceByEpoch, ServiceEvidence};
+pub use mutant::GateMutant;
+pub use wire::{
+    DrainAnswer, DrainRequest, EvidenceAnswer, HeldService, HoldAnswer, HoldRequest, OnUncertain,
+    OpenAnswer, OpenRequest, ServicesRequest,
+};

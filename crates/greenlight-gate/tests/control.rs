@@ -1,0 +1,628 @@
+//! The control, order by order: what each does to routes, file and answers, and in which order.
+
+mod shell;
+
+use greenlight_gate::{
+    Answer, Awaited, Color, Counts, CountsByService, Durability, GateEvent, GateMutant,
+    HandoverState, HoldRequest, Mode, OnUncertain, OpenRequest, Order, Refusal, Role, Route,
+    RoutingState, ServicesRequest, Ticket,
+};
+use shell::{Done, GateFile, GateProcess};
+use std::collections::BTreeMap;
+
+const SHOP: &str = "shop";
+const MAIL: &str = "mail";
+
+// G1
+#[test]
+fn a_hold_closes_the_gates_before_it_is_written_and_is_answered_when_nothing_is_admitted() {
+    let mut bench = Bench::open();
+
+    let hold = bench.order(hold(1, &[SHOP, MAIL]));
+
+    assert_eq!(
+        bench.steps(),
+        ["reset", "reset", "route", "route", "arm", "persist", "wait"]
+    );
+    assert_eq!(bench.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    assert_eq!(bench.answer(hold), None);
+    bench.event(GateEvent::NoneAdmitting { ticket: hold });
+    let Some(Ok(Answer::Held(answer))) = bench.answer(hold) else {
+        panic!("it is held")
+    };
+    assert_eq!(answer.services[SHOP].color, Some(Color::Blue));
+}
+
+#[test]
+fn an_opening_is_noted_before_the_gates_flip_and_answered_when_it_is_on_the_disk() {
+    let mut bench = Bench::held(1);
+
+    let open = bench.order(open(1, &[SHOP, MAIL], Color::Green));
+
+    let steps = ["persist", "route", "route", "persist to disk", "reply"];
+    assert_eq!(bench.steps(), steps);
+    assert!(matches!(bench.answer(open), Some(Ok(Answer::Opened(_)))));
+    assert_eq!(
+        bench.mode_on_disk(SHOP),
+        Mode::Open {
+            color: Color::Green
+        }
+    );
+}
+
+#[test]
+fn what_was_served_before_is_opened_again_without_a_note() {
+    let mut bench = Bench::held(1);
+
+    bench.order(open(1, &[SHOP, MAIL], Color::Blue));
+
+    assert_eq!(
+        bench.steps(),
+        ["route", "route", "persist to disk", "reply"]
+    );
+}
+
+// G1: the process ends after the flip and before the disk has it.
+#[test]
+fn a_process_that_ended_while_it_opened_serves_neither_color_until_it_is_told() {
+    let mut bench = Bench::held(1);
+    bench.order_until(open(1, &[SHOP], Color::Green), "route");
+    assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
+
+    bench.restart();
+
+    assert_eq!(bench.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    bench.pass_deadlines();
+    assert_eq!(bench.process.routes[SHOP], Route::Shed(Some(Color::Blue)));
+    assert_eq!(bench.process.routes[MAIL], Route::Open(Color::Blue));
+    bench.order(open(1, &[SHOP], Color::Green));
+    assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
+}
+
+#[test]
+fn what_cannot_be_noted_is_flipped_all_the_same() {
+    let mut bench = Bench::held(1);
+    bench.is_broken = true;
+
+    let open = bench.order(open(1, &[SHOP], Color::Green));
+
+    assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
+    assert!(matches!(
+        bench.answer(open),
+        Some(Err(Refusal::NotWritten { .. }))
+    ));
+}
+
+#[test]
+fn the_deadline_serves_the_old_color_or_sheds_and_says_so() {
+    for (on_uncertain, route) in [
+        (OnUncertain::ServeOld, Route::Open(Color::Blue)),
+        (OnUncertain::Shed, Route::Shed(Some(Color::Blue))),
+    ] {
+        let mut bench = Bench::open();
+        let Order::Hold(request) = hold(1, &[SHOP]) else {
+            unreachable!("it is a hold")
+        };
+        bench.order(Order::Hold(HoldRequest {
+            on_uncertain,
+            ..request
+        }));
+        bench.pass_deadlines();
+
+        assert_eq!(bench.process.routes[SHOP], route);
+        assert!(bench.evidence(1, SHOP).expired);
+    }
+}
+
+#[test]
+fn a_hold_that_is_not_complete_at_its_deadline_is_refused() {
+    let mut bench = Bench::open();
+    let hold = bench.order(hold(1, &[SHOP]));
+
+    bench.pass_deadlines();
+
+    assert_eq!(bench.answer(hold), Some(Err(Refusal::Superseded)));
+    bench.event(GateEvent::NoneAdmitting { ticket: hold });
+    assert_eq!(bench.replies(), 1);
+}
+
+#[test]
+fn an_exclusive_hold_that_takes_too_long_opens_again() {
+    let mut bench = Bench::open();
+    bench.in_flight(SHOP, Color::Blue, 2);
+    let Order::Hold(request) = hold(1, &[SHOP]) else {
+        unreachable!("it is a hold")
+    };
+    let hold = bench.order(Order::Hold(HoldRequest {
+        exclusive_ms: Some(5),
+        ..request
+    }));
+    bench.event(GateEvent::NoneAdmitting { ticket: hold });
+    bench.event(GateEvent::NoRequests {
+        ticket: hold,
+        in_time: false,
+    });
+
+    assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Blue));
+    let refusal = bench
+        .answer(hold)
+        .expect("it is answered")
+        .expect_err("it is refused");
+    assert_eq!(
+        refusal.to_string(),
+        "requests were still in flight (`shop` has 2)"
+    );
+}
+
+// The demands of docs/protocol.md.
+
+#[test]
+fn a_parked_service_is_let_go_only_by_opening_it() {
+    let mut bench = Bench::open();
+    bench.order(park(1, &[SHOP]));
+    bench.order(hold(2, &[SHOP, MAIL]));
+    bench.restart();
+    bench.pass_deadlines();
+
+    assert_eq!(bench.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    assert_eq!(bench.process.routes[MAIL], Route::Open(Color::Blue));
+    bench.order(open(2, &[SHOP], Color::Green));
+    assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
+}
+
+#[test]
+fn opening_or_holding_one_service_leaves_the_deadline_of_the_rest_running() {
+    let mut bench = Bench::held(1);
+    bench.order(open(1, &[MAIL], Color::Green));
+    bench.order(hold(2, &[MAIL]));
+    let first = bench.armed[0];
+
+    bench.event(GateEvent::DeadlinePassed { generation: first });
+
+    assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Blue));
+    assert_eq!(bench.process.routes[MAIL], Route::Held(Some(Color::Green)));
+}
+
+// G6
+#[test]
+fn an_order_that_is_too_old_for_one_service_changes_none_of_them() {
+    let mut bench = Bench::open();
+    bench.order(hold(5, &[SHOP]));
+    bench.restart();
+    let before = bench.process.control.clone();
+
+    let older = |service: &str, epoch| {
+        let (service, last) = (service.to_owned(), 5);
+        Some(Err(Refusal::Older {
+            service,
+            epoch,
+            last,
+        }))
+    };
+    for order in [
+        hold(4, &[MAIL, SHOP]),
+        open(4, &[MAIL, SHOP], Color::Green),
+        park(4, &[MAIL, SHOP]),
+    ] {
+        let ticket = bench.order(order);
+        assert_eq!(bench.answer(ticket), older(SHOP, 4));
+        assert_eq!(bench.process.control, before);
+    }
+    bench.order(open(5, &[SHOP], Color::Green));
+    let late = bench.order(hold(5, &[SHOP]));
+    let service = SHOP.to_owned();
+    let refusal = Refusal::AlreadyOpened { service, epoch: 5 };
+    assert_eq!(bench.answer(late), Some(Err(refusal)));
+    bench.order(open(4, &[MAIL], Color::Green));
+    assert_eq!(bench.process.routes[MAIL], Route::Open(Color::Green));
+}
+
+#[test]
+fn a_service_that_was_never_opened_is_not_held() {
+    let mut bench = Bench::new();
+    bench.define(SHOP);
+
+    let hold = bench.order(hold(1, &[SHOP]));
+    bench.event(GateEvent::NoneAdmitting { ticket: hold });
+
+    assert!(matches!(bench.answer(hold), Some(Ok(Answer::Held(_)))));
+    assert_eq!(bench.process.routes[SHOP], Route::Closed);
+    assert_eq!(bench.armed, []);
+}
+
+#[test]
+fn the_last_admission_is_told_as_it_is_when_it_is_asked_for() {
+    let mut bench = Bench::open();
+    bench.admitted(SHOP, Color::Blue, 10);
+    let hold = bench.order(hold(1, &[SHOP]));
+    bench.event(GateEvent::NoneAdmitting { ticket: hold });
+    assert_eq!(bench.evidence(1, SHOP).last_admission_old_ns, Some(10));
+    bench.pass_deadlines();
+    bench.admitted(SHOP, Color::Blue, 20);
+    assert_eq!(bench.evidence(1, SHOP).last_admission_old_ns, Some(20));
+    bench.order(open(1, &[SHOP], Color::Blue));
+    bench.admitted(SHOP, Color::Blue, 30);
+
+    assert_eq!(bench.evidence(1, SHOP).last_admission_old_ns, Some(20));
+}
+
+#[test]
+fn that_a_hold_expired_is_told_after_it_is_repeated_and_after_a_restart() {
+    let mut bench = Bench::open();
+    bench.order(hold(1, &[SHOP]));
+    bench.pass_deadlines();
+    bench.order(hold(1, &[SHOP]));
+    assert!(bench.evidence(1, SHOP).expired);
+    bench.restart();
+    assert!(bench.evidence(1, SHOP).expired);
+    bench.order(hold(2, &[SHOP]));
+
+    assert!(!bench.evidence(2, SHOP).expired);
+    assert!(bench.evidence(1, SHOP).expired);
+}
+
+// Several processes.
+
+#[test]
+fn nothing_is_handed_over_during_a_hold_and_no_order_is_obeyed_during_a_handover() {
+    let mut bench = Bench::held(1);
+    let refused = bench.order(Order::HandOver);
+    assert_eq!(bench.answer(refused), Some(Err(Refusal::HoldIsOn)));
+    bench.pass_deadlines();
+    bench.order(Order::HandOver);
+
+    let refused = bench.order(hold(2, &[SHOP]));
+
+    assert_eq!(bench.answer(refused), Some(Err(Refusal::HandingOver)));
+    bench.event(GateEvent::HandoverFailed);
+    let taken = bench.order(hold(2, &[SHOP]));
+    assert_eq!(bench.answer(taken), None);
+}
+
+#[test]
+fn a_follower_routes_as_its_leader_says_and_keeps_a_later_deadline() {
+    let mut leader = Bench::open();
+    let mut follower = leader.hand_over();
+
+    leader.order(hold(1, &[SHOP]));
+    follower.follow(&mut leader);
+
+    assert_eq!(
+        follower.process.routes[SHOP],
+        Route::Held(Some(Color::Blue))
+    );
+    assert!(matches!(
+        follower.process.control.role(),
+        Role::Following { last: (2, 2) }
+    ));
+    follower.pass_deadlines();
+    assert_eq!(follower.process.routes[SHOP], Route::Open(Color::Blue));
+    assert_eq!(
+        follower.file,
+        GateFile::default(),
+        "the file is the leader's"
+    );
+}
+
+#[test]
+fn a_leader_waits_for_its_followers_in_a_hold_and_before_a_flip_that_no_hold_came_before() {
+    let mut leader = Bench::open();
+    let mut follower = leader.hand_over();
+
+    let flip = leader.order(open(1, &[SHOP], Color::Green));
+    assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    follower.follow(&mut leader);
+    leader.event(GateEvent::Replicated {
+        ticket: flip,
+        in_time: true,
+    });
+    assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    leader.event(GateEvent::NoneAdmitting { ticket: flip });
+
+    assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Green));
+    assert_eq!(leader.answer(flip), None);
+    leader.event(GateEvent::Replicated {
+        ticket: flip,
+        in_time: true,
+    });
+    leader.event(GateEvent::Counted {
+        ticket: flip,
+        others: Some(CountsByService::new()),
+    });
+    assert!(matches!(leader.answer(flip), Some(Ok(Answer::Opened(_)))));
+}
+
+// G1: the leader ends after its flip and before its follower has heard of it.
+#[test]
+fn a_follower_knows_that_its_leader_is_about_to_flip_before_it_does() {
+    let mut leader = Bench::open();
+    let mut follower = leader.hand_over();
+    let hold = leader.order(hold(1, &[SHOP]));
+    follower.follow(&mut leader);
+    for event in [
+        GateEvent::Replicated {
+            ticket: hold,
+            in_time: true,
+        },
+        GateEvent::NoneAdmitting { ticket: hold },
+        GateEvent::Counted {
+            ticket: hold,
+            others: None,
+        },
+    ] {
+        leader.event(event);
+    }
+    let flip = leader.order(open(1, &[SHOP], Color::Green));
+    assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    follower.follow(&mut leader);
+    leader.event(GateEvent::Replicated {
+        ticket: flip,
+        in_time: true,
+    });
+    assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Green));
+
+    follower.pass_deadlines();
+
+    assert_eq!(
+        follower.process.routes[SHOP],
+        Route::Shed(Some(Color::Blue))
+    );
+}
+
+/// A process, its file, and what it has done.
+struct Bench {
+    process: GateProcess,
+    file: GateFile,
+    counts: CountsByService,
+    tickets: u64,
+    done: Vec<Done>,
+    armed: Vec<u64>,
+    answers: BTreeMap<Ticket, Result<Answer, Refusal>>,
+    is_broken: bool,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(GateProcess::restarted(
+            1,
+            RoutingState::default(),
+            GateMutant::None,
+        ))
+    }
+
+    fn with(process: GateProcess) -> Self {
+        Self {
+            process,
+            file: GateFile::default(),
+            counts: CountsByService::new(),
+            tickets: 0,
+            done: Vec::new(),
+            armed: Vec::new(),
+            answers: BTreeMap::new(),
+            is_broken: false,
+        }
+    }
+
+    /// Two services, open to blue.
+    fn open() -> Self {
+        let mut bench = Self::new();
+        bench.define(SHOP);
+        bench.define(MAIL);
+        bench.order(open(0, &[SHOP, MAIL], Color::Blue));
+        bench.done.clear();
+        bench
+    }
+
+    /// The same, held.
+    fn held(epoch: u64) -> Self {
+        let mut bench = Self::open();
+        let hold = bench.order(hold(epoch, &[SHOP, MAIL]));
+        bench.event(GateEvent::NoneAdmitting { ticket: hold });
+        bench.done.clear();
+        bench
+    }
+
+    fn define(&mut self, name: &str) {
+        let name = name.to_owned();
+        self.order(Order::Define { name, settings: () });
+    }
+
+    fn order(&mut self, order: Order<()>) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.event(GateEvent::Ordered { ticket, order });
+        ticket
+    }
+
+    fn event(&mut self, event: GateEvent<()>) {
+        self.process.take(event, 100, &self.counts);
+        while self.step().is_some() {}
+    }
+
+    /// Carries an order out as far as this step, and no further.
+    fn order_until(&mut self, order: Order<()>, last: &str) {
+        let ticket = Ticket(99);
+        self.process
+            .take(GateEvent::Ordered { ticket, order }, 100, &self.counts);
+        while self.step() != Some(last) {}
+    }
+
+    fn step(&mut self) -> Option<&'static str> {
+        let done = self.process.next(&self.counts)?;
+        let name = match done.clone() {
+            Done::ResetCounters(_) => "reset",
+            Done::CountExpiry(_) => "expiry",
+            Done::Routed { .. } => "route",
+            Done::ServicesSet => "services",
+            Done::Armed { generation, .. } => {
+                self.armed.push(generation);
+                "arm"
+            }
+            Done::Persists {
+                ticket,
+                durability,
+                state,
+            } => {
+                let mut result = Ok(());
+                if self.is_broken {
+                    result = Err("the disk is broken".to_owned());
+                } else {
+                    self.file.write(state, durability);
+                }
+                self.process.written(ticket, result, 100, &self.counts);
+                match durability {
+                    Durability::Process => "persist",
+                    Durability::Disk => "persist to disk",
+                }
+            }
+            Done::Replicates { .. } => "replicate",
+            Done::Waits { what, .. } => match what {
+                Awaited::NoneAdmitting(_) => "wait",
+                Awaited::NoRequests { .. } => "wait for no requests",
+                Awaited::Counts { .. } => "count",
+            },
+            Done::Replied { ticket, answer } => {
+                let before = self.answers.insert(ticket, answer);
+                assert_eq!(before, None, "an order is answered once");
+                "reply"
+            }
+        };
+        self.done.push(done);
+        Some(name)
+    }
+
+    /// What was done since this was asked last.
+    fn steps(&mut self) -> Vec<&'static str> {
+        let done = std::mem::take(&mut self.done);
+        done.iter()
+            .map(|done| match done {
+                Done::ResetCounters(_) => "reset",
+                Done::CountExpiry(_) => "expiry",
+                Done::Routed { .. } => "route",
+                Done::ServicesSet => "services",
+                Done::Armed { .. } => "arm",
+                Done::Persists { durability, .. } => match durability {
+                    Durability::Process => "persist",
+                    Durability::Disk => "persist to disk",
+                },
+                Done::Replicates { .. } => "replicate",
+                Done::Waits { .. } => "wait",
+                Done::Replied { .. } => "reply",
+            })
+            .collect()
+    }
+
+    fn answer(&self, ticket: Ticket) -> Option<Result<Answer, Refusal>> {
+        self.answers.get(&ticket).cloned()
+    }
+
+    fn replies(&self) -> usize {
+        let replies = self.done.iter();
+        replies
+            .filter(|done| matches!(done, Done::Replied { .. }))
+            .count()
+    }
+
+    fn restart(&mut self) {
+        let kept = self.file.written.clone();
+        self.process = GateProcess::restarted(9, kept, GateMutant::None);
+        self.armed.clear();
+        self.answers.clear();
+        let followers = [].into();
+        self.event(GateEvent::Started { followers });
+    }
+
+    fn pass_deadlines(&mut self) {
+        for generation in std::mem::take(&mut self.armed) {
+            self.event(GateEvent::DeadlinePassed { generation });
+        }
+    }
+
+    /// This process is replaced by its successor; it is returned as its follower.
+    fn hand_over(&mut self) -> Self {
+        self.order(Order::HandOver);
+        let state: HandoverState<()> = self.process.control.to_hand_over();
+        self.event(GateEvent::HandedOver);
+        let successor = Self::with(GateProcess::with(2, state, GateMutant::None));
+        let mut follower = std::mem::replace(self, successor);
+        follower.file = GateFile::default();
+        let followers = ["first".to_owned()].into();
+        self.event(GateEvent::Started { followers });
+        follower
+    }
+
+    /// Does what its leader has last said.
+    fn follow(&mut self, leader: &mut Self) {
+        let said = leader.done.iter().rev().find_map(|done| match done {
+            Done::Replicates { followed, .. } => Some(followed.clone()),
+            Done::ResetCounters(_)
+            | Done::CountExpiry(_)
+            | Done::Routed { .. }
+            | Done::ServicesSet
+            | Done::Armed { .. }
+            | Done::Persists { .. }
+            | Done::Waits { .. }
+            | Done::Replied { .. } => None,
+        });
+        let ticket = self.order(Order::Follow(said.expect("the leader said something")));
+        self.event(GateEvent::NoneAdmitting { ticket });
+        assert!(matches!(self.answer(ticket), Some(Ok(Answer::Counts(_)))));
+        // A hold counts what followers have counted before its totals begin.
+        if leader.process.routes[SHOP] == Route::Open(Color::Blue) {
+            let ticket = Ticket(leader.tickets);
+            let others = Some(CountsByService::new());
+            leader.event(GateEvent::Counted { ticket, others });
+            self.follow(leader);
+        }
+    }
+
+    fn mode_on_disk(&self, service: &str) -> Mode {
+        self.file.synced.services[service].mode
+    }
+
+    fn counts_of(&mut self, service: &str) -> &mut Counts {
+        self.counts.entry(service.to_owned()).or_default()
+    }
+
+    fn in_flight(&mut self, service: &str, color: Color, requests: u64) {
+        assert_eq!(color, Color::Blue);
+        self.counts_of(service).blue.in_flight.requests = requests;
+    }
+
+    fn admitted(&mut self, service: &str, color: Color, at_ns: u64) {
+        assert_eq!(color, Color::Blue);
+        self.counts_of(service).blue.last_admission_ns = Some(at_ns);
+    }
+
+    fn evidence(&self, epoch: u64, service: &str) -> greenlight_gate::ServiceEvidence {
+        let control = &self.process.control;
+        control.evidence(epoch, &self.counts, None)[service].clone()
+    }
+}
+
+fn hold(epoch: u64, services: &[&str]) -> Order<()> {
+    Order::Hold(HoldRequest {
+        epoch,
+        services: services.iter().map(ToString::to_string).collect(),
+        max_hold_ms: 2_000,
+        on_uncertain: OnUncertain::ServeOld,
+        exclusive_ms: None,
+    })
+}
+
+fn open(epoch: u64, services: &[&str], color: Color) -> Order<()> {
+    let services = services
+        .iter()
+        .map(|name| ((*name).to_owned(), Some(color)));
+    Order::Open(OpenRequest {
+        epoch,
+        services: services.collect(),
+    })
+}
+
+fn park(epoch: u64, services: &[&str]) -> Order<()> {
+    Order::Park(ServicesRequest {
+        epoch,
+        services: services.iter().map(ToString::to_string).collect(),
+    })
+}
