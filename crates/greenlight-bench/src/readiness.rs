@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// So many answers in a row must be from the new version before a front counts as switched.
 const ENOUGH: u32 = 20;
 /// How long a version may take to start and to be switched to.
-const PATIENCE: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the script of today's practice asks.
 pub(crate) const POLL: Duration = Duration::from_secs(5);
 
@@ -132,7 +132,7 @@ async fn wait_between(
 /// When an application first answers its check.
 async fn answers(application: SocketAddr) -> Outcome<Instant> {
     let probe = Probe::new(application, HealthCheck::default());
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + READY_TIMEOUT;
     while Instant::now() < deadline {
         if probe.ask().await.is_ok() {
             return Ok(Instant::now());
@@ -144,7 +144,7 @@ async fn answers(application: SocketAddr) -> Outcome<Instant> {
 
 /// When a front began to serve nothing but this version, to new connections.
 async fn serves_only(front: SocketAddr, version: &str) -> Outcome<Instant> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + READY_TIMEOUT;
     let (mut since, mut in_a_row) = (None, 0);
     while Instant::now() < deadline {
         if practice::release_at(front)

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// The only service.
 pub(crate) const SERVICE: &str = "sample";
 /// How long the fleet may take for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const FLEET_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running fleet.
 pub(crate) struct Rig {
@@ -135,7 +135,7 @@ impl Rig {
 
     /// Waits until the fleet stands as asked.
     pub(crate) async fn wait(&self, enough: impl Fn(&FleetStatus) -> bool) -> Outcome<FleetStatus> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FLEET_TIMEOUT;
         loop {
             match self.api.get::<FleetStatus>("/v1/status").await {
                 Ok(status) if enough(&status) => return Ok(status),
@@ -215,7 +215,7 @@ impl Rig {
                 Follow::On
             }
         });
-        tokio::time::timeout(PATIENCE, following).await??;
+        tokio::time::timeout(FLEET_TIMEOUT, following).await??;
         let receipt: Receipt = self
             .get(&format!("/v1/deployments/{}", accepted.deployment))
             .await?;

@@ -1,19 +1,19 @@
 //! Listening sockets that the service manager opened and passed: `LISTEN_FDS` of systemd.
 //!
 //! They outlive this process: while it is started again, the kernel queues users on them. Each is
-//! told by the address it is bound to, so the same `--listen` works with and without them; several
-//! of one address (`ReusePort=yes`) are dealt out to the threads like our own.
+//! identified by the address it is bound to, so the same `--listen` works with and without them;
+//! several of one address (`ReusePort=yes`) are distributed over the threads like our own.
 //!
 //! Its name in `LISTEN_FDNAMES` decides nothing; it says in the log which socket is meant.
 
 use crate::error::ProxyError;
-use crate::listener::{Bound, ListenAddr, Listener};
+use crate::listener::{BoundSocket, ListenAddr, Listener};
 use listenfd::ListenFd;
 use std::io;
 use std::net::SocketAddr;
 
 /// Takes every socket that was passed to this process; none the second time.
-pub(crate) fn take_all() -> Result<Vec<Bound>, ProxyError> {
+pub(crate) fn take_all() -> Result<Vec<BoundSocket>, ProxyError> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
@@ -23,7 +23,7 @@ pub(crate) fn take_all() -> Result<Vec<Bound>, ProxyError> {
             let name = name.map_or_else(|| format!("number {index}"), ToOwned::to_owned);
             take(&mut passed, index)
                 .inspect(|bound| {
-                    let address = bound.taken.to_string();
+                    let address = bound.address.to_string();
                     tracing::info!(name, address, "the service manager passed a socket");
                 })
                 .map_err(|source| ProxyError::Passed { name, source })
@@ -32,14 +32,14 @@ pub(crate) fn take_all() -> Result<Vec<Bound>, ProxyError> {
 }
 
 /// Takes those that belong to one TCP address.
-pub(crate) fn take_at(sockets: &mut Vec<Bound>, address: SocketAddr) -> Vec<Bound> {
+pub(crate) fn take_at(sockets: &mut Vec<BoundSocket>, address: SocketAddr) -> Vec<BoundSocket> {
     let address = ListenAddr::Tcp(address);
     sockets
-        .extract_if(.., |bound| bound.asked == address)
+        .extract_if(.., |bound| bound.requested == address)
         .collect()
 }
 
-fn take(passed: &mut ListenFd, index: usize) -> io::Result<Bound> {
+fn take(passed: &mut ListenFd, index: usize) -> io::Result<BoundSocket> {
     if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
         listener.set_nonblocking(true)?;
         let address = ListenAddr::Tcp(listener.local_addr()?);
@@ -53,10 +53,10 @@ fn take(passed: &mut ListenFd, index: usize) -> io::Result<Bound> {
     Ok(bound(ListenAddr::Unix(path), Listener::Unix(listener)))
 }
 
-fn bound(address: ListenAddr, listener: Listener) -> Bound {
-    Bound {
-        asked: address.clone(),
-        taken: address,
+fn bound(address: ListenAddr, listener: Listener) -> BoundSocket {
+    BoundSocket {
+        requested: address.clone(),
+        address,
         listener,
     }
 }

@@ -1,24 +1,24 @@
-//! The admin socket's words, and a client that speaks them.
+//! The admin socket's requests and answers, and a client for them.
 //!
 //! HTTP and JSON over a unix socket, so that `curl --unix-socket` shows everything.
 
 mod answer;
 mod client;
+mod commands;
 mod deadline;
 mod evidence;
 mod follower;
-mod following;
-mod hand_over;
+mod followers;
+mod handover;
 mod metrics;
-mod orders;
-mod predecessors;
-mod reading;
+mod replication;
 mod server;
-mod standing;
+mod service_control;
+mod status;
 
 pub use client::{AdminClient, AdminError};
 pub(crate) use server::{Admin, EvidenceByEpoch};
-pub(crate) use standing::{Standing, Standings};
+pub(crate) use service_control::{ServiceControl, ServiceControls};
 
 pub use crate::gate::{Color, InFlight};
 pub use crate::route_table::ServiceSettings;
@@ -177,8 +177,8 @@ pub struct StatusAnswer {
     /// When it started, in nanoseconds on the monotonic clock. Tells one process from the next
     /// also where each has the same number, as in a container.
     pub started_at_ns: u64,
-    /// Processes that it has taken over from and that still have connections.
-    pub predecessors: usize,
+    /// Earlier processes that drain: they have handed over and still have connections.
+    pub draining: usize,
     /// Descriptors that it may have open at once; `None` if it does not say, or has no bound.
     #[serde(default)]
     pub max_descriptors: Option<u64>,
@@ -199,7 +199,7 @@ pub struct ServiceStatus {
     pub state: String,
     /// The color that is served, or was until now.
     pub color: Option<Color>,
-    /// The highest epoch obeyed; orders of older ones are refused.
+    /// The highest epoch obeyed; commands of older ones are refused.
     pub epoch: u64,
     /// The highest epoch opened; a hold of it is late and refused.
     pub opened: u64,

@@ -1,10 +1,10 @@
-//! What is sent to the client: the application's answer as it comes, or the proxy's own words.
+//! What is sent to the client: the application's response as it comes, or a local reply.
 
 use crate::gate::Claim;
 use crate::idle::Idle;
+use crate::thread::ThreadContext;
 use crate::upload::Upload;
 use crate::upstream::HyperConnection;
-use crate::worker::Worker;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -15,31 +15,31 @@ use std::task::{Context, Poll, ready};
 
 /// What is sent to the client.
 pub(crate) enum ResponseBody {
-    /// The proxy's own words.
-    Own(Option<Bytes>),
-    /// The application's answer; its place in flight is given back when it is complete.
+    /// A local reply.
+    Local(Option<Bytes>),
+    /// The application's response; its place in flight is given back when it is complete.
     Forwarded(Box<Forwarded>),
 }
 
-/// An application's answer on its way to the client.
+/// An application's response on its way to the client.
 pub(crate) struct Forwarded {
     pub(crate) inner: Incoming,
     pub(crate) idle: Idle,
     pub(crate) exchange: Option<Exchange>,
 }
 
-/// What an answer occupies until it is complete.
+/// What a response occupies until it is complete.
 pub(crate) struct Exchange {
     pub(crate) claim: Claim,
     pub(crate) connection: HyperConnection,
     pub(crate) upload: Option<Upload>,
-    /// Of a request whose answer has no body; see [`Exchange::complete`].
+    /// Of a request whose response has no body; see [`Exchange::complete`].
     pub(crate) is_head: bool,
-    pub(crate) worker: Rc<Worker>,
+    pub(crate) thread: Rc<ThreadContext>,
 }
 
 impl Exchange {
-    /// The answer is complete: the place is free. The connection can be used again unless the
+    /// The response is complete: the place is free. The connection can be used again unless the
     /// application has answered without taking the whole request, and not after `HEAD`: one that
     /// sends a body all the same would answer another client's request with it.
     pub(crate) fn complete(self) {
@@ -47,11 +47,11 @@ impl Exchange {
         if self.is_head || self.upload.is_some_and(|upload| upload.give_up()) {
             self.connection.abort();
         } else {
-            self.worker.pool.put_back(self.connection);
+            self.thread.pool.put_back(self.connection);
         }
     }
 
-    /// The answer broke off.
+    /// The response broke off.
     fn fail(self) {
         self.claim.gate().note_failed();
     }
@@ -93,21 +93,23 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Self::Own(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Local(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Forwarded(forwarded) => forwarded.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Own(bytes) => bytes.is_none(),
+            Self::Local(bytes) => bytes.is_none(),
             Self::Forwarded(forwarded) => forwarded.inner.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Local(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
             Self::Forwarded(forwarded) => forwarded.inner.size_hint(),
         }
     }

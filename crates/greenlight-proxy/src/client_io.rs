@@ -1,9 +1,9 @@
-//! The client's side of a connection: interim answers in their place, and an end to clients that
+//! The client's side of a connection: interim responses in their place, and an end to clients that
 //! stop reading.
 //!
 //! hyper's server has no way to send a `103 Early Hints`, which a proxy must pass on (RFC 9110
-//! section 15.2). They are put between the answers here: when hyper has flushed everything of its
-//! own, the stream stands between two messages, and an interim answer may be written.
+//! section 15.2). They are put between the responses here: when hyper has flushed everything of its
+//! own, the stream stands between two messages, and an interim response may be written.
 
 use crate::idle::Idle;
 use crate::socket::Socket;
@@ -16,55 +16,57 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of interim answers that may wait to be written; more are dropped, as they may be.
+/// Bytes of interim responses that may wait to be written; more are dropped, as they may be.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// Interim answers on their way to one client.
+/// Interim responses on their way to one client.
 ///
 /// Everything happens on one thread, but hyper asks for `Send`: hence the lock, which nobody ever
 /// waits for, and the flag that spares it.
 #[derive(Default)]
-pub(crate) struct Interim {
+pub(crate) struct InterimResponses {
     waiting: AtomicBool,
-    answers: Mutex<Answers>,
+    responses: Mutex<Responses>,
 }
 
 #[derive(Default)]
-struct Answers {
+struct Responses {
     bytes: Vec<u8>,
     /// Wakes the connection's task, which flushes.
     waker: Option<Waker>,
 }
 
-impl Interim {
-    /// Adds an answer, as it is to be written.
-    pub(crate) fn push(&self, answer: &[u8]) {
-        let mut answers = self.answers();
-        if answers.bytes.len() + answer.len() <= MAX_WAITING {
-            answers.bytes.extend_from_slice(answer);
+impl InterimResponses {
+    /// Adds a response, as it is to be written.
+    pub(crate) fn push(&self, response: &[u8]) {
+        let mut responses = self.responses();
+        if responses.bytes.len() + response.len() <= MAX_WAITING {
+            responses.bytes.extend_from_slice(response);
             self.waiting.store(true, Relaxed);
-            if let Some(waker) = answers.waker.take() {
+            if let Some(waker) = responses.waker.take() {
                 waker.wake();
             }
         }
     }
 
-    /// Wakes the task of the connection when an answer comes, so that it is flushed.
+    /// Wakes the task of the connection when a response comes, so that it is flushed.
     pub(crate) fn register(&self, cx: &Context<'_>) {
-        let mut answers = self.answers();
-        match &mut answers.waker {
+        let mut responses = self.responses();
+        match &mut responses.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
     }
 
     fn discard(&self) {
-        self.answers().bytes.clear();
+        self.responses().bytes.clear();
         self.waiting.store(false, Relaxed);
     }
 
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn responses(&self) -> MutexGuard<'_, Responses> {
+        self.responses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,8 +74,8 @@ impl Interim {
 pub(crate) struct ClientIo {
     socket: Socket,
     /// What was read before hyper took over.
-    front: Bytes,
-    interim: Arc<Interim>,
+    read_buf: Bytes,
+    interim: Arc<InterimResponses>,
     /// hyper has written something that it has not flushed yet.
     mid_message: bool,
     idle: Idle,
@@ -83,13 +85,13 @@ impl ClientIo {
     /// A stream whose writes may make no progress for `limit`.
     pub(crate) fn new(
         socket: Socket,
-        front: Bytes,
-        interim: Arc<Interim>,
+        read_buf: Bytes,
+        interim: Arc<InterimResponses>,
         limit: Duration,
     ) -> Self {
         Self {
             socket,
-            front,
+            read_buf,
             interim,
             mid_message: false,
             idle: Idle::new(limit),
@@ -110,14 +112,14 @@ impl ClientIo {
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let interim = self.interim.clone();
         if self.mid_message {
-            // The answer before is not read yet; by then the final answer may be behind it.
+            // The response before is not read yet; by then the final response may be behind it.
             interim.discard();
             return Poll::Ready(Ok(()));
         }
-        let mut answers = interim.answers();
-        while !answers.bytes.is_empty() {
-            let written = ready!(self.poll_write_some(cx, &answers.bytes))?;
-            answers.bytes.drain(..written);
+        let mut responses = interim.responses();
+        while !responses.bytes.is_empty() {
+            let written = ready!(self.poll_write_some(cx, &responses.bytes))?;
+            responses.bytes.drain(..written);
         }
         interim.waiting.store(false, Relaxed);
         Poll::Ready(Ok(()))
@@ -134,11 +136,11 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.front.is_empty() {
+        if self.read_buf.is_empty() {
             return Pin::new(&mut self.socket).poll_read(cx, buf);
         }
-        let count = self.front.len().min(buf.remaining());
-        buf.put_slice(&self.front.split_to(count));
+        let count = self.read_buf.len().min(buf.remaining());
+        buf.put_slice(&self.read_buf.split_to(count));
         Poll::Ready(Ok(()))
     }
 }

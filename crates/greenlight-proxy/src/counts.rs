@@ -1,6 +1,6 @@
 //! What a gate has counted, as one process tells another.
 //!
-//! After a take-over a service has a gate in each process that still has connections. What is
+//! After a handover a service has a gate in each process that still has connections. What is
 //! said of the service is the counts of all of them together.
 
 use crate::admin::ServiceEvidence;
@@ -38,29 +38,29 @@ pub(crate) struct ColorCounts {
 
 impl Counts {
     pub(crate) fn of(gate: &Gate) -> Self {
-        let tally = &gate.tally;
+        let counters = &gate.counters;
         Self {
             blue: ColorCounts::of(gate, Color::Blue),
             green: ColorCounts::of(gate, Color::Green),
-            held: tally.held.load(SeqCst),
-            max_held_us: tally.max_held_us.load(SeqCst),
-            recalled: tally.recalled.load(SeqCst),
-            retried: tally.retried.load(SeqCst),
-            failed: tally.failed.load(SeqCst),
-            shed: tally.shed.load(SeqCst),
-            expired: tally.expired.load(SeqCst),
+            held: counters.held.load(SeqCst),
+            max_held_us: counters.max_held_us.load(SeqCst),
+            recalled: counters.recalled.load(SeqCst),
+            retried: counters.retried.load(SeqCst),
+            failed: counters.failed.load(SeqCst),
+            shed: counters.shed.load(SeqCst),
+            expired: counters.expired.load(SeqCst),
         }
     }
 
     /// A gate goes on where that of a process that has ended stopped counting.
     pub(crate) fn resume(gate: &Gate, seen: &ServiceEvidence) {
-        let tally = &gate.tally;
-        tally.held.store(seen.held, SeqCst);
-        tally.max_held_us.store(seen.max_held_us, SeqCst);
-        tally.recalled.store(seen.recalled, SeqCst);
-        tally.retried.store(seen.retried, SeqCst);
-        tally.failed.store(seen.failed, SeqCst);
-        tally.shed.store(seen.shed, SeqCst);
+        let counters = &gate.counters;
+        counters.held.store(seen.held, SeqCst);
+        counters.max_held_us.store(seen.max_held_us, SeqCst);
+        counters.recalled.store(seen.recalled, SeqCst);
+        counters.retried.store(seen.retried, SeqCst);
+        counters.failed.store(seen.failed, SeqCst);
+        counters.shed.store(seen.shed, SeqCst);
     }
 
     pub(crate) fn color(&self, color: Color) -> &ColorCounts {
@@ -83,7 +83,7 @@ impl Counts {
     }
 
     /// A new cut-over starts: its totals begin at nothing.
-    pub(crate) fn reset_tally(&mut self) {
+    pub(crate) fn reset_counters(&mut self) {
         let Self { blue, green, .. } = *self;
         *self = Self {
             blue,

@@ -19,7 +19,7 @@ pub enum ProxyError {
     #[error(
         "`{address}` is taken by another process; stop it, or name its `--admin` and `--take-over`"
     )]
-    Taken {
+    AddressInUse {
         /// The address.
         address: SocketAddr,
     },
@@ -49,12 +49,12 @@ pub enum ProxyError {
         /// The socket.
         path: PathBuf,
     },
-    /// The proxy that runs does not let itself be taken over.
+    /// The proxy that runs did not hand over.
     #[error(
-        "the proxy on `{path}` was not taken over ({reason}); it goes on serving, \
+        "the proxy on `{path}` did not hand over ({reason}); it goes on serving, \
          so try again, or stop it and start without `--take-over`"
     )]
-    TakeOver {
+    Handover {
         /// Its admin socket.
         path: PathBuf,
         /// Why not.

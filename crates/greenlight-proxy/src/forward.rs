@@ -1,15 +1,15 @@
-//! One request: find its service, get past the gate, send it, bring back the answer.
+//! One request: find its service, get past the gate, send it, bring back the response.
 //!
 //! A request is sent again only when that is safe: nothing of it was written; or its method is
-//! idempotent, its body is at hand, and no byte of an answer has come. An application that
+//! idempotent, its body is at hand, and no byte of a response has come. An application that
 //! refuses connections is waited for, because the fleet may be about to cut over away from it;
 //! only so many may wait for one service, so that a dead one does not stand in the others' way.
 
-use crate::gate::{Admission, Claim, Gate, NoClaim, Route, Tally};
-use crate::route_table::{Service, WaitingPlace};
+use crate::gate::{Admission, Claim, Counters, Gate, NoClaim, Route};
+use crate::local_reply::LocalReply;
+use crate::route_table::{Service, WaitingPermit};
+use crate::thread::{FdPermit, HeldPermit, ThreadContext};
 use crate::upstream::{Connection, Pool, is_out_of_descriptors};
-use crate::words::Words;
-use crate::worker::{HeldPlace, StarvingPlace, Worker};
 use hyper::StatusCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ const LAST_PAUSE: Duration = Duration::from_millis(50);
 const MOST_RESENT: u32 = 5;
 
 /// The application may have seen the request, or a part of it.
-pub(crate) const GONE: Words = Words::new(
+pub(crate) const UPSTREAM_GONE: LocalReply = LocalReply::new(
     StatusCode::BAD_GATEWAY,
     "the application went away under the request\n",
 );
 /// It took the request and said nothing for too long.
-pub(crate) const SILENT: Words = Words::new(
+pub(crate) const UPSTREAM_TIMED_OUT: LocalReply = LocalReply::new(
     StatusCode::GATEWAY_TIMEOUT,
     "the application did not answer in time\n",
 );
-pub(crate) const NO_SERVICE: Words = Words::new(
+pub(crate) const NO_SERVICE: LocalReply = LocalReply::new(
     StatusCode::NOT_FOUND,
     "no service is routed for this host and path\n",
 );
@@ -40,18 +40,18 @@ pub(crate) const NO_SERVICE: Words = Words::new(
 /// One of the ways to send a request. It says how; when and whether is decided here.
 pub(crate) trait Transport {
     type Connection: Connection;
-    type Answer;
+    type Response;
 
     fn pool(&self) -> &Pool<Self::Connection>;
 
-    /// Writes the request, and waits until there is something of an answer. The request was not
+    /// Writes the request, and waits until there is something of a response. The request was not
     /// admitted before it comes here: its first byte must be written without further waiting.
     async fn send(
         &mut self,
         connection: Self::Connection,
         claim: Claim,
         admission: Admission,
-    ) -> Sent<Self::Answer>;
+    ) -> Sent<Self::Response>;
 
     fn is_idempotent(&self) -> bool;
 
@@ -61,43 +61,43 @@ pub(crate) trait Transport {
 
 /// What became of a request that was given to a connection.
 pub(crate) enum Sent<A> {
-    Answered(A),
+    Responded(A),
     /// The connection failed.
     Failed {
         /// Something of the request was written.
         written: bool,
-        /// Something of an answer was read.
-        answered: bool,
+        /// Something of a response was read.
+        response_began: bool,
     },
-    /// Neither an answer nor progress for too long.
-    Silent,
+    /// Neither a response nor progress for too long.
+    TimedOut,
     /// The client is to blame.
-    Refused(Words),
+    Rejected(LocalReply),
 }
 
 /// One request on its way.
 pub(crate) struct Forwarding<'a> {
-    worker: &'a Rc<Worker>,
+    thread: &'a Rc<ThreadContext>,
     service: Arc<Service>,
     deadline: Instant,
     /// The next wait for an application that is not there.
     pause: Duration,
-    /// Its place among those that wait, while it does.
-    place: Place<'a>,
+    /// What it holds while it waits.
+    permit: Permit<'a>,
     held: Held,
     /// How often it was sent again after an application may have seen it.
     resent: u32,
 }
 
-/// A place among those that wait.
-enum Place<'a> {
+/// What a request holds while it waits.
+enum Permit<'a> {
     None,
     /// At the gate. Too many of these stop the accepting of connections.
-    Held(#[expect(dead_code, reason = "kept for its drop")] HeldPlace<'a>),
+    Held(#[expect(dead_code, reason = "kept for its drop")] HeldPermit<'a>),
     /// For the application. Too many of these and more are refused.
-    Waiting(#[expect(dead_code, reason = "kept for its drop")] WaitingPlace),
+    Waiting(#[expect(dead_code, reason = "kept for its drop")] WaitingPermit),
     /// For a descriptor. Any of these stops the accepting of connections.
-    Starving(#[expect(dead_code, reason = "kept for its drop")] StarvingPlace<'a>),
+    Fd(#[expect(dead_code, reason = "kept for its drop")] FdPermit<'a>),
 }
 
 /// Whether a request has waited at the gate.
@@ -111,64 +111,67 @@ enum Held {
 
 /// What one try led to.
 enum Try<A> {
-    Answered(Result<A, Words>),
+    Done(Result<A, LocalReply>),
     /// The application has not answered: wait for it or for the gate, then look again.
     Wait,
-    /// This process has no descriptor left for a connection: wait for one, then look again.
-    Starve,
+    /// This process has no descriptor left for a connection: wait for one, then try again.
+    OutOfDescriptors,
     /// The gate changed under it before anything was sent: look again at once.
     Recalled,
 }
 
 impl<'a> Forwarding<'a> {
-    pub(crate) fn new(worker: &'a Rc<Worker>, service: Arc<Service>) -> Self {
+    pub(crate) fn new(thread: &'a Rc<ThreadContext>, service: Arc<Service>) -> Self {
         Self {
-            worker,
+            thread,
             deadline: Instant::now() + service.request_timeout(),
             service,
             pause: FIRST_PAUSE,
-            place: Place::None,
+            permit: Permit::None,
             held: Held::No,
             resent: 0,
         }
     }
 
-    /// Brings the request to the application. The answer is the application's, or own words.
-    pub(crate) async fn run<T: Transport>(mut self, transport: &mut T) -> Result<T::Answer, Words> {
+    /// Brings the request to the application. The response is the application's, or a local reply.
+    pub(crate) async fn run<T: Transport>(
+        mut self,
+        transport: &mut T,
+    ) -> Result<T::Response, LocalReply> {
         loop {
             let seen = self.gate().route();
             match self.gate().claim() {
                 Ok(claim) => match self.forward(claim, seen, transport).await {
-                    Try::Answered(answer) => return answer,
-                    Try::Wait if !self.take_waiting_place() => {
+                    Try::Done(response) => return response,
+                    Try::Wait if !self.take_waiting_permit() => {
                         self.gate().note_failed();
                         let text = "the application is away, and too many wait for it\n";
-                        return Err(Words::unavailable(text));
+                        return Err(LocalReply::unavailable(text));
                     }
                     Try::Wait => self.wait_for_application(seen).await,
-                    Try::Starve => {
-                        if !matches!(self.place, Place::Starving(_)) {
-                            let worker: &'a Worker = self.worker;
-                            self.place = Place::Starving(worker.starving_place());
+                    Try::OutOfDescriptors => {
+                        if !matches!(self.permit, Permit::Fd(_)) {
+                            let thread: &'a ThreadContext = self.thread;
+                            self.permit = Permit::Fd(thread.fd_permit());
                         }
                         self.wait_for_application(seen).await;
                     }
-                    Try::Recalled => Tally::add(&self.gate().tally.recalled),
+                    Try::Recalled => Counters::add(&self.gate().counters.recalled),
                 },
                 Err(NoClaim::Held) => self.wait_at_gate(seen).await,
                 Err(NoClaim::Shed) => {
-                    Tally::add(&self.gate().tally.shed);
+                    Counters::add(&self.gate().counters.shed);
                     let text = "the instance does not know the fleet's decision yet\n";
-                    return Err(Words::unavailable(text));
+                    return Err(LocalReply::unavailable(text));
                 }
                 Err(NoClaim::Closed) => {
-                    return Err(Words::unavailable("nothing is deployed here\n"));
+                    return Err(LocalReply::unavailable("nothing is deployed here\n"));
                 }
             }
             if Instant::now() >= self.deadline {
                 self.gate().note_failed();
                 let text = "the application could not be reached in time\n";
-                return Err(Words::new(StatusCode::GATEWAY_TIMEOUT, text));
+                return Err(LocalReply::new(StatusCode::GATEWAY_TIMEOUT, text));
             }
         }
     }
@@ -178,12 +181,12 @@ impl<'a> Forwarding<'a> {
     }
 
     async fn wait_at_gate(&mut self, seen: Route) {
-        if !matches!(self.place, Place::Held(_)) {
-            let worker: &'a Worker = self.worker;
-            self.place = Place::Held(worker.hold_place());
+        if !matches!(self.permit, Permit::Held(_)) {
+            let thread: &'a ThreadContext = self.thread;
+            self.permit = Permit::Held(thread.held_permit());
         }
         if let Held::No = self.held {
-            Tally::add(&self.gate().tally.held);
+            Counters::add(&self.gate().counters.held);
             self.held = Held::Since(Instant::now());
         }
         // Past the deadline the caller answers; the gate's own deadline usually comes first.
@@ -193,7 +196,7 @@ impl<'a> Forwarding<'a> {
 
     /// An application that was started again may be at another address than before.
     fn look_up_again(&mut self) {
-        let table = self.worker.shared.table.load();
+        let table = self.thread.shared.table.load();
         if let Some(service) = table.named(&self.service.name) {
             self.service = service.clone();
         }
@@ -211,12 +214,12 @@ impl<'a> Forwarding<'a> {
     }
 
     /// Whether there is room among those that wait for the application.
-    fn take_waiting_place(&mut self) -> bool {
-        if !matches!(self.place, Place::Waiting(_)) {
-            let place = self.service.waiting_place(self.worker.limits.max_waiting);
-            self.place = place.map_or(Place::None, Place::Waiting);
+    fn take_waiting_permit(&mut self) -> bool {
+        if !matches!(self.permit, Permit::Waiting(_)) {
+            let permit = self.service.waiting_permit(self.thread.limits.max_waiting);
+            self.permit = permit.map_or(Permit::None, Permit::Waiting);
         }
-        matches!(self.place, Place::Waiting(_))
+        matches!(self.permit, Permit::Waiting(_))
     }
 
     /// Sends a request for which there is a claim. A recall leaves it unsent.
@@ -225,7 +228,7 @@ impl<'a> Forwarding<'a> {
         claim: Claim,
         seen: Route,
         transport: &mut T,
-    ) -> Try<T::Answer> {
+    ) -> Try<T::Response> {
         let upstream = self.service.upstream(claim.color());
         let connection = if let Some(connection) = transport.pool().take(upstream) {
             connection
@@ -233,11 +236,11 @@ impl<'a> Forwarding<'a> {
             // A hold must not wait for an application that does not take connections.
             tokio::select! {
                 biased;
-                opened = T::Connection::open(upstream, self.worker) => match opened {
+                opened = T::Connection::open(upstream, self.thread) => match opened {
                     Ok(connection) => connection,
                     Err(error) if is_out_of_descriptors(&error) => {
-                        self.worker.close_idle();
-                        return Try::Starve;
+                        self.thread.close_idle();
+                        return Try::OutOfDescriptors;
                     }
                     Err(_) => return Try::Wait,
                 },
@@ -249,38 +252,41 @@ impl<'a> Forwarding<'a> {
             transport.pool().put_back(connection);
             return Try::Recalled;
         };
-        self.place = Place::None;
+        self.permit = Permit::None;
         if let Held::Since(since) = self.held {
             self.held = Held::Released;
             let micros = u64::try_from(since.elapsed().as_micros());
             self.gate().waited(micros.unwrap_or(u64::MAX));
         }
         match transport.send(connection, claim, admission).await {
-            Sent::Answered(answer) => Try::Answered(Ok(answer)),
-            Sent::Failed { written, answered } => self.fail(written, answered, transport),
-            Sent::Silent => {
+            Sent::Responded(response) => Try::Done(Ok(response)),
+            Sent::Failed {
+                written,
+                response_began,
+            } => self.fail(written, response_began, transport),
+            Sent::TimedOut => {
                 self.gate().note_failed();
-                Try::Answered(Err(SILENT))
+                Try::Done(Err(UPSTREAM_TIMED_OUT))
             }
-            Sent::Refused(words) => Try::Answered(Err(words)),
+            Sent::Rejected(reply) => Try::Done(Err(reply)),
         }
     }
 
-    /// The connection failed before an answer: decides whether the request may be sent again.
+    /// The connection failed before a response: decides whether the request may be sent again.
     fn fail<T: Transport>(
         &mut self,
         written: bool,
-        answered: bool,
+        response_began: bool,
         transport: &mut T,
-    ) -> Try<T::Answer> {
-        let may_have_been_seen = written && (answered || !transport.is_idempotent());
+    ) -> Try<T::Response> {
+        let may_have_been_seen = written && (response_began || !transport.is_idempotent());
         if may_have_been_seen || self.resent >= MOST_RESENT || !transport.rewind() {
             self.gate().note_failed();
-            return Try::Answered(Err(GONE));
+            return Try::Done(Err(UPSTREAM_GONE));
         }
         if written {
             self.resent += 1;
-            Tally::add(&self.gate().tally.retried);
+            Counters::add(&self.gate().counters.retried);
         }
         Try::Wait
     }

@@ -105,9 +105,9 @@ struct Traffic {
 /// In-flight work of one color, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InFlight {
-    /// Requests whose answer is not complete.
+    /// Requests whose response is not complete.
     pub requests: u64,
-    /// Answers without a foreseeable end (server-sent events).
+    /// Responses without a foreseeable end (server-sent events).
     pub streams: u64,
     /// Connections that have left HTTP (WebSocket and others).
     pub upgrades: u64,
@@ -132,12 +132,12 @@ pub struct Gate {
     /// How many wait on `settled`: the request path asks before it notifies.
     watchers: AtomicUsize,
     /// Totals since the last hold; reset by it.
-    pub(crate) tally: Tally,
+    pub(crate) counters: Counters,
 }
 
 /// What the gate counts over one cut-over.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     pub(crate) held: AtomicU64,
     pub(crate) max_held_us: AtomicU64,
     pub(crate) recalled: AtomicU64,
@@ -148,7 +148,7 @@ pub(crate) struct Tally {
     pub(crate) expired: AtomicU64,
 }
 
-impl Tally {
+impl Counters {
     pub(crate) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, SeqCst);
     }
@@ -170,7 +170,7 @@ pub enum NoClaim {
 pub enum Kind {
     /// A request with an end in sight.
     Request,
-    /// An answer without a foreseeable end.
+    /// A response without a foreseeable end.
     Stream,
     /// A connection that has left HTTP.
     Upgrade,
@@ -191,7 +191,7 @@ impl Gate {
             changed: Notify::new(),
             settled: Notify::new(),
             watchers: AtomicUsize::new(0),
-            tally: Tally::default(),
+            counters: Counters::default(),
         }
     }
 
@@ -293,24 +293,24 @@ impl Gate {
 
     /// Notes that a request failed although its client did nothing wrong.
     pub(crate) fn note_failed(&self) {
-        Tally::add(&self.tally.failed);
+        Counters::add(&self.counters.failed);
     }
 
     /// Notes how long a request waited at the gate before it was admitted.
     pub(crate) fn waited(&self, micros: u64) {
-        self.tally.max_held_us.fetch_max(micros, SeqCst);
+        self.counters.max_held_us.fetch_max(micros, SeqCst);
     }
 
     /// Starts the totals of a new cut-over.
-    pub(crate) fn reset_tally(&self) {
+    pub(crate) fn reset_counters(&self) {
         for counter in [
-            &self.tally.held,
-            &self.tally.max_held_us,
-            &self.tally.recalled,
-            &self.tally.retried,
-            &self.tally.failed,
-            &self.tally.shed,
-            &self.tally.expired,
+            &self.counters.held,
+            &self.counters.max_held_us,
+            &self.counters.recalled,
+            &self.counters.retried,
+            &self.counters.failed,
+            &self.counters.shed,
+            &self.counters.expired,
         ] {
             counter.store(0, SeqCst);
         }
@@ -329,7 +329,7 @@ impl Gate {
         }
     }
 
-    fn tell_settled(&self) {
+    fn notify_settled(&self) {
         if self.watchers.load(SeqCst) > 0 {
             self.settled.notify_waiters();
         }
@@ -396,13 +396,13 @@ impl Claim {
     }
 
     /// Counts the request as something else from here on.
-    pub fn turn_into(&mut self, kind: Kind) {
+    pub fn reclassify(&mut self, kind: Kind) {
         self.gate.counter(self.color, kind).fetch_add(1, SeqCst);
         self.gate
             .counter(self.color, self.kind)
             .fetch_sub(1, SeqCst);
         self.kind = kind;
-        self.gate.tell_settled();
+        self.gate.notify_settled();
     }
 }
 
@@ -411,7 +411,7 @@ impl Drop for Claim {
         self.gate
             .counter(self.color, self.kind)
             .fetch_sub(1, SeqCst);
-        self.gate.tell_settled();
+        self.gate.notify_settled();
     }
 }
 
@@ -442,6 +442,6 @@ impl Drop for Admission {
         self.gate.traffic[self.color.index()]
             .admitting
             .fetch_sub(1, SeqCst);
-        self.gate.tell_settled();
+        self.gate.notify_settled();
     }
 }

@@ -1,4 +1,4 @@
-//! What a proxy must do to headers: take off what is meant for one hop, say who asked.
+//! What a proxy must do to headers: take off what is meant for one hop, say who the client is.
 
 use hyper::HeaderMap;
 use hyper::header::{
@@ -77,25 +77,25 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     upgrade
 }
 
-/// Who asks, as the application is told. Made once for each connection.
+/// Who the client is, as the application is told. Made once for each connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Asker {
+pub(crate) struct ClientInfo {
     trust: Trust,
     address: Option<HeaderValue>,
     /// The address as `Forwarded` wants it.
     node: String,
 }
 
-impl Asker {
-    /// Whether another proxy asks, for its clients.
+impl ClientInfo {
+    /// Whether the client is another proxy, which speaks for its clients.
     pub(crate) fn is_proxy(&self) -> bool {
         self.trust == Trust::Peer
     }
 
-    /// Writes the fields that tell the application who asked, for what host and how, as
-    /// [`forwarded`] sets them. What a client says of itself is already left out; of what
+    /// Writes the fields that tell the application who the client is, for what host and how, as
+    /// [`set_forwarded_headers`] sets them. What a client says of itself is already left out; of what
     /// another proxy says, these two may be missing.
-    pub(crate) fn introduce(
+    pub(crate) fn write_forwarded_headers(
         &self,
         host: &str,
         has_host: bool,
@@ -141,9 +141,9 @@ impl Asker {
     }
 }
 
-/// Tells the application who asked, for what host and how.
-pub(crate) fn forwarded(headers: &mut HeaderMap, host: &str, asker: &Asker) {
-    if asker.trust == Trust::Peer {
+/// Sets the headers that tell the application who the client is, for what host and how.
+pub(crate) fn set_forwarded_headers(headers: &mut HeaderMap, host: &str, client_info: &ClientInfo) {
+    if client_info.trust == Trust::Peer {
         // What the other proxy says stands; what it leaves out is what this one knows.
         if !headers.contains_key(X_FORWARDED_HOST) {
             set(headers, X_FORWARDED_HOST, host);
@@ -156,11 +156,11 @@ pub(crate) fn forwarded(headers: &mut HeaderMap, host: &str, asker: &Asker) {
     remove_claims(headers);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     set(headers, X_FORWARDED_HOST, host);
-    if let Some(address) = &asker.address {
+    if let Some(address) = &client_info.address {
         headers.insert(X_FORWARDED_FOR, address.clone());
         headers.insert(X_REAL_IP, address.clone());
     }
-    let node = &asker.node;
+    let node = &client_info.node;
     if host.is_empty() {
         set(headers, FORWARDED, &format!("for={node};proto=http"));
     } else {
@@ -249,7 +249,11 @@ mod tests {
         ];
         let client = Some("192.0.2.1".parse().expect("an address"));
         let mut direct = map(&lie);
-        forwarded(&mut direct, "a.example", &Asker::new(client, Trust::Nobody));
+        set_forwarded_headers(
+            &mut direct,
+            "a.example",
+            &ClientInfo::new(client, Trust::Nobody),
+        );
         assert_eq!(direct[X_FORWARDED_FOR], "192.0.2.1");
         assert_eq!(
             direct[FORWARDED],
@@ -260,7 +264,11 @@ mod tests {
         assert_eq!(direct[X_REAL_IP], "192.0.2.1");
         assert!(!direct.contains_key("x-forwarded-prefix"));
         let mut trusted = map(&lie);
-        forwarded(&mut trusted, "a.example", &Asker::new(None, Trust::Peer));
+        set_forwarded_headers(
+            &mut trusted,
+            "a.example",
+            &ClientInfo::new(None, Trust::Peer),
+        );
         assert_eq!(trusted[X_FORWARDED_FOR], "10.9.9.9");
         assert_eq!(trusted[X_FORWARDED_HOST], "a.example");
     }
@@ -269,12 +277,12 @@ mod tests {
     fn an_address_of_version_6_is_written_as_each_header_wants_it() {
         let mut headers = HeaderMap::new();
         let client = Some("2001:db8::1".parse().expect("an address"));
-        forwarded(&mut headers, "", &Asker::new(client, Trust::Nobody));
+        set_forwarded_headers(&mut headers, "", &ClientInfo::new(client, Trust::Nobody));
         assert_eq!(headers[X_FORWARDED_FOR], "2001:db8::1");
         assert_eq!(headers[FORWARDED], "for=\"[2001:db8::1]\";proto=http");
         assert!(!headers.contains_key(X_FORWARDED_HOST));
         let mapped = Some("::ffff:192.0.2.1".parse().expect("an address"));
-        forwarded(&mut headers, "", &Asker::new(mapped, Trust::Nobody));
+        set_forwarded_headers(&mut headers, "", &ClientInfo::new(mapped, Trust::Nobody));
         assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.1");
     }
 

@@ -1,6 +1,6 @@
 //! Ends what makes no progress: one wait after another, each with the same limit.
 //!
-//! Only waiting counts. A client that reads an answer slowly does not make the application look
+//! Only waiting counts. A client that reads a response slowly does not make the application look
 //! idle, because nobody waits for the application meanwhile. The timer exists only once something
 //! was waited for, and is moved, not made anew, for later waits.
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  listener ─▶ find(host, path) ─▶ claim ─▶ (connection) ─▶ admit ─▶ forward ─▶ release
-//!   a thread     one atomic        count,     from this      count,    relay or   counts go
+//!   a thread     one atomic        count,     from this      count,    http1 or   counts go
 //!   per core     snapshot          look again  thread's pool  look again  hyper    down
 //!                     ▲                ▲                         ▲
 //!                     └────────────────┴──── gate ◀──────────────┘
@@ -10,7 +10,7 @@
 //!                  admin socket: hold, open, park, shed, drain
 //! ```
 //!
-//! Plain HTTP/1.1 is passed on by the relay; everything else is read and written by hyper
+//! Plain HTTP/1.1 is passed on by the fast path; everything else is read and written by hyper
 //! (`serve.rs`). Where a request goes and when is decided once, in `forward.rs`, for both.
 //!
 //! One direction, no lock across an await, the control plane never consulted. *Admitted* means
@@ -24,38 +24,38 @@
 
 mod activation;
 pub mod admin;
-mod answer;
 mod atomic;
 mod body;
 mod client_io;
 mod counts;
 mod error;
-mod first_request;
 mod forward;
 pub mod gate;
+mod grace_period;
+mod handover;
 mod headers;
+mod heartbeat;
+mod http1;
 mod idle;
 mod lazy_timer;
 mod limits;
 mod listener;
+mod local_reply;
 mod proxy;
-mod pulse;
-mod relay;
 mod request;
+mod response;
 mod route_table;
 mod serve;
 mod socket;
 mod state_file;
-mod take_over;
+mod thread;
 mod upgrade;
 mod upload;
 mod upstream;
-mod words;
-mod worker;
 
 pub use error::ProxyError;
+pub use heartbeat::Heartbeat;
 pub use limits::Limits;
 pub use listener::ListenAddr;
-pub use proxy::{Incumbent, ProxyOptions, RunningProxy, run};
-pub use pulse::Pulse;
-pub use serve::GATE_ANSWER;
+pub use proxy::{IfRunning, ProxyOptions, RunningProxy, run};
+pub use serve::GATE_RESPONSE;

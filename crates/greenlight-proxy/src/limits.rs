@@ -11,11 +11,11 @@ pub struct Limits {
     /// Requests that may wait for one service's application that is away, on all threads; past it
     /// that service's requests are refused, so that they do not take the room of the others.
     pub max_waiting: usize,
-    /// How long a client may take to send a request's head, from the end of the answer before:
+    /// How long a client may take to send a request's head, from the end of the response before:
     /// so this also bounds how long a connection may stay unused. A load balancer in front must
     /// give up unused connections earlier, or it will send requests into closing ones.
     pub header_timeout: Duration,
-    /// How long a request body or an answer may make no progress, in either direction.
+    /// How long a request body or a response may make no progress, in either direction.
     pub idle_timeout: Duration,
     /// How long an application may take to answer `Expect: 100-continue` before the client is
     /// asked for the body all the same: the application may not know the expectation.
@@ -28,7 +28,7 @@ pub struct Limits {
     pub max_replay: usize,
     /// How long a proxy that was told to stop goes on with what it has, streams included.
     pub stop_timeout: Duration,
-    /// Idle connections kept to one application on one thread, by the relay and by hyper each.
+    /// Idle connections kept to one application on one thread, by the fast path and by hyper each.
     pub max_idle: usize,
 }
 

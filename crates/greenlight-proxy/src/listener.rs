@@ -87,32 +87,32 @@ impl AsFd for Listener {
 
 /// A listening socket and what it was opened for.
 #[derive(Debug)]
-pub(crate) struct Bound {
-    /// The address that was asked for; its port may be 0.
-    pub(crate) asked: ListenAddr,
-    /// The address that was taken.
-    pub(crate) taken: ListenAddr,
+pub(crate) struct BoundSocket {
+    /// The address that was requested; its port may be 0.
+    pub(crate) requested: ListenAddr,
+    /// The address that it is bound to.
+    pub(crate) address: ListenAddr,
     pub(crate) listener: Listener,
 }
 
-impl Bound {
+impl BoundSocket {
     /// A socket that came from elsewhere as a bare descriptor.
-    pub(crate) fn received(asked: ListenAddr, taken: ListenAddr, socket: OwnedFd) -> Self {
-        let listener = match taken {
+    pub(crate) fn received(requested: ListenAddr, address: ListenAddr, socket: OwnedFd) -> Self {
+        let listener = match address {
             ListenAddr::Tcp(_) => Listener::Tcp(socket.into()),
             ListenAddr::Unix(_) => Listener::Unix(socket.into()),
         };
         Self {
-            asked,
-            taken,
+            requested,
+            address,
             listener,
         }
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
-            asked: self.asked.clone(),
-            taken: self.taken.clone(),
+            requested: self.requested.clone(),
+            address: self.address.clone(),
             listener: self.listener.try_clone()?,
         })
     }
@@ -125,12 +125,12 @@ pub(crate) fn open_all(
     addresses: &[ListenAddr],
     threads: usize,
     group: Option<u32>,
-    mut inherited: Vec<Bound>,
-) -> Result<Vec<Bound>, ProxyError> {
+    mut inherited: Vec<BoundSocket>,
+) -> Result<Vec<BoundSocket>, ProxyError> {
     let mut sockets = Vec::new();
     for address in addresses {
         let (mine, others): (Vec<_>, Vec<_>) =
-            inherited.into_iter().partition(|b| b.asked == *address);
+            inherited.into_iter().partition(|b| b.requested == *address);
         inherited = others;
         if !mine.is_empty() {
             sockets.extend(mine);
@@ -141,43 +141,46 @@ pub(crate) fn open_all(
             source,
         };
         match address {
-            ListenAddr::Tcp(asked) => {
-                let mut taken = *asked;
+            ListenAddr::Tcp(requested) => {
+                let mut bound = *requested;
                 for _ in 0..threads {
-                    let listener = open_tcp(taken).map_err(failed)?;
-                    taken = listener.local_addr().map_err(failed)?;
-                    sockets.push(Bound {
-                        asked: address.clone(),
-                        taken: ListenAddr::Tcp(taken),
+                    let listener = open_tcp(bound).map_err(failed)?;
+                    bound = listener.local_addr().map_err(failed)?;
+                    sockets.push(BoundSocket {
+                        requested: address.clone(),
+                        address: ListenAddr::Tcp(bound),
                         listener: Listener::Tcp(listener),
                     });
                 }
             }
-            ListenAddr::Unix(path) => sockets.push(Bound {
-                asked: address.clone(),
-                taken: address.clone(),
+            ListenAddr::Unix(path) => sockets.push(BoundSocket {
+                requested: address.clone(),
+                address: address.clone(),
                 listener: Listener::Unix(open_shared(path, group).map_err(failed)?),
             }),
         }
     }
     for unwanted in inherited {
-        let address = unwanted.taken.to_string();
+        let address = unwanted.address.to_string();
         tracing::warn!(address, "no longer listening on an address of before");
     }
     Ok(sockets)
 }
 
 /// Refuses TCP addresses where somebody listens: with `SO_REUSEPORT` opening one would succeed,
-/// and the kernel would deal the users out to both.
-pub(crate) fn refuse_taken(addresses: &[ListenAddr]) -> Result<(), ProxyError> {
+/// and the kernel would split the users between both.
+pub(crate) fn refuse_in_use(addresses: &[ListenAddr]) -> Result<(), ProxyError> {
     for address in addresses {
-        let ListenAddr::Tcp(asked) = address else {
+        let ListenAddr::Tcp(requested) = address else {
             continue;
         };
-        let free = socket(*asked).and_then(|free| bind(&free, asked).map_err(io::Error::from));
+        let free =
+            socket(*requested).and_then(|free| bind(&free, requested).map_err(io::Error::from));
         match free {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(ProxyError::Taken { address: *asked });
+                return Err(ProxyError::AddressInUse {
+                    address: *requested,
+                });
             }
             // Any other error is met again, and told, when the address is opened.
             Ok(()) | Err(_) => {}
@@ -186,24 +189,27 @@ pub(crate) fn refuse_taken(addresses: &[ListenAddr]) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// The addresses that were taken, each once.
-pub(crate) fn addresses(sockets: &[Bound]) -> Vec<ListenAddr> {
-    let mut addresses: Vec<_> = sockets.iter().map(|bound| bound.taken.clone()).collect();
+/// The addresses that are bound, each once.
+pub(crate) fn addresses(sockets: &[BoundSocket]) -> Vec<ListenAddr> {
+    let mut addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
     addresses.dedup();
     addresses
 }
 
-/// Deals the sockets out to the threads: every socket to at least one thread, and every thread
+/// Distributes the sockets over the threads: every socket to at least one thread, and every thread
 /// at least one socket of each address.
-pub(crate) fn deal(sockets: &[Bound], threads: usize) -> io::Result<Vec<Vec<Listener>>> {
-    let mut hands: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
-    for group in sockets.chunk_by(|a, b| a.asked == b.asked) {
-        for turn in 0..threads.max(group.len()) {
-            let socket = &group[turn % group.len()];
-            hands[turn % threads].push(socket.listener.try_clone()?);
+pub(crate) fn distribute(
+    sockets: &[BoundSocket],
+    threads: usize,
+) -> io::Result<Vec<Vec<Listener>>> {
+    let mut workers: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+    for group in sockets.chunk_by(|a, b| a.requested == b.requested) {
+        for index in 0..threads.max(group.len()) {
+            let socket = &group[index % group.len()];
+            workers[index % threads].push(socket.listener.try_clone()?);
         }
     }
-    Ok(hands)
+    Ok(workers)
 }
 
 fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -267,26 +273,26 @@ mod tests {
         let theirs = theirs.expect("a free port");
         let taken = addresses(&theirs);
 
-        let refused = refuse_taken(&taken);
+        let refused = refuse_in_use(&taken);
         assert!(
-            matches!(refused, Err(ProxyError::Taken { .. })),
+            matches!(refused, Err(ProxyError::AddressInUse { .. })),
             "{refused:?}"
         );
         drop(theirs);
-        refuse_taken(&taken).expect("nobody listens any more");
+        refuse_in_use(&taken).expect("nobody listens any more");
     }
 
     #[test]
-    fn every_socket_is_dealt_out_and_no_thread_goes_without() {
+    fn every_socket_is_distributed_and_no_thread_goes_without() {
         let address: ListenAddr = "127.0.0.1:0".parse().expect("an address");
         for (opened_by, threads) in [(4, 1), (4, 3), (1, 4), (2, 2)] {
             let sockets = open_all(std::slice::from_ref(&address), opened_by, None, Vec::new());
             let sockets = sockets.expect("a free port");
             assert_eq!(sockets.len(), opened_by);
-            let hands = deal(&sockets, threads).expect("descriptors");
-            assert!(hands.iter().all(|hand| !hand.is_empty()));
-            let dealt: usize = hands.iter().map(Vec::len).sum();
-            assert_eq!(dealt, opened_by.max(threads));
+            let workers = distribute(&sockets, threads).expect("descriptors");
+            assert!(workers.iter().all(|worker| !worker.is_empty()));
+            let distributed: usize = workers.iter().map(Vec::len).sum();
+            assert_eq!(distributed, opened_by.max(threads));
         }
     }
 }

@@ -5,14 +5,14 @@ mod tests;
 
 use crate::admin::Admin;
 use crate::error::ProxyError;
+use crate::handover::{Handover, HandoverState, Sockets};
+use crate::heartbeat::{Heartbeat, beat};
 use crate::limits::Limits;
-use crate::listener::{ListenAddr, addresses, deal};
-use crate::pulse::{Pulse, beat};
+use crate::listener::{ListenAddr, addresses, distribute};
 use crate::route_table::RouteTable;
 use crate::state_file::StateFile;
-use crate::take_over::{Inheritance, Legacy, Sockets};
+use crate::thread::{Lifecycle, ThreadContext};
 use crate::upstream::monotonic_ns;
-use crate::worker::{Stage, Worker};
 use arc_swap::ArcSwap;
 use std::convert::Infallible;
 use std::io;
@@ -45,17 +45,17 @@ pub struct ProxyOptions {
     /// What a client may ask for.
     pub limits: Limits,
     /// What to do about a proxy that runs on the same admin socket.
-    pub incumbent: Incumbent,
+    pub if_running: IfRunning,
 }
 
 /// What to do about a proxy that runs already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Incumbent {
+pub enum IfRunning {
     /// Do not start.
-    Respect,
+    Fail,
     /// Take its sockets and its routing over, and let it answer what it has. If none runs, just
     /// start.
-    Succeed,
+    TakeOver,
 }
 
 /// What all threads share.
@@ -67,9 +67,9 @@ pub(crate) struct Shared {
 pub struct RunningProxy {
     listening: Vec<ListenAddr>,
     status: Option<SocketAddr>,
-    stage: Arc<watch::Sender<Stage>>,
+    lifecycle: Arc<watch::Sender<Lifecycle>>,
     threads: Vec<JoinHandle<()>>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     /// Errs when the last thread has ended.
     ended: oneshot::Receiver<Infallible>,
 }
@@ -107,32 +107,32 @@ async fn wait_for_signal() -> io::Result<()> {
 impl RunningProxy {
     /// Starts the threads. When this returns, the proxy listens and obeys.
     pub fn start(options: &ProxyOptions) -> Result<Self, ProxyError> {
-        // Found out with the first order, that would be in the middle of a deployment.
+        // Found out with the first command, that would be in the middle of a deployment.
         ProxyError::need_folder(&options.state, "--state")?;
         let file = StateFile::new(options.state.clone());
         // Read also by a successor, which gets its routing from elsewhere: what is there and is
         // not ours must not be replaced.
         let kept = file.load()?;
-        let inheritance = match options.incumbent {
-            Incumbent::Respect => None,
-            Incumbent::Succeed => Inheritance::seek(&options.admin)?,
+        let handover = match options.if_running {
+            IfRunning::Fail => None,
+            IfRunning::TakeOver => Handover::request(&options.admin)?,
         };
-        let Some(inheritance) = inheritance else {
-            let legacy = Legacy {
+        let Some(handover) = handover else {
+            let state = HandoverState {
                 evidence: kept.evidence(monotonic_ns()),
-                state: kept,
-                ..Legacy::default()
+                routing: kept,
+                ..HandoverState::default()
             };
             let sockets = Sockets::open(options, None)?;
-            return Self::prepare(options, file, legacy, sockets).map(Self::serve);
+            return Self::prepare(options, file, state, sockets).map(Self::serve);
         };
-        let (legacy, sockets, acceptance) = inheritance.accept();
-        file.store(&legacy.state)?;
+        let (state, sockets, confirmation) = handover.into_parts();
+        file.store(&state.routing)?;
         let sockets = Sockets::open(options, Some(sockets))?;
-        let prepared = Self::prepare(options, file, legacy, sockets)?;
-        if let Err(error) = acceptance.confirm() {
+        let prepared = Self::prepare(options, file, state, sockets)?;
+        if let Err(error) = confirmation.confirm() {
             prepared.stop();
-            return Err(ProxyError::TakeOver {
+            return Err(ProxyError::Handover {
                 path: options.admin.clone(),
                 reason: error.to_string(),
             });
@@ -144,10 +144,10 @@ impl RunningProxy {
     fn prepare(
         options: &ProxyOptions,
         file: StateFile,
-        legacy: Legacy,
+        state: HandoverState,
         sockets: Sockets,
     ) -> Result<Self, ProxyError> {
-        let table = legacy.state.table(&RouteTable::default());
+        let table = state.routing.table(&RouteTable::default());
         let table = table.map_err(|reason| ProxyError::State {
             path: options.state.clone(),
             reason,
@@ -158,22 +158,24 @@ impl RunningProxy {
         let listening = addresses(&sockets.users);
         let status = sockets.status.as_ref();
         let status = status.and_then(|status| status.socket.local_addr().ok());
-        let hands = deal(&sockets.users, options.threads.max(1)).map_err(ProxyError::Threads)?;
-        let (stage, stage_seen) = watch::channel(Stage::Starting);
-        let stage = Arc::new(stage);
+        let workers =
+            distribute(&sockets.users, options.threads.max(1)).map_err(ProxyError::Threads)?;
+        let (lifecycle, lifecycle_seen) = watch::channel(Lifecycle::Starting);
+        let lifecycle = Arc::new(lifecycle);
         let (working, mut none_working) = mpsc::channel::<Infallible>(1);
         let mut threads = Vec::new();
-        let mut pulse = Pulse::default();
-        for (number, listeners) in hands.into_iter().enumerate() {
-            let (shared, limits, stage) = (shared.clone(), options.limits, stage_seen.clone());
+        let mut heartbeat = Heartbeat::default();
+        for (number, listeners) in workers.into_iter().enumerate() {
+            let (shared, limits, lifecycle) =
+                (shared.clone(), options.limits, lifecycle_seen.clone());
             let working = working.clone();
-            let heart = pulse.heart();
+            let counter = heartbeat.add_thread();
             threads.push(spawn(
                 format!("worker-{number}"),
-                heart,
+                counter,
                 move || async move {
-                    Rc::new(Worker::new(shared, limits))
-                        .run(listeners, stage)
+                    Rc::new(ThreadContext::new(shared, limits))
+                        .run(listeners, lifecycle)
                         .await;
                     drop(working);
                 },
@@ -181,16 +183,25 @@ impl RunningProxy {
         }
         drop(working);
         let path = options.admin.clone();
-        let admin = Admin::new(shared, file, path, legacy, listening.clone(), stage.clone());
+        let admin = Admin::new(
+            shared,
+            file,
+            path,
+            state,
+            listening.clone(),
+            lifecycle.clone(),
+        );
         let (ending, ended) = oneshot::channel();
-        let mut stage_seen = stage_seen;
+        let mut lifecycle_seen = lifecycle_seen;
         threads.push(spawn(
             "admin".to_owned(),
-            pulse.heart(),
+            heartbeat.add_thread(),
             move || async move {
                 // The sender is part of `admin`.
-                let _ = stage_seen.wait_for(|stage| *stage > Stage::Starting).await;
-                if *stage_seen.borrow() == Stage::Leaving {
+                let _ = lifecycle_seen
+                    .wait_for(|lifecycle| *lifecycle > Lifecycle::Starting)
+                    .await;
+                if *lifecycle_seen.borrow() == Lifecycle::Draining {
                     // Never served: everything belongs to the predecessor still.
                     return;
                 }
@@ -202,9 +213,9 @@ impl RunningProxy {
                         tracing::error!(%error, "the admin socket cannot be used");
                     }
                 });
-                // Orders are obeyed until the last request is answered: some may wait at a gate.
+                // Commands are obeyed until the last request is answered: some may wait at a gate.
                 none_working.recv().await;
-                admin.farewell().await;
+                admin.shutdown().await;
                 serving.abort();
                 drop(ending);
             },
@@ -212,15 +223,15 @@ impl RunningProxy {
         Ok(Self {
             listening,
             status,
-            stage,
+            lifecycle,
             threads,
-            pulse,
+            heartbeat,
             ended,
         })
     }
 
     fn serve(self) -> Self {
-        self.stage.send_replace(Stage::Serving);
+        self.lifecycle.send_replace(Lifecycle::Serving);
         self
     }
 
@@ -242,17 +253,19 @@ impl RunningProxy {
         self.status
     }
 
-    /// Whether its threads turn.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    /// Whether its threads are responsive.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// Returns when a successor accepts in this one's place.
     pub fn handed_over(&self) -> impl Future<Output = ()> + use<> {
-        let mut stage = self.stage.subscribe();
+        let mut lifecycle = self.lifecycle.subscribe();
         async move {
             // Its sender is gone only when this proxy is.
-            let _ = stage.wait_for(|stage| *stage >= Stage::HandedOver).await;
+            let _ = lifecycle
+                .wait_for(|lifecycle| *lifecycle >= Lifecycle::HandedOver)
+                .await;
         }
     }
 
@@ -265,7 +278,7 @@ impl RunningProxy {
     /// Stops accepting, answers what is in flight, and returns when nothing is left, or when the
     /// time for that is over.
     pub fn stop(self) {
-        self.stage.send_replace(Stage::Leaving);
+        self.lifecycle.send_replace(Lifecycle::Draining);
         for thread in self.threads {
             // A thread that panicked has said so.
             let _ = thread.join();
@@ -273,7 +286,11 @@ impl RunningProxy {
     }
 }
 
-fn spawn<F, Fut>(name: String, heart: Arc<AtomicU64>, body: F) -> Result<JoinHandle<()>, ProxyError>
+fn spawn<F, Fut>(
+    name: String,
+    counter: Arc<AtomicU64>,
+    body: F,
+) -> Result<JoinHandle<()>, ProxyError>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()>,
@@ -292,7 +309,7 @@ where
                     // Whoever started the thread waits for this.
                     let _ = built.send(Ok(()));
                     runtime.block_on(async {
-                        tokio::task::spawn_local(beat(heart));
+                        tokio::task::spawn_local(beat(counter));
                         body().await;
                     });
                 }

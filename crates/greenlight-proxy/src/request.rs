@@ -2,12 +2,12 @@
 //!
 //! Everything that makes a request unacceptable is decided here, before the gate is asked.
 
-use crate::client_io::Interim;
-use crate::headers::{Asker, forwarded, strip_hop_by_hop};
+use crate::client_io::InterimResponses;
+use crate::headers::{ClientInfo, set_forwarded_headers, strip_hop_by_hop};
 use crate::limits::Limits;
+use crate::local_reply::LocalReply;
 use crate::upload::{RequestBody, Upload};
-use crate::upstream::Marker;
-use crate::words::Words;
+use crate::upstream::FirstByteTracker;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
@@ -21,8 +21,8 @@ const NO_HOST: &str = "localhost";
 
 /// The client of one connection.
 pub(crate) struct Client {
-    pub(crate) asker: Asker,
-    pub(crate) interim: Arc<Interim>,
+    pub(crate) info: ClientInfo,
+    pub(crate) interim: Arc<InterimResponses>,
 }
 
 /// A request as it will be sent.
@@ -31,7 +31,7 @@ pub(crate) struct Outgoing {
     pub(crate) host: String,
     pub(crate) upload: Option<Upload>,
     pub(crate) upgrade: Option<OnUpgrade>,
-    interim: Arc<Interim>,
+    interim: Arc<InterimResponses>,
     takes_interim: bool,
 }
 
@@ -41,7 +41,7 @@ impl Outgoing {
         request: Request<Incoming>,
         client: &Client,
         limits: &Limits,
-    ) -> Result<Self, Words> {
+    ) -> Result<Self, LocalReply> {
         let (mut parts, body) = request.into_parts();
         let is_http_11 = parts.version == Version::HTTP_11;
         let expects = is_http_11 && expects_continue(&parts.headers);
@@ -53,18 +53,18 @@ impl Outgoing {
             .is_some_and(|(is, max)| is > max)
         {
             let text = "the request's body is too large\n";
-            return Err(Words::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+            return Err(LocalReply::new(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         if !is_plainly_chunked(&parts.headers) {
             let text = "of transfer codings, only `chunked` is understood\n";
-            return Err(Words::new(StatusCode::NOT_IMPLEMENTED, text));
+            return Err(LocalReply::new(StatusCode::NOT_IMPLEMENTED, text));
         }
         let protocol = strip_hop_by_hop(&mut parts.headers);
         // HTTP/1.0 has no upgrades, and an HTTP/2 that begins inside a tunnel would be past all
         // routing and header rules of this proxy.
         let protocol = protocol.filter(|protocol| is_http_11 && !is_http(protocol));
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
-        forwarded(&mut parts.headers, &host, &client.asker);
+        set_forwarded_headers(&mut parts.headers, &host, &client.info);
         if let Some(protocol) = &protocol {
             let upgrade = HeaderValue::from_static("upgrade");
             parts.headers.insert(UPGRADE, protocol.clone());
@@ -95,18 +95,18 @@ impl Outgoing {
     }
 
     /// The request to send now.
-    pub(crate) fn request(&self, marker: &Arc<Marker>) -> Request<RequestBody> {
+    pub(crate) fn request(&self, tracker: &Arc<FirstByteTracker>) -> Request<RequestBody> {
         let body = match &self.upload {
-            Some(upload) => RequestBody::of(upload, marker),
+            Some(upload) => RequestBody::of(upload, tracker),
             None => RequestBody::empty(),
         };
         let mut request = Request::from_parts(self.parts.clone(), body);
         if self.takes_interim {
             let interim = self.interim.clone();
             let upload = self.upload.clone();
-            hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() != StatusCode::CONTINUE {
-                    interim.push(&interim_head(answer.status(), answer.headers()));
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() != StatusCode::CONTINUE {
+                    interim.push(&interim_head(response.status(), response.headers()));
                 } else if let Some(upload) = &upload {
                     upload.go_ahead();
                 }
@@ -115,7 +115,7 @@ impl Outgoing {
         request
     }
 
-    /// Wakes the task when there is an interim answer to pass on.
+    /// Wakes the task when there is an interim response to pass on.
     pub(crate) fn register_for_interim(&self, cx: &Context<'_>) {
         if self.takes_interim {
             self.interim.register(cx);
@@ -178,11 +178,11 @@ fn is_http(protocol: &HeaderValue) -> bool {
     })
 }
 
-fn host_of(parts: &Parts) -> Result<String, Words> {
-    let bad = |text| Err(Words::new(StatusCode::BAD_REQUEST, text));
+fn host_of(parts: &Parts) -> Result<String, LocalReply> {
+    let bad = |text| Err(LocalReply::new(StatusCode::BAD_REQUEST, text));
     if parts.method == Method::CONNECT {
         let text = "this is not a forward proxy\n";
-        return Err(Words::new(StatusCode::METHOD_NOT_ALLOWED, text));
+        return Err(LocalReply::new(StatusCode::METHOD_NOT_ALLOWED, text));
     }
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -216,11 +216,11 @@ fn name_host(parts: &mut Parts, host: &str) {
     }
 }
 
-/// An interim answer as it is written to the client.
+/// An interim response as it is written to the client.
 fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut headers = headers.clone();
     strip_hop_by_hop(&mut headers);
-    let reason = status.canonical_reason().unwrap_or("Interim");
+    let reason = status.canonical_reason().unwrap_or("InterimResponses");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
     for (name, value) in &headers {
         head.extend_from_slice(name.as_str().as_bytes());

@@ -81,12 +81,11 @@ pub(crate) struct Service {
     waiting: AtomicUsize,
 }
 
-/// A place among the requests that wait for a service's application. Dropping it gives the place
-/// back.
+/// The permit of a request that waits for a service's application. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct WaitingPlace(Arc<Service>);
+pub(crate) struct WaitingPermit(Arc<Service>);
 
-impl Drop for WaitingPlace {
+impl Drop for WaitingPermit {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, SeqCst);
     }
@@ -125,10 +124,10 @@ impl Service {
         Duration::from_millis(self.settings.request_timeout_ms)
     }
 
-    /// A place to wait for the application; `None` if `most` are taken.
-    pub(crate) fn waiting_place(self: &Arc<Self>, most: usize) -> Option<WaitingPlace> {
-        let place = WaitingPlace(self.clone());
-        (self.waiting.fetch_add(1, SeqCst) < most).then_some(place)
+    /// A permit to wait for the application; `None` if `most` are taken.
+    pub(crate) fn waiting_permit(self: &Arc<Self>, most: usize) -> Option<WaitingPermit> {
+        let permit = WaitingPermit(self.clone());
+        (self.waiting.fetch_add(1, SeqCst) < most).then_some(permit)
     }
 
     /// How well a request fits: hosts beat no hosts, exact beats wildcard, longer prefixes beat

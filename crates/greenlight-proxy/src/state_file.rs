@@ -6,7 +6,7 @@ mod disk;
 
 use disk::Disk;
 
-use crate::admin::{EvidenceByEpoch, ServiceEvidence, Standing, Standings};
+use crate::admin::{EvidenceByEpoch, ServiceControl, ServiceControls, ServiceEvidence};
 use crate::counts::Counts;
 use crate::error::ProxyError;
 use crate::gate::{Color, Gate, Route};
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The first line of every state file; a file that does not begin with it is not ours.
-const MAGIC: &str = "greenlight-proxy routing 2";
+const MAGIC: &str = "greenlight-proxy routing 3";
 
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +43,10 @@ impl State {
         Ok(table)
     }
 
-    pub(crate) fn standings(&self) -> Standings {
+    pub(crate) fn controls(&self) -> ServiceControls {
         let services = self.services.iter();
         services
-            .map(|(name, kept)| (name.clone(), kept.standing.clone()))
+            .map(|(name, kept)| (name.clone(), kept.control.clone()))
             .collect()
     }
 
@@ -79,7 +79,7 @@ impl State {
 pub(crate) struct ServiceState {
     pub(crate) settings: ServiceSettings,
     pub(crate) route: RouteState,
-    pub(crate) standing: Standing,
+    pub(crate) control: ServiceControl,
     /// The last cut-over, and what this process and those that have ended saw of it; only in the
     /// file, because whoever else is told counts for itself.
     pub(crate) evidence: Option<(u64, ServiceEvidence)>,
@@ -321,12 +321,12 @@ mod tests {
             green: "unix:/run/shop.sock".to_owned(),
             request_timeout_ms: 30_000,
         };
-        let standing = Standing {
+        let control = ServiceControl {
             epoch: 7,
             opened: 6,
             parked: true,
             deadline: Some((2000, OnUncertain::Shed)),
-            ..Standing::default()
+            ..ServiceControl::default()
         };
         let seen = ServiceEvidence {
             held_at_ns: Some(50),
@@ -337,7 +337,7 @@ mod tests {
         let shop = ServiceState {
             settings,
             route: RouteState::Held(Some(Color::Blue)),
-            standing,
+            control,
             evidence: Some((7, seen)),
         };
         State {

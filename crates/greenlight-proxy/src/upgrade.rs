@@ -1,7 +1,7 @@
 //! Connections that leave HTTP: tunnelled once the application has agreed, counted until the end.
 
 use crate::gate::{Claim, Kind};
-use crate::worker::Worker;
+use crate::thread::ThreadContext;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::rc::Rc;
@@ -10,13 +10,13 @@ use tokio::io::copy_bidirectional;
 /// Tunnels between client and application after the application's `101`. Nothing that a client
 /// sends early reaches the application: hyper hands both sides over only now.
 pub(crate) fn tunnel(
-    worker: &Rc<Worker>,
+    thread: &Rc<ThreadContext>,
     client: OnUpgrade,
     application: OnUpgrade,
     mut claim: Claim,
 ) {
-    let conversation = worker.conversation();
-    claim.turn_into(Kind::Upgrade);
+    let guard = thread.connection_guard();
+    claim.reclassify(Kind::Upgrade);
     tokio::task::spawn_local(async move {
         if let (Ok(client), Ok(application)) = (client.await, application.await) {
             let mut client = TokioIo::new(client);
@@ -25,6 +25,6 @@ pub(crate) fn tunnel(
             let _ = copy_bidirectional(&mut client, &mut application).await;
         }
         drop(claim);
-        drop(conversation);
+        drop(guard);
     });
 }

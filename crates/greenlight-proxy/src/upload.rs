@@ -11,7 +11,7 @@
 
 use crate::idle::Idle;
 use crate::limits::Limits;
-use crate::upstream::Marker;
+use crate::upstream::FirstByteTracker;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::time::{Sleep, sleep, timeout};
 
 /// How long the rest of a body that nobody wants any more is read, in all and without progress:
-/// closing at once would reset the connection, and the client could lose the answer.
+/// closing at once would reset the connection, and the client could lose the response.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
@@ -173,7 +173,7 @@ impl Upload {
 impl State {
     fn poll_frame(
         &mut self,
-        marker: &Marker,
+        tracker: &FirstByteTracker,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(bytes) = self.kept.get(self.position) {
@@ -189,7 +189,7 @@ impl State {
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.progressed();
-                Poll::Ready(self.take(frame, marker))
+                Poll::Ready(self.take(frame, tracker))
             }
             Poll::Pending => {
                 ready!(self.idle.poll_expired(cx));
@@ -201,7 +201,7 @@ impl State {
     fn take(
         &mut self,
         frame: Option<Result<Frame<Bytes>, hyper::Error>>,
-        marker: &Marker,
+        tracker: &FirstByteTracker,
     ) -> Option<io::Result<Frame<Bytes>>> {
         let frame = match frame {
             Some(Ok(frame)) => frame,
@@ -217,7 +217,7 @@ impl State {
                 if self.seen > self.max {
                     return Some(Err(self.fail(Failure::TooLarge)));
                 }
-                self.keep(&bytes, marker);
+                self.keep(&bytes, tracker);
                 self.drop_if_complete();
                 Some(Ok(Frame::data(bytes)))
             }
@@ -229,12 +229,12 @@ impl State {
         }
     }
 
-    fn keep(&mut self, bytes: &Bytes, marker: &Marker) {
+    fn keep(&mut self, bytes: &Bytes, tracker: &FirstByteTracker) {
         if !self.keeping {
             return;
         }
         self.kept_size += bytes.len();
-        if marker.was_written() && self.kept_size > self.max_kept {
+        if tracker.was_written() && self.kept_size > self.max_kept {
             self.keeping = false;
             self.kept = Vec::new();
             self.position = 0;
@@ -279,7 +279,7 @@ impl State {
         failure.into()
     }
 
-    /// Gives the body up, and reads on for a while so that the client can read the answer. A
+    /// Gives the body up, and reads on for a while so that the client can read the response. A
     /// client that waits for `100 Continue` has sent nothing, and must not be asked to.
     fn let_linger(&mut self) {
         self.failure.get_or_insert(Failure::Broken);
@@ -337,15 +337,15 @@ impl From<Failure> for io::Error {
 }
 
 /// One sending of a body over one connection.
-pub(crate) struct RequestBody(Option<(Upload, Arc<Marker>)>);
+pub(crate) struct RequestBody(Option<(Upload, Arc<FirstByteTracker>)>);
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
         Self(None)
     }
 
-    pub(crate) fn of(upload: &Upload, marker: &Arc<Marker>) -> Self {
-        Self(Some((upload.clone(), marker.clone())))
+    pub(crate) fn of(upload: &Upload, tracker: &Arc<FirstByteTracker>) -> Self {
+        Self(Some((upload.clone(), tracker.clone())))
     }
 }
 
@@ -359,7 +359,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &self.0 {
             None => Poll::Ready(None),
-            Some((upload, marker)) => upload.state().poll_frame(marker, cx),
+            Some((upload, tracker)) => upload.state().poll_frame(tracker, cx),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Connections to applications: a pool per thread, and what a pool needs to know of them.
 
+mod first_byte;
 mod hyper_connection;
-mod marker;
 mod raw_connection;
 
 use crate::route_table::Upstream;
-use crate::worker::Worker;
+use crate::thread::ThreadContext;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
@@ -13,8 +13,8 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, Waker};
 
+pub(crate) use first_byte::FirstByteTracker;
 pub(crate) use hyper_connection::HyperConnection;
-pub(crate) use marker::Marker;
 pub(crate) use raw_connection::RawConnection;
 
 /// Nanoseconds on the monotonic clock.
@@ -27,7 +27,7 @@ pub(crate) fn monotonic_ns() -> u64 {
 
 /// A connection to an application that takes one request after another.
 pub(crate) trait Connection: Sized {
-    async fn open(upstream: &Upstream, worker: &Worker) -> io::Result<Self>;
+    async fn open(upstream: &Upstream, thread: &ThreadContext) -> io::Result<Self>;
 
     /// Where it leads.
     fn upstream(&self) -> &Upstream;

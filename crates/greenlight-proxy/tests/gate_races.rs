@@ -128,8 +128,8 @@ fn a_request_that_turns_into_a_stream_is_never_missed_by_a_drain() {
                 thread::spawn(move || {
                     let Ok(mut claim) = gate.claim() else { return };
                     if claim.color() == Color::Blue {
-                        claim.turn_into(Kind::Stream);
-                        claim.turn_into(Kind::Upgrade);
+                        claim.reclassify(Kind::Stream);
+                        claim.reclassify(Kind::Upgrade);
                         assert!(!is_stopped.load(SeqCst), "stopped under a stream");
                     }
                 })

@@ -4,12 +4,12 @@
 mod http {
     mod bodies;
     mod death;
+    mod fast_path;
     mod forwarding;
     mod framing;
     mod gate;
     mod lab;
     mod limits;
-    mod relay;
     mod services;
     mod upgrades;
     mod wire;

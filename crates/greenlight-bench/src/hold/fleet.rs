@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 
 /// How long anything may take before the benchmark gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The only incarnation of this server.
 const TERM: Term = Term(1);
 
@@ -154,7 +154,7 @@ impl Fleet {
     }
 
     fn wait_until_connected(&self) -> Outcome<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         while Instant::now() < deadline {
             let status = self.look()?.status;
             if status.instances.values().all(Option::is_some) {
@@ -190,7 +190,7 @@ impl Fleet {
         let sent = monotonic_ns();
         self.outboxes.send(&outgoing);
         let answers = (0..names.len()).map(|_| {
-            let arrived = arrivals.recv_timeout(PATIENCE)?;
+            let arrived = arrivals.recv_timeout(STEP_TIMEOUT)?;
             Ok(Duration::from_nanos(arrived.saturating_sub(sent)))
         });
         let answers = answers.collect();
@@ -214,7 +214,7 @@ impl Fleet {
         };
         let ended = self
             .runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, over).await });
+            .block_on(async { tokio::time::timeout(STEP_TIMEOUT, over).await });
         match ended?? {
             Ended::Promoted => {}
             other @ (Ended::Aborted { .. } | Ended::RolledBack { .. } | Ended::Stuck { .. }) => {

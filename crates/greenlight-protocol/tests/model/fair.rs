@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Steps after which a fleet that has not come to rest never will.
-const PATIENCE: usize = 5_000;
+const MAX_STEPS: usize = 5_000;
 /// Questions after which peers that know nothing never will.
 const QUESTIONS: usize = 12;
 
@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
     }
 
     fn run(&mut self) -> End {
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_STEPS {
             if self.prompt_step() {
                 continue;
             }

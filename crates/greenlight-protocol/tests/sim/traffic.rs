@@ -12,7 +12,7 @@ use super::world::{Act, World};
 use greenlight_protocol::{Incarnation, ServiceName, Slot};
 
 /// How long a request may wait at the gate, in microseconds.
-const PATIENCE: u64 = 30_000_000;
+const REQUEST_TIMEOUT: u64 = 30_000_000;
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl World {
             step: 0,
         };
         self.requests.insert(id, request);
-        self.after(PATIENCE, Happening::RequestIsOverdue(id));
+        self.after(REQUEST_TIMEOUT, Happening::RequestIsOverdue(id));
         self.try_at_gate(id)
     }
 

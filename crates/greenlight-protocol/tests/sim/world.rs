@@ -17,7 +17,7 @@ use greenlight_protocol::{Incarnation, InstanceId, Mutant, ServiceName, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// After the faults are over, everything must be in order within this time, in microseconds.
-const PATIENCE: u64 = 400_000_000;
+const SETTLE_TIMEOUT: u64 = 400_000_000;
 
 /// One instance: its agent, its proxy, and what runs there.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ impl World {
             if self.act == Act::Ending && self.requests.is_empty() {
                 break;
             }
-            if self.act != Act::Chaos && self.now > self.healed_at + PATIENCE {
+            if self.act != Act::Chaos && self.now > self.healed_at + SETTLE_TIMEOUT {
                 let why = self.rest().err();
                 let why = why.map_or_else(|| "it has no rest".to_owned(), |Breach(why)| why);
                 return breach(format!("it never converges ({:?}): {why}", self.act));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The largest order.
-const MAX_ORDER: usize = 16 * 1024 * 1024;
+const MAX_COMMAND: usize = 16 * 1024 * 1024;
 
 /// A refusal: status, what is wrong, what to do next.
 pub(super) struct Refusal(
@@ -33,8 +33,10 @@ pub(super) fn not_found(path: &str) -> Refusal {
 }
 
 pub(super) async fn read<Q: DeserializeOwned>(request: Request<Incoming>) -> Answer<Q> {
-    let bad = |error: String| Refusal(StatusCode::BAD_REQUEST, error, "correct the order");
-    let body = Limited::new(request.into_body(), MAX_ORDER).collect().await;
+    let bad = |error: String| Refusal(StatusCode::BAD_REQUEST, error, "correct the command");
+    let body = Limited::new(request.into_body(), MAX_COMMAND)
+        .collect()
+        .await;
     let bytes = body.map_err(|error| bad(error.to_string()))?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))
 }

@@ -1,6 +1,6 @@
 //! A client of the admin socket.
 
-use super::following::{CountsAnswer, FollowRequest, LeftRequest};
+use super::replication::{CountsAnswer, FinalCountsRequest, ReplicateRequest};
 use super::{
     DrainAnswer, DrainRequest, ErrorAnswer, EvidenceAnswer, HoldAnswer, HoldRequest, OpenAnswer,
     OpenRequest, ServiceSettings, ServicesRequest, StatusAnswer,
@@ -97,20 +97,28 @@ impl AdminClient {
         self.call(Method::GET, "/v1/status", None::<&()>).await
     }
 
-    /// Tells a predecessor how to route; returns when nothing more reaches a color that is not
+    /// Tells a follower how to route; returns when nothing more reaches a color that is not
     /// open.
-    pub(super) async fn follow(&self, request: &FollowRequest) -> Result<CountsAnswer, AdminError> {
-        self.call(Method::POST, "/v1/follow", Some(request)).await
+    pub(super) async fn replicate(
+        &self,
+        request: &ReplicateRequest,
+    ) -> Result<CountsAnswer, AdminError> {
+        self.call(Method::POST, "/v1/replicate", Some(request))
+            .await
     }
 
-    /// What a predecessor has counted.
+    /// What a follower has counted.
     pub(super) async fn counts(&self) -> Result<CountsAnswer, AdminError> {
         self.call(Method::GET, "/v1/counts", None::<&()>).await
     }
 
-    /// Tells the successor that this process has nothing left.
-    pub(super) async fn left(&self, request: &LeftRequest) -> Result<(), AdminError> {
-        self.call(Method::POST, "/v1/left", Some(request)).await
+    /// Reports to the leader the final counts of this process, which has nothing left.
+    pub(super) async fn report_final_counts(
+        &self,
+        request: &FinalCountsRequest,
+    ) -> Result<(), AdminError> {
+        self.call(Method::POST, "/v1/final-counts", Some(request))
+            .await
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(

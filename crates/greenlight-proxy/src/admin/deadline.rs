@@ -2,7 +2,7 @@
 
 use super::OnUncertain;
 use super::answer::Refusal;
-use super::orders::served;
+use super::commands::served;
 use super::server::{Admin, Durability};
 use crate::gate::{Color, Route};
 use crate::route_table::Service;
@@ -11,41 +11,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Admin {
-    /// After a restart: a hold that was on is on again, with a fresh deadline. Predecessors that
+    /// After a restart: a hold that was on is on again, with a fresh deadline. Followers that
     /// still have connections are told to follow this process from now on.
     pub(crate) fn resume(self: &Rc<Self>) {
-        self.predecessors.discover(&self.path);
+        self.followers.discover(&self.path);
         self.resume_deadlines();
-        if !self.predecessors.is_empty() {
+        if !self.followers.is_empty() {
             // What was inherited had no file to be in.
-            self.keep_or_say();
+            self.persist_or_log();
         }
-        self.tell_in_background();
+        self.replicate_in_background();
     }
 
     pub(super) fn resume_deadlines(self: &Rc<Self>) {
         for service in &self.shared.table.load().services {
-            if let Some(deadline) = self.standing(&service.name).deadline {
+            if let Some(deadline) = self.control(&service.name).deadline {
                 let services = vec![service.clone()];
-                let turn = self.next_turn(&services);
-                self.arm_deadline(services, turn, deadline);
+                let generation = self.next_generation(&services);
+                self.arm_deadline(services, generation, deadline);
             }
         }
     }
 
     /// Starts the deadline of a hold: when it passes, it ends the hold of those services that are
-    /// still in this turn.
+    /// still in this generation.
     pub(super) fn arm_deadline(
         self: &Rc<Self>,
         services: Vec<Arc<Service>>,
-        turn: u64,
+        generation: u64,
         (max_hold_ms, on_uncertain): (u64, OnUncertain),
     ) {
         let admin = self.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_millis(max_hold_ms)).await;
             let mut services = services;
-            services.retain(|service| admin.is_turn_of(service, turn));
+            services.retain(|service| admin.is_generation_of(service, generation));
             if !services.is_empty() {
                 admin.expire(&services, on_uncertain);
             }
@@ -57,7 +57,7 @@ impl Admin {
             let old = served(service.gate.route());
             tracing::warn!(
                 service = service.name,
-                epoch = self.standing(&service.name).epoch,
+                epoch = self.control(&service.name).epoch,
                 ?on_uncertain,
                 "a hold's deadline passed without a decision"
             );
@@ -67,8 +67,8 @@ impl Admin {
                 OnUncertain::Shed => Route::Shed(old),
             });
         }
-        self.keep_or_say();
-        self.tell_in_background();
+        self.persist_or_log();
+        self.replicate_in_background();
     }
 
     /// Gives a hold up.
@@ -79,30 +79,30 @@ impl Admin {
         }
     }
 
-    /// Ends the turn and the deadline of these services. Returns those whose requests the hold
+    /// Ends the generation and the deadline of these services. Returns those whose requests the hold
     /// alone keeps back: what was parked or shed meanwhile stays so.
     fn end_hold(&self, services: &[Arc<Service>]) -> Vec<Arc<Service>> {
-        self.next_turn(services);
-        self.change_standing(services, |standing| standing.deadline = None);
+        self.next_generation(services);
+        self.change_control(services, |control| control.deadline = None);
         let mut held = services.to_vec();
         held.retain(|service| {
             let is_held = matches!(service.gate.route(), Route::Held(_));
-            is_held && !self.standing(&service.name).parked
+            is_held && !self.control(&service.name).parked
         });
         held
     }
 
     /// Where nobody waits for the outcome.
-    pub(super) fn keep_or_say(&self) {
-        if let Err(Refusal(_, error, _)) = self.keep(Durability::Process) {
+    pub(super) fn persist_or_log(&self) {
+        if let Err(Refusal(_, error, _)) = self.persist(Durability::Process) {
             tracing::error!(error, "the routing could not be kept");
         }
     }
 
-    /// Where nobody waits for the predecessors.
-    pub(super) fn tell_in_background(self: &Rc<Self>) {
+    /// Where nobody waits for the followers.
+    pub(super) fn replicate_in_background(self: &Rc<Self>) {
         let admin = self.clone();
-        tokio::task::spawn_local(async move { admin.tell(Vec::new()).await });
+        tokio::task::spawn_local(async move { admin.replicate(Vec::new()).await });
     }
 }
 

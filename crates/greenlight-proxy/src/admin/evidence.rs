@@ -1,10 +1,10 @@
 //! What the gates saw of the last cut-overs, for the receipts.
 
-use super::orders::served;
+use super::commands::served;
 use super::server::Admin;
 use super::{Color, EvidenceAnswer, HeldService, HoldAnswer, ServiceEvidence};
 use crate::counts::{Counts, CountsByService};
-use crate::gate::Tally;
+use crate::gate::Counters;
 use crate::route_table::Service;
 use crate::upstream::monotonic_ns;
 use std::collections::BTreeMap;
@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 /// Cut-overs whose evidence is kept.
 const EVIDENCE_KEPT: usize = 32;
-/// How long predecessors may take to say what they have counted, before it is left out.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long followers may take to say what they have counted, before it is left out.
+const COUNTS_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Admin {
     /// The cut-over begins for those of the services that are held for it for the first time:
@@ -34,10 +34,10 @@ impl Admin {
                 ..ServiceEvidence::default()
             };
             seen.insert(service.name.clone(), first);
-            service.gate.reset_tally();
-            self.predecessors.change_departed(|departed| {
-                let counts = departed.entry(service.name.clone()).or_default();
-                counts.reset_tally();
+            service.gate.reset_counters();
+            self.followers.change_final_counts(|final_counts| {
+                let counts = final_counts.entry(service.name.clone()).or_default();
+                counts.reset_counters();
             });
             begun.push(service.name.clone());
         }
@@ -83,8 +83,8 @@ impl Admin {
     /// Notes that the deadline ended a service's hold: here, which outlives this process, and at
     /// the gate, which also counts where a successor leads.
     pub(super) fn note_expiry(&self, service: &Service) {
-        Tally::add(&service.gate.tally.expired);
-        let epoch = self.standing(&service.name).epoch;
+        Counters::add(&service.gate.counters.expired);
+        let epoch = self.control(&service.name).epoch;
         self.change_last_evidence(service, |last, seen| seen.expired |= last == epoch);
     }
 
@@ -137,7 +137,7 @@ impl Admin {
     }
 
     /// The evidence of a service's last cut-over, as it is written down for after a restart:
-    /// without what predecessors have counted, who can be asked again.
+    /// without what followers have counted, who can be asked again.
     pub(super) fn evidence_to_keep(&self, name: &str) -> Option<(u64, ServiceEvidence)> {
         let last = self.last_cut_over(name)?;
         let mut seen = self.evidence_of(last).remove(name)?;
@@ -158,7 +158,7 @@ impl Admin {
     /// Whether no later cut-over has opened the service. One that did so without a hold has no
     /// evidence of its own, and what is admitted since is not of this one.
     fn is_latest(&self, name: &str, epoch: u64) -> bool {
-        self.standing(name).opened <= epoch
+        self.control(name).opened <= epoch
     }
 
     fn evidence_of(&self, epoch: u64) -> BTreeMap<String, ServiceEvidence> {
@@ -190,15 +190,15 @@ impl Admin {
     }
 
     fn counted_here(&self, service: &Service) -> Counts {
-        together(service, &self.predecessors.departed())
+        together(service, &self.followers.final_counts())
     }
 
-    /// What the predecessors have counted; of those that have ended only, if one of the others
+    /// What the followers have counted; of those that have ended only, if one of the others
     /// does not answer.
     pub(super) async fn counts_in_time(&self) -> CountsByService {
-        match timeout(PATIENCE, self.predecessors.counts()).await {
+        match timeout(COUNTS_TIMEOUT, self.followers.counts()).await {
             Ok(counts) => counts,
-            Err(_) => self.predecessors.departed(),
+            Err(_) => self.followers.final_counts(),
         }
     }
 

@@ -1,7 +1,8 @@
-//! The last part of a proxy's life: its successor leads, and it answers what it still has.
+//! The last part of a proxy's life: its successor leads, and it serves the connections that it
+//! still has.
 
 use super::answer::{Answer, Refusal, conflict};
-use super::following::{CountsAnswer, FollowRequest, LeftRequest, socket_beside};
+use super::replication::{CountsAnswer, FinalCountsRequest, ReplicateRequest, follower_socket};
 use super::server::{Admin, Role};
 use super::{AdminClient, Color};
 use crate::gate::Route;
@@ -13,19 +14,19 @@ use tokio::time::{sleep, timeout};
 
 /// A successor that dies leaves a hold to this process's own deadline, which must come after the
 /// successor's: while that lives, it says what happens.
-const AFTER_THE_SUCCESSORS: u64 = 500;
-/// How long, and how often, the successor is told of the end.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(10);
+const LEADER_GRACE_MS: u64 = 500;
+/// How long, and how often, this process tries to report its final counts to the leader.
+const FINAL_COUNTS_TIMEOUT: Duration = Duration::from_secs(1);
+const FINAL_COUNTS_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Admin {
     /// Routes as the successor says; answers when nothing more reaches a color that is not open.
-    pub(super) async fn follow(self: &Rc<Self>, request: FollowRequest) -> Answer<CountsAnswer> {
-        if *self.role.borrow() != Role::Following {
+    pub(super) async fn apply(self: &Rc<Self>, request: ReplicateRequest) -> Answer<CountsAnswer> {
+        if *self.role.borrow() != Role::Follower {
             return Err(conflict("this proxy has no successor"));
         }
-        if request.turn > self.followed.get() {
-            self.followed.set(request.turn);
+        if request.sequence > self.applied.get() {
+            self.applied.set(request.sequence);
             self.adopt(&request)?;
         }
         let services = self.shared.table.load().services.clone();
@@ -39,7 +40,7 @@ impl Admin {
         Ok(self.own_counts())
     }
 
-    fn adopt(self: &Rc<Self>, request: &FollowRequest) -> Answer<()> {
+    fn adopt(self: &Rc<Self>, request: &ReplicateRequest) -> Answer<()> {
         let state = &request.state;
         let table = state.table(&self.shared.table.load()).map_err(|error| {
             let help = "the successor and this proxy are of different versions";
@@ -47,7 +48,7 @@ impl Admin {
         })?;
         for service in &table.services {
             if request.reset.contains(&service.name) {
-                service.gate.reset_tally();
+                service.gate.reset_counters();
             }
             let route = Route::from(state.services[&service.name].route);
             if service.gate.route() != route {
@@ -55,12 +56,12 @@ impl Admin {
             }
         }
         self.shared.table.store(Arc::new(table));
-        let mut standings = state.standings();
-        for standing in standings.values_mut() {
-            let later = |(millis, then): (u64, _)| (millis + AFTER_THE_SUCCESSORS, then);
-            standing.deadline = standing.deadline.map(later);
+        let mut controls = state.controls();
+        for control in controls.values_mut() {
+            let later = |(millis, then): (u64, _)| (millis + LEADER_GRACE_MS, then);
+            control.deadline = control.deadline.map(later);
         }
-        *self.standings.borrow_mut() = standings;
+        *self.controls.borrow_mut() = controls;
         self.resume_deadlines();
         Ok(())
     }
@@ -72,25 +73,25 @@ impl Admin {
     }
 
     /// Nothing is left here. Whoever leads must know what was counted; nobody else does.
-    pub(crate) async fn farewell(&self) {
-        if *self.role.borrow() != Role::Following {
+    pub(crate) async fn shutdown(&self) {
+        if *self.role.borrow() != Role::Follower {
             // The admin socket is still this process's own.
             let _ = std::fs::remove_file(&self.path);
             return;
         }
-        let socket = socket_beside(&self.path);
+        let socket = follower_socket(&self.path);
         let leader = AdminClient::new(&self.path);
-        let request = LeftRequest {
+        let request = FinalCountsRequest {
             socket: socket.clone(),
             services: self.own_count_of_all(),
         };
-        let told = async {
-            while leader.left(&request).await.is_err() {
-                sleep(PAUSE).await;
+        let reported = async {
+            while leader.report_final_counts(&request).await.is_err() {
+                sleep(FINAL_COUNTS_INTERVAL).await;
             }
         };
         // Without a leader there is nobody to tell.
-        let _ = timeout(PATIENCE, told).await;
+        let _ = timeout(FINAL_COUNTS_TIMEOUT, reported).await;
         let _ = std::fs::remove_file(socket);
     }
 }

@@ -63,8 +63,8 @@ pub(super) fn render(status: &StatusAnswer) -> String {
         let is_open = i64::from(service.state == "open");
         open.get_or_create(&service_label).set(is_open);
     }
-    let predecessors = Gauge::<i64>::default();
-    predecessors.set(i64::try_from(status.predecessors).unwrap_or(i64::MAX));
+    let draining_processes = Gauge::<i64>::default();
+    draining_processes.set(i64::try_from(status.draining).unwrap_or(i64::MAX));
     let max_descriptors = Gauge::<i64>::default();
     max_descriptors.set(status.max_descriptors.map_or(i64::MAX, signed));
     let mut registry = Registry::with_prefix("greenlight_proxy");
@@ -80,9 +80,9 @@ pub(super) fn render(status: &StatusAnswer) -> String {
     );
     registry.register("open", "1 if the service's gate admits requests", open);
     registry.register(
-        "predecessors",
-        "Processes that were taken over and still have connections",
-        predecessors,
+        "draining_processes",
+        "Earlier processes that have handed over and still have connections",
+        draining_processes,
     );
     registry.register(
         "max_descriptors",

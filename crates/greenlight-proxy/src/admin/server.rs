@@ -1,25 +1,25 @@
-//! The admin socket: who may come in, and which order or question it is.
+//! The admin socket: who may come in, and which command or question it is.
 //!
-//! All orders run on one thread, so a gate has a single writer. What they do is in [`orders`],
-//! what can be asked in [`reading`] and [`evidence`]. After a take-over this process obeys only
+//! All commands run on one thread, so a gate has a single writer. What they do is in [`commands`],
+//! what can be asked in [`status`] and [`evidence`]. After a handover this process obeys only
 //! its successor ([`follower`]).
 //!
-//! [`orders`]: super::orders
-//! [`reading`]: super::reading
+//! [`commands`]: super::commands
+//! [`status`]: super::status
 //! [`evidence`]: super::evidence
 //! [`follower`]: super::follower
 
 use super::answer::{Answer, Refusal, json, not_found, read, typed};
-use super::predecessors::Predecessors;
-use super::standing::Standings;
+use super::followers::Followers;
+use super::service_control::ServiceControls;
 use super::{ServiceEvidence, metrics};
+use crate::handover::{HandoverState, Sockets};
 use crate::listener::ListenAddr;
 use crate::proxy::Shared;
 use crate::route_table::RouteTable;
 use crate::state_file::{ServiceState, State, StateFile};
-use crate::take_over::{Legacy, Sockets};
+use crate::thread::Lifecycle;
 use crate::upstream::monotonic_ns;
-use crate::worker::Stage;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -44,15 +44,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// The evidence of the last cut-overs.
 pub(crate) type EvidenceByEpoch = BTreeMap<u64, BTreeMap<String, ServiceEvidence>>;
 
-/// Whose orders this process obeys.
+/// Whose commands this process obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Those of the admin socket.
-    Leading,
+    Leader,
     /// None, for the moment: a successor is taking over.
-    Offering,
+    HandingOver,
     /// Those of its successor.
-    Following,
+    Follower,
 }
 
 /// The admin side of a proxy.
@@ -64,21 +64,21 @@ pub(crate) struct Admin {
     pub(super) listening: Vec<ListenAddr>,
     /// What a successor is given; `None` when that is too late.
     pub(super) sockets: RefCell<Option<Sockets>>,
-    pub(super) stage: Arc<watch::Sender<Stage>>,
+    pub(super) lifecycle: Arc<watch::Sender<Lifecycle>>,
     pub(super) role: watch::Sender<Role>,
     pub(super) started_at_ns: u64,
-    /// What the orders so far mean for each service of the table.
-    pub(super) standings: RefCell<Standings>,
-    /// The last turn of any service.
-    pub(super) turn: watch::Sender<u64>,
+    /// What the commands so far mean for each service of the table.
+    pub(super) controls: RefCell<ServiceControls>,
+    /// The last generation of any service.
+    pub(super) generation: watch::Sender<u64>,
     pub(super) evidence: RefCell<EvidenceByEpoch>,
-    pub(super) predecessors: Predecessors,
-    /// Orders that are being carried out; a take-over waits for them.
+    pub(super) followers: Followers,
+    /// Commands that are being carried out; a handover waits for them.
     pub(super) running: Cell<usize>,
-    /// Words said to predecessors.
-    pub(super) told: Cell<u64>,
-    /// The last word of the successor that was obeyed.
-    pub(super) followed: Cell<(u64, u64)>,
+    /// How many replications this leader has sent.
+    pub(super) replicated: Cell<u64>,
+    /// The last replication of the leader that was applied.
+    pub(super) applied: Cell<(u64, u64)>,
 }
 
 /// How far a change must have come before it is answered.
@@ -93,7 +93,7 @@ pub(super) enum Durability {
 /// What a connection may ask for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    Orders,
+    Commands,
     Reading,
 }
 
@@ -102,9 +102,9 @@ impl Admin {
         shared: Arc<Shared>,
         file: StateFile,
         path: PathBuf,
-        legacy: Legacy,
+        state: HandoverState,
         listening: Vec<ListenAddr>,
-        stage: Arc<watch::Sender<Stage>>,
+        lifecycle: Arc<watch::Sender<Lifecycle>>,
     ) -> Self {
         Self {
             shared,
@@ -112,51 +112,51 @@ impl Admin {
             path,
             listening,
             sockets: RefCell::default(),
-            stage,
-            role: watch::Sender::new(Role::Leading),
+            lifecycle,
+            role: watch::Sender::new(Role::Leader),
             started_at_ns: monotonic_ns(),
-            standings: RefCell::new(legacy.state.standings()),
-            turn: watch::Sender::new(0),
-            evidence: RefCell::new(legacy.evidence),
-            predecessors: Predecessors::new(legacy.departed),
+            controls: RefCell::new(state.routing.controls()),
+            generation: watch::Sender::new(0),
+            evidence: RefCell::new(state.evidence),
+            followers: Followers::new(state.final_counts),
             running: Cell::new(0),
-            told: Cell::new(0),
-            followed: Cell::default(),
+            replicated: Cell::new(0),
+            applied: Cell::default(),
         }
     }
 
     /// Serves the admin socket, and what is read-only on the status address, until a successor
     /// has taken them over.
     pub(crate) async fn serve(self: &Rc<Self>, sockets: Sockets) -> std::io::Result<()> {
-        let orders = UnixListener::from_std(sockets.admin.try_clone()?)?;
+        let commands = UnixListener::from_std(sockets.admin.try_clone()?)?;
         let status = match &sockets.status {
             Some(status) => Some(TcpListener::from_std(status.socket.try_clone()?)?),
             None => None,
         };
         *self.sockets.borrow_mut() = Some(sockets);
         let mut role = self.role.subscribe();
-        let mut stage = self.stage.subscribe();
+        let mut lifecycle = self.lifecycle.subscribe();
         loop {
             let now = *role.borrow_and_update();
-            if now == Role::Following {
+            if now == Role::Follower {
                 return Ok(());
             }
             tokio::select! {
-                accepted = orders.accept(), if now == Role::Leading => match accepted {
-                    Ok((stream, _)) => self.welcome(stream),
+                accepted = commands.accept(), if now == Role::Leader => match accepted {
+                    Ok((stream, _)) => self.serve_if_permitted(stream),
                     Err(error) => pause(&error).await,
                 },
-                accepted = accept_or_never(status.as_ref()), if now == Role::Leading => {
+                accepted = accept_or_never(status.as_ref()), if now == Role::Leader => {
                     match accepted {
                         Ok((stream, _)) => {
-                            self.clone().converse(TokioIo::new(stream), Access::Reading);
+                            self.clone().serve_connection(TokioIo::new(stream), Access::Reading);
                         }
                         Err(error) => pause(&error).await,
                     }
                 }
                 // Its sender is part of `self`.
                 _ = role.changed() => {}
-                _ = stage.wait_for(|stage| *stage == Stage::Leaving),
+                _ = lifecycle.wait_for(|lifecycle| *lifecycle == Lifecycle::Draining),
                     if self.sockets.borrow().is_some() =>
                 {
                     // What the kernel queued here would be lost with this process.
@@ -166,18 +166,19 @@ impl Admin {
         }
     }
 
-    /// Only this user and root may give orders, whatever the mode of the socket's folder.
-    pub(super) fn welcome(self: &Rc<Self>, stream: tokio::net::UnixStream) {
+    /// Only this user and root may give commands, whatever the mode of the socket's folder.
+    pub(super) fn serve_if_permitted(self: &Rc<Self>, stream: tokio::net::UnixStream) {
         let me = rustix::process::getuid().as_raw();
         let peer = stream.peer_cred();
         if peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == me) {
-            self.clone().converse(TokioIo::new(stream), Access::Orders);
+            self.clone()
+                .serve_connection(TokioIo::new(stream), Access::Commands);
         } else {
             tracing::warn!("another user was refused on the admin socket");
         }
     }
 
-    fn converse<S>(self: Rc<Self>, io: TokioIo<S>, access: Access)
+    fn serve_connection<S>(self: Rc<Self>, io: TokioIo<S>, access: Access)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
@@ -216,47 +217,47 @@ impl Admin {
             (&Method::GET, "/healthz") => return self.health(),
             _ if access == Access::Reading => {}
             (&Method::POST, "/v1/hold") => {
-                return json(match self.order(request).await {
-                    Ok(order) => self.hold(order).await,
+                return json(match self.command(request).await {
+                    Ok(command) => self.hold(command).await,
                     Err(refusal) => Err(refusal),
                 });
             }
             (&Method::POST, "/v1/open") => {
-                return json(match self.order(request).await {
-                    Ok(order) => self.open(&order).await,
+                return json(match self.command(request).await {
+                    Ok(command) => self.open(&command).await,
                     Err(refusal) => Err(refusal),
                 });
             }
             (&Method::POST, "/v1/park") => {
-                return json(match self.order(request).await {
-                    Ok(order) => self.park(order).await,
+                return json(match self.command(request).await {
+                    Ok(command) => self.park(command).await,
                     Err(refusal) => Err(refusal),
                 });
             }
             (&Method::POST, "/v1/shed") => {
-                return json(match self.order(request).await {
-                    Ok(order) => self.shed(order).await,
+                return json(match self.command(request).await {
+                    Ok(command) => self.shed(command).await,
                     Err(refusal) => Err(refusal),
                 });
             }
             (&Method::POST, "/v1/drain") => {
-                return json(match self.order(request).await {
-                    Ok(order) => self.drain(order).await,
+                return json(match self.command(request).await {
+                    Ok(command) => self.drain(command).await,
                     Err(refusal) => Err(refusal),
                 });
             }
-            (&Method::POST, "/v1/take-over") => return self.offer(request),
-            (&Method::POST, "/v1/left") => {
-                let left = self.order(request).await;
-                return json(left.map(|left| {
-                    self.predecessors.left(&left);
+            (&Method::POST, "/v1/handover") => return self.offer(request),
+            (&Method::POST, "/v1/final-counts") => {
+                let ended = self.command(request).await;
+                return json(ended.map(|ended| {
+                    self.followers.record_final_counts(&ended);
                     // Nobody else has its counts now.
-                    self.keep_or_say();
+                    self.persist_or_log();
                 }));
             }
-            (&Method::POST, "/v1/follow") => {
+            (&Method::POST, "/v1/replicate") => {
                 return json(match read(request).await {
-                    Ok(order) => self.follow(order).await,
+                    Ok(command) => self.apply(command).await,
                     Err(refusal) => Err(refusal),
                 });
             }
@@ -278,14 +279,17 @@ impl Admin {
         json::<()>(Err(not_found(&path)))
     }
 
-    /// Reads an order, and refuses it where orders are not obeyed.
-    pub(super) async fn order<Q: DeserializeOwned>(&self, request: Request<Incoming>) -> Answer<Q> {
-        let order = read(request).await?;
+    /// Reads a command, and refuses it where commands are not obeyed.
+    pub(super) async fn command<Q: DeserializeOwned>(
+        &self,
+        request: Request<Incoming>,
+    ) -> Answer<Q> {
+        let command = read(request).await?;
         self.leading()?;
-        Ok(order)
+        Ok(command)
     }
 
-    /// An order is being carried out until this is dropped.
+    /// A command is being carried out until this is dropped.
     pub(super) fn run(&self) -> Running<'_> {
         self.running.set(self.running.get() + 1);
         Running(self)
@@ -293,8 +297,8 @@ impl Admin {
 
     pub(super) fn leading(&self) -> Answer<()> {
         match *self.role.borrow() {
-            Role::Leading => Ok(()),
-            Role::Offering | Role::Following => {
+            Role::Leader => Ok(()),
+            Role::HandingOver | Role::Follower => {
                 let error = "this proxy is being taken over by its successor".to_owned();
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Err(Refusal(status, error, "ask again: the successor answers"))
@@ -312,7 +316,7 @@ impl Admin {
             let kept = ServiceState {
                 settings: service.settings.clone(),
                 route: service.gate.route().into(),
-                standing: self.standing(&service.name),
+                control: self.control(&service.name),
                 evidence: None,
             };
             (service.name.clone(), kept)
@@ -323,19 +327,19 @@ impl Admin {
     }
 
     /// Everything that has to survive this process.
-    pub(super) fn keep(&self, durability: Durability) -> Answer<()> {
-        self.keep_with(&self.shared.table.load(), durability)
+    pub(super) fn persist(&self, durability: Durability) -> Answer<()> {
+        self.persist_with(&self.shared.table.load(), durability)
     }
 
     /// Routes by another table, if that is on the disk.
     pub(super) fn reroute(&self, table: RouteTable) -> Answer<()> {
-        self.keep_with(&table, Durability::Disk)?;
+        self.persist_with(&table, Durability::Disk)?;
         self.shared.table.store(Arc::new(table));
         Ok(())
     }
 
-    fn keep_with(&self, table: &RouteTable, durability: Durability) -> Answer<()> {
-        if *self.role.borrow() == Role::Following {
+    fn persist_with(&self, table: &RouteTable, durability: Durability) -> Answer<()> {
+        if *self.role.borrow() == Role::Follower {
             // The file is the successor's.
             return Ok(());
         }
@@ -355,7 +359,7 @@ impl Admin {
     }
 }
 
-/// An order that is being carried out.
+/// A command that is being carried out.
 pub(super) struct Running<'a>(&'a Admin);
 
 impl Drop for Running<'_> {

@@ -1,4 +1,4 @@
-//! Orders to a proxy whose disk fails.
+//! Commands to a proxy whose disk fails.
 
 use super::*;
 use crate::admin::{AdminClient, AdminError, Color, OpenRequest, ServiceSettings, ServiceStatus};
@@ -48,7 +48,7 @@ async fn an_opening_that_cannot_be_kept_is_refused_and_stands_and_is_kept_once_i
     lab.open(2, Color::Green).await.expect("a good disk");
     let kept = lab.kept();
     assert_eq!(kept.services["shop"].route, RouteState::Open(Color::Green));
-    assert_eq!(kept.services["shop"].standing.opened, 2);
+    assert_eq!(kept.services["shop"].control.opened, 2);
     lab.end().await;
 }
 
@@ -73,12 +73,13 @@ impl Lab {
             status: None,
             threads: 1,
             limits: Limits::default(),
-            incumbent: Incumbent::Respect,
+            if_running: IfRunning::Fail,
         };
         let disk = Arc::new(BadDisk::default());
         let file = StateFile::on(options.state.clone(), disk.clone());
         let sockets = Sockets::open(&options, None).expect("free places");
-        let proxy = RunningProxy::prepare(&options, file.clone(), Legacy::default(), sockets);
+        let proxy =
+            RunningProxy::prepare(&options, file.clone(), HandoverState::default(), sockets);
         let lab = Self {
             proxy: proxy.expect("a proxy").serve(),
             admin: AdminClient::new(&options.admin),

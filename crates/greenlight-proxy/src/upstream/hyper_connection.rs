@@ -1,12 +1,12 @@
 //! A connection that hyper speaks HTTP on, in a task of its own.
 
-use super::marker::{MarkedIo, Marker};
+use super::first_byte::{FirstByteTracker, TrackedIo};
 use super::{Connection, RawConnection};
 use crate::idle::Idle;
 use crate::route_table::Upstream;
 use crate::socket::Socket;
+use crate::thread::ThreadContext;
 use crate::upload::RequestBody;
-use crate::worker::Worker;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -17,8 +17,8 @@ use tokio::task::AbortHandle;
 /// A connection that hyper speaks HTTP on.
 pub(crate) struct HyperConnection {
     pub(crate) sender: http1::SendRequest<RequestBody>,
-    pub(crate) marker: Arc<Marker>,
-    /// The wait for an answer. It stays with the connection, so that a request does not cost a
+    pub(crate) tracker: Arc<FirstByteTracker>,
+    /// The wait for a response. It stays with the connection, so that a request does not cost a
     /// timer.
     pub(crate) idle: Idle,
     upstream: Upstream,
@@ -26,29 +26,29 @@ pub(crate) struct HyperConnection {
 }
 
 impl Connection for HyperConnection {
-    async fn open(upstream: &Upstream, worker: &Worker) -> io::Result<Self> {
-        // What the relay has left over is as good as new.
-        let socket = match worker.raw_pool.take(upstream) {
+    async fn open(upstream: &Upstream, thread: &ThreadContext) -> io::Result<Self> {
+        // What the fast path has left over is as good as new.
+        let socket = match thread.raw_pool.take(upstream) {
             Some(RawConnection { socket, .. }) => socket,
             None => Socket::connect(upstream).await?,
         };
-        let marker = Arc::new(Marker::default());
-        let io = TokioIo::new(MarkedIo::new(socket, marker.clone()));
+        let tracker = Arc::new(FirstByteTracker::default());
+        let io = TokioIo::new(TrackedIo::new(socket, tracker.clone()));
         let (sender, connection) = http1::Builder::new()
             .writev(false)
             .handshake(io)
             .await
             .map_err(io::Error::other)?;
-        let watched = marker.clone();
+        let watched = tracker.clone();
         let task = tokio::task::spawn_local(async move {
-            // Its error reaches whoever waits for the answer.
+            // Its error reaches whoever waits for the response.
             let _ = connection.with_upgrades().await;
             watched.disarm();
         });
         let mut opened = Self {
             sender,
-            marker,
-            idle: Idle::new(worker.limits.idle_timeout),
+            tracker,
+            idle: Idle::new(thread.limits.idle_timeout),
             upstream: upstream.clone(),
             task: task.abort_handle(),
         };

@@ -1,20 +1,20 @@
-//! A connection that the relay speaks HTTP on.
+//! A connection that the fast path speaks HTTP on.
 
 use super::Connection;
 use crate::route_table::Upstream;
 use crate::socket::Socket;
-use crate::worker::Worker;
+use crate::thread::ThreadContext;
 use std::io;
 use std::task::{Context, Poll};
 
-/// A connection that the relay speaks HTTP on.
+/// A connection that the fast path speaks HTTP on.
 pub(crate) struct RawConnection {
     pub(crate) socket: Socket,
     upstream: Upstream,
 }
 
 impl Connection for RawConnection {
-    async fn open(upstream: &Upstream, _: &Worker) -> io::Result<Self> {
+    async fn open(upstream: &Upstream, _: &ThreadContext) -> io::Result<Self> {
         Ok(Self {
             socket: Socket::connect(upstream).await?,
             upstream: upstream.clone(),

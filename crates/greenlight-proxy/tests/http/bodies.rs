@@ -1,5 +1,5 @@
 //! Bodies on their way: streamed, never piled up, asked for only when wanted, and given up without
-//! losing the answer.
+//! losing the response.
 
 use super::lab::{GET, Lab, OK};
 use super::wire::{Wire, soon};
@@ -30,11 +30,11 @@ async fn a_client_that_waits_is_asked_for_its_body_when_the_application_says_so(
     client.send("abc").await;
     app.expect("abc").await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     client.send(GET).await;
     app.head().await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -51,10 +51,10 @@ async fn a_client_that_waits_is_not_asked_for_a_body_that_the_application_refuse
         app.head().await;
         app.send(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nno"))
             .await;
-        let answer = client.answer().await;
-        assert!(answer.head.line.ends_with(status), "{answer:?}");
+        let response = client.response().await;
+        assert!(response.head.line.ends_with(status), "{response:?}");
         // The body may still come or not: neither connection can be used again.
-        assert_eq!(answer.head.get("connection"), Some("close"));
+        assert_eq!(response.head.get("connection"), Some("close"));
         client.end().await;
         app.end().await;
     }
@@ -75,7 +75,7 @@ async fn an_application_that_does_not_know_expectations_gets_the_body_after_a_wh
     client.send("abc").await;
     app.expect("abc").await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -125,10 +125,10 @@ async fn an_upload_waits_for_an_application_that_does_not_read() {
     let received = drain(&mut app, FAR_TOO_MUCH).await;
     assert_eq!(received, FAR_TOO_MUCH);
     app.write_all(OK.as_bytes()).await.expect("the proxy reads");
-    let mut answer = [0; 12];
-    let read = soon("an answer", reading.read_exact(&mut answer)).await;
-    read.expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut response = [0; 12];
+    let read = soon("a response", reading.read_exact(&mut response)).await;
+    read.expect("a response");
+    assert_eq!(&response, b"HTTP/1.1 200");
     rest.await.expect("the upload ended");
 }
 
@@ -181,10 +181,13 @@ async fn an_answer_before_the_body_was_read_is_delivered() {
             };
             // Closing this half would look like a client that left.
             let _writing = upload.await.expect("the upload ended");
-            let mut answer = vec![0; OK.len()];
-            let read = soon("an answer", reading.read_exact(&mut answer)).await;
-            read.expect("an answer");
-            assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{size} {is_closed}");
+            let mut response = vec![0; OK.len()];
+            let read = soon("a response", reading.read_exact(&mut response)).await;
+            read.expect("a response");
+            assert!(
+                response.starts_with(b"HTTP/1.1 200 OK"),
+                "{size} {is_closed}"
+            );
             assert_eq!(lab.evidence(2).await.failed, 0);
             drop(app);
         }
@@ -208,10 +211,10 @@ async fn an_answer_is_not_lost_when_writing_the_body_fails_before_it_is_read() {
             let head = format!("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: {size}\r\n\r\n");
             writing.write_all(head.as_bytes()).await.expect("a proxy");
             writing.write_all(&body).await.expect("no reset");
-            let mut answer = vec![0; OK.len()];
-            let read = soon("an answer", reading.read_exact(&mut answer)).await;
-            read.expect("an answer");
-            assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+            let mut response = vec![0; OK.len()];
+            let read = soon("a response", reading.read_exact(&mut response)).await;
+            read.expect("a response");
+            assert!(response.starts_with(b"HTTP/1.1 200 OK"));
         };
         tokio::join!(answering, asking);
     }
@@ -229,7 +232,7 @@ async fn a_body_that_is_too_large_is_refused_at_once_or_when_it_is() {
     client
         .send("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 11\r\n\r\nhello world")
         .await;
-    assert_eq!(client.answer().await.status(), 413);
+    assert_eq!(client.response().await.status(), 413);
     assert!(lab.blue.is_alone().await);
     let mut client = lab.client().await;
     let head = "POST / HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -238,7 +241,7 @@ async fn a_body_that_is_too_large_is_refused_at_once_or_when_it_is() {
     app.head().await;
     app.expect("6\r\nhello \r\n").await;
     client.send("6\r\nworld!\r\n0\r\n\r\n").await;
-    assert_eq!(client.answer().await.status(), 413);
+    assert_eq!(client.response().await.status(), 413);
     app.end().await;
 }
 
@@ -253,7 +256,7 @@ async fn a_client_that_stops_in_its_body_is_told_408_and_is_to_blame() {
     let mut app = lab.blue.accept().await;
     app.head().await;
     app.expect("abc").await;
-    assert_eq!(client.answer().await.status(), 408);
+    assert_eq!(client.response().await.status(), 408);
     client.end().await;
     app.end().await;
     assert_eq!(lab.evidence(2).await.failed, 0);
@@ -343,7 +346,7 @@ async fn small_and_empty_bodies_arrive_as_they_were_sent() {
         assert!(head.line.starts_with(method), "{head:?}");
         app.expect(arrives).await;
         app.send(OK).await;
-        assert_eq!(client.answer().await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
     }
 }
 

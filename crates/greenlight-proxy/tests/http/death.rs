@@ -23,7 +23,7 @@ async fn a_request_for_an_application_that_refuses_connections_waits_until_it_is
     app.head().await;
     app.expect("abc").await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_request_that_waits_follows_its_application_to_another_address() {
 
     for client in [&mut plain, &mut other] {
         lab.blue.serve_one().await;
-        assert_eq!(client.answer().await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
     }
 }
 
@@ -65,8 +65,8 @@ async fn a_request_that_kills_every_application_it_is_sent_to_is_given_up() {
             }
         }
     };
-    let (deaths, answer) = tokio::join!(deaths, client.answer());
-    assert_eq!((deaths, answer.status()), (6, 502));
+    let (deaths, response) = tokio::join!(deaths, client.response());
+    assert_eq!((deaths, response.status()), (6, 502));
     assert!(lab.blue.is_alone().await, "it was sent once more");
     assert_eq!(lab.evidence(2).await.retried, 5);
 }
@@ -80,7 +80,7 @@ async fn a_request_for_a_dead_application_goes_to_whatever_the_gate_opens_to() {
     lab.hold(2).await;
     lab.open(2, Color::Green).await;
     lab.green.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -90,11 +90,11 @@ async fn a_request_for_an_application_that_stays_dead_is_504_when_its_time_is_up
     lab.kill_blue().await;
     let mut client = lab.client().await;
     client.send(GET).await;
-    assert_eq!(client.answer().await.status(), 504);
+    assert_eq!(client.response().await.status(), 504);
     assert_eq!(lab.evidence(2).await.failed, 1);
     // The connection is as good as before.
     client.send(GET).await;
-    assert_eq!(client.answer().await.status(), 504);
+    assert_eq!(client.response().await.status(), 504);
 }
 
 #[tokio::test]
@@ -108,11 +108,11 @@ async fn past_the_bound_of_waiting_requests_a_dead_service_is_refused_and_others
     lab.count_from_here(2).await;
     let address = lab.kill_blue().await;
     lab.define("mail", &["mail"], "/", 20_000).await;
-    let order = OpenRequest {
+    let command = OpenRequest {
         epoch: 1,
         services: [("mail".to_owned(), Some(Color::Blue))].into(),
     };
-    lab.admin.open(&order).await.expect("an open gate");
+    lab.admin.open(&command).await.expect("an open gate");
     let mut waiting = Vec::new();
     for _ in 0..2 {
         let mut client = lab.client().await;
@@ -123,22 +123,22 @@ async fn past_the_bound_of_waiting_requests_a_dead_service_is_refused_and_others
 
     let mut refused = lab.client().await;
     refused.send(GET).await;
-    let answer = refused.answer().await;
-    assert_eq!(answer.status(), 503);
-    assert_eq!(answer.head.get("retry-after"), Some("1"));
+    let response = refused.response().await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.head.get("retry-after"), Some("1"));
     assert_eq!(lab.evidence(2).await.failed, 1);
     let mut other = lab.client().await;
     other.send("GET / HTTP/1.1\r\nhost: mail\r\n\r\n").await;
     lab.blue.serve_one().await;
-    assert_eq!(other.answer().await.text(), "ok");
+    assert_eq!(other.response().await.text(), "ok");
 
     // A client that leaves makes room, and those that waited are served when they can be.
     drop(waiting.pop());
     let app = App::start_at(address).answer_all("back");
     refused.send(GET).await;
-    assert_eq!(refused.answer().await.text(), "back");
+    assert_eq!(refused.response().await.text(), "back");
     for client in &mut waiting {
-        assert_eq!(client.answer().await.text(), "back");
+        assert_eq!(client.response().await.text(), "back");
     }
     app.abort();
 }
@@ -164,7 +164,7 @@ async fn requests_that_waited_for_a_dead_application_are_held_by_a_gate_that_clo
     lab.open(2, Color::Green).await;
     let green = lab.take_green().await.answer_all("green");
     for client in [&mut first, &mut second] {
-        assert_eq!(client.answer().await.text(), "green");
+        assert_eq!(client.response().await.text(), "green");
     }
     green.abort();
 }
@@ -181,7 +181,7 @@ async fn an_application_that_accepts_and_never_answers_is_504_and_not_asked_agai
     client.send(GET).await;
     let mut app = lab.blue.accept().await;
     app.head().await;
-    assert_eq!(client.answer().await.status(), 504);
+    assert_eq!(client.response().await.status(), 504);
     app.end().await;
     assert!(lab.blue.is_alone().await);
     let evidence = lab.evidence(2).await;
@@ -235,7 +235,7 @@ async fn an_idempotent_request_is_sent_again_to_the_release_that_was_cut_over_to
     lab.hold(3).await;
     lab.open(3, Color::Green).await;
     lab.green.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn a_body_that_the_client_is_still_sending_is_sent_again_from_its_start() 
     client.send("def").await;
     app.expect("def").await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn what_cannot_be_sent_again_is_502_and_counted() {
         let body = request.len() - request.find("\r\n\r\n").expect("a head") - 4;
         app.take(body).await;
         drop(app);
-        assert_eq!(client.answer().await.status(), 502);
+        assert_eq!(client.response().await.status(), 502);
         assert!(lab.blue.is_alone().await, "sent twice");
         let evidence = lab.evidence(2).await;
         assert_eq!((evidence.retried, evidence.failed), (0, 1));
@@ -295,7 +295,7 @@ async fn a_request_with_a_byte_of_an_answer_is_not_sent_again() {
     app.head().await;
     app.send("H").await;
     drop(app);
-    assert_eq!(client.answer().await.status(), 502);
+    assert_eq!(client.response().await.status(), 502);
     assert!(lab.blue.is_alone().await);
     let evidence = lab.evidence(2).await;
     assert_eq!((evidence.retried, evidence.failed), (0, 1));
@@ -314,7 +314,7 @@ async fn a_pooled_connection_that_the_application_closed_is_not_used() {
         app.head().await;
         app.expect("abc").await;
         app.send(OK).await;
-        assert_eq!(client.answer().await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
         app.finish().await;
         // The proxy has seen it when it has closed its own side.
         app.end().await;
@@ -345,11 +345,11 @@ async fn a_post_that_meets_a_closing_connection_is_never_sent_twice() {
                 return;
             }
         };
-        let answer = tokio::select! {
-            answer = client.answer() => answer,
+        let response = tokio::select! {
+            response = client.response() => response,
             never = async { answering.await; std::future::pending().await } => never,
         };
-        match answer.status() {
+        match response.status() {
             200 => {}
             502 => refused += 1,
             status => panic!("{status}"),
@@ -372,5 +372,5 @@ async fn a_reset_instead_of_an_answer_is_a_death_too() {
     let mut app: Wire = lab.blue.accept().await;
     app.head().await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }

@@ -1,4 +1,4 @@
-//! Where a request goes, and what its fields say when it gets there and when the answer comes back.
+//! Where a request goes, and what its fields say when it gets there and when the response comes back.
 
 use super::lab::{Lab, OK};
 use super::wire::Head;
@@ -39,7 +39,7 @@ async fn what_is_meant_for_one_hop_is_taken_off_in_both_directions() {
         "HTTP/1.1 200 OK\r\n{fields}\r\ncontent-length: 2\r\n\r\nok"
     ))
     .await;
-    let head = client.answer().await.head;
+    let head = client.response().await.head;
     for gone in [
         "connection",
         "x-hop",
@@ -62,9 +62,9 @@ async fn the_application_that_closes_its_connection_does_not_close_the_clients()
         app.head().await;
         app.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
             .await;
-        let answer = client.answer().await;
-        assert_eq!(answer.head.get("connection"), None);
-        assert_eq!(answer.text(), "ok");
+        let response = client.response().await;
+        assert_eq!(response.head.get("connection"), None);
+        assert_eq!(response.text(), "ok");
     }
 }
 
@@ -83,8 +83,8 @@ async fn a_client_that_closes_after_its_request_does_not_close_the_applications_
         };
         app.head().await;
         app.send(OK).await;
-        let answer = client.answer().await;
-        assert_eq!(answer.head.get("connection"), Some("close"));
+        let response = client.response().await;
+        assert_eq!(response.head.get("connection"), Some("close"));
         client.end().await;
     }
 }
@@ -128,7 +128,7 @@ async fn what_another_proxy_on_the_unix_socket_says_of_a_client_stands() {
     assert_eq!(head.get("x-forwarded-proto"), Some("https"));
     assert_eq!(head.get("forwarded"), Some("for=10.9.9.9"));
     app.send(OK).await;
-    peer.answer().await;
+    peer.response().await;
     // What it leaves out is filled in.
     peer.send("GET / HTTP/1.1\r\nhost: shop\r\nx-forwarded-for: 10.9.9.9\r\n\r\n")
         .await;
@@ -145,16 +145,16 @@ async fn another_proxy_finds_the_gate_by_its_own_answer_and_clients_do_not() {
 
     let mut peer = lab.peer().await;
     peer.send(ask).await;
-    let answer = peer.answer().await;
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.text(), greenlight_proxy::GATE_ANSWER);
+    let response = peer.response().await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.text(), greenlight_proxy::GATE_RESPONSE);
 
     let mut client = lab.client().await;
     client.send(ask).await;
     let mut app = lab.blue.accept().await;
     app.head().await;
     app.send(OK).await;
-    client.answer().await;
+    client.response().await;
 }
 
 #[tokio::test]
@@ -171,11 +171,11 @@ async fn the_unix_socket_is_for_its_owner_and_one_group() {
 async fn host_and_path_choose_between_services() {
     let lab = Lab::start().await;
     lab.define("api", &["shop.example"], "/api", 20_000).await;
-    let order = greenlight_proxy::admin::OpenRequest {
+    let command = greenlight_proxy::admin::OpenRequest {
         epoch: 2,
         services: [("api".to_owned(), Some(Color::Green))].into(),
     };
-    lab.admin.open(&order).await.expect("an open gate");
+    lab.admin.open(&command).await.expect("an open gate");
     let mut client = lab.client().await;
     for (host, path, is_api) in [
         ("shop.example", "/api/items?a=b", true),
@@ -196,7 +196,7 @@ async fn host_and_path_choose_between_services() {
         assert_eq!(head.line, format!("GET {path} HTTP/1.1"));
         app.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             .await;
-        client.answer().await;
+        client.response().await;
         client = lab.client().await;
     }
 }
@@ -208,8 +208,8 @@ async fn a_request_for_no_service_is_404_and_keeps_the_connection() {
     let mut client = lab.client().await;
     let elsewhere = "POST / HTTP/1.1\r\nhost: elsewhere\r\ncontent-length: 3\r\n\r\nabc";
     client.send(elsewhere).await;
-    assert_eq!(client.answer().await.status(), 404);
+    assert_eq!(client.response().await.status(), 404);
     client.send("GET / HTTP/1.1\r\nhost: shop\r\n\r\n").await;
     lab.blue.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }

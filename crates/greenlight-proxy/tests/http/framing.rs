@@ -21,7 +21,7 @@ async fn a_request_with_a_length_and_chunks_goes_on_by_its_chunks_alone_and_ends
         assert_eq!(head.get("transfer-encoding"), Some("chunked"));
         assert_eq!(app.chunks().await.0, b"");
         app.send(OK).await;
-        assert_eq!(client.answer().await.status(), 200);
+        assert_eq!(client.response().await.status(), 200);
         client.end().await;
         assert!(app.is_silent().await, "the smuggled request was sent");
         assert!(lab.blue.is_alone().await);
@@ -111,7 +111,7 @@ async fn chunks_that_are_not_chunks_end_the_request_before_it_is_whole() {
         app.head().await;
         let body = app.rest().await;
         assert!(!body.ends_with(b"0\r\n\r\n"), "it looks whole");
-        assert_eq!(client.answer().await.status(), 400, "{garbage:?}");
+        assert_eq!(client.response().await.status(), 400, "{garbage:?}");
         client.end().await;
         assert_eq!(lab.evidence(2).await.failed, 0, "the client is to blame");
     }
@@ -137,7 +137,7 @@ async fn an_http_1_0_client_is_answered_in_its_version_and_its_connection_ends()
     client.send("GET / HTTP/1.0\r\nhost: shop\r\n\r\n").await;
     let mut app = lab.blue.accept().await;
     assert_eq!(app.head().await.line, "GET / HTTP/1.1");
-    // It knows no chunks: the end of the connection is the end of the answer.
+    // It knows no chunks: the end of the connection is the end of the response.
     app.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
         .await;
     let head = client.head().await;
@@ -153,12 +153,12 @@ async fn an_http_1_0_client_that_asks_for_it_keeps_its_connection() {
     let request = "GET / HTTP/1.0\r\nhost: shop\r\nconnection: keep-alive\r\n\r\n";
     client.send(request).await;
     let mut app = lab.blue.serve_one().await;
-    let answer = client.answer().await;
-    assert_eq!(answer.head.get("connection"), Some("keep-alive"));
+    let response = client.response().await;
+    assert_eq!(response.head.get("connection"), Some("keep-alive"));
     client.send(request).await;
     app.head().await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn options_of_the_whole_server_reach_the_application_and_connect_does_not(
     let mut app = lab.blue.accept().await;
     assert_eq!(app.head().await.line, "OPTIONS * HTTP/1.1");
     app.send(OK).await;
-    assert_eq!(client.answer().await.status(), 200);
+    assert_eq!(client.response().await.status(), 200);
     refused(
         &lab,
         "CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n",
@@ -236,7 +236,7 @@ async fn the_answer_to_head_has_the_length_and_no_body() {
     assert_eq!(client.head().await.get("content-length"), None);
     client.send(GET).await;
     lab.blue.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -256,15 +256,15 @@ async fn answers_that_cannot_have_a_body_have_none() {
         };
         app.head().await;
         app.send(format!("HTTP/1.1 {head}\r\n")).await;
-        let answer = client.head().await;
-        assert!(matches!(answer.status(), 204 | 304), "{answer:?}");
-        assert_eq!(answer.get("transfer-encoding"), None);
+        let response = client.head().await;
+        assert!(matches!(response.status(), 204 | 304), "{response:?}");
+        assert_eq!(response.get("transfer-encoding"), None);
     }
     client.send(GET).await;
     let app = app.as_mut().expect("it was used three times");
     app.head().await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -279,9 +279,9 @@ async fn an_answer_with_a_length_and_chunks_goes_on_without_the_length() {
         "HTTP/1.1 200 OK\r\n{fields}\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     ))
     .await;
-    let answer = client.answer().await;
-    assert_eq!(answer.head.get("content-length"), None);
-    assert_eq!(answer.text(), "abc");
+    let response = client.response().await;
+    assert_eq!(response.head.get("content-length"), None);
+    assert_eq!(response.text(), "abc");
 }
 
 #[tokio::test]
@@ -295,10 +295,10 @@ async fn an_answer_that_ends_with_its_connection_is_chunked_for_the_client_who_k
         app.send(format!("HTTP/{version} 200 OK\r\n\r\nall of it"))
             .await;
         app.finish().await;
-        let answer = client.answer().await;
-        assert_eq!(answer.head.line, "HTTP/1.1 200 OK");
-        assert_eq!(answer.head.get("transfer-encoding"), Some("chunked"));
-        assert_eq!(answer.text(), "all of it");
+        let response = client.response().await;
+        assert_eq!(response.head.line, "HTTP/1.1 200 OK");
+        assert_eq!(response.head.get("transfer-encoding"), Some("chunked"));
+        assert_eq!(response.text(), "all of it");
     }
 }
 
@@ -341,7 +341,7 @@ async fn an_answer_that_is_not_http_is_502_counted_and_not_asked_for_again() {
         app.head().await;
         app.send(nonsense).await;
         app.finish().await;
-        assert_eq!(client.answer().await.status(), 502, "{nonsense:?}");
+        assert_eq!(client.response().await.status(), 502, "{nonsense:?}");
         let evidence = lab.evidence(2).await;
         assert_eq!((evidence.failed, evidence.retried), (1, 0));
         assert!(lab.blue.is_alone().await);
@@ -362,15 +362,15 @@ async fn interim_answers_are_passed_on_before_the_final_one() {
     assert_eq!(early.line, "HTTP/1.1 103 Early Hints");
     assert_eq!(early.get("link"), Some("</a.css>; rel=preload"));
     assert_eq!(early.get("x-mine"), None);
-    // Together with the final answer, and one that nobody asked for.
+    // Together with the final response, and one that nobody asked for.
     let more = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </b.css>\r\n\r\n";
     app.send(format!("{more}{OK}")).await;
     assert_eq!(client.head().await.get("link"), Some("</b.css>"));
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     client.send(GET).await;
     app.head().await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -384,7 +384,7 @@ async fn an_http_1_0_client_gets_no_interim_answer() {
         "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n{OK}"
     ))
     .await;
-    assert_eq!(client.answer().await.status(), 200);
+    assert_eq!(client.response().await.status(), 200);
 }
 
 #[tokio::test]
@@ -397,7 +397,7 @@ async fn a_chunked_get_keeps_its_body() {
     assert_eq!(app.head().await.get("transfer-encoding"), Some("chunked"));
     assert_eq!(app.chunks().await.0, b"query");
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -417,16 +417,16 @@ async fn trailers_go_both_ways() {
     let head = "HTTP/1.1 200 OK\r\ntrailer: x-md5\r\ntransfer-encoding: chunked\r\n\r\n";
     app.send(format!("{head}2\r\nok\r\n0\r\nx-md5: 7\r\n\r\n"))
         .await;
-    let answer = client.answer().await;
-    assert_eq!(answer.text(), "ok");
-    assert_eq!(answer.trailers, "x-md5: 7");
+    let response = client.response().await;
+    assert_eq!(response.text(), "ok");
+    assert_eq!(response.trailers, "x-md5: 7");
 }
 
 /// The request is refused, its connection ends, and nothing of it reaches the application.
 async fn refused(lab: &Lab, request: &str, status: u16) {
     let mut client = lab.client().await;
     client.send(request).await;
-    let answer = client.head().await;
-    assert_eq!(answer.status(), status, "{request:?}");
+    let response = client.head().await;
+    assert_eq!(response.status(), status, "{request:?}");
     assert!(lab.blue.is_alone().await, "{request:?}");
 }

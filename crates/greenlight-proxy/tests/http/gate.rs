@@ -17,14 +17,14 @@ async fn a_keep_alive_connection_survives_a_cut_over_and_its_next_request_goes_t
     let mut client = lab.client().await;
     client.send(GET).await;
     let mut old = lab.blue.serve_one().await;
-    client.answer().await;
+    client.response().await;
     lab.hold(2).await;
     client.send(GET).await;
     lab.until_evidence(2, |seen| seen.held == 1).await;
     assert!(old.is_silent().await, "admitted during the hold");
     lab.open(2, Color::Green).await;
     lab.green.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     assert!(old.is_silent().await);
     let evidence = lab.evidence(2).await;
     assert_eq!(
@@ -54,7 +54,7 @@ async fn after_the_acknowledgement_of_a_hold_nothing_more_reaches_the_old_releas
         clients.push(tokio::spawn(async move {
             while !stop.load(SeqCst) {
                 client.send(GET).await;
-                assert_eq!(client.answer().await.text(), "ok"); // G3
+                assert_eq!(client.response().await.text(), "ok"); // G3
             }
         }));
     }
@@ -109,12 +109,12 @@ async fn no_request_is_answered_by_the_old_release_after_one_was_by_the_new() {
                 while after < 5 {
                     let new_was_seen = seen_new.load(SeqCst);
                     client.send(GET).await;
-                    let answer = client.answer().await;
-                    if answer.text() == new {
+                    let response = client.response().await;
+                    if response.text() == new {
                         seen_new.store(true, SeqCst);
                         after += 1;
                     } else {
-                        assert_eq!(answer.text(), old);
+                        assert_eq!(response.text(), old);
                         assert!(!new_was_seen, "the old release after the new");
                     }
                 }
@@ -140,7 +140,7 @@ async fn pipelined_requests_are_answered_in_order_across_a_hold() {
     assert_eq!(old.head().await.line, "GET /1 HTTP/1.1");
     lab.hold(2).await;
     old.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     lab.until_evidence(2, |seen| seen.held == 1).await;
     assert!(old.is_silent().await);
     lab.open(2, Color::Green).await;
@@ -151,7 +151,7 @@ async fn pipelined_requests_are_answered_in_order_across_a_hold() {
             "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}"
         ))
         .await;
-        assert_eq!(client.answer().await.text(), number.to_string());
+        assert_eq!(client.response().await.text(), number.to_string());
     }
 }
 
@@ -195,11 +195,11 @@ async fn a_request_that_waits_for_a_connection_is_recalled_by_a_hold() {
     client.send(GET).await;
     lab.until_status(|status| status.blue.requests == 1).await;
     // An exclusive hold waits for requests in flight; nothing of this one was sent.
-    let order = HoldRequest {
+    let command = HoldRequest {
         exclusive_ms: Some(20_000),
         ..hold_order(2)
     };
-    let held = soon("the hold", lab.admin.hold(&order))
+    let held = soon("the hold", lab.admin.hold(&command))
         .await
         .expect("a hold");
     assert_eq!(held.services[SHOP].in_flight, 0);
@@ -207,7 +207,7 @@ async fn a_request_that_waits_for_a_connection_is_recalled_by_a_hold() {
     assert_eq!(evidence.recalled, 1);
     lab.open(2, Color::Green).await;
     lab.green.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     drop(callers);
 }
 
@@ -230,7 +230,7 @@ async fn a_client_that_leaves_while_it_is_held_does_not_reach_the_application() 
     let mut app = lab.green.accept().await;
     assert_eq!(app.head().await.line, "GET /stayer HTTP/1.1");
     app.send(OK).await;
-    assert_eq!(stayer.answer().await.text(), "ok");
+    assert_eq!(stayer.response().await.text(), "ok");
     assert!(app.is_silent().await);
     assert!(lab.green.is_alone().await);
 }
@@ -243,7 +243,7 @@ async fn the_gate_itself_opens_to_the_old_release_when_its_deadline_passes() {
     client.send(GET).await;
     // Nobody speaks to the admin socket any more.
     lab.blue.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     let evidence = lab.evidence(2).await;
     assert!(evidence.expired);
     assert_eq!((evidence.held, evidence.shed, evidence.new), (1, 0, None));
@@ -255,9 +255,9 @@ async fn the_gate_itself_sheds_when_its_deadline_passes_if_it_is_told_so() {
     let mut client = lab.client().await;
     lab.hold_for(2, 100, OnUncertain::Shed).await;
     client.send(GET).await;
-    let answer = client.answer().await;
-    assert_eq!(answer.status(), 503);
-    assert_eq!(answer.head.get("retry-after"), Some("1"));
+    let response = client.response().await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.head.get("retry-after"), Some("1"));
     assert!(lab.blue.is_alone().await);
     assert_eq!(lab.evidence(2).await.shed, 1);
     assert_eq!(lab.status().await.state, "shed");
@@ -265,7 +265,7 @@ async fn the_gate_itself_sheds_when_its_deadline_passes_if_it_is_told_so() {
     lab.open(2, Color::Green).await;
     client.send(GET).await;
     lab.green.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 // G1
@@ -277,13 +277,13 @@ async fn what_the_old_release_is_admitted_after_its_hold_has_expired_is_evidence
     let mut client = lab.client().await;
     client.send(GET).await;
     lab.blue.serve_one().await;
-    client.answer().await;
+    client.response().await;
 
     let undecided = lab.evidence(2).await;
     lab.open(2, Color::Green).await;
     client.send(GET).await;
     lab.green.serve_one().await;
-    client.answer().await;
+    client.response().await;
     let decided = lab.evidence(2).await;
 
     assert!(decided.expired);
@@ -297,8 +297,8 @@ async fn what_the_old_release_is_admitted_after_its_hold_has_expired_is_evidence
 
 #[tokio::test]
 async fn what_is_admitted_after_a_cut_over_was_given_up_or_undone_is_not_of_it() {
-    // Given up, and undone by an order that no hold came before.
-    for orders in [
+    // Given up, and undone by a command that no hold came before.
+    for commands in [
         &[(2, Color::Blue)][..],
         &[(2, Color::Green), (3, Color::Blue)],
     ] {
@@ -306,15 +306,15 @@ async fn what_is_admitted_after_a_cut_over_was_given_up_or_undone_is_not_of_it()
         let mut client = lab.client().await;
         client.send(GET).await;
         let mut old = lab.blue.serve_one().await;
-        client.answer().await;
+        client.response().await;
         lab.hold(2).await;
-        for (epoch, color) in orders {
+        for (epoch, color) in commands {
             lab.open(*epoch, *color).await;
         }
         client.send(GET).await;
         old.head().await;
         old.send(OK).await;
-        client.answer().await;
+        client.response().await;
 
         let evidence = lab.evidence(2).await;
 
@@ -326,18 +326,18 @@ async fn what_is_admitted_after_a_cut_over_was_given_up_or_undone_is_not_of_it()
 #[tokio::test]
 async fn a_parked_service_has_no_deadline_but_that_of_its_requests() {
     let lab = Lab::with(Limits::default(), Duration::from_millis(200)).await;
-    let order = ServicesRequest {
+    let command = ServicesRequest {
         epoch: 2,
         services: vec![SHOP.to_owned()],
     };
-    lab.admin.park(&order).await.expect("a parked service");
+    lab.admin.park(&command).await.expect("a parked service");
     let mut client = lab.client().await;
     client.send(GET).await;
-    assert_eq!(client.answer().await.status(), 504);
+    assert_eq!(client.response().await.status(), 504);
     client.send(GET).await;
     lab.open(2, Color::Green).await;
     lab.green.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -368,7 +368,7 @@ async fn past_the_bound_of_held_requests_connections_wait_in_the_kernels_queue()
     let mut lab = lab;
     let green = lab.take_green().await.answer_all("green");
     for client in &mut clients {
-        assert_eq!(client.answer().await.text(), "green");
+        assert_eq!(client.response().await.text(), "green");
     }
     green.abort();
     drop(opener);
@@ -391,7 +391,7 @@ async fn a_full_gate_lets_others_in_when_held_clients_leave() {
     lab.until_evidence(2, |seen| seen.held == 2).await;
     lab.open(2, Color::Green).await;
     lab.green.serve_one().await;
-    assert_eq!(second.answer().await.text(), "ok");
+    assert_eq!(second.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -409,16 +409,16 @@ async fn an_exclusive_hold_waits_for_requests_in_flight_but_not_for_streams() {
     client.send(GET).await;
     let mut app = lab.blue.accept().await;
     app.head().await;
-    let order = HoldRequest {
+    let command = HoldRequest {
         exclusive_ms: Some(20_000),
         ..hold_order(2)
     };
-    let hold = lab.admin.hold(&order);
+    let hold = lab.admin.hold(&command);
     tokio::pin!(hold);
     let early = tokio::time::timeout(Duration::from_millis(100), &mut hold).await;
     assert!(early.is_err(), "a request was in flight");
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     let held = soon("the hold", hold).await.expect("a hold");
     assert_eq!(held.services[SHOP].in_flight, 1);
     assert_eq!(lab.status().await.blue.streams, 1);
@@ -431,21 +431,21 @@ async fn an_exclusive_hold_that_takes_too_long_is_given_up_and_kills_nothing() {
     client.send(GET).await;
     let mut app = lab.blue.accept().await;
     app.head().await;
-    let order = HoldRequest {
+    let command = HoldRequest {
         exclusive_ms: Some(50),
         ..hold_order(2)
     };
-    let refused = soon("the refusal", lab.admin.hold(&order)).await;
+    let refused = soon("the refusal", lab.admin.hold(&command)).await;
     assert!(
         matches!(refused, Err(AdminError::Refused { .. })),
         "{refused:?}"
     );
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     client.send(GET).await;
     app.head().await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 fn hold_order(epoch: u64) -> HoldRequest {

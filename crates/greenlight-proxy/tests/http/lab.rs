@@ -5,7 +5,7 @@ use greenlight_proxy::admin::{
     AdminClient, Color, HoldAnswer, HoldRequest, OnUncertain, OpenRequest, ServiceEvidence,
     ServiceSettings, ServiceStatus,
 };
-use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyOptions, RunningProxy};
+use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyOptions, RunningProxy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ impl Lab {
             status: None,
             threads: 1,
             limits,
-            incumbent: Incumbent::Respect,
+            if_running: IfRunning::Fail,
         };
         let proxy = RunningProxy::start(&options).expect("a proxy");
         let lab = Self {
@@ -209,23 +209,23 @@ impl Lab {
         max_hold_ms: u64,
         on_uncertain: OnUncertain,
     ) -> HoldAnswer {
-        let order = HoldRequest {
+        let command = HoldRequest {
             epoch,
             services: vec![SHOP.to_owned()],
             max_hold_ms,
             on_uncertain,
             exclusive_ms: None,
         };
-        let held = soon("the hold", self.admin.hold(&order)).await;
+        let held = soon("the hold", self.admin.hold(&command)).await;
         held.expect("a hold")
     }
 
     pub(crate) async fn open(&self, epoch: u64, color: Color) {
-        let order = OpenRequest {
+        let command = OpenRequest {
             epoch,
             services: [(SHOP.to_owned(), Some(color))].into(),
         };
-        let opened = soon("opening", self.admin.open(&order)).await;
+        let opened = soon("opening", self.admin.open(&command)).await;
         opened.expect("an open gate");
     }
 

@@ -33,7 +33,7 @@ async fn a_connection_that_is_not_used_is_closed() {
     let mut client = lab.client().await;
     client.send(GET).await;
     lab.blue.serve_one().await;
-    client.answer().await;
+    client.response().await;
     client.end().await;
 }
 
@@ -46,7 +46,7 @@ async fn a_slow_application_is_not_a_slow_client() {
     app.head().await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -122,5 +122,5 @@ async fn a_body_may_be_larger_than_a_head() {
     app.head().await;
     app.expect(&body).await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
 }

@@ -1,4 +1,4 @@
-//! Orders to several services of one gate: each has its own fence, its own deadline, and is parked
+//! Commands to several services of one gate: each has its own fence, its own deadline, and is parked
 //! on its own.
 
 use super::lab::{GET, Lab, SHOP};
@@ -13,7 +13,7 @@ const MAIL: &str = "mail";
 const GET_MAIL: &str = "GET / HTTP/1.1\r\nhost: mail\r\n\r\n";
 /// Never within a test, in milliseconds.
 const LONG: u64 = 60_000;
-/// Soon, but not before the orders that come right after the hold.
+/// Soon, but not before the commands that come right after the hold.
 const SHORT: u64 = 1_000;
 
 // G4
@@ -31,7 +31,7 @@ async fn a_service_parked_before_a_hold_stays_parked_when_the_deadline_passes() 
         assert!(!lab.evidence(3).await.expired, "no deadline ended anything");
         lab.open(3, Color::Green).await;
         lab.green.serve_one().await;
-        assert_eq!(client.answer().await.text(), "ok"); // G3
+        assert_eq!(client.response().await.text(), "ok"); // G3
         assert!(!status(&lab, SHOP).await.parked);
     }
 }
@@ -55,8 +55,8 @@ async fn a_service_parked_during_a_hold_stays_parked_when_the_deadline_passes() 
 async fn a_service_that_is_not_known_counts_as_parked() {
     let lab = Lab::start().await;
     let services = vec!["unknown".to_owned(), SHOP.to_owned()];
-    let order = ServicesRequest { epoch: 2, services };
-    lab.admin.park(&order).await.expect("nothing leads there");
+    let command = ServicesRequest { epoch: 2, services };
+    lab.admin.park(&command).await.expect("nothing leads there");
     assert!(status(&lab, SHOP).await.parked);
 }
 
@@ -69,11 +69,11 @@ async fn an_exclusive_hold_that_is_given_up_leaves_a_parked_service_parked() {
     let mut app = lab.blue.accept().await;
     app.head().await;
     park(&lab, SHOP, 2).await;
-    let order = HoldRequest {
+    let command = HoldRequest {
         exclusive_ms: Some(50),
-        ..order(3, &[SHOP], LONG, OnUncertain::ServeOld)
+        ..command(3, &[SHOP], LONG, OnUncertain::ServeOld)
     };
-    let refused = soon("the refusal", lab.admin.hold(&order)).await;
+    let refused = soon("the refusal", lab.admin.hold(&command)).await;
     refused.expect_err("a request is in flight");
     let status = status(&lab, SHOP).await;
     assert_eq!((status.state.as_str(), status.parked), ("held", true));
@@ -90,7 +90,7 @@ async fn opening_some_services_of_a_hold_leaves_the_deadline_of_the_others_runni
     let mut client = lab.client().await;
     client.send(GET_MAIL).await;
     lab.blue.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     let seen = lab.admin.evidence(2).await.expect("evidence").services;
     assert_eq!((seen[SHOP].expired, seen[MAIL].expired), (false, true));
 }
@@ -108,7 +108,7 @@ async fn a_new_hold_leaves_the_deadline_of_what_an_earlier_one_holds_running() {
     let mut client = lab.client().await;
     client.send(GET_MAIL).await;
     lab.blue.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     assert_eq!(status(&lab, SHOP).await.state, "held");
     let mail = lab.admin.evidence(2).await.expect("evidence").services;
     assert!(mail[MAIL].expired);
@@ -131,17 +131,17 @@ async fn what_waits_for_a_service_that_is_removed_is_refused_at_once() {
     soon("the request at the gate", waits).await;
 
     let services = [(MAIL.to_owned(), None), ("unheard-of".to_owned(), None)].into();
-    let order = OpenRequest { epoch: 2, services };
+    let command = OpenRequest { epoch: 2, services };
     lab.admin
-        .open(&order)
+        .open(&command)
         .await
         .expect("what is unknown is nowhere");
 
-    assert_eq!(client.answer().await.status(), 503);
+    assert_eq!(client.response().await.status(), 503);
     assert_eq!(status(&lab, MAIL).await.state, "closed");
     assert_eq!(status(&lab, SHOP).await.state, "open");
     let late = open(&lab, MAIL, 1, Color::Blue).await;
-    assert!(late.is_err(), "an older order brings it back: {late:?}");
+    assert!(late.is_err(), "an older command brings it back: {late:?}");
 }
 
 // G6
@@ -160,7 +160,7 @@ async fn an_undecided_cut_over_of_one_service_does_not_fence_another() {
     let mut client = lab.client().await;
     client.send(GET_MAIL).await;
     lab.green.serve_one().await;
-    assert_eq!(client.answer().await.text(), "ok"); // G3
+    assert_eq!(client.response().await.text(), "ok"); // G3
 
     let refusals = [
         hold(&lab, 4, &[MAIL, SHOP], LONG, OnUncertain::ServeOld)
@@ -178,7 +178,7 @@ async fn an_undecided_cut_over_of_one_service_does_not_fence_another() {
             "{refusal:?}"
         );
     }
-    // A refused order changes no service, also not those that it names rightly.
+    // A refused command changes no service, also not those that it names rightly.
     let (shop, mail) = (status(&lab, SHOP).await, status(&lab, MAIL).await);
     assert_eq!(
         (mail.state.as_str(), mail.epoch, mail.opened),
@@ -220,7 +220,7 @@ async fn a_service_that_was_never_deployed_is_refused_at_once_while_its_first_de
         open(&lab, MAIL, 4, Color::Blue).await.expect("deployed");
         client.send(GET_MAIL).await;
         lab.blue.serve_one().await;
-        assert_eq!(client.answer().await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
     }
 }
 
@@ -248,7 +248,7 @@ async fn lab_with_mail() -> Lab {
     lab
 }
 
-fn order(
+fn command(
     epoch: u64,
     services: &[&str],
     max_hold_ms: u64,
@@ -270,20 +270,20 @@ async fn hold(
     max_hold_ms: u64,
     on_uncertain: OnUncertain,
 ) -> Result<HoldAnswer, AdminError> {
-    let order = order(epoch, services, max_hold_ms, on_uncertain);
-    soon("the hold", lab.admin.hold(&order)).await
+    let command = command(epoch, services, max_hold_ms, on_uncertain);
+    soon("the hold", lab.admin.hold(&command)).await
 }
 
 async fn open(lab: &Lab, service: &str, epoch: u64, color: Color) -> Result<(), AdminError> {
     let services = [(service.to_owned(), Some(color))].into();
-    let order = OpenRequest { epoch, services };
-    soon("opening", lab.admin.open(&order)).await.map(|_| ())
+    let command = OpenRequest { epoch, services };
+    soon("opening", lab.admin.open(&command)).await.map(|_| ())
 }
 
 async fn park(lab: &Lab, service: &str, epoch: u64) {
     let services = vec![service.to_owned()];
-    let order = ServicesRequest { epoch, services };
-    lab.admin.park(&order).await.expect("a parked service");
+    let command = ServicesRequest { epoch, services };
+    lab.admin.park(&command).await.expect("a parked service");
 }
 
 async fn waiting_at_shop(lab: &Lab) -> Wire {
@@ -315,5 +315,5 @@ async fn assert_parked(lab: &Lab, client: &mut Wire) {
 
 async fn assert_nothing_deployed(client: &mut Wire) {
     client.send(GET_MAIL).await;
-    assert_eq!(client.answer().await.status(), 503);
+    assert_eq!(client.response().await.status(), 503);
 }

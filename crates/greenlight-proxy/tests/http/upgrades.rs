@@ -65,12 +65,12 @@ async fn an_application_that_answers_an_upgrade_with_200_gets_nothing_but_reques
     let mut app = lab.blue.accept().await;
     app.head().await;
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     let next = app.head().await;
     assert_eq!(next.line, "GET /next HTTP/1.1");
     assert_eq!(next.get("x-forwarded-for"), Some("127.0.0.1"));
     app.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     let status = lab.status().await.blue;
     assert_eq!(status.total(), 0);
 }
@@ -93,7 +93,7 @@ async fn upgrades_to_another_http_and_upgrades_of_http_1_0_are_not_asked_for() {
         assert_eq!(head.get("http2-settings"), None, "{request}");
         app.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             .await;
-        assert_eq!(client.answer().await.status(), 200);
+        assert_eq!(client.response().await.status(), 200);
     }
 }
 
@@ -106,7 +106,7 @@ async fn an_application_that_switches_protocols_unasked_is_502() {
     let mut app = lab.blue.accept().await;
     app.head().await;
     app.send(AGREES).await;
-    assert_eq!(client.answer().await.status(), 502);
+    assert_eq!(client.response().await.status(), 502);
     assert_eq!(lab.evidence(2).await.failed, 1);
     assert_eq!(lab.status().await.blue.total(), 0);
 }
@@ -126,8 +126,8 @@ async fn an_upgraded_connection_stays_with_its_release_and_its_drain_waits_for_i
     };
     let left = lab.admin.drain(&drain(50)).await.expect("a drain").left;
     assert_eq!((left.requests, left.streams, left.upgrades), (0, 0, 1));
-    let order = drain(20_000);
-    let (drained, ()) = tokio::join!(lab.admin.drain(&order), async {
+    let command = drain(20_000);
+    let (drained, ()) = tokio::join!(lab.admin.drain(&command), async {
         drop(client);
         app.end().await;
         drop(app);

@@ -8,11 +8,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Far longer than anything takes, so that only a missing event fails a test.
-const PATIENCE: Duration = Duration::from_secs(20);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
-    let happened = timeout(PATIENCE, event).await;
+    let happened = timeout(EVENT_TIMEOUT, event).await;
     happened.unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
@@ -32,9 +32,9 @@ pub(crate) struct Head {
     fields: Vec<(String, String)>,
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: String,
@@ -68,7 +68,7 @@ impl Head {
     }
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn status(&self) -> u16 {
         self.head.status()
     }
@@ -129,8 +129,8 @@ impl Wire {
         assert_eq!(String::from_utf8_lossy(&bytes), text);
     }
 
-    /// A whole answer to a request that was no `HEAD`.
-    pub(crate) async fn answer(&mut self) -> Answer {
+    /// A whole response to a request that was no `HEAD`.
+    pub(crate) async fn response(&mut self) -> Response {
         let head = self.head().await;
         let mut trailers = String::new();
         let body = if head.get("transfer-encoding") == Some("chunked") {
@@ -145,7 +145,7 @@ impl Wire {
         } else {
             self.rest().await
         };
-        Answer {
+        Response {
             head,
             body,
             trailers,

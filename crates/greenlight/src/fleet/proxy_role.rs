@@ -6,7 +6,7 @@
 
 use crate::descriptors::raise_limit;
 use crate::service_manager::ServiceManager;
-use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyError, ProxyOptions, RunningProxy};
+use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyError, ProxyOptions, RunningProxy};
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ pub struct ProxyRole {
     /// Threads; one for each core if none.
     pub threads: Option<usize>,
     /// What to do about a proxy that runs already.
-    pub incumbent: Incumbent,
+    pub if_running: IfRunning,
 }
 
 /// Runs a proxy until SIGTERM, or until its successor serves everyone.
@@ -46,7 +46,7 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
         status: role.status,
         threads: role.threads.unwrap_or(cores),
         limits: Limits::default(),
-        incumbent: role.incumbent,
+        if_running: role.if_running,
     };
     let caught = |kind| signal(kind).map_err(ProxyError::Threads);
     let mut terminate = caught(SignalKind::terminate())?;
@@ -57,11 +57,11 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
     let mut proxy = started.await.expect("starting does not panic")?;
     let manager = ServiceManager::found();
     manager.ready();
-    let mut pulse = proxy.pulse();
+    let mut heartbeat = proxy.heartbeat();
     let watched = tokio::spawn(manager.watched(move || {
-        std::future::ready(match pulse.beats() {
+        std::future::ready(match heartbeat.is_responsive() {
             true => Ok(()),
-            false => Err("a thread stands still"),
+            false => Err("a thread is stuck"),
         })
     }));
     let mut handed_over = std::pin::pin!(proxy.handed_over());
@@ -77,7 +77,7 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
                     tracing::warn!("a successor is being started already");
                     continue;
                 }
-                match succeed() {
+                match start_successor() {
                     Ok(child) => successor = Some(child),
                     Err(error) => tracing::error!(%error, "a successor cannot be started"),
                 }
@@ -113,7 +113,7 @@ async fn exit(successor: &mut Option<Child>) -> io::Result<ExitStatus> {
 }
 
 /// Starts the program that has this one's name now.
-fn succeed() -> io::Result<Child> {
+fn start_successor() -> io::Result<Child> {
     let mut arguments = std::env::args_os();
     let own = arguments.next().map(PathBuf::from).unwrap_or_default();
     // What the kernel says of this process is the file that was replaced.

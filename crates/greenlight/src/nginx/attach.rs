@@ -306,7 +306,7 @@ async fn ask_through(include: &Include, marker: Marker) -> Result<(), AttachErro
         };
         let path = format!("/.greenlight/gate/{service}");
         let (status, text) = marker.get(&path).await?;
-        if status != StatusCode::OK || text != greenlight_proxy::GATE_ANSWER {
+        if status != StatusCode::OK || text != greenlight_proxy::GATE_RESPONSE {
             return Err(AttachError::NoGate {
                 socket: socket.clone(),
                 status: status.as_u16(),

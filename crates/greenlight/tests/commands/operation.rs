@@ -212,7 +212,7 @@ fn up_prints_where_each_proxy_tells_its_metrics_on_loopback() {
         assert!(status.ip().is_loopback());
         let metrics = ask(status, "/metrics").expect("it is told");
         assert!(
-            metrics.contains("greenlight_proxy_predecessors 0"),
+            metrics.contains("greenlight_proxy_draining_processes 0"),
             "{metrics}"
         );
     }

@@ -14,7 +14,7 @@ use greenlight::nginx::{
 };
 use greenlight::spec::{Artifact, PortPair, ServiceSpec};
 use greenlight_protocol::{Alignment, Color, InstanceId, ServiceName};
-use greenlight_proxy::{Incumbent, Limits, ListenAddr, ProxyOptions, RunningProxy};
+use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyOptions, RunningProxy};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -201,7 +201,7 @@ impl Builtin {
             status: None,
             threads: 1,
             limits: Limits::default(),
-            incumbent: Incumbent::Respect,
+            if_running: IfRunning::Fail,
         };
         let stage = Self {
             proxy: Some(RunningProxy::start(&options).expect("a proxy")),

@@ -7,7 +7,7 @@ use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
 use crate::nginx::{Nginx, NginxPath};
 use clap::Args;
 use greenlight_protocol::InstanceId;
-use greenlight_proxy::{Incumbent, ListenAddr};
+use greenlight_proxy::{IfRunning, ListenAddr};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -180,10 +180,10 @@ impl From<Proxy> for ProxyRole {
             state: proxy.state,
             status: proxy.status,
             threads: proxy.threads,
-            incumbent: if proxy.take_over {
-                Incumbent::Succeed
+            if_running: if proxy.take_over {
+                IfRunning::TakeOver
             } else {
-                Incumbent::Respect
+                IfRunning::Fail
             },
         }
     }

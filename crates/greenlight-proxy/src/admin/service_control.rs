@@ -1,0 +1,97 @@
+//! What the commands so far mean for one service: its fence, its deadline, whether it is parked.
+//!
+//! Each service has its own, so that an undecided cut-over of one keeps no other one waiting.
+//! What the gate does with requests is not here: that is its route.
+
+use super::OnUncertain;
+use super::answer::{Answer, conflict};
+use super::server::Admin;
+use crate::route_table::Service;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// By service.
+pub(crate) type ServiceControls = BTreeMap<String, ServiceControl>;
+
+/// What the commands so far mean for one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServiceControl {
+    /// The highest epoch that was obeyed: older ones are fenced, also after a restart.
+    pub(crate) epoch: u64,
+    /// The highest epoch that was opened: a hold of it is late.
+    pub(crate) opened: u64,
+    /// Whether only opening lets its requests go, and no deadline.
+    pub(crate) parked: bool,
+    /// The deadline in milliseconds of the hold that is on, and what happens then.
+    pub(crate) deadline: Option<(u64, OnUncertain)>,
+    /// Which hold, opening or expiry was the last. What an earlier one still waits for does
+    /// nothing any more; after a restart nothing waits.
+    #[serde(skip)]
+    pub(crate) generation: u64,
+}
+
+impl Admin {
+    /// Refuses a command as a whole if it is too old for any of its services.
+    pub(super) fn fence(&self, services: &[Arc<Service>], epoch: u64) -> Answer<()> {
+        for service in services {
+            let name = &service.name;
+            let last = self.control(name).epoch;
+            if epoch < last {
+                let error = format!("cut-over {epoch} of `{name}` is older than {last}");
+                return Err(conflict(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for holds, which are late once their cut-over was opened.
+    pub(super) fn fence_hold(&self, services: &[Arc<Service>], epoch: u64) -> Answer<()> {
+        self.fence(services, epoch)?;
+        for service in services {
+            let name = &service.name;
+            if epoch <= self.control(name).opened {
+                let error = format!("cut-over {epoch} of `{name}` was opened already");
+                return Err(conflict(error));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn control(&self, name: &str) -> ServiceControl {
+        let controls = self.controls.borrow();
+        controls.get(name).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn change_control(
+        &self,
+        services: &[Arc<Service>],
+        change: impl Fn(&mut ServiceControl),
+    ) {
+        let mut controls = self.controls.borrow_mut();
+        for service in services {
+            // One that was removed has no control any more.
+            if let Some(control) = controls.get_mut(&service.name) {
+                change(control);
+            }
+        }
+    }
+
+    /// Starts a generation of these services, which ends what their earlier ones still waited for.
+    pub(super) fn next_generation(&self, services: &[Arc<Service>]) -> u64 {
+        let generation = *self.generation.borrow() + 1;
+        self.change_control(services, |control| control.generation = generation);
+        self.generation.send_replace(generation);
+        generation
+    }
+
+    pub(super) fn is_generation_of(&self, service: &Service, generation: u64) -> bool {
+        self.control(&service.name).generation == generation
+    }
+
+    /// The highest epoch that any service has obeyed.
+    pub(super) fn epoch(&self) -> u64 {
+        let controls = self.controls.borrow();
+        controls.values().map(|s| s.epoch).max().unwrap_or(0)
+    }
+}
