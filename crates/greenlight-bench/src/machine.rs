@@ -3,8 +3,8 @@
 
 use crate::child::{Child, find};
 use crate::{Outcome, Setting};
-use greenlight::fleet::free_address;
 use greenlight::health::{HealthCheck, Probe};
+use greenlight_ports::reserve_address;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ impl Machine {
             dir: files.path().to_owned(),
             nginx: find("nginx")?,
             program: setting.greenlight.clone(),
-            front: free_address()?,
+            front: reserve_address()?,
             application: None,
             server: None,
             _files: files,

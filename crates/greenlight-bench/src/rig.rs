@@ -5,13 +5,14 @@ use crate::machine::Weight;
 use crate::{Outcome, Setting};
 use greenlight::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
 use greenlight::demo::write_nginx;
-use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance, free_address};
+use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance};
 use greenlight::front::FrontKind;
 use greenlight::health::HealthCheck;
 use greenlight::link::{ApiClient, Follow};
 use greenlight::nginx::PrivateNginx;
 use greenlight::receipt::Receipt;
 use greenlight::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{Color, InstanceId, Outcome as Ended, Policy, ServiceName, Strategy};
 use serde::de::DeserializeOwned;
@@ -55,11 +56,11 @@ impl Rig {
         for (number, late) in late.iter().enumerate() {
             let name = InstanceId(format!("i{number}"));
             let pair = PortPair {
-                blue: free_address()?.port(),
-                green: free_address()?.port(),
+                blue: reserve_port()?,
+                green: reserve_port()?,
             };
             ports.insert(name.clone(), pair);
-            let (listen, late) = (free_address()?, *late);
+            let (listen, late) = (reserve_address()?, *late);
             let front = match front {
                 FrontKind::Builtin => LocalFront::Builtin,
                 FrontKind::Nginx | FrontKind::NginxReload => {

@@ -17,12 +17,11 @@ pub use supervisor::{Supervised, Supervisor};
 use crate::link::{Authority, PkiError, Role};
 use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::{Runtime as _, Runtimes};
+use greenlight_ports::reserve_address;
 use greenlight_protocol::InstanceId;
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::{SocketAddr, TcpListener};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The gate's socket in an instance's folder.
@@ -101,7 +100,7 @@ impl LocalFleet {
     ) -> Result<Self, FleetError> {
         std::fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
-        let server = free_address()?;
+        let server = reserve_address()?;
         let authority = Authority::open(&dir.join("server"))?;
         authority
             .issue(&Role::Server)?
@@ -115,7 +114,7 @@ impl LocalFleet {
             let home = dir.join("instances").join(&name);
             let role = Role::Agent(name.clone());
             authority.issue(&role)?.store(&home.join("identity"))?;
-            peers.push((name, free_address()?));
+            peers.push((name, reserve_address()?));
         }
         let peer_list: Vec<_> = peers
             .iter()
@@ -203,7 +202,7 @@ impl LocalFleet {
         home: &Path,
         listen: &[String],
     ) -> Result<(), FleetError> {
-        let status = free_address()?;
+        let status = reserve_address()?;
         self.status.insert(name.clone(), status);
         let mut proxy = vec!["proxy".to_owned(), "--listen".to_owned()];
         proxy.extend_from_slice(listen);
@@ -260,34 +259,6 @@ impl LocalFleet {
             }
         }
     }
-}
-
-/// A loopback address that nobody uses now, and that this process has not given out before.
-///
-/// Its port is below those that the system takes for outgoing connections: one of those could
-/// otherwise have it before whoever it is for listens.
-pub fn free_address() -> std::io::Result<SocketAddr> {
-    const FIRST: u16 = 10_000;
-    const COUNT: u64 = 20_000;
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut failed = None;
-    for _ in 0..64 {
-        // The standard library's random keys are the only randomness that is needed here.
-        let random = RandomState::new().build_hasher().finish() % COUNT;
-        let port = FIRST + u16::try_from(random).unwrap_or_default();
-        if given.contains(&port) {
-            continue;
-        }
-        match TcpListener::bind(("127.0.0.1", port)) {
-            Ok(listener) => {
-                given.insert(port);
-                return listener.local_addr();
-            }
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into()))
 }
 
 fn path(path: &Path) -> String {

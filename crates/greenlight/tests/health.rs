@@ -1,6 +1,7 @@
 //! Health checks over real sockets: what is asked, what counts, how often, and what is said.
 
 use greenlight::health::{Answers, HealthCheck, Probe, Pulse, Turn};
+use greenlight_ports::reserve_address;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
@@ -97,9 +98,7 @@ async fn an_application_that_does_not_answer_in_time_is_not_well() {
 
 #[tokio::test]
 async fn refused_broken_and_senseless_answers_are_told_apart() {
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = closed.local_addr().expect("it listens");
-    drop(closed);
+    let address = reserve_address().expect("a port is free");
     let refused = Probe::new(address, HealthCheck::default()).ask().await;
     assert_eq!(refused, Err("connection refused".to_owned()));
 
@@ -134,9 +133,7 @@ async fn an_application_is_ready_after_passes_in_a_row_and_unwell_after_failures
 
 #[tokio::test]
 async fn a_starting_application_is_asked_often_and_less_often_up_to_half_a_second() {
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = closed.local_addr().expect("it listens");
-    drop(closed);
+    let address = reserve_address().expect("a port is free");
     let check = HealthCheck::default();
     let probe = Probe::new(address, check.clone());
     let mut pulse = Pulse::new(&check);

@@ -13,7 +13,7 @@ use crate::child::Child;
 use crate::machine::{Machine, until_healthy};
 use crate::readiness::{POLL, phases};
 use crate::{Outcome, Setting};
-use greenlight::fleet::free_address;
+use greenlight_ports::reserve_address;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Scripts {
         let site = |late| -> Outcome<Site> {
             Ok(Site {
                 machine: Machine::new(setting)?,
-                application: free_address()?,
+                application: reserve_address()?,
                 late,
             })
         };
@@ -115,7 +115,7 @@ impl Site {
 
     async fn switch(&mut self, version: &str, asks_at: Duration) -> Outcome<()> {
         tokio::time::sleep(self.late).await;
-        let address = free_address()?;
+        let address = reserve_address()?;
         let started = self
             .machine
             .start_application(address, version, APPLICATION)?;

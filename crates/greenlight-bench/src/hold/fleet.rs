@@ -7,12 +7,12 @@ use greenlight::agent::{AgentOptions, AgentShell};
 use greenlight::api::{Happening, Progress};
 use greenlight::clock::monotonic_ns;
 use greenlight::doctor::Machine;
-use greenlight::fleet::free_address;
 use greenlight::journal::Journal;
 use greenlight::link::{Authority, Dial, LinkEvent, Outboxes, Role, agent_router, serve};
 use greenlight::receipt::Receipt;
 use greenlight::secret::SecretKeep;
 use greenlight::server::{Input, Shell, Snapshot};
+use greenlight_ports::reserve_address;
 use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
 use greenlight_protocol::{
     Alignment, Directive, Envelope, Epoch, InstanceId, Outcome as Ended, Report, Term, Token,
@@ -69,7 +69,7 @@ impl Fleet {
             progress.clone(),
         )?;
         let tls = authority.issue(&Role::Server)?.server_config()?;
-        let address = free_address()?;
+        let address = reserve_address()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;
         runtime.spawn(serve(listener, tls, agent_router(outboxes.clone())));
         let coordinator = std::thread::spawn(move || {

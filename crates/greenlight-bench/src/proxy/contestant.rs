@@ -64,7 +64,7 @@ pub(super) async fn start(
     core: usize,
     dir: &Path,
 ) -> Outcome<Running> {
-    let address = greenlight::fleet::free_address()?;
+    let address = greenlight_ports::reserve_address()?;
     let log = dir.join("log");
     let begin = |program: &Path, arguments: &[&str]| {
         let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();

@@ -3,7 +3,7 @@
 
 use crate::machine::{Machine, Weight};
 use crate::{Outcome, Setting};
-use greenlight::fleet::free_address;
+use greenlight_ports::reserve_address;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,7 +20,7 @@ impl Practice {
     pub(super) async fn start(setting: &Setting) -> Outcome<Self> {
         let mut machines = [Machine::new(setting)?, Machine::new(setting)?];
         for machine in &mut machines {
-            let address = free_address()?;
+            let address = reserve_address()?;
             machine.application =
                 Some(machine.start_application(address, "first", Weight::NONE)?);
             super::answers(address).await?;
@@ -44,7 +44,7 @@ impl Practice {
         let version = format!("v{}", self.deployments);
         let mut coming = Vec::new();
         for machine in &self.machines {
-            let address = free_address()?;
+            let address = reserve_address()?;
             let weight = Weight {
                 startup,
                 ..Weight::NONE

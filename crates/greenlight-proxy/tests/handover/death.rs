@@ -5,6 +5,7 @@ use crate::client::{Client, echo};
 use crate::load::Load;
 use crate::proxy::{Options, Process, Shop, accepted, get, send, until};
 use crate::trial;
+use greenlight_ports::reserve_address;
 use greenlight_proxy::admin::{Color, ServicesRequest};
 use libtest_mimic::Trial;
 use std::io::{Read as _, Write as _};
@@ -220,9 +221,7 @@ async fn killed_in_a_hold() {
 async fn restarted_before_the_application() {
     let (shop, first, _) = Shop::open().await;
     // An application that is not up yet: an address that refuses.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let later = listener.local_addr().expect("an address");
-    drop(listener);
+    let later = reserve_address().expect("a port is free");
     let settings = greenlight_proxy::admin::ServiceSettings {
         hosts: Vec::new(),
         path_prefix: "/".to_owned(),

@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::proxy::{Shop, send};
 use crate::trial;
+use greenlight_ports::reserve_address;
 use greenlight_proxy::admin::{Color, ServicesRequest};
 use libtest_mimic::Trial;
 use std::collections::BTreeMap;
@@ -36,9 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 async fn health() {
     let mut shop = Shop::new().await;
-    let status = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = status.local_addr().expect("an address");
-    drop(status);
+    let address = reserve_address().expect("a port is free");
     shop.options.status = Some(address);
     let (_proxy, _) = shop.start().await;
     let expect = async |status: u16, body: &str| {
@@ -125,9 +124,7 @@ fn parse(text: &str) -> BTreeMap<String, u64> {
 
 async fn status() {
     let mut shop = Shop::new().await;
-    let status = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = status.local_addr().expect("an address");
-    drop(status);
+    let address = reserve_address().expect("a port is free");
     shop.options.status = Some(address);
     let (old, _) = shop.start().await;
     shop.define().await;

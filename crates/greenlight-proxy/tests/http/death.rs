@@ -38,7 +38,7 @@ async fn a_request_that_waits_follows_its_application_to_another_address() {
     assert!(plain.is_silent().await && other.is_silent().await);
 
     // A container that was started again has another address.
-    lab.blue = App::start_at(([127, 0, 0, 1], 0).into());
+    lab.blue = App::start().await;
     lab.define(SHOP, &[], "/", 20_000).await;
 
     for client in [&mut plain, &mut other] {

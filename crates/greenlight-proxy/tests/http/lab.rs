@@ -1,6 +1,7 @@
 //! A proxy with one service, `shop`, and its two applications, which do what each test says.
 
 use super::wire::{Wire, soon};
+use greenlight_ports::reserve_address;
 use greenlight_proxy::admin::{
     AdminClient, Color, HoldAnswer, HoldRequest, OnUncertain, OpenRequest, ServiceEvidence,
     ServiceSettings, ServiceStatus,
@@ -37,10 +38,13 @@ pub(crate) struct Lab {
 }
 
 impl App {
+    /// Its port stays its own when it has ended: a proxy that tries to reach it there is refused,
+    /// and it can be started again.
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let address = reserve_address().expect("a port is free");
+        let listener = TcpListener::bind(address).await;
         Self {
-            listener: listener.expect("a free port"),
+            listener: listener.expect("the port is reserved"),
         }
     }
 

@@ -3,13 +3,13 @@
 
 use super::DemoError;
 use super::stage::SERVICE;
-use crate::fleet::free_address;
 use crate::front::FrontKind;
 use crate::nginx::{
     AttachError, Attachment, ForwardHeaders, Include, Label, Nginx, NginxPath, PrivateNginx,
     Target, Upstream, put,
 };
 use crate::spec::PortPair;
+use greenlight_ports::reserve_port;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -51,7 +51,7 @@ pub fn write_nginx(
         include: NginxPath::new(&dir.join("conf.d/greenlight.conf"))?,
         wanted: Include {
             generation: 0,
-            verify_port: free_address()?.port(),
+            verify_port: reserve_port()?,
             forward_headers: ForwardHeaders::No,
             upstreams: [(Label::new(SERVICE)?, upstream)].into(),
         },

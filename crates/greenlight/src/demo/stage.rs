@@ -8,7 +8,7 @@ use super::{Barrier, DemoError, DemoOptions, write_nginx};
 use crate::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
 use crate::cli::progress::Display;
 use crate::clock::monotonic_ns;
-use crate::fleet::{LocalFleet, LocalFront, LocalInstance, free_address};
+use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
 use crate::front::FrontKind;
 use crate::health::HealthCheck;
 use crate::link::{ApiClient, Follow};
@@ -16,6 +16,7 @@ use crate::nginx::{AttachError, PrivateNginx};
 use crate::receipt::Receipt;
 use crate::spec::{PortPair, ServiceSpec};
 use futures_util::future::try_join_all;
+use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::policy::PeerChecks;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
@@ -75,11 +76,11 @@ impl<'a> Stage<'a> {
         for (name, late) in [("a", Duration::ZERO), ("b", options.late)] {
             let name = InstanceId::from(name);
             let pair = PortPair {
-                blue: free_address()?.port(),
-                green: free_address()?.port(),
+                blue: reserve_port()?,
+                green: reserve_port()?,
             };
             ports.insert(name.clone(), pair);
-            let listen = free_address()?;
+            let listen = reserve_address()?;
             let led_from = match options.barrier {
                 Barrier::Fleet => dir.to_owned(),
                 Barrier::None => dir.join(&name.0),

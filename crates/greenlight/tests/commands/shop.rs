@@ -11,7 +11,6 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
@@ -246,17 +245,9 @@ impl Drop for Up {
     }
 }
 
-/// A port that nobody uses, that no other shop is given, and that the system gives to no outgoing
-/// connection: a slot's port is free for long, and must still be so when a release starts there.
+/// A slot's port has no listener for long, and must still be free when a release starts there.
 pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let offset = std::process::id() * 64 + NEXT.fetch_add(1, SeqCst);
-        let port = 10_000 + u16::try_from(offset % 20_000).expect("it is small");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    greenlight_ports::reserve_port().expect("a port is free")
 }
 
 fn release(address: SocketAddr) -> std::io::Result<String> {

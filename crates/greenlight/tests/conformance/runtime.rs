@@ -242,8 +242,9 @@ pub(crate) async fn a_restarted_agent_notices_a_death(subject: &dyn Subject) {
 
 pub(crate) async fn a_taken_port_is_a_clear_error_and_leaves_nothing(subject: &dyn Subject) {
     let runtime = subject.open();
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = taken.local_addr().expect("it listens").port();
+    // It is taken, let go of, and taken again: nobody else may have it in between.
+    let port = free_port();
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("it is ours");
     let launch = subject.launch(App::Polite, slot(Color::Blue), port);
 
     let error = runtime.start(launch).await.expect_err("the port is taken");
@@ -317,10 +318,8 @@ pub(crate) async fn a_slot_can_be_filled_again(subject: &dyn Subject) {
     stop(&*runtime, Color::Blue).await;
 }
 
-/// A port that nobody uses now.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it listens").port()
+    greenlight_ports::reserve_port().expect("a port is free")
 }
 
 pub(crate) fn slot(color: Color) -> Slot {

@@ -1,10 +1,11 @@
 //! A fleet of the real binary: `greenlight up` with two instances, and everything it leaves.
 
 use super::command::Deploy;
-use super::machine::{Process, expected_files, free_port, is_stopped, process, signal};
+use super::machine::{Process, expected_files, is_stopped, process, signal};
 use super::points::Points;
 use greenlight::api::{FleetStatus, History};
 use greenlight::link::ApiClient;
+use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::message::Healthy;
 use greenlight_protocol::{Color, InstanceId, Outcome, StageView};
 use greenlight_proxy::admin::AdminClient;
@@ -59,9 +60,9 @@ impl Fleet {
             .into_iter()
             .map(|name| Instance {
                 name,
-                listen: ([127, 0, 0, 1], free_port()).into(),
-                blue: free_port(),
-                green: free_port(),
+                listen: reserve_address().expect("a port is free"),
+                blue: reserve_port().expect("a port is free"),
+                green: reserve_port().expect("a port is free"),
             })
             .collect();
         write_configuration(dir.path(), &instances, &[], WATCH);

@@ -4,8 +4,6 @@ use super::fleet::{SERVICE, until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 
 /// A process of the fleet, as `/proc` tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,19 +85,6 @@ pub(crate) fn process(pid: i32, mark: &str) -> Option<Process> {
         _ => verb.to_owned(),
     };
     Some(Process { kind, pid })
-}
-
-/// A port that nobody uses, outside the range from which connections get theirs: the port of an
-/// idle slot must stay free.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 17_000).expect("it is small");
-    loop {
-        let port = 15_000 + (offset + NEXT.fetch_add(1, SeqCst)) % 17_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Ends a process with SIGKILL, and returns when it is dead: until then it might still be given

@@ -6,8 +6,8 @@ mod ran;
 
 pub(crate) use ran::Ran;
 
-use greenlight::fleet::free_address;
 use greenlight::nginx::PrivateNginx;
+use greenlight_ports::{reserve_address, reserve_neighbours};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -42,7 +42,7 @@ impl NginxFleet {
         };
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&dir, open).expect("it is ours");
-        let free = || free_address().expect("loopback has free ports");
+        let free = || reserve_address().expect("a port is free");
         let public = vec![free(), free()];
         let mut servers = String::new();
         for (name, address) in NAMES.iter().zip(&public) {
@@ -61,7 +61,8 @@ impl NginxFleet {
              conf: {here}/nginx-{{instance}}/nginx.conf\n    pid: {here}/nginx-{{instance}}/nginx.pid\n    \
              verify_port: {verify}{group}\nwatch: 300ms\ndeploy_timeout: 20s\n",
             program = env!("CARGO_BIN_EXE_greenlight"),
-            verify = two_free_ports(),
+            // Both instances are on this machine, and the second has the next port.
+            verify = reserve_neighbours(2).expect("two ports are free"),
         );
         std::fs::write(dir.join("greenlight.yml"), text).expect("a folder");
         let mut fleet = Self {
@@ -159,17 +160,6 @@ impl NginxFleet {
             .env_remove("GREENLIGHT_FLEET")
             .stdin(Stdio::null());
         command
-    }
-}
-
-/// The first of two neighbouring free ports: both instances are on this machine.
-fn two_free_ports() -> u16 {
-    loop {
-        let first = free_address().expect("loopback has free ports").port();
-        let second = first.checked_add(1);
-        if second.is_some_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return first;
-        }
     }
 }
 

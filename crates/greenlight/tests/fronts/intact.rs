@@ -5,10 +5,10 @@ use crate::conformance::{PATIENCE, SHOP, open};
 use crate::stages::Builtin;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use greenlight::fleet::free_address;
 use greenlight::nginx::{
     AttachError, Attachment, ForwardHeaders, Include, Label, NginxPath, PrivateNginx, Upstream,
 };
+use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::Color;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, StreamBody};
@@ -248,7 +248,7 @@ impl Lab {
         open(&gate, 1, Color::Blue).await;
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().canonicalize().expect("a folder");
-        let listen = free_address().expect("loopback has free ports");
+        let listen = reserve_address().expect("a port is free");
         let tls = certify(&dir);
         std::fs::create_dir(dir.join("static")).expect("a folder");
         std::fs::write(dir.join("static/page.txt"), "a static page\n").expect("a folder");
@@ -260,7 +260,7 @@ impl Lab {
             include: NginxPath::new(&dir.join("conf.d/greenlight.conf")).expect("a path"),
             wanted: Include {
                 generation: 0,
-                verify_port: free_address().expect("loopback has free ports").port(),
+                verify_port: reserve_port().expect("a port is free"),
                 forward_headers,
                 upstreams: [(Label::new(SHOP).expect("a name"), Upstream::Gate(socket))].into(),
             },

@@ -6,13 +6,13 @@ use crate::fake::FakeFront;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight::fleet::free_address;
 use greenlight::front::{BuiltinFront, Front, NginxReloadFront, SlotAddresses};
 use greenlight::health::HealthCheck;
 use greenlight::nginx::{
     Attachment, ForwardHeaders, Include, Label, NginxPath, PrivateNginx, Target, Upstream,
 };
 use greenlight::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::{Alignment, Color, InstanceId, ServiceName};
 use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyOptions, RunningProxy};
 use http_body_util::{BodyExt as _, Empty};
@@ -192,7 +192,7 @@ impl Builtin {
         let folder = tempfile::tempdir().expect("a folder");
         let options = ProxyOptions {
             listen: vec![
-                ListenAddr::Tcp(free_address().expect("loopback has free ports")),
+                ListenAddr::Tcp(reserve_address().expect("a port is free")),
                 ListenAddr::Unix(folder.path().join("gate.sock")),
             ],
             socket_group: None,
@@ -289,7 +289,7 @@ impl NginxReload {
         let dir = folder.path().canonicalize().expect("a folder");
         let apps = Apps::start().await;
         let ports = apps.ports();
-        let listen = free_address().expect("loopback has free ports");
+        let listen = reserve_address().expect("a port is free");
         let http = format!(
             "server {{ listen {listen}; location / {{ include {}/conf.d/greenlight_shop.location; }} }}",
             dir.display()
@@ -300,7 +300,7 @@ impl NginxReload {
             include: NginxPath::new(&dir.join("conf.d/greenlight.conf")).expect("a path"),
             wanted: Include {
                 generation: 0,
-                verify_port: free_address().expect("loopback has free ports").port(),
+                verify_port: reserve_port().expect("a port is free"),
                 forward_headers: ForwardHeaders::No,
                 upstreams: [(
                     Label::new(SHOP).expect("a name"),
