@@ -148,7 +148,7 @@ fn round(fleet: &Fleet, dir: &Path, port: u16) -> Outcome<Round> {
     let order = order(fleet, "back", port)?;
     let back = RollbackOrder {
         deployment: order.deployment,
-        by: order.by,
+        requested_by: order.requested_by,
         plan: order.plan,
         policy: Some(order.policy),
     };
@@ -252,8 +252,8 @@ fn order(fleet: &Fleet, version: &str, port: u16) -> Outcome<Order> {
     };
     Ok(Order {
         deployment: DeploymentId(format!("{version}-{}", greenlight::clock::monotonic_ns())),
-        by: "the benchmark".to_owned(),
-        releases: [(ServiceName::from("sample"), Some(spec.seal(version)))].into(),
+        requested_by: "the benchmark".to_owned(),
+        releases: [(ServiceName::from("sample"), Some(spec.to_release(version)))].into(),
         plan: Plan::compile(Strategy::BlueGreen, fleet.names())?,
         policy: Policy {
             // A noisy machine must not end the measurement.

@@ -3,7 +3,9 @@
 
 use crate::machine::Weight;
 use crate::{Outcome, Setting};
-use greenlight::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
+use greenlight::api::{
+    CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest,
+};
 use greenlight::demo::write_nginx;
 use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance};
 use greenlight::front::FrontKind;
@@ -81,7 +83,7 @@ impl Rig {
                 name,
                 listen,
                 front,
-                late,
+                injected_delay: late,
             });
         }
         let program = setting.greenlight.clone();
@@ -184,8 +186,8 @@ impl Rig {
             fronts: BTreeMap::new(),
         };
         let request = DeployRequest {
-            by: "the benchmark".to_owned(),
-            releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
+            requested_by: "the benchmark".to_owned(),
+            releases: [(ServiceName::from(SERVICE), spec.to_release(version))].into(),
             secrets: BTreeMap::new(),
             remove: [].into(),
             strategy: Strategy::BlueGreen,
@@ -199,7 +201,7 @@ impl Rig {
     /// Cuts over to what was live before, and still runs.
     pub(crate) async fn rollback(&self, policy: &Policy) -> Outcome<Receipt> {
         let request = RollbackRequest {
-            by: "the benchmark".to_owned(),
+            requested_by: "the benchmark".to_owned(),
             version: None,
             policy: Some(policy.clone()),
         };
@@ -208,13 +210,13 @@ impl Rig {
     }
 
     async fn finish(&self, accepted: &CommandAnswer) -> Outcome<Receipt> {
-        let following = self.api.follow(|progress| match progress.what {
-            Happening::Finished { .. } if progress.deployment == accepted.deployment => {
+        let following = self.api.follow(|progress| match progress.event {
+            DeploymentEvent::Finished { .. } if progress.deployment == accepted.deployment => {
                 Follow::Enough
             }
-            Happening::Finished { .. } | Happening::Phase { .. } | Happening::Instance { .. } => {
-                Follow::On
-            }
+            DeploymentEvent::Finished { .. }
+            | DeploymentEvent::Phase { .. }
+            | DeploymentEvent::Instance { .. } => Follow::On,
         });
         tokio::time::timeout(FLEET_TIMEOUT, following).await??;
         let receipt: Receipt = self

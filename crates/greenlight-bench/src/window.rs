@@ -45,7 +45,7 @@ enum Method {
 }
 
 /// One change of version, as it went.
-struct Change {
+struct Flipped {
     from_ns: u64,
     until_ns: u64,
     flip: Flip,
@@ -128,7 +128,7 @@ async fn measure(setting: &Setting, late_ms: u64) -> Outcome<[Series; 2]> {
     let (samples, changes, flipped_from) = measured?;
     let mut gate = windows(&samples, &changes);
     let plain = gate.split_off(flipped_from);
-    let series = |method, cut_overs, changes: &[Change]| Series {
+    let series = |method, cut_overs, changes: &[Flipped]| Series {
         late_ms,
         method,
         cut_overs,
@@ -141,7 +141,7 @@ async fn measure(setting: &Setting, late_ms: u64) -> Outcome<[Series; 2]> {
 }
 
 /// What the load saw, all changes in order, and from which on they were plain flips.
-type Measured = (Vec<Sample>, Vec<Change>, usize);
+type Measured = (Vec<Sample>, Vec<Flipped>, usize);
 
 async fn cut_over_again_and_again(
     setting: &Setting,
@@ -183,10 +183,10 @@ async fn cut_over_again_and_again(
 }
 
 /// A change as its receipt tells it.
-fn told(receipt: &Receipt, from_ns: u64) -> Option<Change> {
+fn told(receipt: &Receipt, from_ns: u64) -> Option<Flipped> {
     let service = ServiceName::from(SERVICE);
     let cut_over = receipt.cut_overs.first()?;
-    Some(Change {
+    Some(Flipped {
         from_ns,
         until_ns: monotonic_ns(),
         flip: Flip {
@@ -205,7 +205,7 @@ async fn flip(
     late: Duration,
     old: String,
     new: String,
-) -> Outcome<Change> {
+) -> Outcome<Flipped> {
     let status = admins
         .first()
         .ok_or("there are no proxies")?
@@ -236,7 +236,7 @@ async fn flip(
     });
     futures_util::future::try_join_all(opening).await?;
     tokio::time::sleep(PAUSE).await;
-    Ok(Change {
+    Ok(Flipped {
         from_ns,
         until_ns: monotonic_ns(),
         flip: Flip {
@@ -250,8 +250,8 @@ async fn flip(
 
 /// What users saw of each change. A request that was sent during one and answered after the next
 /// was decided is judged by the next, which goes back to what the one before calls old.
-fn windows(samples: &[Sample], changes: &[Change]) -> Vec<Window> {
-    let window = |(number, change): (usize, &Change)| {
+fn windows(samples: &[Sample], changes: &[Flipped]) -> Vec<Window> {
+    let window = |(number, change): (usize, &Flipped)| {
         let segment = Segment {
             from_ns: change.from_ns,
             until_ns: change.until_ns,
@@ -294,8 +294,8 @@ mod tests {
         assert_eq!(stale, [0, 0]);
     }
 
-    fn change(from_ns: u64, old: &str, new: &str) -> Change {
-        Change {
+    fn change(from_ns: u64, old: &str, new: &str) -> Flipped {
+        Flipped {
             from_ns,
             until_ns: from_ns + 900,
             flip: Flip {

@@ -86,7 +86,7 @@ impl Coordinator {
                 self.deploy(order, now, &mut fx)?
             }
             Command::Promote => self.promote(now, &mut fx)?,
-            Command::Abort { by } => self.abort_by(&by, &mut fx)?,
+            Command::Abort { requested_by } => self.abort_by(&requested_by, &mut fx)?,
         };
         Ok((accepted, fx))
     }

@@ -72,13 +72,13 @@ fn is_directive_to(letter: &Letter, instance: usize) -> bool {
 fn roll_back(world: &mut World) -> Result<Accepted, Refusal> {
     let Order {
         deployment,
-        by,
+        requested_by,
         plan,
         ..
     } = world.order(&[]);
     world.command(Command::Rollback(Box::new(RollbackOrder {
         deployment,
-        by,
+        requested_by,
         plan,
         policy: None,
     })))

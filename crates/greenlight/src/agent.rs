@@ -12,7 +12,7 @@
 //! and only then takes the next. What takes long runs beside it and comes back as an event.
 
 mod peers;
-mod questions;
+mod requests;
 mod shell;
 mod slots;
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeployRequest {
     /// Who asks, for people to read.
-    pub by: String,
+    pub requested_by: String,
     /// What each service is to run.
     #[serde(default)]
     pub releases: BTreeMap<ServiceName, Release>,
@@ -53,7 +53,7 @@ pub struct PinAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RollbackRequest {
     /// Who asks, for people to read.
-    pub by: String,
+    pub requested_by: String,
     /// Only go back to this version; whatever was live before if none.
     pub version: Option<String>,
     /// Timers and choices; those of the latest deployment if none.
@@ -64,7 +64,7 @@ pub struct RollbackRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActRequest {
     /// Who asks, for people to read.
-    pub by: String,
+    pub requested_by: String,
 }
 
 /// The answer to every command that is accepted.
@@ -110,7 +110,7 @@ pub struct DeploymentStatus {
     /// Its id.
     pub deployment: DeploymentId,
     /// Who asked for it.
-    pub by: String,
+    pub requested_by: String,
     /// By service: the label of the release it brings.
     pub releases: BTreeMap<ServiceName, String>,
     /// The services it removes.
@@ -126,7 +126,7 @@ pub struct DeploymentStatus {
 
 /// One line of progress; `GET /v1/events` streams them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct NumberedEvent {
     /// Its number; grows by one, and starts again with the server.
     pub number: u64,
     /// When, in milliseconds since 1970.
@@ -135,13 +135,13 @@ pub struct Progress {
     pub deployment: DeploymentId,
     /// What happened.
     #[serde(flatten)]
-    pub what: Happening,
+    pub event: DeploymentEvent,
 }
 
 /// What can happen in a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Happening {
+pub enum DeploymentEvent {
     /// The deployment entered a phase.
     Phase {
         /// The cut-over.

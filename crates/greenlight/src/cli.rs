@@ -7,10 +7,10 @@ mod deploy;
 mod doctor;
 mod failure;
 mod fleet;
+mod generate;
 mod init;
 mod interrupt;
 mod join;
-mod papers;
 mod plan;
 pub mod progress;
 mod releases;
@@ -168,9 +168,9 @@ fn answer_unparsed(error: &clap::Error) -> ExitCode {
 async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
     match verb {
         Verb::Init(args) => init::init(&args, output),
-        Verb::Schema => papers::schema(),
-        Verb::Completions(args) => papers::completions(&args),
-        Verb::Man(args) => papers::man(&args),
+        Verb::Schema => generate::schema(),
+        Verb::Completions(args) => generate::completions(&args),
+        Verb::Man(args) => generate::man(&args),
         Verb::Up(args) => up::up(&args, output).await,
         Verb::Setup(args) => setup::setup(&args, output).await,
         Verb::Token(args) => join::token(&args, output).await,
@@ -198,7 +198,7 @@ async fn run(verb: Verb, output: Output) -> Result<Exit, Failure> {
 
 async fn run_demo(demo: &args::Demo, output: Output) -> Result<Exit, Failure> {
     let options = DemoOptions {
-        late: demo.late,
+        injected_delay: demo.injected_delay,
         front: demo.front,
         runtime: demo.runtime,
         barrier: match demo.without_barrier {

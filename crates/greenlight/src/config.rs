@@ -13,9 +13,9 @@
 //!
 //! Deliberately absent: secrets (only their names are here), DNS, and any look at the fleet.
 
+pub mod diagnostic;
 pub mod duration;
 pub mod error;
-pub mod fault;
 pub mod file;
 pub mod host;
 pub mod located;
@@ -31,9 +31,9 @@ mod suggestion;
 #[cfg(test)]
 mod tests;
 
+pub use diagnostic::Diagnostic;
 pub use duration::parse_duration;
-pub use error::{ConfigError, Faults};
-pub use fault::Fault;
+pub use error::{ConfigError, Diagnostics};
 pub use host::Host;
 pub use nginx::{InstanceNginx, NginxConfig};
 pub use service::{EnvConfig, RegistryConfig, ServiceConfig};
@@ -120,7 +120,8 @@ impl Config {
         Self::parse(&path.display().to_string(), &text, variables)
     }
 
-    /// Reads a text. `file` is its name in faults, `variables` what `${NAME}` is replaced from.
+    /// Reads a text. `file` is its name in diagnostics, `variables` what `${NAME}` is replaced
+    /// from.
     pub fn parse(
         file: &str,
         text: &str,
@@ -128,12 +129,13 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         // A byte order mark would shift every place by one column.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let faulty = |faults| {
+        let faulty = |diagnostics| {
             ConfigError::Faulty(Box::new(
-                Faults::of(file, text, faults).expect("a refusal has at least one fault"),
+                Diagnostics::of(file, text, diagnostics)
+                    .expect("a refusal has at least one diagnostic"),
             ))
         };
-        let read = parse::parse(text, variables).map_err(|fault| faulty(vec![fault]))?;
+        let read = parse::parse(text, variables).map_err(|diagnostic| faulty(vec![diagnostic]))?;
         resolve::resolve(&read, text).map_err(faulty)
     }
 

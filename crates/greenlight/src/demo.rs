@@ -3,7 +3,7 @@
 mod application;
 mod nginx;
 mod report;
-mod stage;
+mod scenario;
 
 pub use nginx::{WrittenNginx, write_nginx};
 pub use report::{DemoReport, DeploymentReport};
@@ -18,8 +18,8 @@ use crate::receipt::Receipt;
 use crate::runtime::{RuntimeError, RuntimeKind};
 use application::Application;
 use greenlight_protocol::{Direction, InstanceId, ServiceName};
+use scenario::{SERVICE, Scenario};
 use serde::{Deserialize, Serialize};
-use stage::{SERVICE, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +33,7 @@ const FRESH: u64 = 10;
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
     /// How late the control messages of the second instance are.
-    pub late: Duration,
+    pub injected_delay: Duration,
     /// What receives user traffic.
     pub front: FrontKind,
     /// What runs the application.
@@ -98,7 +98,7 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
         }
     };
     let application = Application::make(options.runtime).await?;
-    let result = play(options, &dir, display, &application, told_to_end).await;
+    let result = run_scenario(options, &dir, display, &application, told_to_end).await;
     application.remove(result.is_ok()).await;
     let done_with = !matches!(result, Err(DemoError::NotUp(_)));
     if options.keep.is_none() && done_with {
@@ -108,49 +108,52 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
     result
 }
 
-/// Sets the stage, plays, and takes it down again.
-async fn play(
+/// Sets the scenario up, runs it, and takes it down again.
+async fn run_scenario(
     options: &DemoOptions,
     dir: &Path,
     display: Display,
     application: &Application,
     told_to_end: impl Future<Output = ()>,
 ) -> Result<DemoReport, DemoError> {
-    let stage = Stage::set_up(options, dir, display, application).await?;
+    let scenario = Scenario::set_up(options, dir, display, application).await?;
     let result = tokio::select! {
         biased;
         () = told_to_end => Err(DemoError::Interrupted),
-        report = perform(options, &stage) => report,
+        report = run_steps(options, &scenario) => report,
     };
-    stage.take_down().await;
+    scenario.take_down().await;
     result
 }
 
-async fn perform(options: &DemoOptions, stage: &Stage<'_>) -> Result<DemoReport, DemoError> {
-    if let Some(made) = stage.application().described() {
-        stage.say(&made);
+async fn run_steps(
+    options: &DemoOptions,
+    scenario: &Scenario<'_>,
+) -> Result<DemoReport, DemoError> {
+    if let Some(made) = scenario.application().described() {
+        scenario.say(&made);
     }
-    stage.wait_until_up().await?;
-    stage.say("two instances are up; release v1 is put in place");
-    stage.deploy("first", "v1", &[]).await?;
-    let load = Load::start(stage.targets(), RATE, FRESH)?;
-    stage.say("load: GET through both public ports");
+    scenario.wait_until_up().await?;
+    scenario.say("two instances are up; release v1 is put in place");
+    scenario.deploy("first", "v1", &[]).await?;
+    let load = Load::start(scenario.targets(), RATE, FRESH)?;
+    scenario.say("load: GET through both public ports");
     let mut seen = Vec::new();
-    stage.say("\n(a) a good release");
-    seen.push(stage.deploy("a good release", "v2", &[]).await?);
-    stage.say("\n(b) a release that fails its check on one instance");
+    scenario.say("\n(a) a good release");
+    seen.push(scenario.deploy("a good release", "v2", &[]).await?);
+    scenario.say("\n(b) a release that fails its check on one instance");
     let fails = [("FAIL_CHECK_ON", "b")];
     let title = "fails its check on one instance";
-    seen.push(stage.deploy(title, "v3", &fails).await?);
-    stage.say("\n(c) a release that dies right after the cut-over");
+    seen.push(scenario.deploy(title, "v3", &fails).await?);
+    scenario.say("\n(c) a release that dies right after the cut-over");
     let dies = [("DIE_AFTER_MS", "200")];
     let title = "dies right after the cut-over";
-    seen.push(stage.deploy(title, "v4", &dies).await?);
-    stage.say("\n(d) another good release, and then back from it, warm");
-    seen.push(stage.deploy("another good release", "v5", &[]).await?);
-    seen.push(stage.rollback("a warm rollback").await?);
+    seen.push(scenario.deploy(title, "v4", &dies).await?);
+    scenario.say("\n(d) another good release, and then back from it, warm");
+    seen.push(scenario.deploy("another good release", "v5", &[]).await?);
+    seen.push(scenario.rollback("a warm rollback").await?);
     let samples = load.stop();
-    let instances: Vec<_> = stage.instances().map(|its| its.name.clone()).collect();
+    let instances: Vec<_> = scenario.instances().map(|its| its.name.clone()).collect();
     let deployments = seen.iter().map(|seen| {
         let segment = Segment {
             from_ns: seen.from_ns,

@@ -2,7 +2,7 @@
 //! do about it.
 //!
 //! ```text
-//!   greenlight.yml ──Wanted──▶ server ──question──▶ agent: looks at its machine ──▶ Examination
+//!   greenlight.yml ──Expected──▶ server ──request──▶ agent: examines its machine ──▶ MachineReport
 //!                                │                                                       │
 //!                                └── who is away, clocks ──▶ fleet findings ◀────────────┘
 //! ```
@@ -14,8 +14,10 @@
 
 mod certificate;
 mod clock;
+mod disk_space;
 mod docker;
 mod examine;
+mod expected;
 mod fleet;
 mod nginx;
 mod ports;
@@ -23,13 +25,11 @@ mod procfs;
 mod proxy;
 mod reloads;
 mod render;
-mod room;
-mod wanted;
 
-pub use examine::{Examination, Machine};
-pub use fleet::{CheckUp, Instance, Seen, across};
+pub use examine::{MachinePaths, MachineReport};
+pub use expected::{Expected, ExpectedNginx, ExpectedService};
+pub use fleet::{DoctorRequest, FleetReport, InstanceReport, across};
 pub use render::Diagnosis;
-pub use wanted::{Wanted, WantedNginx, WantedService};
 
 use greenlight_protocol::InstanceId;
 use serde::{Deserialize, Serialize};

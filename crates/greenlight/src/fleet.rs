@@ -4,14 +4,14 @@
 //! that each can die alone; one that dies is started again.
 
 mod backoff;
-mod left_over;
 mod proxy_role;
 mod roles;
+mod stale_processes;
 mod supervisor;
 
-pub use left_over::end_left_over;
 pub use proxy_role::{ProxyRole, run_proxy};
 pub use roles::{AgentFront, AgentRole, ServerRole, run_agent, run_server};
+pub use stale_processes::end_stale_processes;
 pub use supervisor::{Supervised, Supervisor};
 
 use crate::link::{Authority, PkiError, Role};
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// The gate's socket in an instance's folder.
 const GATE_SOCKET: &str = "gate.sock";
 /// How long applications get to stop when the whole fleet is taken down.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One instance of a local fleet.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct LocalInstance {
     /// What receives its users' traffic.
     pub front: LocalFront,
     /// How late its control messages are.
-    pub late: Duration,
+    pub injected_delay: Duration,
 }
 
 /// What receives the traffic of an instance of a local fleet.
@@ -159,10 +159,19 @@ impl LocalFleet {
         let (server, listen) = (server.to_string(), peer_address.to_string());
         let home = self.home(&instance.name);
         let admin = path(&home.join("proxy.sock"));
-        let late = format!("{}ms", instance.late.as_millis());
+        let injected_delay = format!("{}ms", instance.injected_delay.as_millis());
         let mut agent = vec![
-            "agent", "--name", name, "--server", &server, "--listen", &listen, "--peers", peers,
-            "--late", &late,
+            "agent",
+            "--name",
+            name,
+            "--server",
+            &server,
+            "--listen",
+            &listen,
+            "--peers",
+            peers,
+            "--inject-delay",
+            &injected_delay,
         ];
         let state = path(&home);
         agent.extend(["--state", &state]);
@@ -253,7 +262,7 @@ impl LocalFleet {
             };
             for running in runtime.list().await.unwrap_or_default() {
                 let slot = running.launch.slot;
-                if let Err(error) = runtime.stop(slot, STOP_PATIENCE).await {
+                if let Err(error) = runtime.stop(slot, STOP_TIMEOUT).await {
                     tracing::error!(%error, "an application could not be stopped");
                 }
             }

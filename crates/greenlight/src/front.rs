@@ -3,12 +3,12 @@
 mod builtin;
 mod kind;
 mod nginx_reload;
-mod proxy_look;
+mod proxy_status;
 
 pub use builtin::BuiltinFront;
 pub use kind::FrontKind;
 pub use nginx_reload::NginxReloadFront;
-pub(crate) use proxy_look::{ProxyLook, look_at_proxy};
+pub(crate) use proxy_status::{ProxyStatus, ask_proxy_status};
 
 use crate::spec::ServiceSpec;
 use futures_util::future::BoxFuture;

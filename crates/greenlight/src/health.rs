@@ -5,10 +5,10 @@
 //! the interval.
 
 mod probe;
-mod pulse;
+mod tracker;
 
 pub use probe::Probe;
-pub use pulse::{Pulse, Turn};
+pub use tracker::{HealthChange, HealthTracker};
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;

@@ -3,11 +3,11 @@
 //! ```text
 //!   text ──▶ Section ──compose, kamal──▶ Draft ──write──▶ greenlight.yml, with comments
 //!                           │                                 ▲
-//!                           └────────── Losses ───────────────┘  listed at its end
+//!                           └──────── UnsupportedKeys ────────┘  listed at its end
 //! ```
 //!
 //! Nothing is dropped in silence: each key is taken, or listed with the reason. A file from the real
-//! world is never clean, so a value of an odd shape is a loss as well, and no error.
+//! world is never clean, so a value of an odd shape is listed as well, and no error.
 //!
 //! Deliberately absent: any look at the machines, at Docker or at other files, and whatever the two
 //! tools can do that is not about serving one web service from a fleet.
@@ -15,16 +15,16 @@
 mod compose;
 mod draft;
 mod kamal;
-mod loss;
 mod scalar;
 mod section;
 mod traefik;
+mod unsupported;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub use loss::{Loss, Losses};
+pub use unsupported::{Unsupported, UnsupportedKeys};
 
 use draft::Draft;
 use serde_json::Value;
@@ -45,7 +45,7 @@ pub struct Imported {
     /// The text of `greenlight.yml`.
     pub text: String,
     /// What could not be carried over; it is listed in the text as well.
-    pub losses: Vec<Loss>,
+    pub unsupported: Vec<Unsupported>,
 }
 
 /// Why nothing can be made of a file.
@@ -95,25 +95,25 @@ impl fmt::Display for Source {
 }
 
 /// Makes a `greenlight.yml` of a file. `only` is the service that is wanted of several, or the name
-/// that a file which does not name its service lacks. `losses` is what the caller knows already that
-/// cannot be carried over.
+/// that a file which does not name its service lacks. `unsupported keys` is what the caller knows
+/// already that cannot be carried over.
 pub fn import(
     source: Source,
     file: &str,
     text: &str,
     only: Option<&str>,
-    losses: Losses,
+    unsupported: UnsupportedKeys,
 ) -> Result<Imported, ImportError> {
-    let (draft, losses) = draft(source, text, only, losses)?;
+    let (draft, unsupported) = draft(source, text, only, unsupported)?;
     let text = write::write(
         &draft,
         &format!("--from {}", word(source)),
         file,
-        losses.all(),
+        unsupported.all(),
     );
     Ok(Imported {
         text,
-        losses: losses.all().to_vec(),
+        unsupported: unsupported.all().to_vec(),
     })
 }
 
@@ -128,16 +128,16 @@ fn draft(
     source: Source,
     text: &str,
     only: Option<&str>,
-    mut losses: Losses,
-) -> Result<(Draft, Losses), ImportError> {
+    mut unsupported: UnsupportedKeys,
+) -> Result<(Draft, UnsupportedKeys), ImportError> {
     let draft = match source {
-        Source::Compose => compose::draft(&read(text)?, only, &mut losses)?,
+        Source::Compose => compose::draft(&read(text)?, only, &mut unsupported)?,
         Source::Kamal => {
-            let text = kamal::without_ruby(text, &mut losses);
-            kamal::draft(&read(&text)?, only, &mut losses)?
+            let text = kamal::without_ruby(text, &mut unsupported);
+            kamal::draft(&read(&text)?, only, &mut unsupported)?
         }
     };
-    Ok((draft, losses))
+    Ok((draft, unsupported))
 }
 
 /// Anchors and merge keys are resolved by the parser.

@@ -3,32 +3,32 @@
 //! Agents dial out. Directives come to them as a stream of server-sent events, reports go back
 //! as POSTs that may be repeated. Everything can be watched with `curl --cert`.
 
+mod agent_request;
+mod agent_streams;
 mod client;
-mod dial;
+mod fingerprint_verifier;
 mod https;
 mod identity;
 mod join;
-mod outbox;
 pub mod peer;
-mod pinned;
 mod pki;
-mod question;
 mod renew;
 mod serve;
+mod server_link;
 mod token;
 
+pub use agent_request::{AgentRequest, AgentResponse, NumberedRequest, ReleaseSecrets};
+pub use agent_streams::{AgentStreams, LinkEvent, agent_router};
 pub use client::{ApiClient, ApiError, Follow};
-pub use dial::{Dial, DialEvent};
 pub use https::{Https, HttpsError};
-pub use identity::{Identity, Strangers};
+pub use identity::{ClientAuth, Identity};
 pub use join::{
-    JoinError, Registry, TokenAnswer, TokenRequest, UNKNOWN_HELP, join, note_fleet, noted_fleet,
+    Enrollment, JoinError, TokenAnswer, TokenRequest, UNKNOWN_HELP, join, note_fleet, noted_fleet,
 };
-pub use outbox::{LinkEvent, Outboxes, agent_router};
 pub use pki::{
     Authority, CERTIFICATE_LIFETIME, Credentials, PkiError, Request, Role, fingerprint, role_of,
 };
-pub use question::{AgentAnswer, Asked, Question, ReleaseSecrets};
 pub use renew::Renewal;
-pub use serve::{allow, serve, serve_with_strangers};
-pub use token::{Token, TokenError, Tokens, ValidityError, check_validity};
+pub use serve::{allow, serve, serve_with_optional_client_auth};
+pub use server_link::{ServerLink, ServerLinkEvent};
+pub use token::{JoinToken, TokenError, Tokens, ValidityError, check_validity};

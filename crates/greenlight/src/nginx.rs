@@ -14,20 +14,20 @@
 //! logs are theirs; they include a file of ours where they want it.
 
 mod attach;
-mod change_over;
 mod control;
-mod copy;
+mod dry_run;
 mod include;
 mod marker;
 mod private;
+mod reload;
 mod value;
 
-pub use attach::{AttachError, Attached, Attachment, Change};
-pub use change_over::{Seen, Silence};
-pub(crate) use change_over::{get, put, reload};
+pub use attach::{AttachError, Attached, Attachment, FileChange};
 pub use control::{Nginx, NginxError};
-pub use copy::Copied;
+pub use dry_run::Copied;
 pub use include::{ForwardHeaders, Include, IncludeError, Target, Upstream};
 pub use marker::{Marker, MarkerError};
 pub use private::PrivateNginx;
+pub use reload::{NotReloaded, ReloadEvidence};
+pub(crate) use reload::{get, put, reload};
 pub use value::{Label, NginxPath, ValueError};

@@ -7,14 +7,14 @@
 //! This module only collects what passes by. It decides nothing.
 
 mod aligned;
-mod book;
 mod render;
+mod store;
 mod summary;
 mod timeline;
 
 pub use aligned::AlignedReceipt;
-pub(crate) use book::not_seen;
-pub use book::{KEPT, ReceiptBook};
+pub(crate) use store::not_seen;
+pub use store::{KEPT, ReceiptStore};
 
 use greenlight_protocol::{
     Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,
@@ -29,7 +29,7 @@ pub struct Receipt {
     /// The deployment's id.
     pub deployment: String,
     /// Who asked for it.
-    pub by: String,
+    pub requested_by: String,
     /// By service: the label of the release it brought.
     pub releases: BTreeMap<ServiceName, String>,
     /// The services it removed.

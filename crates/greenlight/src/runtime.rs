@@ -155,13 +155,13 @@ pub trait Runtime: Send + Sync {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Running>, RuntimeError>>;
     /// Resolves when the application is dead, and says how it ended.
     fn exited(&self, running: Running) -> BoxFuture<'static, String>;
-    /// Asks the application to stop, and ends it after `patience`. Nothing of it is left.
-    fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>>;
+    /// Asks the application to stop, and ends it after `timeout`. Nothing of it is left.
+    fn stop(&self, slot: Slot, timeout: Duration) -> BoxFuture<'_, Result<(), RuntimeError>>;
     /// The last lines that the slot's application wrote, or the one before it there.
     fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>>;
     /// What the runtime itself knows of the application's health; a driver without such knowledge
     /// has nothing against it.
-    fn vouch<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
         let _ = running;
         async { Ok(()) }.boxed()
     }
@@ -177,7 +177,7 @@ pub trait Images: Send + Sync {
     ) -> BoxFuture<'a, Result<Pin, RuntimeError>>;
     /// Runs the release's `before_switch` command in a container of its own, once: if one of that
     /// `name` has been started before, its end is waited for instead. Gives its output.
-    fn once<'a>(
+    fn run_job<'a>(
         &'a self,
         launch: Launch,
         name: &'a str,

@@ -1,19 +1,19 @@
-//! Secret values: named in releases, sealed in journals, kept only where applications run.
+//! Secret values: named in releases, fingerprinted in journals, kept only where applications run.
 //!
 //! ```text
 //!   greenlight deploy ──values, mTLS──▶ server ──values, mTLS──▶ agent ──▶ secrets/DIGEST, 0600
-//!          └── names and seals ──▶ release ──▶ journals, API, history
+//!          └── names and fingerprints ──▶ release ──▶ journals, API, history
 //! ```
 //!
-//! A seal is an HMAC of name and value under a key that only the fleet's operators have. It tells
-//! that a secret has changed, and nothing else: without the key, a guess cannot be tried.
+//! A fingerprint is an HMAC of name and value under a key that only the fleet's operators have. It
+//! tells that a secret has changed, and nothing else: without the key, a guess cannot be tried.
 //! `docs/decisions/0004-secrets.md` says why it is done this way.
 
-mod keep;
 mod source;
+mod store;
 
-pub use keep::{SecretKeep, SecretKeepError};
 pub use source::{SecretError, SecretSource};
+pub use store::{SecretStore, SecretStoreError};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::crypto::tls13::OkmBlock;
@@ -49,8 +49,8 @@ impl fmt::Debug for SecretValue {
 pub struct Secrets {
     /// By name: the secret variables of its environment.
     pub env: BTreeMap<String, SecretValue>,
-    /// What its image is pulled with. Not sealed: a job's token is another one each time, and
-    /// changes nothing about what runs.
+    /// What its image is pulled with. Not fingerprinted: a job's token is another one each time,
+    /// and changes nothing about what runs.
     pub registry: Option<RegistryLogin>,
 }
 
@@ -72,17 +72,17 @@ pub struct RegistryLogin {
     pub password: SecretValue,
 }
 
-/// The key that seals are made with.
+/// The key that fingerprints are made with.
 #[derive(Clone)]
-pub struct SealKey([u8; 32]);
+pub struct FingerprintKey([u8; 32]);
 
 /// Proof that a secret is the same as before, without a word about what it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Seal(String);
+pub struct SecretFingerprint(String);
 
-impl SealKey {
-    /// A key from the text that [`SealKey::to_text`] gave.
+impl FingerprintKey {
+    /// A key from the text that [`FingerprintKey::to_text`] gave.
     pub fn from_text(text: &str) -> Option<Self> {
         let text = text.trim();
         let mut key = [0; 32];
@@ -108,8 +108,8 @@ impl SealKey {
         hexadecimal(&self.0)
     }
 
-    /// Seals a value under its name.
-    pub fn seal(&self, name: &str, value: &SecretValue) -> Seal {
+    /// Fingerprints a value under its name.
+    pub fn fingerprint(&self, name: &str, value: &SecretValue) -> SecretFingerprint {
         let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
         let hmac = suite
             .tls13()
@@ -120,11 +120,11 @@ impl SealKey {
         message.push(0);
         message.extend_from_slice(value.expose().as_bytes());
         let tag = hmac.hmac_sign(&OkmBlock::new(&self.0), &message);
-        Seal(hexadecimal(tag.as_ref()))
+        SecretFingerprint(hexadecimal(tag.as_ref()))
     }
 }
 
-impl fmt::Debug for SealKey {
+impl fmt::Debug for FingerprintKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
@@ -143,22 +143,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seal_is_an_hmac_of_name_and_value() {
+    fn a_fingerprint_is_an_hmac_of_name_and_value() {
         // `printf 'NAME\0value' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0b0b…`
-        let key = SealKey([0x0b; 32]);
-        let seal = key.seal("NAME", &SecretValue::new("value"));
+        let key = FingerprintKey([0x0b; 32]);
+        let fingerprint = key.fingerprint("NAME", &SecretValue::new("value"));
         let expected = "571c6ba305a26ea3cb97280737a93808ccd3a1f40f298a3786535a66d63edd93";
-        assert_eq!(seal.0, expected);
+        assert_eq!(fingerprint.0, expected);
     }
 
     #[test]
-    fn a_seal_tells_names_values_and_keys_apart() {
-        let (one, other) = (SealKey([1; 32]), SealKey([2; 32]));
+    fn a_fingerprint_tells_names_values_and_keys_apart() {
+        let (one, other) = (FingerprintKey([1; 32]), FingerprintKey([2; 32]));
         let (a, b) = (SecretValue::new("a"), SecretValue::new("b"));
-        assert_eq!(one.seal("X", &a), one.seal("X", &a));
-        assert_ne!(one.seal("X", &a), one.seal("X", &b));
-        assert_ne!(one.seal("X", &a), one.seal("Y", &a));
-        assert_ne!(one.seal("X", &a), other.seal("X", &a));
+        assert_eq!(one.fingerprint("X", &a), one.fingerprint("X", &a));
+        assert_ne!(one.fingerprint("X", &a), one.fingerprint("X", &b));
+        assert_ne!(one.fingerprint("X", &a), one.fingerprint("Y", &a));
+        assert_ne!(one.fingerprint("X", &a), other.fingerprint("X", &a));
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
                 password: SecretValue::new("hunter2"),
             }),
         };
-        let printed = format!("{secrets:?} {secrets:#?} {:?}", SealKey([7; 32]));
+        let printed = format!("{secrets:?} {secrets:#?} {:?}", FingerprintKey([7; 32]));
         assert!(!printed.contains("hunter2"), "{printed}");
         assert!(printed.contains("TOKEN"), "{printed}");
         assert!(!printed.contains('7'), "{printed}");
@@ -179,9 +179,9 @@ mod tests {
 
     #[test]
     fn a_key_survives_its_file() {
-        let key = SealKey::generate().expect("randomness");
-        let read = SealKey::from_text(&format!("{}\n", key.to_text())).expect("a key");
+        let key = FingerprintKey::generate().expect("randomness");
+        let read = FingerprintKey::from_text(&format!("{}\n", key.to_text())).expect("a key");
         assert_eq!(read.0, key.0);
-        assert!(SealKey::from_text("short").is_none());
+        assert!(FingerprintKey::from_text("short").is_none());
     }
 }

@@ -10,11 +10,11 @@
 //! only then takes the next: a record is durable before anything after it is done.
 
 mod api;
-mod check_up;
 mod compaction;
+mod doctor;
 mod shell;
 mod timers;
 
 pub use api::router;
-pub use shell::{Input, SendDirectives, Shell, Snapshot};
+pub use shell::{FleetView, Input, SendDirectives, Shell};
 pub use timers::Timers;

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   greenlight.yml ─┐
-//!   look (a script) ┴─▶ Facts ─▶ Wanted ─▶ changes ─▶ scripts, one machine after the other
+//!   look (a script) ┴─▶ Facts ─▶ DesiredState ─▶ changes ─▶ scripts, one machine after the other
 //! ```
 //!
-//! Looking and changing are apart: what is wanted and what is there are compared here, so a second
+//! Looking and changing are apart: what is desired and what is there are compared here, so a second
 //! run finds nothing to change, and `--dry-run` is the same run without its second half. What
 //! happens on a machine is a few lines of shell for the tools that every systemd machine has.
 //!
@@ -14,20 +14,20 @@
 
 mod binary;
 mod change;
+mod desired;
 mod facts;
 mod install;
 mod remove;
 mod ssh;
 mod units;
-mod wanted;
 
 pub use binary::Binary;
 pub use change::Change;
+pub use desired::{DesiredState, Part, TargetMachine, machines};
 pub use facts::Facts;
 pub use install::{Aim, Done, Installation, MachineFailure};
 pub use ssh::{Remote, RemoteError};
 pub use units::Unit;
-pub use wanted::{Machine, Part, Wanted, machines};
 
 /// Where the program is.
 pub(crate) const PROGRAM: &str = "/usr/local/bin/greenlight";

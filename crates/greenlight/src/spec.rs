@@ -3,8 +3,8 @@
 //! A release is immutable, so everything that an agent needs to run and route it travels with it:
 //! the command or image, the environment, the check, and the ports of each instance.
 //!
-//! Deliberately absent: the values of secrets. A release carries their names and a seal over each
-//! value, so that a changed secret is a changed release; see [`crate::secret`].
+//! Deliberately absent: the values of secrets. A release carries their names and a fingerprint over
+//! each value, so that a changed secret is a changed release; see [`crate::secret`].
 
 pub mod image;
 mod label;
@@ -13,7 +13,7 @@ pub use image::{Cpus, ImageSpec, LogOptions, Memory, Pin, Restart};
 pub use label::{LabelError, check_label};
 
 use crate::health::HealthCheck;
-use crate::secret::Seal;
+use crate::secret::SecretFingerprint;
 use greenlight_protocol::{Color, InstanceId, Release};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,9 +27,9 @@ pub struct ServiceSpec {
     pub artifact: Artifact,
     /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.
     pub env: BTreeMap<String, String>,
-    /// By name: the seal of each secret variable. The values travel apart.
+    /// By name: the fingerprint of each secret variable. The values travel apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub secrets: BTreeMap<String, Seal>,
+    pub secrets: BTreeMap<String, SecretFingerprint>,
     /// How its health is checked.
     pub health: HealthCheck,
     /// Hosts that are routed to the service; all if empty.
@@ -119,8 +119,8 @@ pub struct SpecError {
 }
 
 impl ServiceSpec {
-    /// Seals the settings into a release. The same settings and label give the same digest.
-    pub fn seal(&self, version: &str) -> Release {
+    /// Makes a release of the settings. The same settings and label give the same digest.
+    pub fn to_release(&self, version: &str) -> Release {
         let spec = serde_json::to_string(self).expect("plain data serialises");
         let mut hashed = version.as_bytes().to_vec();
         hashed.push(0);
@@ -133,7 +133,7 @@ impl ServiceSpec {
     }
 
     /// Reads the settings of a release.
-    pub fn open(release: &Release) -> Result<Self, SpecError> {
+    pub fn from_release(release: &Release) -> Result<Self, SpecError> {
         serde_json::from_str(&release.spec).map_err(|source| SpecError {
             version: release.version.clone(),
             source,

@@ -6,12 +6,12 @@
 
 #[path = "crash/command.rs"]
 mod command;
+#[path = "crash/failpoints.rs"]
+mod failpoints;
 #[path = "crash/fleet.rs"]
 mod fleet;
 #[path = "crash/machine.rs"]
 mod machine;
-#[path = "crash/points.rs"]
-mod points;
 #[path = "crash/scene.rs"]
 mod scene;
 #[path = "crash/traffic.rs"]

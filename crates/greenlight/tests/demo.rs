@@ -26,7 +26,7 @@ fn the_demo_cuts_the_fleet_over_with_no_failed_request_and_no_mixed_window() {
 fn the_demo_says_in_its_document_what_users_and_instances_saw() {
     let report = document(as_it_is());
 
-    assert_eq!(report["late_ms"], 20);
+    assert_eq!(report["injected_delay_ms"], 20);
     assert_eq!(report["front"], "builtin");
     assert_eq!(report["runtime"], "process");
     assert_eq!(report["barrier"], "fleet");
@@ -98,12 +98,12 @@ fn a_demo_in_a_pipe_tells_each_phase_and_each_step_of_an_instance_in_a_line() {
 
 #[test]
 fn without_the_barrier_the_demo_finds_stale_answers_and_a_split_fleet() {
-    let ran = run(&["--without-barrier", "--late", "50ms"]);
+    let ran = run(&["--without-barrier", "--inject-delay", "50ms"]);
     let report = document(&ran);
 
     assert_eq!(ran.code, 1, "{ran}");
     assert_eq!(report["barrier"], "none");
-    assert_eq!(report["late_ms"], 50);
+    assert_eq!(report["injected_delay_ms"], 50);
     assert_eq!(report["held_up"], false);
     let (good, fails_on_b) = (&deployments(&report)[0], &deployments(&report)[1]);
     assert_eq!(good["outcome"]["outcome"], "promoted", "{good:#}");

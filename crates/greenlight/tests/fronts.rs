@@ -16,5 +16,5 @@ mod fleet;
 mod intact;
 #[path = "fronts/nginx_fleet.rs"]
 mod nginx_fleet;
-#[path = "fronts/stages.rs"]
-mod stages;
+#[path = "fronts/test_fronts.rs"]
+mod test_fronts;

@@ -1,6 +1,6 @@
 //! Health checks over real sockets: what is asked, what counts, how often, and what is said.
 
-use greenlight::health::{Answers, HealthCheck, Probe, Pulse, Turn};
+use greenlight::health::{Answers, HealthChange, HealthCheck, HealthTracker, Probe};
 use greenlight_ports::reserve_address;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -118,16 +118,16 @@ async fn an_application_is_ready_after_passes_in_a_row_and_unwell_after_failures
         ..HealthCheck::default()
     };
     let probe = Probe::new(address, check.clone());
-    let mut pulse = Pulse::new(&check);
+    let mut tracker = HealthTracker::new(&check);
     let mut turns = Vec::new();
 
     for _ in 0..11 {
-        turns.push(pulse.take(probe.ask().await.is_ok()));
+        turns.push(tracker.take(probe.ask().await.is_ok()));
     }
 
-    let mut expected = [Turn::Same; 11];
-    expected[4] = Turn::Ready; // G4: not after one pass, nor after two that are not in a row.
-    expected[10] = Turn::Unhealthy;
+    let mut expected = [HealthChange::Same; 11];
+    expected[4] = HealthChange::Ready; // G4: not after one pass, nor after two that are not in a row.
+    expected[10] = HealthChange::Unhealthy;
     assert_eq!(turns, expected);
 }
 
@@ -136,20 +136,20 @@ async fn a_starting_application_is_asked_often_and_less_often_up_to_half_a_secon
     let address = reserve_address().expect("a port is free");
     let check = HealthCheck::default();
     let probe = Probe::new(address, check.clone());
-    let mut pulse = Pulse::new(&check);
+    let mut tracker = HealthTracker::new(&check);
     let mut waits = Vec::new();
 
     for _ in 0..10 {
-        pulse.take(probe.ask().await.is_ok());
-        waits.push(pulse.wait());
+        tracker.take(probe.ask().await.is_ok());
+        waits.push(tracker.wait());
     }
 
     assert_eq!(waits[0], Duration::from_millis(100));
     assert!(waits.is_sorted(), "{waits:?}");
     assert_eq!(waits[9], Duration::from_millis(500));
     // A deployment is not rounded up to the interval once the application begins to answer.
-    pulse.take(true);
-    assert_eq!(pulse.wait(), Duration::from_millis(100));
+    tracker.take(true);
+    assert_eq!(tracker.wait(), Duration::from_millis(100));
 }
 
 #[tokio::test]

@@ -27,13 +27,13 @@ mod units;
 #[path = "hosts/users.rs"]
 mod users;
 
-use fleet::{Fleet, Front, Plan};
+use fleet::{Fleet, FleetPlan, Front};
 use users::{Socket, window};
 
 #[test]
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn two_nginx_hosts_behind_haproxy_take_a_release_and_no_user_sees_an_error_or_a_mixture() {
-    let fleet = Fleet::start(Plan::USUAL);
+    let fleet = Fleet::start(FleetPlan::USUAL);
     let (load, mut socket) = (fleet.load(), Socket::open(&fleet));
     assert_eq!(socket.echo(), "v1");
     let workers = fleet.workers();
@@ -50,9 +50,9 @@ fn two_nginx_hosts_behind_haproxy_take_a_release_and_no_user_sees_an_error_or_a_
 #[test]
 #[ignore = "needs root, ip, haproxy"]
 fn two_hosts_with_the_built_in_front_behind_haproxy_take_a_release_without_an_error() {
-    let fleet = Fleet::start(Plan {
+    let fleet = Fleet::start(FleetPlan {
         front: Front::Builtin,
-        ..Plan::USUAL
+        ..FleetPlan::USUAL
     });
     let (load, mut socket) = (fleet.load(), Socket::open(&fleet));
     assert_eq!(socket.echo(), "v1");
@@ -67,9 +67,9 @@ fn two_hosts_with_the_built_in_front_behind_haproxy_take_a_release_without_an_er
 #[test]
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn two_hosts_whose_nginx_is_reloaded_behind_haproxy_fail_nothing_if_it_keeps_no_connections() {
-    let fleet = Fleet::start(Plan {
+    let fleet = Fleet::start(FleetPlan {
         front: Front::NginxReload,
-        ..Plan::USUAL
+        ..FleetPlan::USUAL
     });
     let load = fleet.load();
 
@@ -88,7 +88,7 @@ fn two_hosts_whose_nginx_is_reloaded_behind_haproxy_fail_nothing_if_it_keeps_no_
 #[test]
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn a_release_that_one_nginx_host_behind_haproxy_cannot_prepare_changes_nothing_for_users() {
-    let fleet = Fleet::start(Plan::USUAL);
+    let fleet = Fleet::start(FleetPlan::USUAL);
     let load = fleet.load();
 
     fails_on(&fleet, "b");
@@ -99,9 +99,9 @@ fn a_release_that_one_nginx_host_behind_haproxy_cannot_prepare_changes_nothing_f
 #[test]
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn five_nginx_hosts_behind_haproxy_refuse_a_bad_release_and_take_a_good_one() {
-    let fleet = Fleet::start(Plan {
+    let fleet = Fleet::start(FleetPlan {
         names: &["a", "b", "c", "d", "e"],
-        ..Plan::USUAL
+        ..FleetPlan::USUAL
     });
     let load = fleet.load();
 
@@ -125,9 +125,9 @@ fn two_docker_hosts_with_nginx_behind_haproxy_take_a_release_and_no_user_sees_an
         runtime.block_on(image::from_scratch(&outside, &tag, ""));
     }
     let fleet = Fleet::start_with(
-        Plan {
+        FleetPlan {
             image: Some("greenlight-hosts"),
-            ..Plan::USUAL
+            ..FleetPlan::USUAL
         },
         |fleet| {
             for name in ["a", "b"] {

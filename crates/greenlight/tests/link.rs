@@ -4,8 +4,8 @@
 mod join;
 
 use greenlight::link::{
-    Authority, Credentials, Dial, DialEvent, Https, LinkEvent, Outboxes, Role, agent_router, allow,
-    serve,
+    AgentStreams, Authority, Credentials, Https, LinkEvent, Role, ServerLink, ServerLinkEvent,
+    agent_router, allow, serve,
 };
 use greenlight_protocol::{Directive, Envelope, Epoch, InstanceId, Report, Reported, Term, Token};
 use hyper::{Method, StatusCode};
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn whoever_has_no_certificate_of_this_fleet_is_turned_away() {
@@ -79,7 +79,11 @@ async fn an_agent_does_not_take_another_for_its_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it has one");
     let tls = impostor.server_config().expect("good credentials");
-    tokio::spawn(serve(listener, tls, agent_router(Outboxes::new(1, |_| {}))));
+    tokio::spawn(serve(
+        listener,
+        tls,
+        agent_router(AgentStreams::new(1, |_| {})),
+    ));
 
     let own = server.credentials(&Role::Agent("a".to_owned()));
     let mut https = Https::to_server(address, own.client_config().expect("good credentials"));
@@ -159,7 +163,7 @@ async fn a_report_is_repeated_until_the_server_has_it_and_order_is_kept() {
 /// A server's side of the link, with one route for operators.
 struct Server {
     authority: tempfile::TempDir,
-    outboxes: Outboxes,
+    streams: AgentStreams,
     events: UnboundedReceiver<LinkEvent>,
     address: SocketAddr,
 }
@@ -176,19 +180,19 @@ impl Server {
 
     async fn of(authority: tempfile::TempDir, term: u64) -> Self {
         let (told, events) = unbounded_channel();
-        let outboxes = Outboxes::new(term, move |event| {
+        let streams = AgentStreams::new(term, move |event| {
             // A test that has seen enough is no longer there.
             let _ = told.send(event);
         });
         let operators =
             axum::Router::new().route("/v1/operators", axum::routing::get(|| async { "yes" }));
         let routes = allow(operators, |role| *role == Role::Operator);
-        let routes = routes.merge(agent_router(outboxes.clone()));
+        let routes = routes.merge(agent_router(streams.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it has one");
         let server = Self {
             authority,
-            outboxes,
+            streams,
             events,
             address,
         };
@@ -207,17 +211,17 @@ impl Server {
         Https::to_server(self.address, tls.expect("good credentials"))
     }
 
-    fn dial(&self, agent: &str, address: SocketAddr) -> Dial {
+    fn dial(&self, agent: &str, address: SocketAddr) -> ServerLink {
         let credentials = self.credentials(&Role::Agent(agent.to_owned()));
-        Dial {
+        ServerLink {
             server: address,
             tls: credentials.client_config().expect("good credentials"),
             name: agent.to_owned(),
-            late: Duration::ZERO,
+            injected_delay: Duration::ZERO,
         }
     }
 
-    fn listen(&self, agent: &str, address: SocketAddr) -> UnboundedReceiver<DialEvent> {
+    fn listen(&self, agent: &str, address: SocketAddr) -> UnboundedReceiver<ServerLinkEvent> {
         let (dialled, arriving) = unbounded_channel();
         tokio::spawn(self.dial(agent, address).listen(dialled));
         arriving
@@ -230,7 +234,7 @@ impl Server {
         };
         let directive = Directive::Greet;
         let envelope = Envelope { token, directive };
-        self.outboxes.send(&[(InstanceId::from(agent), envelope)]);
+        self.streams.send(&[(InstanceId::from(agent), envelope)]);
     }
 
     async fn wait_for_connection(&mut self) {
@@ -299,17 +303,17 @@ impl Cable {
     }
 }
 
-async fn epoch(arriving: &mut UnboundedReceiver<DialEvent>) -> u64 {
+async fn epoch(arriving: &mut UnboundedReceiver<ServerLinkEvent>) -> u64 {
     loop {
         match within(arriving.recv()).await.expect("the agent listens") {
-            DialEvent::Directed(envelope) => return envelope.token.epoch.0,
-            DialEvent::Connected | DialEvent::Asked(_) => {}
+            ServerLinkEvent::Directed(envelope) => return envelope.token.epoch.0,
+            ServerLinkEvent::Connected | ServerLinkEvent::Requested(_) => {}
         }
     }
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(PATIENCE, future).await;
+    let waited = tokio::time::timeout(TEST_TIMEOUT, future).await;
     waited.expect("it happens in time")
 }
 

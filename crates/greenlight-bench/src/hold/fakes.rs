@@ -146,7 +146,7 @@ impl Runtime for NothingRuns {
         std::future::pending().boxed()
     }
 
-    fn stop(&self, _slot: Slot, _patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn stop(&self, _slot: Slot, _timeout: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
         std::future::ready(Ok(())).boxed()
     }
 
@@ -165,7 +165,7 @@ impl Images for NothingRuns {
         std::future::pending().boxed()
     }
 
-    fn once<'a>(
+    fn run_job<'a>(
         &'a self,
         _launch: Launch,
         _name: &'a str,

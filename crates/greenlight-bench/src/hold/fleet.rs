@@ -4,14 +4,14 @@
 use super::fakes::{InstantGate, NothingRuns, Opened};
 use crate::Outcome;
 use greenlight::agent::{AgentOptions, AgentShell};
-use greenlight::api::{Happening, Progress};
+use greenlight::api::{DeploymentEvent, NumberedEvent};
 use greenlight::clock::monotonic_ns;
-use greenlight::doctor::Machine;
+use greenlight::doctor::MachinePaths;
 use greenlight::journal::Journal;
-use greenlight::link::{Authority, Dial, LinkEvent, Outboxes, Role, agent_router, serve};
+use greenlight::link::{AgentStreams, Authority, LinkEvent, Role, ServerLink, agent_router, serve};
 use greenlight::receipt::Receipt;
-use greenlight::secret::SecretKeep;
-use greenlight::server::{Input, Shell, Snapshot};
+use greenlight::secret::SecretStore;
+use greenlight::server::{FleetView, Input, Shell};
 use greenlight_ports::reserve_address;
 use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
 use greenlight_protocol::{
@@ -36,8 +36,8 @@ type Pongs = Arc<Mutex<Option<mpsc::Sender<u64>>>>;
 pub(super) struct Fleet {
     names: BTreeSet<InstanceId>,
     inbox: mpsc::Sender<Input>,
-    outboxes: Outboxes,
-    progress: broadcast::Sender<Progress>,
+    streams: AgentStreams,
+    progress: broadcast::Sender<NumberedEvent>,
     pongs: Pongs,
     runtime: tokio::runtime::Runtime,
     opened: Arc<Opened>,
@@ -58,9 +58,9 @@ impl Fleet {
             .build()?;
         let (inbox, input) = mpsc::channel();
         let (told, pongs) = (inbox.clone(), Pongs::default());
-        let outboxes = Outboxes::new(TERM.0, receive(told, pongs.clone()));
+        let streams = AgentStreams::new(TERM.0, receive(told, pongs.clone()));
         let (progress, _) = broadcast::channel(16 * 1024);
-        let sending = outboxes.clone();
+        let sending = streams.clone();
         let shell = Shell::recover(
             names.clone(),
             Journal::open(&dir.join("server/journal.redb"))?,
@@ -71,7 +71,7 @@ impl Fleet {
         let tls = authority.issue(&Role::Server)?.server_config()?;
         let address = reserve_address()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;
-        runtime.spawn(serve(listener, tls, agent_router(outboxes.clone())));
+        runtime.spawn(serve(listener, tls, agent_router(streams.clone())));
         let coordinator = std::thread::spawn(move || {
             if let Err(error) = shell.run(&input) {
                 eprintln!("the coordinator ended: {error}");
@@ -80,7 +80,7 @@ impl Fleet {
         let mut fleet = Self {
             names: names.clone(),
             inbox,
-            outboxes,
+            streams,
             progress,
             pongs,
             runtime,
@@ -115,24 +115,24 @@ impl Fleet {
         let options = AgentOptions {
             name: name.clone(),
             journal: dir.join(format!("{name}.redb")),
-            dial: Dial {
+            server: ServerLink {
                 server,
                 tls: tls.clone(),
                 name: name.0.clone(),
-                late,
+                injected_delay: late,
             },
             peers: BTreeMap::new(),
             tls,
             runtime: Arc::new(NothingRuns),
             images: Arc::new(NothingRuns),
-            secrets: SecretKeep::new(dir.join(format!("{name}-secrets"))),
+            secrets: SecretStore::new(dir.join(format!("{name}-secrets"))),
             front: Arc::new(InstantGate(self.opened.clone())),
             alignment: Alignment::Gated,
-            machine: Machine {
+            machine: MachinePaths {
                 state: None,
                 admin: None,
                 docker: None,
-                root: Machine::usual_root(),
+                root: MachinePaths::usual_root(),
             },
         };
         let (stop, stopped) = oneshot::channel();
@@ -156,7 +156,7 @@ impl Fleet {
     fn wait_until_connected(&self) -> Outcome<()> {
         let deadline = Instant::now() + STEP_TIMEOUT;
         while Instant::now() < deadline {
-            let status = self.look()?.status;
+            let status = self.view()?.status;
             if status.instances.values().all(Option::is_some) {
                 return Ok(());
             }
@@ -188,7 +188,7 @@ impl Fleet {
             .map(|name| (name.clone(), envelope.clone()))
             .collect();
         let sent = monotonic_ns();
-        self.outboxes.send(&outgoing);
+        self.streams.send(&outgoing);
         let answers = (0..names.len()).map(|_| {
             let arrived = arrivals.recv_timeout(STEP_TIMEOUT)?;
             Ok(Duration::from_nanos(arrived.saturating_sub(sent)))
@@ -207,7 +207,7 @@ impl Fleet {
         accepted.blocking_recv()??;
         let over = async {
             loop {
-                if let Happening::Finished { outcome } = progress.recv().await?.what {
+                if let DeploymentEvent::Finished { outcome } = progress.recv().await?.event {
                     return Outcome::Ok(outcome);
                 }
             }
@@ -221,15 +221,15 @@ impl Fleet {
                 return Err(format!("a cut-over failed: {other}").into());
             }
         }
-        let receipt = self.look()?.receipts.pop();
+        let receipt = self.view()?.receipts.pop();
         let receipt = receipt.ok_or("a deployment left no receipt")?;
         Ok(Arc::unwrap_or_clone(receipt))
     }
 
-    fn look(&self) -> Outcome<Snapshot> {
-        let (answer, snapshot) = oneshot::channel();
-        self.inbox.send(Input::Look(answer))?;
-        Ok(snapshot.blocking_recv()?)
+    fn view(&self) -> Outcome<FleetView> {
+        let (answer, view) = oneshot::channel();
+        self.inbox.send(Input::GetView(answer))?;
+        Ok(view.blocking_recv()?)
     }
 }
 

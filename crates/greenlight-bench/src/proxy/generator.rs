@@ -17,12 +17,12 @@ const BUFFER: usize = 128 * 1024;
 
 /// Load on one address, for as long as it is kept.
 pub(super) struct Generator {
-    seen: Rc<RefCell<Seen>>,
+    seen: Rc<RefCell<Observed>>,
     _connections: JoinSet<()>,
 }
 
 /// What came of the requests since the last look.
-pub(super) struct Seen {
+pub(super) struct Observed {
     /// Good answers.
     pub(super) answers: u64,
     /// Everything else.
@@ -31,7 +31,7 @@ pub(super) struct Seen {
     pub(super) latency: Histogram<u64>,
 }
 
-impl Seen {
+impl Observed {
     fn nothing() -> Self {
         Self {
             answers: 0,
@@ -44,14 +44,14 @@ impl Seen {
 impl Generator {
     /// Starts the load.
     pub(super) fn start(target: SocketAddr, connections: usize) -> Self {
-        let seen = Rc::new(RefCell::new(Seen::nothing()));
+        let seen = Rc::new(RefCell::new(Observed::nothing()));
         let mut tasks = JoinSet::new();
         for _ in 0..connections {
             let seen = seen.clone();
             tasks.spawn_local(async move {
                 loop {
                     // Only a failure ends a conversation; then another is begun.
-                    let _ = converse(target, &seen).await;
+                    let _ = send_requests(target, &seen).await;
                     seen.borrow_mut().failures += 1;
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -64,8 +64,8 @@ impl Generator {
     }
 
     /// Takes what was seen since the last time.
-    pub(super) fn take(&self) -> Seen {
-        self.seen.replace(Seen::nothing())
+    pub(super) fn take(&self) -> Observed {
+        self.seen.replace(Observed::nothing())
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn ask(target: SocketAddr) -> std::io::Result<()> {
     exchange(&mut stream, &request, &mut Vec::with_capacity(BUFFER)).await
 }
 
-async fn converse(target: SocketAddr, seen: &RefCell<Seen>) -> std::io::Result<()> {
+async fn send_requests(target: SocketAddr, seen: &RefCell<Observed>) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
     let request = request(target);

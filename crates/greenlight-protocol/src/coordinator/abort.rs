@@ -58,14 +58,14 @@ impl Coordinator {
 
     pub(super) fn abort_by(
         &mut self,
-        by: &str,
+        requested_by: &str,
         fx: &mut Vec<CoordinatorEffect>,
     ) -> Result<Accepted, Refusal> {
         let Some(active) = self.ledger.active() else {
             return Err(Refusal::NothingUnderWay);
         };
         let deployment = active.order.deployment.clone();
-        let reason = format!("aborted by {by}");
+        let reason = format!("aborted by {requested_by}");
         let goes_back = self
             .ledger
             .latest()

@@ -63,7 +63,7 @@ pub enum Command {
     /// Stop the deployment: before the commit nothing changes, after it the fleet goes back.
     Abort {
         /// Who asked, in a person's words.
-        by: String,
+        requested_by: String,
     },
     /// Cut over to what was live before.
     Rollback(Box<RollbackOrder>),
@@ -75,7 +75,7 @@ pub struct RollbackOrder {
     /// The deployment's name.
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
-    pub by: String,
+    pub requested_by: String,
     /// How.
     pub plan: Plan,
     /// Timers and choices; those of the latest deployment unless given.
@@ -97,14 +97,14 @@ pub enum Accepted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// One deployment at a time.
-    #[error("`{version}` is being deployed by {by} ({deployment}, {phase})")]
+    #[error("`{version}` is being deployed by {requested_by} ({deployment}, {phase})")]
     Busy {
         /// The one under way.
         deployment: DeploymentId,
         /// Its version.
         version: String,
         /// Who asked for it.
-        by: String,
+        requested_by: String,
         /// Where it stands.
         phase: String,
     },

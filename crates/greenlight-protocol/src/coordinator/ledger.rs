@@ -52,7 +52,7 @@ pub struct Order {
     /// The deployment's name.
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
-    pub by: String,
+    pub requested_by: String,
     /// What each service is to run. Nothing: it is removed.
     pub releases: BTreeMap<ServiceName, Option<Release>>,
     /// How.

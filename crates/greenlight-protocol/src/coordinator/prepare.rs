@@ -41,7 +41,7 @@ impl Coordinator {
                     .next()
                     .map(|r| r.version.clone())
                     .unwrap_or_default(),
-                by: active.order.by.clone(),
+                requested_by: active.order.requested_by.clone(),
                 phase: self.phase.to_string(),
             });
         }
@@ -102,7 +102,7 @@ impl Coordinator {
         policy.peer_checks = PeerChecks::No;
         Ok(Order {
             deployment: rollback.deployment,
-            by: rollback.by,
+            requested_by: rollback.requested_by,
             releases: changed
                 .map(|service| (service.clone(), before.get(service).cloned()))
                 .collect(),

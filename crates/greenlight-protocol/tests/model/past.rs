@@ -78,7 +78,7 @@ pub(crate) fn order(instances: usize, deployment: &str, version: &str) -> Order 
     };
     Order {
         deployment: DeploymentId(deployment.to_owned()),
-        by: "the-model".to_owned(),
+        requested_by: "the-model".to_owned(),
         releases: [("shop".into(), Some(release))].into(),
         plan: Plan::compile(Strategy::BlueGreen, &instances).expect("there are instances"),
         policy: Policy {

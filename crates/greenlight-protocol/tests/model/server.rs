@@ -91,8 +91,8 @@ impl Node for Server {
                 }];
             }
             Step::PersonAborts => {
-                let by = "the-model".to_owned();
-                return next.command(Command::Abort { by });
+                let requested_by = "the-model".to_owned();
+                return next.command(Command::Abort { requested_by });
             }
             Step::PersonDeploys => {
                 let order = past::order(self.fleet.len(), "d3", "v3");

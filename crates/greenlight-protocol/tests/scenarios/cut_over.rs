@@ -384,7 +384,7 @@ fn a_second_abort_does_not_stop_the_way_back_that_the_first_one_began() {
     world.deploy(order).expect("an idle fleet takes an order");
     world.run();
     let abort = || Command::Abort {
-        by: "an impatient person".to_owned(),
+        requested_by: "an impatient person".to_owned(),
     };
 
     world.command(abort()).expect("a deployment is under way");

@@ -49,9 +49,9 @@ fn a_prepared_deployment_that_is_aborted_leaves_nothing_new_running() {
     world.deploy(order).expect("an idle fleet takes an order");
     world.run();
 
-    let by = "a person".to_owned();
+    let requested_by = "a person".to_owned();
     world
-        .command(Command::Abort { by })
+        .command(Command::Abort { requested_by })
         .expect("a deployment is under way");
     world.run();
 

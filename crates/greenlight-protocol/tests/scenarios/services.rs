@@ -64,9 +64,9 @@ fn a_first_deployment_that_is_aborted_in_its_watch_leaves_nothing() {
     let order = world.order(&[("shop", "v1")]);
     world.deploy(order).expect("an idle fleet takes an order");
     world.run();
-    let by = "a person".to_owned();
+    let requested_by = "a person".to_owned();
     world
-        .command(Command::Abort { by })
+        .command(Command::Abort { requested_by })
         .expect("a deployment is under way");
     world.pass(LONG);
 

@@ -146,7 +146,7 @@ impl World {
         let instances = self.machines.keys().cloned().collect();
         Order {
             deployment: DeploymentId(releases.first().map_or("", |(_, version)| version).into()),
-            by: "a test".to_owned(),
+            requested_by: "a test".to_owned(),
             releases: releases
                 .iter()
                 .map(|(service, version)| ((*service).into(), Some(release(version))))

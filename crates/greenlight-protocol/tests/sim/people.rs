@@ -24,14 +24,14 @@ impl World {
         let ready = coordinator.is_some_and(|c| is_ready(c.phase()));
         let command = match self.chance.below(20) {
             0 => Command::Abort {
-                by: "a person".to_owned(),
+                requested_by: "a person".to_owned(),
             },
             1..=3 => {
                 let order = self.order(false);
                 let policy = self.chance.hits(0.7).then_some(order.policy);
                 Command::Rollback(Box::new(RollbackOrder {
                     deployment: order.deployment,
-                    by: order.by,
+                    requested_by: order.requested_by,
                     plan: order.plan,
                     policy,
                 }))
@@ -92,7 +92,7 @@ impl World {
         let instances = self.names.keys().cloned().collect();
         Order {
             deployment: DeploymentId(format!("d{}", self.versions)),
-            by: "a person".to_owned(),
+            requested_by: "a person".to_owned(),
             releases,
             plan: Plan::compile(strategy, &instances).expect("the fleet is not empty"),
             policy,

@@ -13,8 +13,10 @@ impl World {
     pub(crate) fn look(&mut self) -> Checked {
         let phase = self.coordinator.machine.as_ref().map(Coordinator::phase);
         if matches!(phase, Some(Phase::Ready { .. })) {
-            let by = "a person".to_owned();
-            let command = self.chance.pick(&[Command::Promote, Command::Abort { by }]);
+            let requested_by = "a person".to_owned();
+            let command = self
+                .chance
+                .pick(&[Command::Promote, Command::Abort { requested_by }]);
             self.command(command);
         }
         if self.rest().is_err() {

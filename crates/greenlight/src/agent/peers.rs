@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// How long a peer may seem not to be ready; it may just be restarting.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PEER_READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before looking again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a front may take to accept.
@@ -32,7 +32,7 @@ pub(super) struct Peers {
 }
 
 /// What is looked for.
-struct Wanted {
+struct PeerExpectation {
     epoch: Epoch,
     services: BTreeMap<ServiceName, ServiceSpec>,
 }
@@ -40,7 +40,7 @@ struct Wanted {
 impl Peers {
     /// Looks at all of these, until each was seen ready or had its time. Says which were not, and
     /// why.
-    pub(super) async fn look(
+    pub(super) async fn check_all(
         &self,
         epoch: Epoch,
         peers: BTreeSet<InstanceId>,
@@ -48,39 +48,43 @@ impl Peers {
     ) -> BTreeMap<InstanceId, String> {
         let services = releases.into_iter().filter_map(|(service, release)| {
             // This instance has prepared it, and so has read it.
-            Some((service, ServiceSpec::open(&release).ok()?))
+            Some((service, ServiceSpec::from_release(&release).ok()?))
         });
-        let wanted = Wanted {
+        let expected = PeerExpectation {
             epoch,
             services: services.collect(),
         };
-        let looks = peers.into_iter().map(async |peer| {
-            let unseen = self.look_at(&peer, &wanted).await.err()?;
+        let checks = peers.into_iter().map(async |peer| {
+            let unseen = self.check(&peer, &expected).await.err()?;
             Some((peer, unseen))
         });
-        join_all(looks).await.into_iter().flatten().collect()
+        join_all(checks).await.into_iter().flatten().collect()
     }
 
-    async fn look_at(&self, peer: &InstanceId, wanted: &Wanted) -> Result<(), String> {
+    async fn check(&self, peer: &InstanceId, expected: &PeerExpectation) -> Result<(), String> {
         let began = Instant::now();
         loop {
-            match self.look_once(peer, wanted).await {
+            match self.check_once(peer, expected).await {
                 Ok(()) => return Ok(()),
-                Err(reason) if began.elapsed() >= PATIENCE => return Err(reason),
+                Err(reason) if began.elapsed() >= PEER_READY_TIMEOUT => return Err(reason),
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    async fn look_once(&self, peer: &InstanceId, wanted: &Wanted) -> Result<(), String> {
+    async fn check_once(
+        &self,
+        peer: &InstanceId,
+        expected: &PeerExpectation,
+    ) -> Result<(), String> {
         let Some(address) = self.agents.get(peer).copied() else {
             return Err("this agent was not told where it is (`--peers`)".to_owned());
         };
-        let asked = peer::ask_readiness(address, peer, wanted.epoch, self.tls.clone());
+        let asked = peer::ask_readiness(address, peer, expected.epoch, self.tls.clone());
         let readiness = asked
             .await
             .map_err(|error| format!("its agent cannot be asked: {error}"))?;
-        for service in wanted.services.keys() {
+        for service in expected.services.keys() {
             match readiness.get(service) {
                 Some(Ok(_)) => {}
                 Some(Err(answer)) => {
@@ -89,7 +93,7 @@ impl Peers {
                 None => return Err(format!("it has prepared no `{service}`")),
             }
         }
-        let front = wanted
+        let front = expected
             .services
             .values()
             .find_map(|spec| spec.fronts.get(peer));

@@ -1,17 +1,17 @@
 //! The agent's loop: take one event, carry out its effects in order, take the next.
 
 use super::peers::Peers;
-use super::questions::Answerer;
+use super::requests::RequestHandler;
 use super::slots::{Slots, Work};
 use crate::clock;
-use crate::crash;
-use crate::doctor::Machine;
+use crate::doctor::MachinePaths;
+use crate::failpoint;
 use crate::front::{Acted, Front, FrontError};
 use crate::journal::{Journal, JournalError};
 use crate::link::peer::{self, Readiness};
-use crate::link::{Dial, DialEvent};
+use crate::link::{ServerLink, ServerLinkEvent};
 use crate::runtime::{Images, Running, Runtime};
-use crate::secret::SecretKeep;
+use crate::secret::SecretStore;
 use crate::server::Timers;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -29,7 +29,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 /// How often the front is asked whether it is still the one that was told.
-const FRONT_PULSE: Duration = Duration::from_millis(100);
+const FRONT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the gate's totals are reported after a cut-over, and for how long.
 const OBSERVE_EVERY: Duration = Duration::from_millis(250);
 const OBSERVE_TIMES: u32 = 8;
@@ -41,7 +41,7 @@ pub struct AgentOptions {
     /// Where it keeps its journal.
     pub journal: PathBuf,
     /// How it reaches the server.
-    pub dial: Dial,
+    pub server: ServerLink,
     /// Where its peers answer.
     pub peers: BTreeMap<InstanceId, SocketAddr>,
     /// Its credentials, for asking peers.
@@ -51,9 +51,9 @@ pub struct AgentOptions {
     /// What knows images.
     pub images: Arc<dyn Images>,
     /// Where the secrets of releases are.
-    pub secrets: SecretKeep,
+    pub secrets: SecretStore,
     /// Where its parts are on this machine.
-    pub machine: Machine,
+    pub machine: MachinePaths,
     /// What receives user traffic.
     pub front: Arc<dyn Front>,
     /// What its cut-overs are worth.
@@ -88,13 +88,13 @@ pub(super) enum ShellEvent {
     /// For the protocol.
     Protocol(AgentEvent),
     /// A peer asks, and waits for the answer.
-    Asked(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),
+    DecisionQueried(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),
     /// A peer asks how what is prepared is, and waits for the answer.
-    Looked(Epoch, oneshot::Sender<Readiness>),
+    ReadinessQueried(Epoch, oneshot::Sender<Readiness>),
     /// What runs, asked after a restart.
     Found(Vec<Running>),
     /// The service manager wants to know whether the loop turns.
-    Pulse(oneshot::Sender<()>),
+    Ping(oneshot::Sender<()>),
     /// The gate's totals, for the receipt.
     Observed(Epoch, greenlight_protocol::GateEvidence),
 }
@@ -107,12 +107,12 @@ impl AgentShell {
         let (agent, pending) = Agent::recover(options.name.clone(), &records);
         let (events, inbox) = unbounded_channel();
         let (reports, outgoing) = unbounded_channel();
-        tokio::spawn(options.dial.clone().report(outgoing));
-        let (dialled, mut arriving) = unbounded_channel();
-        tokio::spawn(options.dial.clone().listen(dialled));
+        tokio::spawn(options.server.clone().report(outgoing));
+        let (received, mut arriving) = unbounded_channel();
+        tokio::spawn(options.server.clone().listen(received));
         let arrived = events.clone();
-        let answerer = Answerer {
-            dial: options.dial.clone(),
+        let handler = RequestHandler {
+            server: options.server.clone(),
             runtime: options.runtime.clone(),
             images: options.images.clone(),
             secrets: options.secrets.clone(),
@@ -121,12 +121,12 @@ impl AgentShell {
         tokio::spawn(async move {
             while let Some(event) = arriving.recv().await {
                 let event = match event {
-                    DialEvent::Asked(asked) => {
-                        tokio::spawn(answerer.clone().answer(*asked));
+                    ServerLinkEvent::Requested(asked) => {
+                        tokio::spawn(handler.clone().answer(*asked));
                         continue;
                     }
-                    DialEvent::Connected => AgentEvent::Connected,
-                    DialEvent::Directed(envelope) => AgentEvent::Directed(*envelope),
+                    ServerLinkEvent::Connected => AgentEvent::Connected,
+                    ServerLinkEvent::Directed(envelope) => AgentEvent::Directed(*envelope),
                 };
                 if arrived.send(ShellEvent::Protocol(event)).is_err() {
                     return;
@@ -171,12 +171,12 @@ impl AgentShell {
     }
 
     /// What asks whether the loop turns.
-    pub fn pulse(&self) -> impl FnMut() -> oneshot::Receiver<()> + Send + use<> {
+    pub fn ping(&self) -> impl FnMut() -> oneshot::Receiver<()> + Send + use<> {
         let events = self.events.clone();
         move || {
             let (answer, answered) = oneshot::channel();
             // The loop may be ending.
-            let _ = events.send(ShellEvent::Pulse(answer));
+            let _ = events.send(ShellEvent::Ping(answer));
             answered
         }
     }
@@ -189,7 +189,7 @@ impl AgentShell {
         if let Some(answer) = self.answers.pop_front() {
             self.take(answer).await?;
         }
-        self.slots.look();
+        self.slots.list_running();
         loop {
             for timer in self.timers.take_due() {
                 self.take(AgentEvent::TimerFired(timer)).await?;
@@ -201,12 +201,12 @@ impl AgentShell {
             match event {
                 None => return Ok(()),
                 Some(ShellEvent::Protocol(event)) => self.take(event).await?,
-                Some(ShellEvent::Asked(peer, epoch, answer)) => {
+                Some(ShellEvent::DecisionQueried(peer, epoch, answer)) => {
                     let waiting = self.asked.entry((peer.clone(), epoch)).or_default();
                     waiting.push(answer);
                     self.take(AgentEvent::PeerAsked { peer, epoch }).await?;
                 }
-                Some(ShellEvent::Looked(epoch, answer)) => {
+                Some(ShellEvent::ReadinessQueried(epoch, answer)) => {
                     if let Some(cut_over) = self.agent.ledger().under_way(epoch) {
                         let ledger = self.agent.ledger();
                         let brought = cut_over.brought();
@@ -220,7 +220,7 @@ impl AgentShell {
                         self.take(event).await?;
                     }
                 }
-                Some(ShellEvent::Pulse(answer)) => {
+                Some(ShellEvent::Ping(answer)) => {
                     let _ = answer.send(());
                 }
                 Some(ShellEvent::Observed(epoch, evidence)) => {
@@ -263,16 +263,16 @@ impl AgentShell {
             epoch: status.decided,
         };
         let report = Report::Status(status);
-        let passage = crash::before(|| "tell status".to_owned());
+        let failpoint = failpoint::before(|| "tell status".to_owned());
         self.report(Reported { token, report });
-        passage.after_a_moment();
+        failpoint.after_a_moment();
     }
 
     async fn carry_out(&mut self, effects: Vec<AgentEffect>) -> Result<(), JournalError> {
         for effect in effects {
-            let passage = crash::before(|| name(&effect));
+            let failpoint = failpoint::before(|| name(&effect));
             self.carry_out_one(effect).await?;
-            passage.after_a_moment();
+            failpoint.after_a_moment();
         }
         Ok(())
     }
@@ -301,9 +301,9 @@ impl AgentShell {
                 peers,
                 releases,
             } => {
-                let (view, events) = (self.peers.clone(), self.events.clone());
+                let (instance_peers, events) = (self.peers.clone(), self.events.clone());
                 tokio::spawn(async move {
-                    let unseen = view.look(epoch, peers, releases).await;
+                    let unseen = instance_peers.check_all(epoch, peers, releases).await;
                     let checked = AgentEvent::PeersChecked { epoch, unseen };
                     // The loop may be ending.
                     let _ = events.send(ShellEvent::Protocol(checked));
@@ -413,15 +413,17 @@ impl AgentShell {
 struct Inbox(UnboundedSender<ShellEvent>);
 
 impl peer::Peer for Inbox {
-    fn decision(&self, asker: InstanceId, epoch: Epoch) -> BoxFuture<'static, Option<PeerAnswer>> {
+    fn decision(&self, peer: InstanceId, epoch: Epoch) -> BoxFuture<'static, Option<PeerAnswer>> {
         let (sender, answer) = oneshot::channel();
-        let sent = self.0.send(ShellEvent::Asked(asker, epoch, sender));
+        let sent = self
+            .0
+            .send(ShellEvent::DecisionQueried(peer, epoch, sender));
         async move { sent.is_ok().then_some(answer.await.ok())? }.boxed()
     }
 
     fn readiness(&self, epoch: Epoch) -> BoxFuture<'static, Option<Readiness>> {
         let (sender, answer) = oneshot::channel();
-        let sent = self.0.send(ShellEvent::Looked(epoch, sender));
+        let sent = self.0.send(ShellEvent::ReadinessQueried(epoch, sender));
         async move { sent.is_ok().then_some(answer.await.ok())? }.boxed()
     }
 }
@@ -441,7 +443,7 @@ async fn watch_front(front: Arc<dyn Front>, events: UnboundedSender<ShellEvent>)
             Ok(_) => {}
             Err(_) => known = None,
         }
-        tokio::time::sleep(FRONT_PULSE).await;
+        tokio::time::sleep(FRONT_POLL_INTERVAL).await;
     }
 }
 
@@ -462,19 +464,19 @@ async fn observe(front: Arc<dyn Front>, epoch: Epoch, events: UnboundedSender<Sh
     }
 }
 
-/// What a crash point calls the effect.
+/// What a failpoint calls the effect.
 fn name(effect: &AgentEffect) -> String {
     let variant = match effect {
-        AgentEffect::Persist(record) => crash::variant(record),
-        AgentEffect::Report(reported) => crash::variant(&reported.report),
-        AgentEffect::Gate(action) => crash::variant(action),
-        AgentEffect::SetTimer { timer, .. } => crash::variant(timer),
+        AgentEffect::Persist(record) => failpoint::variant(record),
+        AgentEffect::Report(reported) => failpoint::variant(&reported.report),
+        AgentEffect::Gate(action) => failpoint::variant(action),
+        AgentEffect::SetTimer { timer, .. } => failpoint::variant(timer),
         AgentEffect::Start { .. }
         | AgentEffect::CheckPeers { .. }
         | AgentEffect::BeforeSwitch { .. }
         | AgentEffect::Stop { .. }
         | AgentEffect::AskPeer { .. }
-        | AgentEffect::AnswerPeer { .. } => return crash::variant(effect),
+        | AgentEffect::AnswerPeer { .. } => return failpoint::variant(effect),
     };
-    format!("{} {variant}", crash::variant(effect))
+    format!("{} {variant}", failpoint::variant(effect))
 }

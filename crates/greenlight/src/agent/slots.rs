@@ -1,12 +1,12 @@
 //! The instance's slots as the shell handles them: start, check, follow, drain, stop.
 
 use super::shell::ShellEvent;
-use crate::crash;
+use crate::failpoint;
 use crate::front::{Front, SlotAddresses};
-use crate::health::{Answers, HealthCheck, Probe, Pulse, Turn};
+use crate::health::{Answers, HealthChange, HealthCheck, HealthTracker, Probe};
 use crate::link::peer::Readiness;
 use crate::runtime::{Images, Launch, Running, Runtime};
-use crate::secret::SecretKeep;
+use crate::secret::SecretStore;
 use crate::spec::{PortPair, ServiceSpec};
 use futures_util::future::join_all;
 use greenlight_protocol::agent::Ledger;
@@ -42,7 +42,7 @@ pub(super) struct Work {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) images: Arc<dyn Images>,
     pub(super) front: Arc<dyn Front>,
-    pub(super) secrets: SecretKeep,
+    pub(super) secrets: SecretStore,
     /// Where what runs is reached; a container has an address of its own.
     addresses: Arc<Mutex<BTreeMap<Slot, SocketAddr>>>,
 }
@@ -53,7 +53,7 @@ impl Work {
         runtime: Arc<dyn Runtime>,
         images: Arc<dyn Images>,
         front: Arc<dyn Front>,
-        secrets: SecretKeep,
+        secrets: SecretStore,
     ) -> Self {
         Self {
             me,
@@ -77,7 +77,7 @@ impl Slots {
 
     /// After a restart: asks the runtime what runs, until it knows. The loop goes on meanwhile,
     /// because a decision may be waited for.
-    pub(super) fn look(&self) {
+    pub(super) fn list_running(&self) {
         let (runtime, events) = (self.work.runtime.clone(), self.events.clone());
         tokio::spawn(async move {
             loop {
@@ -107,7 +107,7 @@ impl Slots {
                 digest: launch.digest.clone(),
             });
             let known = releases(ledger).find(|release| release.digest == launch.digest);
-            let spec = known.and_then(|release| ServiceSpec::open(release).ok());
+            let spec = known.and_then(|release| ServiceSpec::from_release(release).ok());
             self.watch(running, spec);
         }
         events.push(AgentEvent::SlotsListed);
@@ -128,7 +128,7 @@ impl Slots {
             match work.begin(&slot, incarnation, &release).await {
                 Ok((running, check)) => {
                     let runtime = work.runtime.clone();
-                    follow(runtime, running, check, Some(ready_within), events).await;
+                    supervise(runtime, running, check, Some(ready_within), events).await;
                 }
                 Err(reason) => {
                     let exited = AgentEvent::SlotExited {
@@ -161,7 +161,7 @@ impl Slots {
                 }
                 None => HealthCheck::default(),
             };
-            follow(work.runtime, running, check, None, events).await;
+            supervise(work.runtime, running, check, None, events).await;
         });
         self.watching
             .entry(slot)
@@ -169,7 +169,7 @@ impl Slots {
             .push(task.abort_handle());
     }
 
-    pub(super) fn stop(&mut self, slot: Slot, drain: Duration, patience: Duration) {
+    pub(super) fn stop(&mut self, slot: Slot, drain: Duration, timeout: Duration) {
         let (runtime, front, events) = (
             self.work.runtime.clone(),
             self.work.front.clone(),
@@ -188,12 +188,12 @@ impl Slots {
             for task in watching {
                 task.abort();
             }
-            let passage = crash::before(|| "end application".to_owned());
-            while let Err(error) = runtime.stop(slot.clone(), patience).await {
+            let failpoint = failpoint::before(|| "end application".to_owned());
+            while let Err(error) = runtime.stop(slot.clone(), timeout).await {
                 tracing::error!(%error, "an application could not be stopped");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            passage.after();
+            failpoint.after();
             let stopped = AgentEvent::SlotStopped { slot, drained };
             let _ = events.send(ShellEvent::Protocol(stopped));
         });
@@ -272,17 +272,17 @@ impl Work {
         incarnation: Incarnation,
         release: &Release,
     ) -> Result<(Running, HealthCheck), String> {
-        let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
+        let spec = ServiceSpec::from_release(release).map_err(|error| error.to_string())?;
         let launch = self.launch(slot, incarnation, release, &spec)?;
         // What an earlier start may have left in the slot, for example before this agent crashed.
         let left = self.runtime.stop(slot.clone(), spec.stop_timeout).await;
         left.map_err(|error| error.to_string())?;
         self.addresses().remove(slot);
         self.define(&slot.service, &spec).await?;
-        let passage = crash::before(|| "begin application".to_owned());
+        let failpoint = failpoint::before(|| "begin application".to_owned());
         let running = self.runtime.start(launch).await;
         let running = running.map_err(|error| error.to_string())?;
-        passage.after();
+        failpoint.after();
         let published = SocketAddr::from(([127, 0, 0, 1], running.launch.port));
         if running.address != published {
             self.note_address(&running);
@@ -299,7 +299,7 @@ impl Work {
     }
 
     async fn check_now(&self, slot: &Slot, release: &Release) -> Result<String, String> {
-        let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
+        let spec = ServiceSpec::from_release(release).map_err(|error| error.to_string())?;
         let address = self.address(slot, self.ports(&spec)?);
         Probe::new(address, spec.health).ask().await
     }
@@ -314,14 +314,14 @@ impl Work {
         let mut output = Vec::new();
         for (slot, release) in releases {
             let within = deadline.saturating_duration_since(Instant::now());
-            let spec = ServiceSpec::open(release).map_err(|error| error.to_string())?;
+            let spec = ServiceSpec::from_release(release).map_err(|error| error.to_string())?;
             if !spec.artifact.has_before_switch() {
                 continue;
             }
             let incarnation = Incarnation { epoch, attempt: 0 };
             let launch = self.launch(slot, incarnation, release, &spec)?;
             let name = format!("before-switch-{epoch}");
-            let lines = self.images.once(launch, &name, within).await;
+            let lines = self.images.run_job(launch, &name, within).await;
             output.extend(lines.map_err(|error| error.to_string())?);
         }
         Ok(output.join("\n"))
@@ -393,7 +393,7 @@ impl Work {
 }
 
 /// Checks an application for life, and says how it died. Ends when it is dead.
-async fn follow(
+async fn supervise(
     runtime: Arc<dyn Runtime>,
     running: Running,
     check: HealthCheck,
@@ -407,7 +407,7 @@ async fn follow(
         let _ = events.send(ShellEvent::Protocol(event));
     };
     let mut answers = Answers::default();
-    let checks = check_for_life(
+    let checks = check_health(
         &*runtime,
         &running,
         &check,
@@ -436,7 +436,7 @@ async fn follow(
     });
 }
 
-async fn check_for_life(
+async fn check_health(
     runtime: &dyn Runtime,
     running: &Running,
     check: &HealthCheck,
@@ -447,12 +447,12 @@ async fn check_for_life(
     let slot = running.launch.slot.clone();
     let incarnation = running.launch.incarnation;
     let probe = Probe::new(running.address, check.clone());
-    let mut pulse = Pulse::new(check);
+    let mut tracker = HealthTracker::new(check);
     let mut deadline = ready_within.map(|within| Instant::now() + within);
     loop {
         let mut answer = probe.ask().await;
         if answer.is_ok()
-            && let Err(objection) = runtime.vouch(running).await
+            && let Err(objection) = runtime.container_health(running).await
         {
             answer = Err(objection);
         }
@@ -463,20 +463,20 @@ async fn check_for_life(
             incarnation,
             reason: answers.explain(check, &runtime.logs(&slot, LINES_SHOWN).await),
         };
-        match pulse.take(passed) {
-            Turn::Ready => {
+        match tracker.take(passed) {
+            HealthChange::Ready => {
                 deadline = None;
                 let slot = slot.clone();
                 tell(AgentEvent::SlotReady { slot, incarnation });
             }
-            Turn::Unhealthy => tell(unhealthy(answers).await),
-            Turn::Same => {}
+            HealthChange::Unhealthy => tell(unhealthy(answers).await),
+            HealthChange::Same => {}
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             deadline = None;
             tell(unhealthy(answers).await);
         }
-        let wait = pulse.wait();
+        let wait = tracker.wait();
         let left = deadline.map_or(wait, |d| d.saturating_duration_since(Instant::now()));
         tokio::time::sleep(wait.min(left.max(Duration::from_millis(1)))).await;
     }

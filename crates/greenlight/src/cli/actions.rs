@@ -172,7 +172,7 @@ mod tests {
     fn receipt(outcome: Option<Outcome>) -> Receipt {
         Receipt {
             deployment: "d".to_owned(),
-            by: "someone".to_owned(),
+            requested_by: "someone".to_owned(),
             releases: BTreeMap::new(),
             removed: [].into(),
             previous: BTreeMap::new(),

@@ -42,7 +42,7 @@ pub enum Verb {
     #[command(subcommand)]
     Attach(Attach),
     /// Say what a deployment would do, and what stands in its way. Changes nothing.
-    Plan(Plan),
+    Plan(PlanArgs),
     /// Bring a release to the whole fleet: prepare it everywhere, then cut over together.
     Deploy(Deploy),
     /// Start a release everywhere and check it; `promote` cuts over.
@@ -60,7 +60,7 @@ pub enum Verb {
     /// List the latest deployments.
     History(History),
     /// Show the evidence for one deployment.
-    Receipt(Receipt),
+    Receipt(ReceiptArgs),
     /// Show what the applications wrote.
     Logs(Logs),
     /// Look for what would spoil a deployment, on every instance and across them.
@@ -179,7 +179,7 @@ pub struct AttachNginx {
 
 /// `greenlight plan`.
 #[derive(Debug, Args)]
-pub struct Plan {
+pub struct PlanArgs {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
@@ -271,7 +271,7 @@ pub struct History {
 
 /// `greenlight receipt`.
 #[derive(Debug, Args)]
-pub struct Receipt {
+pub struct ReceiptArgs {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
@@ -310,9 +310,9 @@ pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
 /// How late messages may be made; no barrier waits for as long as the most.
 fn lateness(text: &str) -> Result<Duration, String> {
     const MOST: Duration = Duration::from_mins(1);
-    let late = duration(text)?;
-    (late <= MOST)
-        .then_some(late)
+    let injected_delay = duration(text)?;
+    (injected_delay <= MOST)
+        .then_some(injected_delay)
         .ok_or_else(|| "it is too long; the range is 0ms to 1m".to_owned())
 }
 

@@ -7,7 +7,7 @@ use crate::config::{Config, InstanceConfig, InstanceNginx};
 use crate::fleet::LocalFleet;
 use crate::front::FrontKind;
 use crate::nginx::{
-    AttachError, Attachment, Change, Include, Label, NginxPath, Target, Upstream, ValueError,
+    AttachError, Attachment, FileChange, Include, Label, NginxPath, Target, Upstream, ValueError,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -154,7 +154,7 @@ fn chosen<'a>(args: &AttachNginx, config: &'a Config) -> Result<&'a InstanceConf
 }
 
 /// Nginx is changed only by somebody who has seen how.
-fn agreed(args: &AttachNginx, changes: &[Change]) -> Result<(), Failure> {
+fn agreed(args: &AttachNginx, changes: &[FileChange]) -> Result<(), Failure> {
     if args.yes || changes.is_empty() {
         return Ok(());
     }

@@ -4,11 +4,12 @@
 
 use super::actions::Job;
 use super::args::{Act, Deploy, Remove, Rollback};
-use super::fleet::{asker, configuration, connect, orphans, unlike, version};
+use super::fleet::{configuration, connect, membership_mismatch, orphans, requested_by, version};
 use super::progress::Display;
 use super::{Exit, Failure, Output, print, print_json, releases};
 use crate::api::{
-    ActRequest, CommandAnswer, DeployRequest, FleetStatus, Happening, Progress, RollbackRequest,
+    ActRequest, CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, NumberedEvent,
+    RollbackRequest,
 };
 use crate::clock;
 use crate::config::{Config, ConfigError};
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long a server may be away before a command stops waiting for it.
-const PATIENCE: Duration = Duration::from_mins(1);
+const SERVER_AWAY_TIMEOUT: Duration = Duration::from_mins(1);
 /// The pause before asking a server again that was away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A server that takes longer to answer is away.
@@ -68,12 +69,12 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     let version = version(args.version.as_deref(), &args.file.file)?;
     let api = connect(&args.fleet, &args.file)?;
     let status: FleetStatus = api.get("/v1/status").await?;
-    if let Some(obstacle) = unlike(&config, &status).into_iter().next() {
+    if let Some(obstacle) = membership_mismatch(&config, &status).into_iter().next() {
         return Err(Failure::new(Exit::Refused, obstacle).help("nothing was changed"));
     }
     let made = releases::make(&config, &args.file.file, &version, &api).await?;
     let request = DeployRequest {
-        by: asker(),
+        requested_by: requested_by(),
         releases: made.releases,
         remove: [].into(),
         secrets: made.secrets,
@@ -112,7 +113,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
             eprintln!("all instances are ready; `greenlight promote` cuts over");
             leave(&answer, "ready", output)
         }
-        Left::Finished => conclude(&api, &answer.deployment, Wanted::Promoted, output).await,
+        Left::Finished => conclude(&api, &answer.deployment, Goal::Promoted, output).await,
     }
 }
 
@@ -139,31 +140,33 @@ fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Result<Exit, Fa
 
 /// `greenlight promote`.
 pub(super) async fn promote(args: &Act, output: Output) -> Result<Exit, Failure> {
-    act(args, "/v1/promote", Wanted::Promoted, output).await
+    act(args, "/v1/promote", Goal::Promoted, output).await
 }
 
 /// `greenlight abort`.
 pub(super) async fn abort(args: &Act, output: Output) -> Result<Exit, Failure> {
-    act(args, "/v1/abort", Wanted::Back, output).await
+    act(args, "/v1/abort", Goal::Back, output).await
 }
 
-async fn act(args: &Act, path: &str, wanted: Wanted, output: Output) -> Result<Exit, Failure> {
+async fn act(args: &Act, path: &str, goal: Goal, output: Output) -> Result<Exit, Failure> {
     let api = connect(&args.fleet, &args.file)?;
-    let question = ActRequest { by: asker() };
+    let question = ActRequest {
+        requested_by: requested_by(),
+    };
     let answer: CommandAnswer = api.post(path, &question).await?;
-    finish(&api, &answer, args.detach, wanted, output).await
+    finish(&api, &answer, args.detach, goal, output).await
 }
 
 /// `greenlight rollback`.
 pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Failure> {
     let api = connect(&args.act.fleet, &args.act.file)?;
     let request = RollbackRequest {
-        by: asker(),
+        requested_by: requested_by(),
         version: args.to.clone(),
         policy: policy_of(&args.act),
     };
     let answer: CommandAnswer = api.post("/v1/rollback", &request).await?;
-    finish(&api, &answer, args.act.detach, Wanted::Promoted, output).await
+    finish(&api, &answer, args.act.detach, Goal::Promoted, output).await
 }
 
 /// The timers and choices of the file; none if it is not there, or if it cannot be read: to go back
@@ -189,7 +192,7 @@ fn policy_of(act: &Act) -> Option<Policy> {
 pub(super) async fn remove(args: &Remove, output: Output) -> Result<Exit, Failure> {
     let api = connect(&args.act.fleet, &args.act.file)?;
     let request = DeployRequest {
-        by: asker(),
+        requested_by: requested_by(),
         releases: BTreeMap::new(),
         remove: args.services.iter().cloned().map(ServiceName).collect(),
         secrets: BTreeMap::new(),
@@ -198,14 +201,14 @@ pub(super) async fn remove(args: &Remove, output: Output) -> Result<Exit, Failur
         promotion: Promotion::Automatic,
     };
     let answer: CommandAnswer = api.post("/v1/deployments", &request).await?;
-    finish(&api, &answer, args.act.detach, Wanted::Promoted, output).await
+    finish(&api, &answer, args.act.detach, Goal::Promoted, output).await
 }
 
 async fn finish(
     api: &ApiClient,
     answer: &CommandAnswer,
     detach: bool,
-    wanted: Wanted,
+    goal: Goal,
     output: Output,
 ) -> Result<Exit, Failure> {
     if detach {
@@ -215,7 +218,7 @@ async fn finish(
     let display = Display::suited();
     let (_, mut display) = follow(api, &answer.deployment, Until::Finished, display).await?;
     display.end();
-    conclude(api, &answer.deployment, wanted, output).await
+    conclude(api, &answer.deployment, goal, output).await
 }
 
 /// Shows a deployment's progress until the command has seen enough. A server that is started
@@ -236,10 +239,10 @@ pub(super) async fn follow(
             }
             seen = progress.number;
             display.show(&progress);
-            left = match &progress.what {
-                Happening::Finished { .. } => Some(Left::Finished),
-                Happening::Phase { phase, .. } if phase == "ready" => Some(Left::Ready),
-                Happening::Phase { .. } | Happening::Instance { .. } => None,
+            left = match &progress.event {
+                DeploymentEvent::Finished { .. } => Some(Left::Finished),
+                DeploymentEvent::Phase { phase, .. } if phase == "ready" => Some(Left::Ready),
+                DeploymentEvent::Phase { .. } | DeploymentEvent::Instance { .. } => None,
             };
             match (left, until) {
                 (Some(Left::Finished), _) | (Some(Left::Ready), Until::Ready) => Follow::Enough,
@@ -259,11 +262,11 @@ pub(super) async fn follow(
             Ok(receipt) => {
                 if let Some(outcome) = receipt.outcome {
                     // It was over before the stream said so, and nobody would say how it ended.
-                    display.show(&Progress {
+                    display.show(&NumberedEvent {
                         number: seen + 1,
                         at_ms: receipt.finished_ms.unwrap_or_else(clock::wall_ms),
                         deployment: deployment.clone(),
-                        what: Happening::Finished { outcome },
+                        event: DeploymentEvent::Finished { outcome },
                     });
                     return Ok((Left::Finished, display));
                 }
@@ -271,7 +274,7 @@ pub(super) async fn follow(
             }
             Err(error) => {
                 let since = *away_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > PATIENCE {
+                if since.elapsed() > SERVER_AWAY_TIMEOUT {
                     return Err(gave_up(&lost.unwrap_or(error)));
                 }
             }
@@ -297,7 +300,7 @@ async fn over_or_away(api: &ApiClient, deployment: &DeploymentId) {
 fn gave_up(reason: &ApiError) -> Failure {
     let error = format!(
         "the server has been away for {} s: {reason}",
-        PATIENCE.as_secs()
+        SERVER_AWAY_TIMEOUT.as_secs()
     );
     Failure::new(Exit::Unknown, error).help(
         "the deployment goes on without this command; `greenlight deploy` with the same release \
@@ -307,7 +310,7 @@ fn gave_up(reason: &ApiError) -> Failure {
 
 /// How a deployment should end for the command to have done as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum Goal {
     Promoted,
     Back,
 }
@@ -315,15 +318,15 @@ enum Wanted {
 async fn conclude(
     api: &ApiClient,
     deployment: &DeploymentId,
-    wanted: Wanted,
+    goal: Goal,
     output: Output,
 ) -> Result<Exit, Failure> {
     let receipt = receipt_in_the_end(api, deployment).await?;
-    let exit = match (&receipt.outcome, wanted) {
-        (Some(Outcome::Promoted), Wanted::Promoted)
-        | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Back) => Exit::Done,
-        (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Wanted::Promoted)
-        | (Some(Outcome::Promoted), Wanted::Back) => Exit::Failed,
+    let exit = match (&receipt.outcome, goal) {
+        (Some(Outcome::Promoted), Goal::Promoted)
+        | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Goal::Back) => Exit::Done,
+        (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Goal::Promoted)
+        | (Some(Outcome::Promoted), Goal::Back) => Exit::Failed,
         (Some(Outcome::Stuck { .. }) | None, _) => Exit::Unknown,
     };
     if let Some(job) = Job::current() {
@@ -344,7 +347,7 @@ async fn receipt_in_the_end(
     let began = Instant::now();
     loop {
         match receipt(api, deployment).await {
-            Err(ApiError::Unreachable(error)) if began.elapsed() > PATIENCE => {
+            Err(ApiError::Unreachable(error)) if began.elapsed() > SERVER_AWAY_TIMEOUT => {
                 return Err(gave_up(&error.into()));
             }
             Err(ApiError::Unreachable(_)) => tokio::time::sleep(PAUSE).await,

@@ -5,7 +5,9 @@ use super::fleet::{configuration, connect, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::clock::wall_ms;
 use crate::config::Config;
-use crate::doctor::{CheckUp, Diagnosis, Finding, Level, Machine, Seen, Wanted, across};
+use crate::doctor::{
+    Diagnosis, DoctorRequest, Expected, Finding, FleetReport, Level, MachinePaths, across,
+};
 use crate::link::ApiError;
 use crate::runtime::{Runtime as _, Runtimes};
 use greenlight_protocol::InstanceId;
@@ -90,18 +92,18 @@ async fn ask(
     args: &Doctor,
     config: Option<&Config>,
 ) -> Result<Result<Vec<Finding>, Finding>, Failure> {
-    let mut asked = CheckUp::default();
+    let mut asked = DoctorRequest::default();
     for instance in config.iter().flat_map(|config| &config.instances) {
-        let wanted = Wanted::of(config.expect("it has instances"), instance)?;
-        asked.wanted.insert(instance.name.clone(), wanted);
+        let expected = Expected::of(config.expect("it has instances"), instance)?;
+        asked.expected.insert(instance.name.clone(), expected);
     }
-    let names: BTreeSet<_> = asked.wanted.keys().cloned().collect();
+    let names: BTreeSet<_> = asked.expected.keys().cloned().collect();
     let api = match connect(&args.fleet, &args.file) {
         Ok(api) => api,
         Err(failure) => return Ok(Err(away(failure.texts().0))),
     };
     let before = wall_ms();
-    let seen: Seen = match api.post("/v1/doctor", &asked).await {
+    let seen: FleetReport = match api.post("/v1/doctor", &asked).await {
         Ok(seen) => seen,
         Err(
             error @ (ApiError::Unreachable(_)
@@ -138,14 +140,14 @@ fn finding(check: &str, level: Level, found: String, todo: &str) -> Finding {
 /// Looks at this machine as each instance that it is.
 async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, Failure> {
     let docker = std::env::var("DOCKER_HOST").ok();
-    let machine = |state: Option<PathBuf>| Machine {
+    let machine = |state: Option<PathBuf>| MachinePaths {
         admin: state
             .as_ref()
             .map(|s| s.join("proxy.sock"))
             .filter(|s| s.exists()),
         state,
         docker: docker.clone(),
-        root: Machine::usual_root(),
+        root: MachinePaths::usual_root(),
     };
     let here = match config {
         Some(config) => here(args, config),
@@ -155,15 +157,15 @@ async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, F
     for name in &here {
         let config = config.expect("it has instances");
         let instance = config.instance(name).expect("it is of the file");
-        let wanted = Wanted::of(config, instance)?;
+        let expected = Expected::of(config, instance)?;
         let usual = || local_dir(&args.file.file).join("instances").join(&name.0);
         let state = Some(args.state.clone().unwrap_or_else(usual)).filter(|dir| dir.is_dir());
         let running = match &state {
             Some(state) => running(state, docker.as_deref()).await,
             None => Vec::new(),
         };
-        let examination = machine(state).examine(Some(&wanted), &running).await;
-        findings.extend(examination.findings.into_iter().map(|mut finding| {
+        let report = machine(state).examine(Some(&expected), &running).await;
+        findings.extend(report.findings.into_iter().map(|mut finding| {
             finding.instance = Some(name.clone());
             finding
         }));

@@ -40,7 +40,7 @@ pub(super) fn connect(fleet: &FleetArg, file: &FileArg) -> Result<ApiClient, Fai
 }
 
 /// Who asks, for other people to read.
-pub(super) fn asker() -> String {
+pub(super) fn requested_by() -> String {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     if let Some(actor) = variable("GITHUB_ACTOR") {
         let run = variable("GITHUB_RUN_ID").map(|run| format!(" (GitHub Actions run {run})"));
@@ -97,7 +97,7 @@ pub(super) fn version(given: Option<&str>, file: &Path) -> Result<String, Failur
 
 /// Where the file and the running fleet disagree about who belongs to it; a deployment would not
 /// find everything that it needs.
-pub(super) fn unlike(config: &Config, status: &FleetStatus) -> Vec<String> {
+pub(super) fn membership_mismatch(config: &Config, status: &FleetStatus) -> Vec<String> {
     let listed: BTreeSet<_> = config.instances.iter().map(|its| &its.name).collect();
     let running: BTreeSet<_> = status.instances.keys().collect();
     let missing = listed.difference(&running).map(|name| {

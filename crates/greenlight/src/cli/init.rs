@@ -4,7 +4,7 @@
 use super::args::Init;
 use super::{Exit, Failure, Output, print_json};
 use crate::config::Config;
-use crate::import::{ImportError, Loss, Losses, Source, import};
+use crate::import::{ImportError, Source, Unsupported, UnsupportedKeys, import};
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ struct InitDocument {
     file: String,
     /// What the other tool's file has that could not be carried over.
     #[serde(skip_serializing_if = "Option::is_none")]
-    not_carried_over: Option<Vec<Loss>>,
+    not_carried_over: Option<Vec<Unsupported>>,
 }
 
 /// `greenlight init`.
@@ -55,18 +55,18 @@ fn begin(args: &Init) -> Result<(), Failure> {
     Ok(())
 }
 
-fn convert(args: &Init, source: Source) -> Result<Vec<Loss>, Failure> {
+fn convert(args: &Init, source: Source) -> Result<Vec<Unsupported>, Failure> {
     let path = &args.file.file;
     let input = input(args, source)?;
     let named = input.display().to_string();
     let text = std::fs::read_to_string(&input)
         .map_err(|error| Failure::new(Exit::Usage, format!("`{named}` cannot be read: {error}")))?;
-    let mut losses = Losses::default();
+    let mut unsupported = UnsupportedKeys::default();
     if source == Source::Kamal {
-        beside_kamal(&input, &mut losses);
+        beside_kamal(&input, &mut unsupported);
     }
     let only = args.service.as_deref();
-    let imported = import(source, &named, &text, only, losses).map_err(|error| {
+    let imported = import(source, &named, &text, only, unsupported).map_err(|error| {
         let help = match &error {
             ImportError::NothingToServe => "name the one to deploy with `--service`",
             ImportError::NoSuchService { .. } => "name one of these with `--service`",
@@ -76,8 +76,8 @@ fn convert(args: &Init, source: Source) -> Result<Vec<Loss>, Failure> {
         Failure::new(Exit::Usage, format!("`{named}`: {error}")).help(help)
     })?;
     write_new(path, &imported.text)?;
-    for loss in &imported.losses {
-        eprintln!("not carried over: {}: {}", loss.what, loss.why);
+    for entry in &imported.unsupported {
+        eprintln!("not carried over: {}: {}", entry.what, entry.why);
     }
     let path = path.display();
     eprintln!(
@@ -92,7 +92,7 @@ fn convert(args: &Init, source: Source) -> Result<Vec<Loss>, Failure> {
             miette::Report::new(error)
         );
     }
-    Ok(imported.losses)
+    Ok(imported.unsupported)
 }
 
 /// The other tool's file.
@@ -114,7 +114,7 @@ fn input(args: &Init, source: Source) -> Result<PathBuf, Failure> {
 }
 
 /// What belongs to Kamal's configuration and is in files of its own.
-fn beside_kamal(input: &Path, losses: &mut Losses) {
+fn beside_kamal(input: &Path, unsupported: &mut UnsupportedKeys) {
     let names = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -131,14 +131,14 @@ fn beside_kamal(input: &Path, losses: &mut Losses) {
             .is_some_and(|ending| ending == "yml");
         if name.starts_with(&stem) && is_yaml && name != file {
             let why = "a destination is a `greenlight.yml` of its own; choose it with `--file`";
-            losses.add(format!("`{name}`"), why);
+            unsupported.add(format!("`{name}`"), why);
         }
     }
     for name in names(&folder.join("../.kamal/hooks")) {
         if !name.ends_with(".sample") {
             let why = "greenlight runs no hooks; do it in the CI job, and migrations with \
                        `before_switch`";
-            losses.add(format!("`.kamal/hooks/{name}`"), why);
+            unsupported.add(format!("`.kamal/hooks/{name}`"), why);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::fleet::connect;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::config::{Host, SERVER_PORT};
 use crate::link::{
-    Authority, Credentials, HttpsError, JoinError, PkiError, Role, Token, TokenAnswer,
+    Authority, Credentials, HttpsError, JoinError, JoinToken, PkiError, Role, TokenAnswer,
     TokenRequest, Tokens, UNKNOWN_HELP, check_validity, join as ask, noted_fleet, role_of,
 };
 use greenlight_protocol::InstanceId;
@@ -111,7 +111,7 @@ pub(super) async fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failur
             .map_err(|error| Failure::new(Exit::Usage, format!("no token came: {error}")))?,
         text => text.to_owned(),
     };
-    let token: Token = text.parse().map_err(|reason| {
+    let token: JoinToken = text.parse().map_err(|reason| {
         Failure::new(Exit::Usage, format!("the token cannot be used: {reason}"))
             .help("`greenlight token` makes one, on the server or with an operator's credentials")
     })?;

@@ -1,7 +1,7 @@
 //! `greenlight plan`: what a deployment would do, and what it would promise. Changes nothing.
 
-use super::args::Plan as PlanArgs;
-use super::fleet::{configuration, connect, orphans, unlike, version};
+use super::args::PlanArgs;
+use super::fleet::{configuration, connect, membership_mismatch, orphans, version};
 use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::{DeploymentStatus, FleetStatus};
@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 #[derive(Debug, Serialize)]
 struct PlanDocument {
     strategy: Strategy,
-    services: BTreeMap<ServiceName, Change>,
+    services: BTreeMap<ServiceName, ServiceChange>,
     waves: Vec<BTreeSet<InstanceId>>,
     instances: BTreeMap<InstanceId, Part>,
     front: FrontKind,
@@ -33,7 +33,7 @@ struct PlanDocument {
 }
 
 #[derive(Debug, Serialize)]
-struct Change {
+struct ServiceChange {
     from: Option<String>,
     to: String,
     runs: String,
@@ -70,7 +70,7 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
     if let Err(failure) = read_secrets(&config, &args.file.file) {
         obstacles.push(failure.to_string());
     }
-    obstacles.extend(unlike(&config, &status));
+    obstacles.extend(membership_mismatch(&config, &status));
     let instances = status.instances.iter().map(|(name, standing)| {
         let ports = specs.iter().map(|(service, spec)| {
             let port = standing.as_ref().and_then(|standing| {
@@ -97,7 +97,7 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
         services: specs
             .iter()
             .map(|(service, spec)| {
-                let change = Change {
+                let change = ServiceChange {
                     from: status.live.get(service).cloned(),
                     to: version.clone(),
                     runs: spec.artifact.to_string(),
@@ -151,7 +151,7 @@ fn other(busy: &DeploymentStatus) -> String {
     format!(
         "{} is being {verb} by {} since {} ({}, {})",
         what.join(", "),
-        busy.by,
+        busy.requested_by,
         utc(busy.since_ms),
         busy.deployment,
         busy.phase

@@ -1,7 +1,7 @@
 //! A deployment as it goes on: bars on a terminal, plain lines anywhere else. Always on standard
 //! error, because standard output is for data.
 
-use crate::api::{Happening, Progress};
+use crate::api::{DeploymentEvent, NumberedEvent};
 use greenlight_protocol::InstanceId;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -66,20 +66,20 @@ impl Display {
     }
 
     /// Shows one thing that happened.
-    pub fn show(&mut self, progress: &Progress) {
+    pub fn show(&mut self, progress: &NumberedEvent) {
         match self {
             Self::Lines { began_ms } => {
                 let began = *began_ms.get_or_insert(progress.at_ms);
                 let since = progress.at_ms.saturating_sub(began);
                 let (seconds, millis) = (since / 1000, since % 1000);
-                eprintln!("[{seconds:>3}.{millis:03}] {}", line(&progress.what));
+                eprintln!("[{seconds:>3}.{millis:03}] {}", line(&progress.event));
             }
             Self::Bars(bars) => {
                 if bars.talk == Talk::Lines {
                     // A terminal that is gone does not matter to the deployment.
-                    drop(bars.screen.println(line(&progress.what)));
+                    drop(bars.screen.println(line(&progress.event)));
                 }
-                bars.show(&progress.what);
+                bars.show(&progress.event);
             }
         }
     }
@@ -122,9 +122,9 @@ impl Bars {
         }
     }
 
-    fn show(&mut self, what: &Happening) {
+    fn show(&mut self, what: &DeploymentEvent) {
         match what {
-            Happening::Phase { epoch, phase } => {
+            DeploymentEvent::Phase { epoch, phase } => {
                 if *epoch != self.epoch {
                     self.epoch = *epoch;
                     for bar in self.instances.values() {
@@ -134,7 +134,7 @@ impl Bars {
                 }
                 self.head.set_message(format!("cut-over {epoch}: {phase}"));
             }
-            Happening::Instance {
+            DeploymentEvent::Instance {
                 epoch,
                 instance,
                 report,
@@ -153,7 +153,7 @@ impl Bars {
                     None => report.clone(),
                 });
             }
-            Happening::Finished { outcome } => {
+            DeploymentEvent::Finished { outcome } => {
                 self.head
                     .set_message(first_line(&outcome.to_string()).to_owned());
             }
@@ -177,22 +177,22 @@ fn first_line(text: &str) -> &str {
 }
 
 /// One line of progress for people.
-pub fn line(what: &Happening) -> String {
+pub fn line(what: &DeploymentEvent) -> String {
     match what {
-        Happening::Phase { epoch, phase } => format!("cut-over {epoch}: {phase}"),
-        Happening::Instance {
+        DeploymentEvent::Phase { epoch, phase } => format!("cut-over {epoch}: {phase}"),
+        DeploymentEvent::Instance {
             instance,
             report,
             reason: None,
             ..
         } => format!("  {instance}: {report}"),
-        Happening::Instance {
+        DeploymentEvent::Instance {
             instance,
             report,
             reason: Some(reason),
             ..
         } => format!("  {instance}: {report}: {reason}"),
-        Happening::Finished { outcome } => outcome.to_string(),
+        DeploymentEvent::Finished { outcome } => outcome.to_string(),
     }
 }
 
@@ -240,11 +240,11 @@ mod tests {
         let screen = Screen::default();
         let mut display = Display::Bars(bars(&screen, Talk::Quiet));
         let show = |display: &mut Display, what| {
-            display.show(&Progress {
+            display.show(&NumberedEvent {
                 number: 1,
                 at_ms: 1,
                 deployment: "d".into(),
-                what,
+                event: what,
             });
         };
         show(&mut display, phase(7, "switching"));
@@ -252,22 +252,22 @@ mod tests {
         display.say("note: a remark");
         assert!(screen.shows("note: a remark"));
         let outcome = Outcome::Promoted;
-        show(&mut display, Happening::Finished { outcome });
+        show(&mut display, DeploymentEvent::Finished { outcome });
         assert!(screen.shows("promoted"));
         display.end();
         assert!(screen.bar("a").ends_with("switched"));
         assert!(!screen.shows("promoted"));
     }
 
-    fn phase(epoch: u64, phase: &str) -> Happening {
-        Happening::Phase {
+    fn phase(epoch: u64, phase: &str) -> DeploymentEvent {
+        DeploymentEvent::Phase {
             epoch,
             phase: phase.to_owned(),
         }
     }
 
-    fn report(epoch: u64, instance: &str, report: &str, reason: Option<&str>) -> Happening {
-        Happening::Instance {
+    fn report(epoch: u64, instance: &str, report: &str, reason: Option<&str>) -> DeploymentEvent {
+        DeploymentEvent::Instance {
             epoch,
             instance: instance.into(),
             report: report.to_owned(),

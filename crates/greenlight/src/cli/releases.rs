@@ -1,4 +1,4 @@
-//! From the configuration to releases: secrets read and sealed, images pinned.
+//! From the configuration to releases: secrets read and fingerprinted, images pinned.
 
 use super::{Exit, Failure};
 use crate::api::{PinAnswer, PinRequest};
@@ -28,14 +28,15 @@ pub(super) async fn make(
     for (service, mut spec) in config.specs(version) {
         let own = &secrets[&service];
         for (name, value) in &own.env {
-            let key = api.seal_key().ok_or_else(|| {
+            let key = api.fingerprint_key().ok_or_else(|| {
                 Failure::new(
                     Exit::Failed,
-                    "this operator has no key to seal secrets with",
+                    "this operator has no key to fingerprint secrets with",
                 )
                 .help("issue the operator's credentials again, with this version")
             })?;
-            spec.secrets.insert(name.clone(), key.seal(name, value));
+            spec.secrets
+                .insert(name.clone(), key.fingerprint(name, value));
         }
         if let Artifact::Image(image) = &mut spec.artifact {
             let request = PinRequest {
@@ -45,7 +46,7 @@ pub(super) async fn make(
             let answer: PinAnswer = api.post("/v1/images", &request).await?;
             image.pinned = Some(answer.pin);
         }
-        releases.insert(service, spec.seal(version));
+        releases.insert(service, spec.to_release(version));
     }
     Ok(Releases { releases, secrets })
 }

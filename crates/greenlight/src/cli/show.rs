@@ -1,6 +1,6 @@
 //! The commands that only look: `status`, `history`, `receipt`, `logs`.
 
-use super::args::{History as HistoryArgs, Logs, Receipt as ReceiptArgs, Status};
+use super::args::{History as HistoryArgs, Logs, ReceiptArgs, Status};
 use super::fleet::connect;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::{FleetStatus, History, LogsAnswer};
@@ -97,7 +97,7 @@ fn render_status(status: &FleetStatus) -> String {
             changes,
             deployment.deployment,
             deployment.phase,
-            deployment.by,
+            deployment.requested_by,
             utc(deployment.since_ms)
         );
         line(&mut text, &head);
@@ -166,7 +166,7 @@ fn render_history(history: &History) -> String {
             receipt.deployment,
             changes,
             outcome.lines().next().unwrap_or_default(),
-            receipt.by
+            receipt.requested_by
         );
         line(&mut text, &row);
     }

@@ -5,7 +5,7 @@ use super::fleet::{configuration, local_dir, make_local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
 use crate::config::{Config, Host, InstanceConfig};
-use crate::fleet::{LocalFleet, LocalFront, LocalInstance, end_left_over};
+use crate::fleet::{LocalFleet, LocalFront, LocalInstance, end_stale_processes};
 use crate::front::FrontKind;
 use crate::link::ApiClient;
 use greenlight_protocol::InstanceId;
@@ -55,9 +55,9 @@ pub(super) async fn up(args: &Up, output: Output) -> Result<Exit, Failure> {
     };
     made.map_err(|error| failed("cannot write to", &error))?;
     let _lock = lock(&dir)?;
-    let left_over = end_left_over(&dir);
-    if left_over > 0 {
-        eprintln!("an earlier `greenlight up` was killed; ended {left_over} processes it had left");
+    let stale = end_stale_processes(&dir);
+    if stale > 0 {
+        eprintln!("an earlier `greenlight up` was killed; ended {stale} processes it had left");
     }
     for instance in &instances {
         if let LocalFront::Builtin = instance.front {
@@ -177,7 +177,7 @@ fn local(config: &Config, instance: &InstanceConfig) -> Result<LocalInstance, Fa
                 }
             }
         },
-        late: Duration::ZERO,
+        injected_delay: Duration::ZERO,
     })
 }
 

@@ -1,7 +1,7 @@
-//! Why there is no configuration: the file cannot be read, or has faults, which are all shown.
+//! Why there is no configuration: the file cannot be read, or has diagnostics, which are all shown.
 
-use super::fault::Fault;
-use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+use super::diagnostic::Diagnostic;
+use miette::{Diagnostic as _, LabeledSpan, NamedSource, SourceCode};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -22,52 +22,52 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file has faults.
+    /// The file has diagnostics.
     #[error(transparent)]
-    Faulty(Box<Faults>),
+    Faulty(Box<Diagnostics>),
 }
 
 impl ConfigError {
-    /// The line of the first fault.
+    /// The line of the first diagnostic.
     pub fn line(&self) -> Option<usize> {
         match self {
             Self::Missing { .. } | Self::Unreadable { .. } => None,
-            Self::Faulty(faults) => {
-                let before = faults.file.inner().get(..faults.first.offset())?;
+            Self::Faulty(diagnostics) => {
+                let before = diagnostics.file.inner().get(..diagnostics.first.offset())?;
                 Some(before.matches('\n').count() + 1)
             }
         }
     }
 }
 
-/// A file and what is wrong with it. Shown as its first fault, with the others after it.
+/// A file and what is wrong with it. Shown as its first diagnostic, with the others after it.
 #[derive(Debug)]
-pub struct Faults {
+pub struct Diagnostics {
     file: NamedSource<String>,
-    first: Fault,
-    others: Vec<Fault>,
+    first: Diagnostic,
+    others: Vec<Diagnostic>,
 }
 
-impl Faults {
-    /// The faults of a text, in its order. `None` if there are none.
-    pub(super) fn of(file: &str, text: &str, mut faults: Vec<Fault>) -> Option<Self> {
+impl Diagnostics {
+    /// The diagnostics of a text, in its order. `None` if there are none.
+    pub(super) fn of(file: &str, text: &str, mut diagnostics: Vec<Diagnostic>) -> Option<Self> {
         // What is wrong first in the file is read first; the sort keeps ties in order.
-        faults.sort_by_key(Fault::offset);
-        let mut faults = faults.into_iter();
+        diagnostics.sort_by_key(Diagnostic::offset);
+        let mut diagnostics = diagnostics.into_iter();
         Some(Self {
             file: NamedSource::new(file, text.to_owned()),
-            first: faults.next()?,
-            others: faults.collect(),
+            first: diagnostics.next()?,
+            others: diagnostics.collect(),
         })
     }
 
-    /// All faults, in the order of the file.
-    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+    /// All diagnostics, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         std::iter::once(&self.first).chain(&self.others)
     }
 }
 
-impl Fault {
+impl Diagnostic {
     /// The first byte that any of its labels points to.
     fn offset(&self) -> usize {
         self.labels()
@@ -79,44 +79,47 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.first.fmt(f)
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for Diagnostics {}
 
-impl Diagnostic for ConfigError {
+impl miette::Diagnostic for ConfigError {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         match self {
             Self::Missing { .. } => Some(Box::new(
                 "write one with `greenlight init`, or name another with `--file`",
             )),
             Self::Unreadable { .. } => None,
-            Self::Faulty(faults) => faults.first.help(),
+            Self::Faulty(diagnostics) => diagnostics.first.help(),
         }
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
         match self {
             Self::Missing { .. } | Self::Unreadable { .. } => None,
-            Self::Faulty(faults) => Some(&faults.file),
+            Self::Faulty(diagnostics) => Some(&diagnostics.file),
         }
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         match self {
             Self::Missing { .. } | Self::Unreadable { .. } => None,
-            Self::Faulty(faults) => faults.first.labels(),
+            Self::Faulty(diagnostics) => diagnostics.first.labels(),
         }
     }
 
-    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn miette::Diagnostic> + 'a>> {
         match self {
             Self::Missing { .. } | Self::Unreadable { .. } => None,
-            Self::Faulty(faults) => Some(Box::new(
-                faults.others.iter().map(|fault| fault as &dyn Diagnostic),
+            Self::Faulty(diagnostics) => Some(Box::new(
+                diagnostics
+                    .others
+                    .iter()
+                    .map(|diagnostic| diagnostic as &dyn miette::Diagnostic),
             )),
         }
     }

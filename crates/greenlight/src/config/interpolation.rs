@@ -7,9 +7,9 @@
 //! `env`, quoted or not.
 //!
 //! Compose replaces inside quotes too, and whoever expects that must not get a literal `${…}` in
-//! silence: everywhere but in `command`, where a shell may want it, that is a fault.
+//! silence: everywhere but in `command`, where a shell may want it, that is a diagnostic.
 
-use super::fault::Fault;
+use super::diagnostic::Diagnostic;
 use super::located::Located;
 use std::collections::HashMap;
 
@@ -34,7 +34,11 @@ pub(super) enum Leftover {
 }
 
 /// Refuses a `${…}` that nobody will replace. `text` is the whole file.
-pub(super) fn check(value: &Located<String>, allowed: Leftover, text: &str) -> Result<(), Fault> {
+pub(super) fn check(
+    value: &Located<String>,
+    allowed: Leftover,
+    text: &str,
+) -> Result<(), Diagnostic> {
     for reference in references(&value.value) {
         let name = &reference[2..reference.len() - 1];
         let later = LATER.contains(&name);
@@ -56,7 +60,7 @@ pub(super) fn check(value: &Located<String>, allowed: Leftover, text: &str) -> R
             }
             "remove one `$`, and it is replaced from the environment".to_owned()
         };
-        return Err(Fault::NotReplaced {
+        return Err(Diagnostic::NotReplaced {
             text: reference.to_owned(),
             at: value.at,
             help,

@@ -1,8 +1,8 @@
 //! A value together with the bytes of the file that it came from.
 //!
 //! Every value of `greenlight.yml` that can be wrong by itself is read as one of these, so that a
-//! fault found long after parsing can still point at its place. The YAML parser's own wrapper is
-//! kept behind this one, because the parser is young and may have to be replaced.
+//! diagnostic found long after parsing can still point at its place. The YAML parser's own wrapper
+//! is kept behind this one, because the parser is young and may have to be replaced.
 
 use miette::SourceSpan;
 use schemars::{JsonSchema, Schema, SchemaGenerator};

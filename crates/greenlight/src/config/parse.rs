@@ -1,9 +1,9 @@
 //! From text to [`File`]: the only module that speaks to the YAML parser.
 //!
-//! The parser finds the faults of form: no YAML, unknown and repeated keys, wrong types, unset
-//! variables. They are turned into [`Fault`]s here, in Greenlight's words.
+//! The parser finds the diagnostics of form: no YAML, unknown and repeated keys, wrong types, unset
+//! variables. They are turned into [`Diagnostic`]s here, in Greenlight's words.
 
-use super::fault::Fault;
+use super::diagnostic::Diagnostic;
 use super::file::{File, WithoutExtensions};
 use super::interpolation;
 use super::located::span_of;
@@ -15,12 +15,12 @@ use serde_saphyr::{Error, Location};
 pub(super) fn parse(
     text: &str,
     variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<File, Fault> {
+) -> Result<File, Diagnostic> {
     if text.lines().all(|line| {
         let line = line.trim();
         line.is_empty() || line.starts_with('#') || line == "---"
     }) {
-        return Err(Fault::MissingKey {
+        return Err(Diagnostic::MissingKey {
             key: "service".to_owned(),
             at: SourceSpan::new(0.into(), 0),
             help: "the file is empty; remove it, and `greenlight init` writes one to start from"
@@ -31,7 +31,7 @@ pub(super) fn parse(
         .with_properties(interpolation::properties(variables));
     serde_saphyr::from_str_with_options::<WithoutExtensions<File>>(text, options)
         .map(|read| read.0)
-        .map_err(|error| fault(error.without_snippet(), text))
+        .map_err(|error| diagnostic(error.without_snippet(), text))
 }
 
 /// The parser's error in Greenlight's words.
@@ -39,23 +39,23 @@ pub(super) fn parse(
     clippy::wildcard_enum_match_arm,
     reason = "the parser has 60 errors, most of which a configuration never meets"
 )]
-fn fault(error: &Error, text: &str) -> Fault {
+fn diagnostic(error: &Error, text: &str) -> Diagnostic {
     let at = place(error.location(), text);
     let written = slice(text, at);
     match error {
         // The parser hides the names of keys once anything was interpolated: they may be secret.
         // A key in the file is not, so it is taken from there.
         Error::SerdeUnknownField { expected, .. } => unknown_key(written, at, expected),
-        Error::SerdeMissingField { field, .. } => Fault::MissingKey {
+        Error::SerdeMissingField { field, .. } => Diagnostic::MissingKey {
             key: (*field).to_owned(),
             at,
             help: format!("add `{field}: ...`"),
         },
-        Error::DuplicateMappingKey { .. } => Fault::DuplicateKey {
+        Error::DuplicateMappingKey { .. } => Diagnostic::DuplicateKey {
             key: written.to_owned(),
             at,
         },
-        Error::SerdeUnknownVariant { expected, .. } => Fault::UnknownWord {
+        Error::SerdeUnknownVariant { expected, .. } => Diagnostic::UnknownWord {
             found: written.to_owned(),
             at,
             help: match suggest(written, expected.iter().copied()) {
@@ -63,13 +63,13 @@ fn fault(error: &Error, text: &str) -> Fault {
                 None => format!("write {}", list(expected, "or")),
             },
         },
-        Error::UnresolvedProperty { name, .. } => Fault::Unset {
+        Error::UnresolvedProperty { name, .. } => Diagnostic::Unset {
             name: name.clone(),
             at,
             help: format!("set it, or give a default: `${{{name}:-...}}`"),
         },
         Error::PropertyRequiredButUnset { name, message, .. }
-        | Error::PropertyRequiredButEmpty { name, message, .. } => Fault::Unset {
+        | Error::PropertyRequiredButEmpty { name, message, .. } => Diagnostic::Unset {
             name: name.clone(),
             at,
             help: match message.as_str() {
@@ -77,7 +77,7 @@ fn fault(error: &Error, text: &str) -> Fault {
                 reason => reason.to_owned(),
             },
         },
-        Error::InvalidPropertyName { name, .. } => Fault::NotReplaced {
+        Error::InvalidPropertyName { name, .. } => Diagnostic::NotReplaced {
             text: name.clone(),
             at,
             help:
@@ -85,9 +85,9 @@ fn fault(error: &Error, text: &str) -> Fault {
                    is"
                 .to_owned(),
         },
-        Error::AliasError { error, .. } => fault(error, text),
+        Error::AliasError { error, .. } => diagnostic(error, text),
         _ => match expected_by(error) {
-            Some((expected, help)) => Fault::WrongType {
+            Some((expected, help)) => Diagnostic::WrongType {
                 expected: expected.to_owned(),
                 at,
                 help: help.map(ToOwned::to_owned),
@@ -97,8 +97,8 @@ fn fault(error: &Error, text: &str) -> Fault {
     }
 }
 
-pub(super) fn unknown_key(key: &str, at: SourceSpan, expected: &[&str]) -> Fault {
-    Fault::UnknownKey {
+pub(super) fn unknown_key(key: &str, at: SourceSpan, expected: &[&str]) -> Diagnostic {
+    Diagnostic::UnknownKey {
         key: key.to_owned(),
         at,
         help: match suggest(key, expected.iter().copied()) {
@@ -135,7 +135,7 @@ fn expected_by(error: &Error) -> Option<(&str, Option<&'static str>)> {
     })
 }
 
-fn syntax(error: &Error, text: &str, at: SourceSpan) -> Fault {
+fn syntax(error: &Error, text: &str, at: SourceSpan) -> Diagnostic {
     let line = text[..at.offset()]
         .rfind('\n')
         .map_or(0, |newline| newline + 1);
@@ -152,7 +152,7 @@ fn syntax(error: &Error, text: &str, at: SourceSpan) -> Fault {
     let message = message
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(message, _)| message);
-    Fault::Syntax {
+    Diagnostic::Syntax {
         message: message.to_owned(),
         at,
         help,

@@ -1,6 +1,6 @@
 //! From [`File`] to [`Config`]: defaults filled in, every value understood and checked.
 //!
-//! Faults are collected, not returned one by one: whoever writes a file wants to see them all.
+//! Diagnostics are collected, not returned one by one: whoever writes a file wants to see them all.
 //! Where a value is faulty its default stands in, so that the checks after it can go on.
 
 mod container;
@@ -11,8 +11,8 @@ mod services;
 mod setup;
 
 use super::Config;
+use super::diagnostic::Diagnostic;
 use super::duration::{DurationText, parse_duration, written};
-use super::fault::Fault;
 use super::file::{CutoverSection, File, OnUncertainWord, StrategyWord};
 use super::interpolation::{self, Leftover};
 use super::located::Located;
@@ -23,10 +23,10 @@ use miette::SourceSpan;
 use std::time::Duration;
 
 /// What the file says, or everything that is wrong with it. `text` is the whole file.
-pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
+pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Diagnostic>> {
     let mut resolver = Resolver {
         text,
-        faults: Vec::new(),
+        diagnostics: Vec::new(),
     };
     resolver.strategy(file);
     let (front, nginx) = resolver.front(file);
@@ -40,8 +40,8 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
     let verify = Resolver::verify_port(file, front, &nginx);
     let instances = resolver.instances(file, &services, verify.as_ref());
     let setup = resolver.setup(file, &instances);
-    if !resolver.faults.is_empty() {
-        return Err(resolver.faults);
+    if !resolver.diagnostics.is_empty() {
+        return Err(resolver.diagnostics);
     }
     Ok(Config {
         services: services
@@ -61,7 +61,7 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Fault>> {
 /// The whole text, and what was found wrong so far.
 struct Resolver<'a> {
     text: &'a str,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl Resolver<'_> {
@@ -75,7 +75,7 @@ impl Resolver<'_> {
             StrategyWord::Canary => "canary",
             StrategyWord::Recreate => "recreate",
         };
-        self.faults.push(Fault::NotInThisVersion {
+        self.diagnostics.push(Diagnostic::NotInThisVersion {
             feature: format!("the strategy `{name}`"),
             at: strategy.at,
             help: "write `strategy: blue_green`, or leave it out: the whole fleet then cuts over \
@@ -123,7 +123,7 @@ impl Resolver<'_> {
                 Some(text) => text.value.0.clone(),
                 None => format!("{default:?} unless set"),
             };
-            self.faults.push(Fault::BudgetBeyondDeadline {
+            self.diagnostics.push(Diagnostic::BudgetBeyondDeadline {
                 budget: shown(&cutover.hold_budget, fallback.hold_budget),
                 budget_at: cutover.hold_budget.as_ref().map(|text| text.at),
                 deadline: shown(&cutover.max_hold, fallback.max_hold),
@@ -153,7 +153,7 @@ impl Resolver<'_> {
             Ok(time) => time,
             Err(error) => {
                 let shown = self.as_written(text.at, &text.value.0);
-                self.faults.push(Fault::NotATime {
+                self.diagnostics.push(Diagnostic::NotATime {
                     text: shown,
                     error,
                     at: text.at,
@@ -180,8 +180,8 @@ impl Resolver<'_> {
     fn replaced(&mut self, value: &Located<String>, allowed: Leftover) -> bool {
         match interpolation::check(value, allowed, self.text) {
             Ok(()) => true,
-            Err(fault) => {
-                self.faults.push(fault);
+            Err(diagnostic) => {
+                self.diagnostics.push(diagnostic);
                 false
             }
         }
@@ -195,7 +195,7 @@ impl Resolver<'_> {
         reason: impl Into<String>,
         help: String,
     ) {
-        self.faults.push(Fault::BadValue {
+        self.diagnostics.push(Diagnostic::BadValue {
             key: key.to_owned(),
             value,
             at,

@@ -50,7 +50,7 @@ pub struct RegistryConfig {
 
 impl Config {
     /// The settings of each service's release, for a release of this label. Not yet in them: the
-    /// seals of secrets, and what the names of images stand for.
+    /// fingerprints of secrets, and what the names of images stand for.
     pub fn specs(&self, version: &str) -> BTreeMap<ServiceName, ServiceSpec> {
         let specs = self.services.iter().map(|(name, service)| {
             let spec = ServiceSpec {

@@ -1,4 +1,4 @@
-//! The configuration as a whole: what is understood, and how faults look.
+//! The configuration as a whole: what is understood, and how diagnostics look.
 
 mod container;
 mod golden;

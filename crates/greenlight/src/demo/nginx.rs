@@ -2,7 +2,7 @@
 //! include in it.
 
 use super::DemoError;
-use super::stage::SERVICE;
+use super::scenario::SERVICE;
 use crate::front::FrontKind;
 use crate::nginx::{
     AttachError, Attachment, ForwardHeaders, Include, Label, Nginx, NginxPath, PrivateNginx,

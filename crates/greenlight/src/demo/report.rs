@@ -1,6 +1,6 @@
 //! The demo's findings, as one document and as text.
 
-use super::stage::Seen;
+use super::scenario::ObservedDeployment;
 use super::{Barrier, DemoOptions};
 use crate::front::FrontKind;
 use crate::load::Window;
@@ -30,7 +30,7 @@ reload leaves; `--front nginx` keeps the same Nginx and leaves nothing";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DemoReport {
     /// How late the control messages of the second instance were, in milliseconds.
-    pub late_ms: u128,
+    pub injected_delay_ms: u128,
     /// What received user traffic.
     #[serde(default)]
     pub front: FrontKind,
@@ -87,7 +87,7 @@ pub struct DeploymentReport {
 
 impl DeploymentReport {
     /// Joins what the receipts say with what the load saw through these instances.
-    pub(super) fn new(seen: &Seen, window: Window, instances: &[InstanceId]) -> Self {
+    pub(super) fn new(seen: &ObservedDeployment, window: Window, instances: &[InstanceId]) -> Self {
         let receipts = || seen.receipts.values();
         let cut_overs = || receipts().flat_map(|receipt| &receipt.cut_overs);
         let hold = |cut_over: &CutOverReceipt| {
@@ -213,7 +213,7 @@ impl DemoReport {
             faults.push(format!("they ended {endings:?} and not {ENDINGS:?}"));
         }
         Self {
-            late_ms: options.late.as_millis(),
+            injected_delay_ms: options.injected_delay.as_millis(),
             front: options.front,
             runtime: options.runtime,
             barrier: options.barrier,
@@ -416,7 +416,7 @@ mod tests {
 
     fn options(front: FrontKind) -> DemoOptions {
         DemoOptions {
-            late: Duration::ZERO,
+            injected_delay: Duration::ZERO,
             front,
             runtime: RuntimeKind::Process,
             barrier: Barrier::Fleet,

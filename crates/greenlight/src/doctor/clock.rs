@@ -11,14 +11,14 @@ const KEEPERS: [&str; 5] = ["chronyd", "ntpd", "openntpd", "systemd-timesyn", "p
 /// One exchange with an instance: its clock when the question came and when the answer left,
 /// between the asker's clock before and after. All in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Exchange {
+pub(super) struct ClockExchange {
     pub(super) asked: u64,
     pub(super) received: u64,
     pub(super) answered: u64,
     pub(super) heard: u64,
 }
 
-impl Exchange {
+impl ClockExchange {
     /// How far the other clock is ahead, and how wrong that may be: half of the round trip.
     pub(super) fn offset(self) -> (i64, u64) {
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_slow_exchange_is_not_taken_for_a_wrong_clock() {
-        let slow = Exchange {
+        let slow = ClockExchange {
             asked: 1_000,
             received: 3_000,
             answered: 3_500,
@@ -76,7 +76,7 @@ mod tests {
         };
         assert_eq!(slow.offset(), (1_000, 1_000));
         assert_eq!(slow.finding().level, Level::Ok);
-        let wrong = Exchange {
+        let wrong = ClockExchange {
             asked: 10_000,
             received: 5_001,
             answered: 5_002,

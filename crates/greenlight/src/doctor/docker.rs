@@ -1,7 +1,7 @@
 //! Docker: whether it answers, what it is, and what its images need.
 
-use super::wanted::Wanted;
-use super::{Finding, procfs, room};
+use super::expected::Expected;
+use super::{Finding, disk_space, procfs};
 use crate::runtime::Running;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ const CHECK: &str = "docker";
 const USUAL: &str = "unix:///var/run/docker.sock";
 /// The oldest version whose API has what is needed.
 const OLDEST: (u32, u32) = (20, 10);
-const PATIENCE_SECONDS: u64 = 5;
+const DAEMON_TIMEOUT_SECONDS: u64 = 5;
 
 /// A daemon as it answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub(super) struct Facts {
 }
 
 /// Asks the daemon at `host`.
-pub(super) async fn look(
+pub(super) async fn gather(
     host: Option<&str>,
-    wanted: &Wanted,
+    expected: &Expected,
     running: &[Running],
 ) -> Result<Facts, String> {
     let host = host.filter(|host| !host.is_empty()).unwrap_or(USUAL);
-    let asked = ask(host, wanted, running);
-    let within = Duration::from_secs(PATIENCE_SECONDS);
+    let asked = ask(host, expected, running);
+    let within = Duration::from_secs(DAEMON_TIMEOUT_SECONDS);
     match tokio::time::timeout(within, asked).await {
         Ok(Ok(facts)) => Ok(facts),
         Ok(Err(error)) => Err(format!("`{host}` does not answer: {error}")),
@@ -42,14 +42,14 @@ pub(super) async fn look(
 
 async fn ask(
     host: &str,
-    wanted: &Wanted,
+    expected: &Expected,
     running: &[Running],
 ) -> Result<Facts, bollard::errors::Error> {
-    let docker = Docker::connect_with_unix(host, PATIENCE_SECONDS, API_DEFAULT_VERSION)?;
+    let docker = Docker::connect_with_unix(host, DAEMON_TIMEOUT_SECONDS, API_DEFAULT_VERSION)?;
     let docker = docker.negotiate_version().await?;
     let version = docker.version().await?;
     let info = docker.info().await?;
-    let mut names: Vec<_> = wanted
+    let mut names: Vec<_> = expected
         .services
         .values()
         .filter_map(|s| s.image.clone())
@@ -101,9 +101,9 @@ pub(super) fn judge(facts: &Result<Facts, String>) -> Vec<Finding> {
             "set `\"live-restore\": true` in `/etc/docker/daemon.json`",
         ),
     });
-    findings.push(room::images(
+    findings.push(disk_space::images(
         &facts.root,
-        room::free(&facts.root),
+        disk_space::free(&facts.root),
         facts.image,
     ));
     findings

@@ -1,16 +1,16 @@
 //! One machine looked at by itself: what an agent answers, and what `doctor --local` does.
 
-use super::wanted::Wanted;
-use super::{Finding, certificate, clock, docker, nginx, ports, proxy, room};
+use super::expected::Expected;
+use super::{Finding, certificate, clock, disk_space, docker, nginx, ports, proxy};
 use crate::clock::wall_ms;
-use crate::front::look_at_proxy;
+use crate::front::ask_proxy_status;
 use crate::runtime::Running;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where on this machine the parts of an instance are.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct MachinePaths {
     /// The instance's folder, if there is one.
     pub state: Option<PathBuf>,
     /// The admin socket of its proxy, if it has one.
@@ -23,7 +23,7 @@ pub struct Machine {
 
 /// What was found on one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Examination {
+pub struct MachineReport {
     /// The version that looked.
     pub version: String,
     /// The version of the proxy, if it says.
@@ -40,7 +40,7 @@ pub struct Examination {
     pub findings: Vec<Finding>,
 }
 
-impl Machine {
+impl MachinePaths {
     /// The folder to look in: that in `GREENLIGHT_ROOT`, which is where an agent in a container
     /// has the machine's files; the machine's own otherwise.
     pub fn usual_root() -> PathBuf {
@@ -48,34 +48,41 @@ impl Machine {
     }
 
     /// Looks at this machine. `running` is what the instance's runtime runs.
-    pub async fn examine(&self, wanted: Option<&Wanted>, running: &[Running]) -> Examination {
+    pub async fn examine(&self, expected: Option<&Expected>, running: &[Running]) -> MachineReport {
         let received_ms = wall_ms();
         let mut findings = vec![kernel(), clock::keeper(&self.root)];
         if let Some(state) = &self.state {
-            findings.push(room::state(state, room::free(state)));
-            findings.extend(room::journal(&state.join("agent.redb")));
+            findings.push(disk_space::state(state, disk_space::free(state)));
+            findings.extend(disk_space::journal(&state.join("agent.redb")));
             findings.extend(certificate::check(&state.join("identity/cert.pem")));
         }
         let mut proxy = None;
         if let Some(admin) = &self.admin {
-            let look = look_at_proxy(admin).await;
-            findings.extend(proxy::check(&look));
-            proxy = look.ok();
+            let status = ask_proxy_status(admin).await;
+            findings.extend(proxy::check(&status));
+            proxy = status.ok();
         }
         let mut docker = None;
-        if let Some(wanted) = wanted {
-            findings.push(room::memory(room::available(), needs(wanted, running)));
-            findings.extend(ports::check(wanted, running, proxy.as_ref().map(|p| p.pid)));
-            if wanted.has_images() {
-                let facts = docker::look(self.docker.as_deref(), wanted, running).await;
+        if let Some(expected) = expected {
+            findings.push(disk_space::memory(
+                disk_space::available(),
+                needs(expected, running),
+            ));
+            findings.extend(ports::check(
+                expected,
+                running,
+                proxy.as_ref().map(|p| p.pid),
+            ));
+            if expected.has_images() {
+                let facts = docker::gather(self.docker.as_deref(), expected, running).await;
                 findings.extend(docker::judge(&facts));
                 docker = facts.ok();
             }
-            if let Some(there) = &wanted.nginx {
-                findings.extend(nginx::check(wanted, there, &self.root).await);
+            if let Some(there) = &expected.nginx {
+                findings.extend(nginx::check(expected, there, &self.root).await);
             }
         }
-        Examination {
+        MachineReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             proxy: proxy.map(|proxy| proxy.version),
             architecture: std::env::consts::ARCH.to_owned(),
@@ -88,8 +95,8 @@ impl Machine {
 }
 
 /// What a second copy of every service takes: its limit, or what the first one uses.
-fn needs(wanted: &Wanted, running: &[Running]) -> Option<u64> {
-    let needs = wanted.services.iter().map(|(service, settings)| {
+fn needs(expected: &Expected, running: &[Running]) -> Option<u64> {
+    let needs = expected.services.iter().map(|(service, settings)| {
         let used = running.iter().filter(|r| r.launch.slot.service == *service);
         settings
             .memory

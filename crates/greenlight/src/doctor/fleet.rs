@@ -1,23 +1,23 @@
 //! What only the whole fleet shows: who is away, what differs between machines, whose clock is
 //! off.
 
-use super::clock::Exchange;
-use super::examine::Examination;
-use super::{Finding, Wanted};
+use super::clock::ClockExchange;
+use super::examine::MachineReport;
+use super::{Expected, Finding};
 use greenlight_protocol::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `POST /v1/doctor`: by instance, what the file wants; empty without a file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct CheckUp {
+pub struct DoctorRequest {
     /// By instance.
-    pub wanted: BTreeMap<InstanceId, Wanted>,
+    pub expected: BTreeMap<InstanceId, Expected>,
 }
 
 /// The answer: what the server saw.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Seen {
+pub struct FleetReport {
     /// The server's version.
     pub version: String,
     /// The server's clock when it was asked, in milliseconds since 1970.
@@ -25,13 +25,13 @@ pub struct Seen {
     /// Its clock when it answered.
     pub answered_ms: u64,
     /// Every instance that the server knows.
-    pub instances: BTreeMap<InstanceId, Instance>,
+    pub instances: BTreeMap<InstanceId, InstanceReport>,
 }
 
 /// One instance as the server saw it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Instance {
+pub enum InstanceReport {
     /// Its agent is not connected.
     Away,
     /// Its agent is connected and gave no answer.
@@ -43,18 +43,18 @@ pub enum Instance {
         /// The server's clock when the answer came.
         heard_ms: u64,
         /// What was found.
-        examination: Box<Examination>,
+        report: Box<MachineReport>,
     },
 }
 
 /// All findings of a fleet. `asked_ms` and `heard_ms` are this machine's clock around the answer;
 /// `file` are the instances of the file, if there is one.
 pub fn across(
-    seen: &Seen,
+    seen: &FleetReport,
     (asked_ms, heard_ms): (u64, u64),
     file: Option<&BTreeSet<InstanceId>>,
 ) -> Vec<Finding> {
-    let own = Exchange {
+    let own = ClockExchange {
         asked: asked_ms,
         received: seen.received_ms,
         answered: seen.answered_ms,
@@ -73,14 +73,14 @@ pub fn across(
             finding.instance = Some(name.clone());
             findings.push(finding);
         };
-        let (asked, heard, examination) = match instance {
-            Instance::Away => {
+        let (asked, heard, report) = match instance {
+            InstanceReport::Away => {
                 let todo = "start `greenlight agent` there, or look at its log; nothing can be \
                             deployed without it";
                 add(Finding::problem("agent", "not connected", todo));
                 continue;
             }
-            Instance::Silent => {
+            InstanceReport::Silent => {
                 let todo = "use the same version of greenlight everywhere, or look at its log";
                 add(Finding::problem(
                     "agent",
@@ -89,38 +89,34 @@ pub fn across(
                 ));
                 continue;
             }
-            Instance::Answered {
+            InstanceReport::Answered {
                 asked_ms,
                 heard_ms,
-                examination,
-            } => (*asked_ms, *heard_ms, examination),
+                report,
+            } => (*asked_ms, *heard_ms, report),
         };
         add(Finding::ok(
             "agent",
-            format!("{} is connected", examination.version),
+            format!("{} is connected", report.version),
         ));
-        let exchange = Exchange {
+        let exchange = ClockExchange {
             asked,
-            received: examination.received_ms,
-            answered: examination.answered_ms,
+            received: report.received_ms,
+            answered: report.answered_ms,
             heard,
         };
         add(exchange.finding());
-        examination.findings.iter().cloned().for_each(&mut add);
-        note(
-            &mut versions,
-            &examination.version,
-            &format!("agent `{name}`"),
-        );
-        if let Some(proxy) = &examination.proxy {
+        report.findings.iter().cloned().for_each(&mut add);
+        note(&mut versions, &report.version, &format!("agent `{name}`"));
+        if let Some(proxy) = &report.proxy {
             note(&mut versions, proxy, &format!("proxy `{name}`"));
         }
-        if let Some(docker) = &examination.docker {
+        if let Some(docker) = &report.docker {
             note(&mut dockers, docker, &format!("`{name}`"));
         }
         note(
             &mut architectures,
-            &examination.architecture,
+            &report.architecture,
             &format!("`{name}`"),
         );
     }
@@ -196,14 +192,14 @@ mod tests {
 
     #[test]
     fn what_differs_and_who_is_away_is_said() {
-        let seen = Seen {
+        let seen = FleetReport {
             version: "0.0.1".to_owned(),
             received_ms: 10,
             answered_ms: 20,
             instances: [
                 (id("a"), answered("amd64")),
                 (id("b"), answered("arm64")),
-                (id("c"), Instance::Away),
+                (id("c"), InstanceReport::Away),
             ]
             .into(),
         };
@@ -234,11 +230,11 @@ mod tests {
         InstanceId(name.to_owned())
     }
 
-    fn answered(architecture: &str) -> Instance {
-        Instance::Answered {
+    fn answered(architecture: &str) -> InstanceReport {
+        InstanceReport::Answered {
             asked_ms: 10,
             heard_ms: 10,
-            examination: Box::new(Examination {
+            report: Box::new(MachineReport {
                 version: "0.0.1".to_owned(),
                 proxy: None,
                 docker: None,

@@ -1,6 +1,6 @@
 //! The Nginx of an instance: whether it runs, reads our file, uses it, and reaches the gate.
 
-use super::wanted::{Wanted, WantedNginx};
+use super::expected::{Expected, ExpectedNginx};
 use super::{Finding, reloads};
 use crate::nginx::{Include, Nginx, NginxError, Upstream};
 use crate::spec::PortPair;
@@ -13,7 +13,7 @@ const ATTACH: &str = "run `greenlight attach nginx` there";
 
 /// Looks at the Nginx that the file wants. `root` is the folder in which the rest of the machine
 /// is looked at.
-pub(super) async fn check(wanted: &Wanted, there: &WantedNginx, root: &Path) -> Vec<Finding> {
+pub(super) async fn check(expected: &Expected, there: &ExpectedNginx, root: &Path) -> Vec<Finding> {
     let nginx = Nginx {
         binary: there.binary.clone(),
         conf: there.conf.clone(),
@@ -27,11 +27,11 @@ pub(super) async fn check(wanted: &Wanted, there: &WantedNginx, root: &Path) -> 
         findings.push(judge_leaving(leaving));
     }
     let text = std::fs::read_to_string(&there.include).ok();
-    let (include, finding) = judge_include(wanted, there, text.as_deref());
+    let (include, finding) = judge_include(expected, there, text.as_deref());
     findings.push(finding);
     match nginx.dump().await {
         Ok(dump) => {
-            findings.extend(judge_use(wanted, there, &dump));
+            findings.extend(judge_use(expected, there, &dump));
             findings.push(judge_shutdown(&dump));
         }
         Err(error @ (NginxError::Refused(_) | NginxError::TestTooLong)) => {
@@ -93,8 +93,8 @@ fn judge_leaving(leaving: usize) -> Finding {
 
 /// Compares our file with what would be written.
 fn judge_include(
-    wanted: &Wanted,
-    there: &WantedNginx,
+    expected: &Expected,
+    there: &ExpectedNginx,
     text: Option<&str>,
 ) -> (Option<Include>, Finding) {
     const CHECK: &str = "nginx include";
@@ -110,7 +110,7 @@ fn judge_include(
             return (None, Finding::problem(CHECK, found, error.to_string()));
         }
     };
-    let drift = drift(wanted, there, &include);
+    let drift = drift(expected, there, &include);
     let finding = match drift.is_empty() {
         true => Finding::ok(CHECK, format!("`{shown}` is as the file wants it")),
         false => Finding::problem(
@@ -126,7 +126,7 @@ fn judge_include(
 }
 
 /// What differs between the file and what is wanted.
-fn drift(wanted: &Wanted, there: &WantedNginx, include: &Include) -> Vec<String> {
+fn drift(expected: &Expected, there: &ExpectedNginx, include: &Include) -> Vec<String> {
     let mut drift = Vec::new();
     if include.verify_port != there.verify_port {
         drift.push(format!(
@@ -142,13 +142,13 @@ fn drift(wanted: &Wanted, there: &WantedNginx, include: &Include) -> Vec<String>
         .iter()
         .map(|(label, upstream)| (ServiceName(label.to_string()), upstream))
         .collect();
-    for (service, settings) in &wanted.services {
+    for (service, settings) in &expected.services {
         match known.get(service) {
             None => drift.push(format!("`{service}` is missing")),
-            Some(Upstream::Gate(_)) if wanted.front == crate::front::FrontKind::NginxReload => {
+            Some(Upstream::Gate(_)) if expected.front == crate::front::FrontKind::NginxReload => {
                 drift.push(format!("`{service}` goes to a gate"));
             }
-            Some(Upstream::Slots { .. }) if wanted.front == crate::front::FrontKind::Nginx => {
+            Some(Upstream::Slots { .. }) if expected.front == crate::front::FrontKind::Nginx => {
                 drift.push(format!("`{service}` goes past the gate"));
             }
             Some(Upstream::Slots { blue, green, .. }) => {
@@ -162,14 +162,14 @@ fn drift(wanted: &Wanted, there: &WantedNginx, include: &Include) -> Vec<String>
             Some(Upstream::Gate(_)) => {}
         }
     }
-    for service in known.keys().filter(|s| !wanted.services.contains_key(*s)) {
+    for service in known.keys().filter(|s| !expected.services.contains_key(*s)) {
         drift.push(format!("`{service}` is not in `greenlight.yml`"));
     }
     drift
 }
 
 /// Whether our files are read, by what `nginx -T` shows.
-fn judge_use(wanted: &Wanted, there: &WantedNginx, dump: &str) -> Vec<Finding> {
+fn judge_use(expected: &Expected, there: &ExpectedNginx, dump: &str) -> Vec<Finding> {
     const CHECK: &str = "nginx use";
     let include = there.include.display();
     if !reads(dump, &there.include) {
@@ -178,7 +178,7 @@ fn judge_use(wanted: &Wanted, there: &WantedNginx, dump: &str) -> Vec<Finding> {
         return vec![Finding::problem(CHECK, found, todo)];
     }
     let folder = there.include.parent().unwrap_or(Path::new("/"));
-    let services = wanted.services.keys().map(|service| {
+    let services = expected.services.keys().map(|service| {
         let location = folder.join(format!("greenlight_{service}.location"));
         match reads(dump, &location) || passes_by_hand(dump, service) {
             true => Finding::ok(CHECK, format!("a server passes requests to `{service}`")),

@@ -1,8 +1,8 @@
 //! Ports: a slot that is to be filled needs its own free, and what runs must be what listens.
 
 use super::Finding;
+use super::expected::Expected;
 use super::procfs::{self, Named};
-use super::wanted::Wanted;
 use crate::front::FrontKind;
 use crate::runtime::Running;
 use greenlight_protocol::{Color, Slot};
@@ -17,13 +17,13 @@ struct Port {
     /// What it is for.
     purpose: String,
     /// Whether something of ours should listen there now.
-    expected: Expected,
+    expected: ExpectedHolder,
     /// Who listens; none if nobody does, empty if they cannot be seen.
     holders: Option<Vec<Named>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Expected {
+enum ExpectedHolder {
     /// Nobody.
     Nobody,
     /// What these processes are; they are ours.
@@ -34,9 +34,9 @@ enum Expected {
 
 /// Looks at every port that the file names. `running` is what the agent's runtime runs, `proxy`
 /// the process of its proxy.
-pub(super) fn check(wanted: &Wanted, running: &[Running], proxy: Option<i32>) -> Vec<Finding> {
-    let mut asked = Vec::new();
-    for (service, settings) in &wanted.services {
+pub(super) fn check(expected: &Expected, running: &[Running], proxy: Option<i32>) -> Vec<Finding> {
+    let mut requested = Vec::new();
+    for (service, settings) in &expected.services {
         for color in [Color::Blue, Color::Green] {
             let slot = Slot {
                 service: service.clone(),
@@ -44,47 +44,49 @@ pub(super) fn check(wanted: &Wanted, running: &[Running], proxy: Option<i32>) ->
             };
             let ours = running.iter().find(|running| running.launch.slot == slot);
             let expected = match ours {
-                None => Expected::Nobody,
+                None => ExpectedHolder::Nobody,
                 // Docker listens for its containers, if anybody does.
-                Some(ours) if ours.container.is_some() => Expected::Program("docker-proxy"),
-                Some(ours) => Expected::Ours([ours.pid].into()),
+                Some(ours) if ours.container.is_some() => ExpectedHolder::Program("docker-proxy"),
+                Some(ours) => ExpectedHolder::Ours([ours.pid].into()),
             };
-            asked.push((settings.ports.of(color), slot.to_string(), expected));
+            requested.push((settings.ports.of(color), slot.to_string(), expected));
         }
     }
-    let public = match (wanted.front, proxy) {
-        (FrontKind::Builtin, None) => Expected::Nobody,
-        (FrontKind::Builtin, Some(pid)) => Expected::Ours([pid].into()),
-        (FrontKind::Nginx | FrontKind::NginxReload, _) => Expected::Program("nginx"),
+    let public = match (expected.front, proxy) {
+        (FrontKind::Builtin, None) => ExpectedHolder::Nobody,
+        (FrontKind::Builtin, Some(pid)) => ExpectedHolder::Ours([pid].into()),
+        (FrontKind::Nginx | FrontKind::NginxReload, _) => ExpectedHolder::Program("nginx"),
     };
-    asked.push((wanted.port, "users".to_owned(), public));
+    requested.push((expected.port, "users".to_owned(), public));
     let listening = listening();
     let inodes = listening.values().flatten().copied().collect();
     let known = procfs::holders(&inodes);
-    let ports = asked.into_iter().map(|(number, purpose, expected)| Port {
-        number,
-        purpose,
-        expected: with_descendants(expected, &listening, &known, number),
-        holders: listening.get(&number).map(|inodes| {
-            let holders = inodes.iter().filter_map(|inode| known.get(inode));
-            let mut holders: Vec<_> = holders.flatten().cloned().collect();
-            // A proxy listens once for each of its threads.
-            holders.sort_by_key(|holder| holder.pid);
-            holders.dedup();
-            holders
-        }),
-    });
+    let ports = requested
+        .into_iter()
+        .map(|(number, purpose, expected)| Port {
+            number,
+            purpose,
+            expected: with_descendants(expected, &listening, &known, number),
+            holders: listening.get(&number).map(|inodes| {
+                let holders = inodes.iter().filter_map(|inode| known.get(inode));
+                let mut holders: Vec<_> = holders.flatten().cloned().collect();
+                // A proxy listens once for each of its threads.
+                holders.sort_by_key(|holder| holder.pid);
+                holders.dedup();
+                holders
+            }),
+        });
     ports.map(|port| judge(&port)).collect()
 }
 
 /// Holders that belong to what is ours are ours as well.
 fn with_descendants(
-    expected: Expected,
+    expected: ExpectedHolder,
     listening: &BTreeMap<u16, Vec<u64>>,
     known: &BTreeMap<u64, Vec<Named>>,
     number: u16,
-) -> Expected {
-    let Expected::Ours(mut ours) = expected else {
+) -> ExpectedHolder {
+    let ExpectedHolder::Ours(mut ours) = expected else {
         return expected;
     };
     let leaders: Vec<_> = ours.iter().copied().collect();
@@ -94,7 +96,7 @@ fn with_descendants(
             ours.insert(holder.pid);
         }
     }
-    Expected::Ours(ours)
+    ExpectedHolder::Ours(ours)
 }
 
 fn judge(port: &Port) -> Finding {
@@ -103,18 +105,18 @@ fn judge(port: &Port) -> Finding {
     } = port;
     let place = format!("{number} for {purpose}");
     match (&port.expected, &port.holders) {
-        (Expected::Nobody, None) => Finding::ok(CHECK, format!("{place} is free")),
-        (Expected::Nobody, Some(holders)) => Finding::problem(
+        (ExpectedHolder::Nobody, None) => Finding::ok(CHECK, format!("{place} is free")),
+        (ExpectedHolder::Nobody, Some(holders)) => Finding::problem(
             CHECK,
             format!("{place} is taken by {}", listed(holders)),
             "stop that program, or configure another port",
         ),
-        (Expected::Ours(_), None) => Finding::problem(
+        (ExpectedHolder::Ours(_), None) => Finding::problem(
             CHECK,
             format!("nobody listens on {place}, though it should be in use"),
             "look at `greenlight logs` and at the agent's log",
         ),
-        (Expected::Ours(ours), Some(holders)) => {
+        (ExpectedHolder::Ours(ours), Some(holders)) => {
             match holders.iter().all(|holder| ours.contains(&holder.pid)) {
                 true => Finding::ok(CHECK, format!("{place} is held by {}", listed(holders))),
                 false => Finding::problem(
@@ -125,15 +127,15 @@ fn judge(port: &Port) -> Finding {
             }
         }
         // Where Docker routes by the kernel alone nobody listens.
-        (Expected::Program("docker-proxy"), None) => {
+        (ExpectedHolder::Program("docker-proxy"), None) => {
             Finding::ok(CHECK, format!("{place} is a container's"))
         }
-        (Expected::Program(program), None) => Finding::note(
+        (ExpectedHolder::Program(program), None) => Finding::note(
             CHECK,
             format!("nobody listens on {place}"),
             format!("start `{program}`, or correct `port` in `servers` to where it listens"),
         ),
-        (Expected::Program(program), Some(holders)) => {
+        (ExpectedHolder::Program(program), Some(holders)) => {
             let all = holders.iter().all(|holder| holder.name == *program);
             match all {
                 true => Finding::ok(CHECK, format!("{place} is held by {}", listed(holders))),
@@ -208,21 +210,24 @@ mod tests {
             pid: 7,
             name: "redis".to_owned(),
         };
-        for expected in [Expected::Nobody, Expected::Ours([8].into())] {
+        for expected in [ExpectedHolder::Nobody, ExpectedHolder::Ours([8].into())] {
             let finding = judge(&port(expected, Some(vec![stranger.clone()])));
             assert_eq!(finding.level, Level::Problem);
             assert!(finding.found.contains("`redis` (process 7)"), "{finding:?}");
         }
-        let ours = judge(&port(Expected::Ours([7].into()), Some(vec![stranger])));
+        let ours = judge(&port(
+            ExpectedHolder::Ours([7].into()),
+            Some(vec![stranger]),
+        ));
         assert_eq!(ours.level, Level::Ok);
-        assert_eq!(judge(&port(Expected::Nobody, None)).level, Level::Ok);
+        assert_eq!(judge(&port(ExpectedHolder::Nobody, None)).level, Level::Ok);
         assert_eq!(
-            judge(&port(Expected::Ours([7].into()), None)).level,
+            judge(&port(ExpectedHolder::Ours([7].into()), None)).level,
             Level::Problem
         );
     }
 
-    fn port(expected: Expected, holders: Option<Vec<Named>>) -> Port {
+    fn port(expected: ExpectedHolder, holders: Option<Vec<Named>>) -> Port {
         Port {
             number: 8080,
             purpose: "shop/blue".to_owned(),

@@ -1,7 +1,7 @@
 //! The proxy of an instance: whether it answers, and how many connections it may still take.
 
 use super::Finding;
-use crate::front::ProxyLook;
+use crate::front::ProxyStatus;
 
 const CHECK: &str = "proxy";
 /// A request takes two descriptors, and a kept connection one or two.
@@ -16,8 +16,8 @@ struct Descriptors {
 }
 
 /// What is to be said of a proxy that was asked.
-pub(super) fn check(look: &Result<ProxyLook, String>) -> Vec<Finding> {
-    let proxy = match look {
+pub(super) fn check(status: &Result<ProxyStatus, String>) -> Vec<Finding> {
+    let proxy = match status {
         Ok(proxy) => proxy,
         Err(reason) => {
             let todo = "start `greenlight proxy`, or look at its log; users get no answer";

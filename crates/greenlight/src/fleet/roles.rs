@@ -1,19 +1,20 @@
 //! The long-running roles, each as a process runs it.
 
 use crate::agent::{AgentOptions, AgentShell};
-use crate::api::Progress;
-use crate::crash;
+use crate::api::NumberedEvent;
 use crate::descriptors::raise_limit;
-use crate::doctor::Machine;
+use crate::doctor::MachinePaths;
+use crate::failpoint;
 use crate::front::{BuiltinFront, Front, NginxReloadFront};
 use crate::journal::Journal;
 use crate::link::{
-    Authority, Dial, Identity, LinkEvent, Outboxes, PkiError, Registry, Renewal, Role, Strangers,
-    Tokens, agent_router, allow, note_fleet, peer, serve, serve_with_strangers,
+    AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,
+    ServerLink, Tokens, agent_router, allow, note_fleet, peer, serve,
+    serve_with_optional_client_auth,
 };
 use crate::nginx::{Nginx, NginxPath};
 use crate::runtime::Runtimes;
-use crate::secret::SecretKeep;
+use crate::secret::SecretStore;
 use crate::server::{Input, Shell, router};
 use crate::service_manager::ServiceManager;
 use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
@@ -63,7 +64,7 @@ pub struct AgentRole {
     /// The docker daemon's socket; Docker's usual one if none.
     pub docker: Option<String>,
     /// How late its control messages are.
-    pub late: Duration,
+    pub injected_delay: Duration,
 }
 
 /// What an agent's front is.
@@ -82,14 +83,14 @@ pub enum AgentFront {
 
 /// Runs the server until SIGTERM.
 pub async fn run_server(role: ServerRole) -> RoleResult {
-    crash::name_role("server");
+    failpoint::name_role("server");
     raise_limit();
     let journal = Journal::open(&role.state.join("journal.redb"))?;
     let records: Vec<CoordinatorRecord> = journal.load()?;
     let term = Ledger::replay(&records).term.next().0;
     let (inbox, input) = std::sync::mpsc::channel();
     let told = inbox.clone();
-    let outboxes = Outboxes::new(term, move |event| {
+    let streams = AgentStreams::new(term, move |event| {
         let event = match event {
             LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
             LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
@@ -101,8 +102,8 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
         // When the shell has ended the process is ending.
         let _ = told.send(Input::Event(event));
     });
-    let (progress, _) = tokio::sync::broadcast::channel::<Progress>(PROGRESS_BUFFER);
-    let sending = outboxes.clone();
+    let (progress, _) = tokio::sync::broadcast::channel::<NumberedEvent>(PROGRESS_BUFFER);
+    let sending = streams.clone();
     let shell = Shell::recover(
         role.instances.clone(),
         journal,
@@ -116,24 +117,24 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     if let Err(error) = note_fleet(&role.state, &role.instances) {
         tracing::warn!(%error, "the names of the instances could not be noted for `token --state`");
     }
-    let registry = Registry::new(
+    let enrollment = Enrollment::new(
         authority.clone(),
         Tokens::of(&role.state),
         role.instances.clone(),
     );
     let listener = listen(role.listen).await?;
-    let operators = router(inbox.clone(), progress, role.instances, outboxes.clone());
-    let operators = operators.merge(registry.operators());
+    let operators = router(inbox.clone(), progress, role.instances, streams.clone());
+    let operators = operators.merge(enrollment.operators());
     let operators = allow(operators, |role| *role == Role::Operator);
     let routes = operators
-        .merge(agent_router(outboxes))
-        .merge(registry.members());
-    let tls = identity.server_config(Strangers::MayJoin)?;
-    tokio::spawn(serve_with_strangers(
+        .merge(agent_router(streams))
+        .merge(enrollment.members());
+    let tls = identity.server_config(ClientAuth::Optional)?;
+    tokio::spawn(serve_with_optional_client_auth(
         listener,
         tls,
         routes,
-        registry.strangers(),
+        enrollment.public_routes(),
     ));
     tokio::spawn(Renewal::Own(authority).keep_fresh(identity));
     let manager = ServiceManager::found();
@@ -142,7 +143,7 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     tokio::spawn(manager.watched(move || {
         let (answer, answered) = oneshot::channel();
         // When the shell has ended the process is ending.
-        let _ = pulse.send(Input::Pulse(answer));
+        let _ = pulse.send(Input::Ping(answer));
         answered
     }));
     let (ended, end) = oneshot::channel();
@@ -188,7 +189,7 @@ fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>,
 
 /// Runs an agent until SIGTERM. Applications go on without it.
 pub async fn run_agent(role: AgentRole) -> RoleResult {
-    crash::name_role(&format!("agent-{}", role.name));
+    failpoint::name_role(&format!("agent-{}", role.name));
     let dir = role.state.join("identity");
     if !dir.exists() {
         let (server, dir) = (role.server, dir.display());
@@ -199,14 +200,14 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         .into());
     }
     let identity = Identity::load(&dir)?;
-    let machine = Machine {
+    let machine = MachinePaths {
         state: Some(role.state.clone()),
         admin: match &role.front {
             AgentFront::Gate(admin) => Some(admin.clone()),
             AgentFront::Reload { .. } => None,
         },
         docker: role.docker.clone(),
-        root: Machine::usual_root(),
+        root: MachinePaths::usual_root(),
     };
     let (front, alignment): (Arc<dyn Front>, _) = match role.front {
         AgentFront::Gate(admin) => (Arc::new(BuiltinFront::new(admin)), Alignment::Gated),
@@ -220,30 +221,30 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
     let shell = AgentShell::recover(AgentOptions {
         name: role.name.clone(),
         journal: role.state.join("agent.redb"),
-        dial: Dial {
+        server: ServerLink {
             server: role.server,
             tls: tls.clone(),
             name: role.name.0.clone(),
-            late: role.late,
+            injected_delay: role.injected_delay,
         },
         peers: role.peers,
         tls,
         images: Arc::new(runtimes.docker()),
         runtime: Arc::new(runtimes),
-        secrets: SecretKeep::new(role.state.join("secrets")),
+        secrets: SecretStore::new(role.state.join("secrets")),
         machine,
         front,
         alignment,
     })?;
     let listener = listen(role.listen).await?;
     let routes = peer::router(shell.peer());
-    let peers_tls = identity.server_config(Strangers::Refused)?;
+    let peers_tls = identity.server_config(ClientAuth::Required)?;
     tokio::spawn(serve(listener, peers_tls, routes));
     tokio::spawn(Renewal::OverLink(role.server).keep_fresh(identity));
     let mut terminate = signal(SignalKind::terminate())?;
     let manager = ServiceManager::found();
     manager.ready();
-    tokio::spawn(manager.watched(shell.pulse()));
+    tokio::spawn(manager.watched(shell.ping()));
     tokio::select! {
         ended = shell.run() => Ok(ended?),
         _ = terminate.recv() => {

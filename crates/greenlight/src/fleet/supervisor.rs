@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often the size of its log is looked at.
 const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 /// How long a process gets to end after SIGTERM.
-const END_PATIENCE: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps processes of this program running.
 pub struct Supervisor {
@@ -170,7 +170,7 @@ fn end(child: &mut Child, name: &str) {
         // It may have ended by itself.
         let _ = kill_process(pid, Signal::TERM);
     }
-    let deadline = Instant::now() + END_PATIENCE;
+    let deadline = Instant::now() + END_TIMEOUT;
     while Instant::now() < deadline {
         if matches!(child.try_wait(), Ok(Some(_))) {
             return;

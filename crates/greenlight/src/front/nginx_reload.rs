@@ -19,8 +19,8 @@
 use super::{Acted, Front, FrontError, SlotAddresses};
 use crate::clock::monotonic_ns;
 use crate::nginx::{
-    Copied, Include, Label, Marker, Nginx, NginxError, NginxPath, Silence, Target, Upstream, get,
-    put, reload,
+    Copied, Include, Label, Marker, Nginx, NginxError, NginxPath, NotReloaded, Target, Upstream,
+    get, put, reload,
 };
 use crate::spec::{PortPair, ServiceSpec};
 use futures_util::FutureExt as _;
@@ -187,7 +187,7 @@ impl NginxReloadFront {
     }
 
     /// Nginx has not taken the file: it is put back, and the reason looked for in it.
-    async fn undo(&self, written: &Include, silence: Silence) -> FrontError {
+    async fn undo(&self, written: &Include, silence: NotReloaded) -> FrontError {
         let tested = self.nginx.test().await;
         let mut reason = silence.to_string();
         if let Err(error) = tested {

@@ -11,9 +11,9 @@ mod service;
 mod variable;
 
 use super::draft::{Draft, Noted};
-use super::loss::Losses;
 use super::scalar::Scalar;
 use super::section::Section;
+use super::unsupported::UnsupportedKeys;
 use super::{ImportError, Source};
 use known::Kind;
 use names::Names;
@@ -42,17 +42,18 @@ const AT_THE_TOP: &[(&str, &str)] = &[
 pub(super) fn draft(
     file: &Value,
     only: Option<&str>,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) -> Result<Draft, ImportError> {
     let mut top = Section::whole(file);
     let missing = ImportError::NotThatTool("services", Source::Compose);
-    let services = top.section("services", losses).ok_or(missing)?;
-    let (chosen, some_stay) = choose(services, only, losses)?;
-    let names = Names::of(&top, some_stay, losses);
+    let services = top.section("services", unsupported).ok_or(missing)?;
+    let (chosen, some_stay) = choose(services, only, unsupported)?;
+    let names = Names::of(&top, some_stay, unsupported);
     let mut draft = Draft::default();
     let mut public = Vec::new();
     for (name, section) in chosen {
-        let (service, published) = service::service(&name, section, &names, &mut draft, losses);
+        let (service, published) =
+            service::service(&name, section, &names, &mut draft, unsupported);
         public.extend(published.map(|port| (name, port)));
         draft.services.push(service);
     }
@@ -65,11 +66,11 @@ pub(super) fn draft(
                 "it was public on {port}; all services of an instance share the public port, \
                  {shared}, and differ by `host` or `path_prefix`"
             );
-            losses.add(format!("services.{name}.ports"), why);
+            unsupported.add(format!("services.{name}.ports"), why);
         }
     }
     tell_apart(&mut draft);
-    top.leave(AT_THE_TOP, losses);
+    top.leave(AT_THE_TOP, unsupported);
     Ok(draft)
 }
 
@@ -78,7 +79,7 @@ pub(super) fn draft(
 fn choose(
     mut services: Section,
     only: Option<&str>,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) -> Result<(Vec<(String, Section)>, bool), ImportError> {
     let mut some_stay = false;
     let known: Vec<_> = services.keys().map(|name| format!("`{name}`")).collect();
@@ -89,26 +90,26 @@ fn choose(
         some_stay |= matches!(kind, Kind::Backend(_) | Kind::Worker);
         match (only, kind) {
             (Some(wanted), _) if wanted == name => chosen.push((name, section)),
-            (Some(_), _) => losses.add(path, "another service; keep it in Compose"),
+            (Some(_), _) => unsupported.add(path, "another service; keep it in Compose"),
             (None, Kind::Web) => chosen.push((name, section)),
             (None, Kind::Backend(what)) => {
-                losses.add(
+                unsupported.add(
                     path,
                     format!("greenlight deploys what serves requests; keep {what} in Compose"),
                 );
             }
-            (None, Kind::Proxy(what)) => losses.add(
+            (None, Kind::Proxy(what)) => unsupported.add(
                 path,
                 format!("greenlight's own proxy takes the place of {what}; TLS must end before it"),
             ),
-            (None, Kind::Worker) => losses.add(
+            (None, Kind::Worker) => unsupported.add(
                 path,
                 "it publishes no port, so it serves no requests; keep it in Compose (`--service` \
                  imports it all the same)",
             ),
         }
     }
-    services.leave(&[], losses);
+    services.leave(&[], unsupported);
     match (chosen.is_empty(), only) {
         (false, _) => Ok((chosen, some_stay)),
         (true, None) => Err(ImportError::NothingToServe),

@@ -10,9 +10,9 @@ mod ruby;
 pub(super) use ruby::without_ruby;
 
 use super::draft::{Draft, Noted, RegistryDraft, ServiceDraft, label};
-use super::loss::Losses;
 use super::scalar::Scalar;
 use super::section::{Section, text_of};
+use super::unsupported::UnsupportedKeys;
 use super::{ImportError, Source};
 use parts::{environment, logging, pairs, scalars, seconds, written};
 use serde_json::Value;
@@ -88,11 +88,11 @@ const PROXY: &[(&str, &str)] = &[
 pub(super) fn draft(
     file: &Value,
     name: Option<&str>,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) -> Result<Draft, ImportError> {
     let mut top = Section::whole(file);
     let missing = ImportError::NotThatTool("service", Source::Kamal);
-    let own_name = top.text("service", losses);
+    let own_name = top.text("service", unsupported);
     let own_name = own_name.or(name.map(ToOwned::to_owned)).ok_or(missing)?;
     let mut draft = Draft::default();
     let mut service = ServiceDraft {
@@ -104,26 +104,26 @@ pub(super) fn draft(
             "it is called `{}` here: names have small letters, digits and hyphens",
             service.name
         );
-        losses.add("service", why);
+        unsupported.add("service", why);
     }
-    image(&mut top, &own_name, &mut service, &mut draft, losses);
-    service.labels = pairs(&mut top, "labels", losses);
+    image(&mut top, &own_name, &mut service, &mut draft, unsupported);
+    service.labels = pairs(&mut top, "labels", unsupported);
     service.volumes = Noted {
-        value: scalars(&mut top, "volumes", losses),
+        value: scalars(&mut top, "volumes", unsupported),
         note: Some("Blue and green run at the same time, and share them.".to_owned()),
     };
-    service.logging = logging(&mut top, losses);
-    if let Some(env) = top.section("env", losses) {
-        environment(env, &mut service, losses);
+    service.logging = logging(&mut top, unsupported);
+    if let Some(env) = top.section("env", unsupported) {
+        environment(env, &mut service, unsupported);
     }
-    roles::servers(&mut top, &mut service, &mut draft, losses);
-    proxy(&mut top, &mut service, losses);
-    accessories(&mut top, &mut service, losses);
-    draft.drain_timeout = seconds(&mut top, "drain_timeout", losses);
-    draft.deploy_timeout = seconds(&mut top, "deploy_timeout", losses);
-    draft.stop_timeout = seconds(&mut top, "stop_wait_time", losses);
-    draft.retain_containers = top.count("retain_containers", losses);
-    top.leave(AT_THE_TOP, losses);
+    roles::servers(&mut top, &mut service, &mut draft, unsupported);
+    proxy(&mut top, &mut service, unsupported);
+    accessories(&mut top, &mut service, unsupported);
+    draft.drain_timeout = seconds(&mut top, "drain_timeout", unsupported);
+    draft.deploy_timeout = seconds(&mut top, "deploy_timeout", unsupported);
+    draft.stop_timeout = seconds(&mut top, "stop_wait_time", unsupported);
+    draft.retain_containers = top.count("retain_containers", unsupported);
+    top.leave(AT_THE_TOP, unsupported);
     draft.services.push(service);
     Ok(draft)
 }
@@ -133,23 +133,23 @@ fn image(
     own_name: &str,
     service: &mut ServiceDraft,
     draft: &mut Draft,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) {
-    let image = top.text("image", losses);
+    let image = top.text("image", unsupported);
     let image = image.unwrap_or_else(|| own_name.to_owned());
     let mut server = None;
-    if let Some(mut registry) = top.section("registry", losses) {
-        server = registry.text("server", losses);
+    if let Some(mut registry) = top.section("registry", unsupported) {
+        server = registry.text("server", unsupported);
         if server
             .as_deref()
             .is_some_and(|server| server.starts_with("localhost"))
         {
             let why =
                 "it is on the machine that Kamal runs on; use one that every instance reaches";
-            losses.add(registry.path("server"), why);
+            unsupported.add(registry.path("server"), why);
         }
-        draft.registry = login(&mut registry, server.as_deref(), losses);
-        registry.leave(&[], losses);
+        draft.registry = login(&mut registry, server.as_deref(), unsupported);
+        registry.leave(&[], unsupported);
     }
     let image = match &server {
         Some(server) if !image.starts_with(&format!("{server}/")) => format!("{server}/{image}"),
@@ -162,7 +162,7 @@ fn image(
         note: Some(note.to_owned()),
     };
     if service.image.value.is_none() {
-        losses.add("image", ruby::UNWRITABLE);
+        unsupported.add("image", ruby::UNWRITABLE);
         service.image.value = Scalar::literal(&format!("registry.example.com/{}", service.name));
     }
 }
@@ -171,7 +171,7 @@ fn image(
 fn login(
     registry: &mut Section,
     server: Option<&str>,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) -> Option<RegistryDraft> {
     let username = registry.take("username")?;
     let username = match username.as_array() {
@@ -180,7 +180,7 @@ fn login(
         None => text_of(&username).and_then(|name| ruby::scalar(&name)),
     };
     if username.is_none() {
-        losses.add(registry.path("username"), ruby::UNWRITABLE);
+        unsupported.add(registry.path("username"), ruby::UNWRITABLE);
     }
     let password = match registry.take("password") {
         Some(Value::Array(names)) => names.first().and_then(Value::as_str).map(ToOwned::to_owned),
@@ -189,7 +189,7 @@ fn login(
     };
     let password = password.unwrap_or_else(|| {
         let why = "it is no part of a file; put it into the variable `KAMAL_REGISTRY_PASSWORD`";
-        losses.add(registry.path("password"), why);
+        unsupported.add(registry.path("password"), why);
         "KAMAL_REGISTRY_PASSWORD".to_owned()
     });
     Some(RegistryDraft {
@@ -199,55 +199,55 @@ fn login(
     })
 }
 
-fn proxy(top: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
+fn proxy(top: &mut Section, service: &mut ServiceDraft, unsupported: &mut UnsupportedKeys) {
     // Kamal 1 has the health check at the top.
-    let mut checks = vec![top.section("healthcheck", losses)];
+    let mut checks = vec![top.section("healthcheck", unsupported)];
     let mut app_port = None;
     if top.word("proxy") == Some(false) {
-        losses.add(
+        unsupported.add(
             "proxy",
             "without a proxy there is no switch; greenlight's is used",
         );
     }
-    if let Some(mut proxy) = top.section("proxy", losses) {
-        let mut hosts = proxy.texts("host", losses);
-        hosts.extend(proxy.texts("hosts", losses));
+    if let Some(mut proxy) = top.section("proxy", unsupported) {
+        let mut hosts = proxy.texts("host", unsupported);
+        hosts.extend(proxy.texts("hosts", unsupported));
         for host in hosts.iter().flat_map(|hosts| hosts.split(',')) {
             match ruby::scalar(host.trim()) {
                 Some(host) => service.hosts.value.push(host),
-                None => losses.add(proxy.path("host"), ruby::UNWRITABLE),
+                None => unsupported.add(proxy.path("host"), ruby::UNWRITABLE),
             }
         }
-        app_port = proxy.text("app_port", losses);
-        service.request_timeout = seconds(&mut proxy, "response_timeout", losses);
-        let mut prefixes = proxy.texts("path_prefix", losses);
-        prefixes.extend(proxy.texts("path_prefixes", losses));
+        app_port = proxy.text("app_port", unsupported);
+        service.request_timeout = seconds(&mut proxy, "response_timeout", unsupported);
+        let mut prefixes = proxy.texts("path_prefix", unsupported);
+        prefixes.extend(proxy.texts("path_prefixes", unsupported));
         let stripped = proxy
-            .text("strip_path_prefix", losses)
+            .text("strip_path_prefix", unsupported)
             .is_none_or(|word| word != "false");
         if let (Some(prefix), true) = (prefixes.first(), stripped) {
             let why = format!(
                 "kamal-proxy takes `{prefix}` off the path; greenlight passes on the whole path, so \
                  the application must know it"
             );
-            losses.add(proxy.path("path_prefix"), why);
+            unsupported.add(proxy.path("path_prefix"), why);
         }
         for prefix in prefixes.iter().skip(1) {
             let why = format!("a service has one prefix; `{prefix}` is not routed to it");
-            losses.add(proxy.path("path_prefix"), why);
+            unsupported.add(proxy.path("path_prefix"), why);
         }
         service.path_prefix = prefixes.first().and_then(|prefix| ruby::scalar(prefix));
-        checks.push(proxy.section("healthcheck", losses));
+        checks.push(proxy.section("healthcheck", unsupported));
         if proxy.word("ssl") == Some(true) {
-            losses.add(proxy.path("ssl"), TLS);
+            unsupported.add(proxy.path("ssl"), TLS);
         }
-        proxy.leave(PROXY, losses);
+        proxy.leave(PROXY, unsupported);
     }
     for mut check in checks.into_iter().flatten() {
-        service.health.path.value = written(&mut check, "path", losses);
-        service.health.interval = seconds(&mut check, "interval", losses);
-        service.health.timeout = seconds(&mut check, "timeout", losses);
-        app_port = app_port.or(check.text("port", losses));
+        service.health.path.value = written(&mut check, "path", unsupported);
+        service.health.interval = seconds(&mut check, "interval", unsupported);
+        service.health.timeout = seconds(&mut check, "timeout", unsupported);
+        app_port = app_port.or(check.text("port", unsupported));
         let command = "greenlight asks over HTTP and runs no command";
         check.leave(
             &[
@@ -260,12 +260,12 @@ fn proxy(top: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
                 ("cord", ""),
                 ("log_lines", ""),
             ],
-            losses,
+            unsupported,
         );
     }
     let given = app_port.as_deref().and_then(|port| port.parse().ok());
     if let (Some(text), None) = (&app_port, given) {
-        losses.add(
+        unsupported.add(
             "proxy.app_port",
             format!("`{text}` is no number; Kamal's default is written"),
         );
@@ -276,8 +276,8 @@ fn proxy(top: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
     };
 }
 
-fn accessories(top: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
-    let Some(mut accessories) = top.section("accessories", losses) else {
+fn accessories(top: &mut Section, service: &mut ServiceDraft, unsupported: &mut UnsupportedKeys) {
+    let Some(mut accessories) = top.section("accessories", unsupported) else {
         return;
     };
     if service.networks.value.is_empty() {
@@ -287,11 +287,11 @@ fn accessories(top: &mut Section, service: &mut ServiceDraft, losses: &mut Losse
         };
     }
     for (name, mut accessory) in accessories.sections() {
-        let image = accessory.text("image", losses);
+        let image = accessory.text("image", unsupported);
         let image = image.map_or_else(String::new, |image| format!(" (`{image}`)"));
         let why =
             format!("greenlight runs what serves requests; keep it{image} with `kamal accessory`");
-        losses.add(format!("accessories.{name}"), why);
+        unsupported.add(format!("accessories.{name}"), why);
     }
-    accessories.leave(&[], losses);
+    accessories.leave(&[], unsupported);
 }

@@ -1,6 +1,6 @@
 //! A map of the file, of which keys are taken; what is left at the end is not carried over.
 
-use super::loss::Losses;
+use super::unsupported::UnsupportedKeys;
 use serde_json::{Map, Value};
 
 /// Why a value of an odd shape is left out.
@@ -70,20 +70,20 @@ impl Section {
     }
 
     /// Takes a text, a number or a word.
-    pub(super) fn text(&mut self, key: &str, losses: &mut Losses) -> Option<String> {
+    pub(super) fn text(&mut self, key: &str, unsupported: &mut UnsupportedKeys) -> Option<String> {
         let value = self.take(key)?;
         let text = text_of(&value);
         if text.is_none() {
-            losses.add(self.path(key), ODD);
+            unsupported.add(self.path(key), ODD);
         }
         text
     }
 
     /// Takes a count.
-    pub(super) fn count(&mut self, key: &str, losses: &mut Losses) -> Option<u32> {
-        let count = self.text(key, losses)?.parse();
+    pub(super) fn count(&mut self, key: &str, unsupported: &mut UnsupportedKeys) -> Option<u32> {
+        let count = self.text(key, unsupported)?.parse();
         if count.is_err() {
-            losses.add(self.path(key), ODD);
+            unsupported.add(self.path(key), ODD);
         }
         count.ok()
     }
@@ -96,11 +96,11 @@ impl Section {
     }
 
     /// Takes a map.
-    pub(super) fn section(&mut self, key: &str, losses: &mut Losses) -> Option<Self> {
+    pub(super) fn section(&mut self, key: &str, unsupported: &mut UnsupportedKeys) -> Option<Self> {
         let path = self.path(key);
         let section = Self::at(&path, self.take(key)?);
         if section.is_none() {
-            losses.add(path, ODD);
+            unsupported.add(path, ODD);
         }
         section
     }
@@ -120,7 +120,7 @@ impl Section {
     }
 
     /// Takes a list of texts; one text alone is a list of one.
-    pub(super) fn texts(&mut self, key: &str, losses: &mut Losses) -> Vec<String> {
+    pub(super) fn texts(&mut self, key: &str, unsupported: &mut UnsupportedKeys) -> Vec<String> {
         let Some(value) = self.take(key) else {
             return Vec::new();
         };
@@ -128,7 +128,7 @@ impl Section {
         for value in listed(value) {
             match text_of(&value) {
                 Some(text) => texts.push(text),
-                None => losses.add(self.path(key), ODD),
+                None => unsupported.add(self.path(key), ODD),
             }
         }
         texts
@@ -138,7 +138,7 @@ impl Section {
     pub(super) fn pairs(
         &mut self,
         key: &str,
-        losses: &mut Losses,
+        unsupported: &mut UnsupportedKeys,
     ) -> Vec<(String, Option<String>)> {
         let mut pairs = Vec::new();
         let value = self.take(key);
@@ -146,7 +146,7 @@ impl Section {
             if let Some(value) = value {
                 self.map.insert(key.to_owned(), value);
             }
-            for text in self.texts(key, losses) {
+            for text in self.texts(key, unsupported) {
                 pairs.push(match text.split_once('=') {
                     Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
                     None => (text, None),
@@ -158,7 +158,7 @@ impl Section {
             match (text_of(&value), value.is_null()) {
                 (Some(text), _) => pairs.push((name, Some(text))),
                 (None, true) => pairs.push((name, None)),
-                (None, false) => losses.add(format!("{}.{name}", self.path(key)), ODD),
+                (None, false) => unsupported.add(format!("{}.{name}", self.path(key)), ODD),
             }
         }
         pairs
@@ -166,13 +166,13 @@ impl Section {
 
     /// Lists what was not taken, with the reason from a table of keys. An empty reason passes a
     /// key over, as `x-` does: there is nothing to lose.
-    pub(super) fn leave(self, reasons: &[(&str, &str)], losses: &mut Losses) {
+    pub(super) fn leave(self, reasons: &[(&str, &str)], unsupported: &mut UnsupportedKeys) {
         for key in self.map.keys().filter(|key| !key.starts_with("x-")) {
             let reason = reasons.iter().find(|(known, _)| known == key);
             match reason {
                 Some((_, "")) => {}
-                Some((_, why)) => losses.add(self.path(key), *why),
-                None => losses.add(self.path(key), UNKNOWN),
+                Some((_, why)) => unsupported.add(self.path(key), *why),
+                None => unsupported.add(self.path(key), UNKNOWN),
             }
         }
     }

@@ -3,7 +3,7 @@
 //! After a deliberate change: `UPDATE_GOLDEN=1 cargo test -p greenlight import`, and read the
 //! difference.
 
-use super::{ImportError, Losses, Source, draft, import, write};
+use super::{ImportError, Source, UnsupportedKeys, draft, import, write};
 use crate::config::{Config, schema};
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ fn every_file_becomes_the_one_that_is_kept_beside_it() {
     for (source, file) in files() {
         let text = std::fs::read_to_string(&file).expect("the file is text");
         let name = file.file_name().expect("it has a name").to_string_lossy();
-        let imported = import(source, &name, &text, None, Losses::default());
+        let imported = import(source, &name, &text, None, UnsupportedKeys::default());
         let imported = imported.unwrap_or_else(|error| panic!("{name}: {error}"));
         let kept = file.with_extension("greenlight.yml");
         if update {
@@ -36,8 +36,12 @@ fn every_file_becomes_the_one_that_is_kept_beside_it() {
         if std::fs::read_to_string(&kept).unwrap_or_default() != imported.text {
             wrong.push(format!("{name}:\n{}", imported.text));
         }
-        for loss in &imported.losses {
-            assert!(!loss.why.is_empty(), "{name}: {} has no reason", loss.what);
+        for entry in &imported.unsupported {
+            assert!(
+                !entry.why.is_empty(),
+                "{name}: {} has no reason",
+                entry.what
+            );
         }
     }
     assert!(wrong.is_empty(), "others than kept:\n{}", wrong.join("\n"));
@@ -49,12 +53,13 @@ fn what_is_written_can_be_read() {
     let runs_images = full["properties"].get("volumes").is_some();
     for (source, file) in files() {
         let text = std::fs::read_to_string(&file).expect("the file is text");
-        let (draft, losses) = draft(source, &text, None, Losses::default()).expect("it is good");
+        let (draft, unsupported) =
+            draft(source, &text, None, UnsupportedKeys::default()).expect("it is good");
         let mut drafts = vec![draft.without_containers()];
         // A version that runs images reads the file as it is.
         drafts.extend(runs_images.then(|| draft.clone()));
         for (index, draft) in drafts.iter().enumerate() {
-            let text = write::write(draft, "", "", losses.all());
+            let text = write::write(draft, "", "", unsupported.all());
             let text = match index {
                 0 => with_commands(&text),
                 _ => text,
@@ -71,7 +76,7 @@ fn what_is_written_can_be_read() {
 #[test]
 fn what_is_no_such_file_is_refused_with_the_reason() {
     let refused = |source, text, only| {
-        let imported = import(source, "file", text, only, Losses::default());
+        let imported = import(source, "file", text, only, UnsupportedKeys::default());
         imported.map(|imported| imported.text).expect_err(text)
     };
     let compose = Source::Compose;
@@ -90,7 +95,16 @@ fn what_is_no_such_file_is_refused_with_the_reason() {
     );
     let error = refused(compose, databases, Some("web")).to_string();
     assert_eq!(error, "it has no service `web`; it has `db`, `job`");
-    assert!(import(compose, "", databases, Some("job"), Losses::default()).is_ok());
+    assert!(
+        import(
+            compose,
+            "",
+            databases,
+            Some("job"),
+            UnsupportedKeys::default()
+        )
+        .is_ok()
+    );
     assert_eq!(
         refused(Source::Kamal, "image: x", None),
         ImportError::NotThatTool("service", Source::Kamal)
@@ -128,13 +142,13 @@ fn values_of_odd_shapes_are_losses_and_no_errors() {
             "file",
             &text,
             Some("web"),
-            Losses::default(),
+            UnsupportedKeys::default(),
         );
         let imported = imported.unwrap_or_else(|error| panic!("{setting}: {error}"));
         let key = setting.split(':').next().expect("it has a key");
-        let is_lost = |loss: &super::Loss| loss.what.contains(key);
+        let is_lost = |entry: &super::Unsupported| entry.what.contains(key);
         assert!(
-            imported.losses.iter().any(is_lost),
+            imported.unsupported.iter().any(is_lost),
             "{setting} is lost in silence"
         );
     }
@@ -165,12 +179,18 @@ fn values_of_odd_shapes_are_losses_and_no_errors() {
     ];
     for setting in kamal {
         let text = format!("service: a\n{setting}\n");
-        let imported = import(Source::Kamal, "file", &text, None, Losses::default());
+        let imported = import(
+            Source::Kamal,
+            "file",
+            &text,
+            None,
+            UnsupportedKeys::default(),
+        );
         let imported = imported.unwrap_or_else(|error| panic!("{setting}: {error}"));
         let key = setting.split(':').next().expect("it has a key");
-        let is_lost = |loss: &super::Loss| loss.what.contains(key);
+        let is_lost = |entry: &super::Unsupported| entry.what.contains(key);
         assert!(
-            imported.losses.iter().any(is_lost),
+            imported.unsupported.iter().any(is_lost),
             "{setting} is lost in silence"
         );
     }

@@ -3,8 +3,8 @@
 use super::draft::{
     Draft, HealthDraft, LoggingDraft, Noted, RegistryDraft, SecretDraft, ServiceDraft,
 };
-use super::loss::Loss;
 use super::scalar::Scalar;
+use super::unsupported::Unsupported;
 use std::fmt::Write as _;
 
 /// How wide comments are.
@@ -27,11 +27,11 @@ enum Node {
 
 /// The text of `greenlight.yml`. `how` is the option that it was made with, `file` what it was made
 /// from.
-pub(super) fn write(draft: &Draft, how: &str, file: &str, losses: &[Loss]) -> String {
+pub(super) fn write(draft: &Draft, how: &str, file: &str, unsupported: &[Unsupported]) -> String {
     let mut text = String::new();
     let mut head =
         format!("Made of `{file}` by `greenlight init {how}`. Read it before you deploy.");
-    if !losses.is_empty() {
+    if !unsupported.is_empty() {
         head.push_str(" What could not be carried over is listed at the end.");
     }
     comment(&mut text, 0, "", &head);
@@ -44,11 +44,16 @@ pub(super) fn write(draft: &Draft, how: &str, file: &str, losses: &[Loss]) -> St
         entry.write(&mut text, 0);
         after_block = is_block && !matches!(entry.node, Node::Scalar(_));
     }
-    if !losses.is_empty() {
+    if !unsupported.is_empty() {
         text.push('\n');
         comment(&mut text, 0, "", "Not carried over:");
-        for loss in losses {
-            comment(&mut text, 0, "- ", &format!("{}: {}", loss.what, loss.why));
+        for entry in unsupported {
+            comment(
+                &mut text,
+                0,
+                "- ",
+                &format!("{}: {}", entry.what, entry.why),
+            );
         }
     }
     text

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The disk. Its clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<DiskState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct DiskState {
     now: Vec<u8>,
     told: Vec<Told>,
     fails_to_sync: bool,
@@ -56,7 +56,7 @@ impl Disk {
         self.state().fails_to_sync = fails;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,7 +95,7 @@ impl StorageBackend for Disk {
     }
 }
 
-impl State {
+impl DiskState {
     fn obey(&mut self, told: Told) {
         told.apply(&mut self.now, Fate::Kept);
         self.told.push(told);

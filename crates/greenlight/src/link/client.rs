@@ -2,8 +2,8 @@
 
 use super::https::{Https, HttpsError};
 use super::pki::{Credentials, PkiError};
-use crate::api::{ErrorAnswer, Progress};
-use crate::secret::SealKey;
+use crate::api::{ErrorAnswer, NumberedEvent};
+use crate::secret::FingerprintKey;
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use serde::Serialize;
@@ -45,7 +45,7 @@ pub enum ApiError {
 pub struct ApiClient {
     server: SocketAddr,
     tls: Arc<ClientConfig>,
-    seal_key: Option<SealKey>,
+    fingerprint_key: Option<FingerprintKey>,
 }
 
 impl ApiClient {
@@ -57,17 +57,17 @@ impl ApiClient {
         };
         let credentials = Credentials::load(dir)?;
         let tls = credentials.client_config()?;
-        let seal_key = credentials.seal_key;
+        let fingerprint_key = credentials.fingerprint_key;
         Ok(Self {
             server,
             tls,
-            seal_key,
+            fingerprint_key,
         })
     }
 
-    /// What this operator seals secrets with.
-    pub fn seal_key(&self) -> Option<&SealKey> {
-        self.seal_key.as_ref()
+    /// What this operator fingerprints secrets with.
+    pub fn fingerprint_key(&self) -> Option<&FingerprintKey> {
+        self.fingerprint_key.as_ref()
     }
 
     /// Asks for something.
@@ -109,7 +109,10 @@ impl ApiClient {
 
     /// Follows the progress of the latest deployment until `each` has seen enough, or the stream
     /// ends.
-    pub async fn follow(&self, mut each: impl FnMut(Progress) -> Follow) -> Result<(), ApiError> {
+    pub async fn follow(
+        &self,
+        mut each: impl FnMut(NumberedEvent) -> Follow,
+    ) -> Result<(), ApiError> {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let response = https
             .send(Method::GET, "/v1/events", &[], Vec::new())

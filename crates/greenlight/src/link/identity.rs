@@ -19,11 +19,11 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// What to do with who connects and shows no certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strangers {
+pub enum ClientAuth {
     /// End the handshake.
-    Refused,
+    Required,
     /// Let them in, to join. Who shows a certificate must still have one of the fleet.
-    MayJoin,
+    Optional,
 }
 
 /// Who this process is.
@@ -32,12 +32,12 @@ pub struct Identity {
     authority: String,
     /// The folder that it was read from.
     dir: Option<PathBuf>,
-    shown: ArcSwap<Shown>,
+    current: ArcSwap<CurrentCertificate>,
 }
 
 /// What is shown at a handshake.
 #[derive(Debug)]
-struct Shown {
+struct CurrentCertificate {
     /// PEM.
     key: String,
     certified: Arc<CertifiedKey>,
@@ -66,25 +66,28 @@ impl Identity {
         Ok(Self {
             authority: authority.clone(),
             dir: None,
-            shown: ArcSwap::from_pointee(Shown::new(authority, certificate, key)?),
+            current: ArcSwap::from_pointee(CurrentCertificate::new(authority, certificate, key)?),
         })
     }
 
     /// Its key, PEM.
     pub(super) fn key(&self) -> String {
-        self.shown.load().key.clone()
+        self.current.load().key.clone()
     }
 
     /// When its certificate should be renewed: when two thirds of its life are over.
     pub fn renew_at(&self) -> SystemTime {
-        let shown = self.shown.load();
-        let life = shown.until.duration_since(shown.from).unwrap_or_default();
-        shown.from + life * 2 / 3
+        let current = self.current.load();
+        let life = current
+            .until
+            .duration_since(current.from)
+            .unwrap_or_default();
+        current.from + life * 2 / 3
     }
 
     /// When its certificate runs out.
     pub fn good_until(&self) -> SystemTime {
-        self.shown.load().until
+        self.current.load().until
     }
 
     /// Shows another certificate from now on, and keeps it in the folder. If the machine has
@@ -92,12 +95,13 @@ impl Identity {
     pub fn replace(&self, certificate: &str) -> Result<(), PkiError> {
         let key = self.key();
         // Refused here if it is not for this key.
-        let shown = Shown::new(&self.authority, certificate, &key)?;
+        let current = CurrentCertificate::new(&self.authority, certificate, &key)?;
         if let Some(dir) = &self.dir {
             let kept = Credentials::load(dir)?;
             if kept.key != key {
-                let shown = Shown::new(&self.authority, &kept.certificate, &kept.key)?;
-                self.shown.store(Arc::new(shown));
+                let current =
+                    CurrentCertificate::new(&self.authority, &kept.certificate, &kept.key)?;
+                self.current.store(Arc::new(current));
                 return Ok(());
             }
             let path = dir.join("cert.pem");
@@ -109,20 +113,20 @@ impl Identity {
             });
             written.map_err(|source| file(&path, source))?;
         }
-        self.shown.store(Arc::new(shown));
+        self.current.store(Arc::new(current));
         Ok(())
     }
 
     /// TLS for a process that others connect to.
     pub fn server_config(
         self: &Arc<Self>,
-        strangers: Strangers,
+        client_auth: ClientAuth,
     ) -> Result<Arc<ServerConfig>, PkiError> {
         let roots = Arc::new(self.roots()?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-        let verifier = match strangers {
-            Strangers::Refused => verifier,
-            Strangers::MayJoin => verifier.allow_unauthenticated(),
+        let verifier = match client_auth {
+            ClientAuth::Required => verifier,
+            ClientAuth::Optional => verifier.allow_unauthenticated(),
         };
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -151,7 +155,7 @@ impl Identity {
     }
 }
 
-impl Shown {
+impl CurrentCertificate {
     fn new(authority: &str, certificate: &str, key: &str) -> Result<Self, PkiError> {
         let mut chain_of = chain(certificate)?;
         let leaf = chain_of.first().ok_or_else(|| invalid("it is empty"))?;
@@ -173,7 +177,7 @@ impl Shown {
 
 impl ResolvesServerCert for Identity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.shown.load().certified.clone())
+        Some(self.current.load().certified.clone())
     }
 }
 
@@ -183,7 +187,7 @@ impl ResolvesClientCert for Identity {
         _authorities: &[&[u8]],
         _schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
-        Some(self.shown.load().certified.clone())
+        Some(self.current.load().certified.clone())
     }
 
     fn has_certs(&self) -> bool {

@@ -5,19 +5,19 @@
 //!     TLS: the chain must end in the authority     shows its authority beside its certificate
 //!          whose fingerprint the token has
 //!     secret, request ──POST /v1/join──▶           uses the token up, signs for the token's role
-//!                     ◀── certificate ──           (and the seal key, if that is an operator)
+//!                     ◀── certificate ──           (and the fingerprint key, if that is an operator)
 //!   renews
 //!     request ──POST /v1/certificate──▶            signs for the role that the caller has
 //! ```
 //!
 //! The key is made where it is used and never sent.
 
+use super::fingerprint_verifier::FingerprintVerifier;
 use super::https::{Https, HttpsError};
-use super::pinned::Pinned;
 use super::pki::{Authority, Credentials, PkiError, Request, Role, new_key};
-use super::token::{Token, TokenError, Tokens, check_validity};
+use super::token::{JoinToken, TokenError, Tokens, check_validity};
 use crate::api::ErrorAnswer;
-use crate::secret::SealKey;
+use crate::secret::FingerprintKey;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -75,7 +75,7 @@ struct JoinAnswer {
     authority: String,
     certificate: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    seal_key: Option<String>,
+    fingerprint_key: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,13 +105,16 @@ pub struct TokenAnswer {
 }
 
 /// Joins with a token.
-pub async fn join(server: SocketAddr, token: &Token) -> Result<Credentials, JoinError> {
+pub async fn join(server: SocketAddr, token: &JoinToken) -> Result<Credentials, JoinError> {
     let key = new_key()?;
     let question = JoinRequest {
         secret: token.secret().to_owned(),
         request: Request::make(&key)?,
     };
-    let mut https = Https::to_server(server, Pinned::client_config(&token.authority)?);
+    let mut https = Https::to_server(
+        server,
+        FingerprintVerifier::client_config(&token.authority)?,
+    );
     let body = serde_json::to_vec(&question)?;
     let (status, body) = https.exchange(Method::POST, "/v1/join", body).await?;
     if !status.is_success() {
@@ -127,20 +130,23 @@ pub async fn join(server: SocketAddr, token: &Token) -> Result<Credentials, Join
         authority: answer.authority,
         certificate: answer.certificate,
         key,
-        seal_key: answer.seal_key.as_deref().and_then(SealKey::from_text),
+        fingerprint_key: answer
+            .fingerprint_key
+            .as_deref()
+            .and_then(FingerprintKey::from_text),
     })
 }
 
 /// The server's side.
 #[derive(Clone)]
-pub struct Registry {
+pub struct Enrollment {
     authority: Arc<Authority>,
     tokens: Tokens,
     fleet: Arc<BTreeSet<InstanceId>>,
 }
 
-impl Registry {
-    /// A registry of the instances of a fleet.
+impl Enrollment {
+    /// The enrollment of the instances of a fleet.
     pub fn new(authority: Arc<Authority>, tokens: Tokens, fleet: BTreeSet<InstanceId>) -> Self {
         Self {
             authority,
@@ -149,8 +155,8 @@ impl Registry {
         }
     }
 
-    /// What strangers may ask.
-    pub fn strangers(&self) -> Router {
+    /// What a client without a certificate may ask.
+    pub fn public_routes(&self) -> Router {
         Router::new()
             .route("/v1/join", post(admit))
             .layer(DefaultBodyLimit::max(LARGEST))
@@ -180,13 +186,13 @@ impl Registry {
     }
 }
 
-async fn admit(State(registry): State<Registry>, Json(asked): Json<JoinRequest>) -> Response {
+async fn admit(State(enrollment): State<Enrollment>, Json(asked): Json<JoinRequest>) -> Response {
     // Looked at before the token is used up.
     let request = match Request::parse(&asked.request) {
         Ok(request) => request,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error, "use the same version"),
     };
-    let role = match registry.tokens.redeem(&asked.secret) {
+    let role = match enrollment.tokens.redeem(&asked.secret) {
         Ok(role) => role,
         Err(error) => {
             tracing::warn!(%error, "somebody could not join");
@@ -200,20 +206,20 @@ async fn admit(State(registry): State<Registry>, Json(asked): Json<JoinRequest>)
             return refuse(status, &error, help);
         }
     };
-    if !registry.knows(&role) {
+    if !enrollment.knows(&role) {
         return unknown(&role);
     }
-    match registry.authority.sign(&role, &request) {
+    match enrollment.authority.sign(&role, &request) {
         Ok(certificate) => {
             tracing::info!(role = role.dns_name(), "joined");
-            let seal_key = match role {
-                Role::Operator => Some(registry.authority.seal_key().to_text()),
+            let fingerprint_key = match role {
+                Role::Operator => Some(enrollment.authority.fingerprint_key().to_text()),
                 Role::Server | Role::Agent(_) => None,
             };
             Json(JoinAnswer {
-                authority: registry.authority.certificate().to_owned(),
+                authority: enrollment.authority.certificate().to_owned(),
                 certificate,
-                seal_key,
+                fingerprint_key,
             })
             .into_response()
         }
@@ -222,15 +228,15 @@ async fn admit(State(registry): State<Registry>, Json(asked): Json<JoinRequest>)
 }
 
 async fn renew(
-    State(registry): State<Registry>,
+    State(enrollment): State<Enrollment>,
     Extension(role): Extension<Role>,
     Json(asked): Json<RenewRequest>,
 ) -> Response {
-    if !registry.knows(&role) {
+    if !enrollment.knows(&role) {
         return unknown(&role);
     }
-    let signed =
-        Request::parse(&asked.request).and_then(|request| registry.authority.sign(&role, &request));
+    let signed = Request::parse(&asked.request)
+        .and_then(|request| enrollment.authority.sign(&role, &request));
     match signed {
         Ok(certificate) => {
             tracing::info!(role = role.dns_name(), "renewed a certificate");
@@ -240,19 +246,22 @@ async fn renew(
     }
 }
 
-async fn make_token(State(registry): State<Registry>, Json(asked): Json<TokenRequest>) -> Response {
+async fn make_token(
+    State(enrollment): State<Enrollment>,
+    Json(asked): Json<TokenRequest>,
+) -> Response {
     let role = match asked.instance {
         Some(name) => Role::Agent(name.0),
         None => Role::Operator,
     };
-    if !registry.knows(&role) {
+    if !enrollment.knows(&role) {
         return unknown(&role);
     }
     let valid = match check_validity(Duration::from_millis(asked.valid_ms)) {
         Ok(valid) => valid,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error, "ask for another time"),
     };
-    match registry.tokens.make(&registry.authority, &role, valid) {
+    match enrollment.tokens.make(&enrollment.authority, &role, valid) {
         Ok(token) => Json(TokenAnswer {
             token: token.to_string(),
         })

@@ -28,7 +28,7 @@ pub type Readiness = BTreeMap<ServiceName, Result<String, String>>;
 /// What answers the questions of peers.
 pub trait Peer: Send + Sync {
     /// The decision of an epoch; `None` if the agent is ending.
-    fn decision(&self, asker: InstanceId, epoch: Epoch) -> BoxFuture<'static, Option<PeerAnswer>>;
+    fn decision(&self, from: InstanceId, epoch: Epoch) -> BoxFuture<'static, Option<PeerAnswer>>;
     /// How what is prepared for an epoch is; `None` if nothing is.
     fn readiness(&self, epoch: Epoch) -> BoxFuture<'static, Option<Readiness>>;
 }
@@ -46,10 +46,10 @@ async fn decision(
     Extension(role): Extension<Role>,
     Path(epoch): Path<u64>,
 ) -> Response {
-    let Role::Agent(asker) = role else {
+    let Role::Agent(from) = role else {
         return StatusCode::FORBIDDEN.into_response();
     };
-    match peer.decision(InstanceId(asker), Epoch(epoch)).await {
+    match peer.decision(InstanceId(from), Epoch(epoch)).await {
         Some(answer) => Json(answer).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }

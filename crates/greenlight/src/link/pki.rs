@@ -8,7 +8,7 @@ mod credentials;
 pub use credentials::Credentials;
 
 use crate::digest::sha256_hex;
-use crate::secret::SealKey;
+use crate::secret::FingerprintKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
@@ -28,7 +28,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 pub(crate) const SERVER_NAME: &str = "server.greenlight.internal";
 const OPERATOR_NAME: &str = "operator.greenlight.internal";
 const AGENT_SUFFIX: &str = ".agent.greenlight.internal";
-const SEAL_KEY: &str = "seal.key";
+const FINGERPRINT_KEY: &str = "fingerprint.key";
 const AUTHORITY_YEARS: u64 = 10;
 const DAY: Duration = Duration::from_hours(24);
 /// How long a certificate is good for unless said otherwise. It is renewed long before.
@@ -68,7 +68,7 @@ const OPERATOR_LIFETIME: Duration = Duration::from_hours(365 * 24);
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
-    seal_key: SealKey,
+    fingerprint_key: FingerprintKey,
     lifetime: Duration,
 }
 
@@ -78,13 +78,13 @@ impl Authority {
         let (cert_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
         let params = authority_params();
         fs::create_dir_all(dir).map_err(|source| file(dir, source))?;
-        let seal_key = open_seal_key(&dir.join(SEAL_KEY))?;
+        let fingerprint_key = open_fingerprint_key(&dir.join(FINGERPRINT_KEY))?;
         if key_path.exists() {
             let key = KeyPair::from_pem(&read(&key_path)?).map_err(invalid)?;
             return Ok(Self {
                 issuer: Issuer::new(params, key),
                 certificate: read(&cert_path)?,
-                seal_key,
+                fingerprint_key,
                 lifetime: CERTIFICATE_LIFETIME,
             });
         }
@@ -96,7 +96,7 @@ impl Authority {
         Ok(Self {
             issuer: Issuer::new(params, key),
             certificate,
-            seal_key,
+            fingerprint_key,
             lifetime: CERTIFICATE_LIFETIME,
         })
     }
@@ -118,9 +118,9 @@ impl Authority {
         &self.certificate
     }
 
-    /// What operators seal secrets with.
-    pub fn seal_key(&self) -> &SealKey {
-        &self.seal_key
+    /// What operators fingerprint secrets with.
+    pub fn fingerprint_key(&self) -> &FingerprintKey {
+        &self.fingerprint_key
     }
 
     /// Issues credentials for a role, key included.
@@ -130,8 +130,8 @@ impl Authority {
             authority: self.certificate.clone(),
             certificate: self.certify(role, &key)?,
             key: key.serialize_pem(),
-            seal_key: match role {
-                Role::Operator => Some(self.seal_key.clone()),
+            fingerprint_key: match role {
+                Role::Operator => Some(self.fingerprint_key.clone()),
                 Role::Server | Role::Agent(_) => None,
             },
         })
@@ -255,22 +255,27 @@ fn distinguished(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// The fleet's key for seals, kept in a file, or a new one.
-fn open_seal_key(path: &Path) -> Result<SealKey, PkiError> {
-    if let Some(key) = read_seal_key(path)? {
+/// The fleet's key for fingerprints, kept in a file, or a new one.
+fn open_fingerprint_key(path: &Path) -> Result<FingerprintKey, PkiError> {
+    if let Some(key) = read_fingerprint_key(path)? {
         return Ok(key);
     }
-    let key = SealKey::generate().ok_or_else(|| invalid("the system has no randomness"))?;
+    let key = FingerprintKey::generate().ok_or_else(|| invalid("the system has no randomness"))?;
     write_secret(path, &key.to_text())?;
     Ok(key)
 }
 
-fn read_seal_key(path: &Path) -> Result<Option<SealKey>, PkiError> {
+fn read_fingerprint_key(path: &Path) -> Result<Option<FingerprintKey>, PkiError> {
     if !path.exists() {
         return Ok(None);
     }
-    let broken = || invalid(format!("`{}` is not a key for seals", path.display()));
-    SealKey::from_text(&read(path)?)
+    let broken = || {
+        invalid(format!(
+            "`{}` is not a key for fingerprints",
+            path.display()
+        ))
+    };
+    FingerprintKey::from_text(&read(path)?)
         .map(Some)
         .ok_or_else(broken)
 }

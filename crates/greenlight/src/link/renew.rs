@@ -14,7 +14,7 @@ const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// The shortest pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who renews.
 pub enum Renewal {
@@ -69,7 +69,7 @@ impl Renewal {
         let request = Request::make(&identity.key()).map_err(|error| error.to_string())?;
         let certificate = match self {
             Self::OverLink(server) => {
-                match tokio::time::timeout(PATIENCE, ask(identity, *server, request)).await {
+                match tokio::time::timeout(RENEWAL_TIMEOUT, ask(identity, *server, request)).await {
                     Ok(answered) => answered?,
                     Err(_) => return Err("the server takes too long".to_owned()),
                 }

@@ -18,29 +18,29 @@ use tokio_rustls::TlsAcceptor;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection of somebody without a certificate may last: joining is one request.
-const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
+const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after `accept` failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `router` to whoever has a certificate of the fleet, until the task is dropped.
 /// Handlers find the caller's [`Role`] in the request's extensions.
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router) {
-    serve_with_strangers(listener, tls, router, Router::new()).await;
+    serve_with_optional_client_auth(listener, tls, router, Router::new()).await;
 }
 
-/// The same, and whoever has no certificate is served `strangers`, if `tls` lets them in.
-pub async fn serve_with_strangers(
+/// The same, and whoever has no certificate is served `public`, if `tls` lets them in.
+pub async fn serve_with_optional_client_auth(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     router: Router,
-    strangers: Router,
+    public: Router,
 ) {
     let acceptor = TlsAcceptor::from(tls);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let routers = (router.clone(), strangers.clone());
-                tokio::spawn(converse(stream, acceptor.clone(), routers));
+                let routers = (router.clone(), public.clone());
+                tokio::spawn(serve_connection(stream, acceptor.clone(), routers));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -50,7 +50,11 @@ pub async fn serve_with_strangers(
     }
 }
 
-async fn converse(stream: TcpStream, acceptor: TlsAcceptor, (router, strangers): (Router, Router)) {
+async fn serve_connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    (router, public): (Router, Router),
+) {
     // Latency matters more than the number of packets.
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
@@ -65,7 +69,7 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, (router, strangers):
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first());
     let (router, limit) = match certificate.map(Role::of) {
-        None => (strangers, STRANGER_TIMEOUT),
+        None => (public, UNAUTHENTICATED_TIMEOUT),
         Some(Some(role)) => (router.layer(axum::Extension(role)), Duration::MAX),
         Some(None) => {
             tracing::warn!("a certificate of the fleet has no role");

@@ -32,7 +32,7 @@ const REMEMBERED: Duration = Duration::from_hours(7 * 24);
 
 /// What lets a machine join.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct JoinToken {
     secret: String,
     /// The SHA-256 of the authority's certificate: who joins trusts nobody else.
     pub(super) authority: String,
@@ -85,7 +85,7 @@ pub fn check_validity(valid: Duration) -> Result<Duration, ValidityError> {
 
 /// What is kept of a token.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct TokenRecord {
     role: String,
     expires_ms: u64,
 }
@@ -104,19 +104,19 @@ impl Tokens {
         authority: &Authority,
         role: &Role,
         valid: Duration,
-    ) -> Result<Token, PkiError> {
+    ) -> Result<JoinToken, PkiError> {
         let mut bytes = [0; SECRET_BYTES];
         let filled = provider().secure_random.fill(&mut bytes);
         filled.map_err(|_| invalid("the system has no randomness"))?;
         let secret = bytes
             .iter()
             .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-        let token = Token {
+        let token = JoinToken {
             secret,
             authority: fingerprint(authority.certificate())?,
         };
         let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        let kept = Kept {
+        let kept = TokenRecord {
             role: role.dns_name(),
             expires_ms: wall_ms().saturating_add(valid_ms),
         };
@@ -125,7 +125,7 @@ impl Tokens {
         Ok(token)
     }
 
-    fn keep(&self, secret: &str, kept: &Kept) -> io::Result<()> {
+    fn keep(&self, secret: &str, kept: &TokenRecord) -> io::Result<()> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -165,7 +165,7 @@ impl Tokens {
             }
             Err(error) => return Err(failed(error)),
         };
-        let kept: Kept = serde_json::from_slice(&bytes).map_err(|_| TokenError::Unknown)?;
+        let kept: TokenRecord = serde_json::from_slice(&bytes).map_err(|_| TokenError::Unknown)?;
         let role = Role::of_name(&kept.role).ok_or(TokenError::Unknown)?;
         if kept.expires_ms <= wall_ms() {
             return Err(TokenError::Expired);
@@ -206,26 +206,26 @@ fn forget_old(dir: &File) {
     }
 }
 
-impl Token {
+impl JoinToken {
     /// The part that only the server may see.
     pub(super) fn secret(&self) -> &str {
         &self.secret
     }
 }
 
-impl fmt::Display for Token {
+impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PREFIX}.{}.{}", self.secret, self.authority)
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(***)")
+        f.write_str("JoinToken(***)")
     }
 }
 
-impl FromStr for Token {
+impl FromStr for JoinToken {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -259,7 +259,7 @@ mod tests {
         let (dir, authority) = authority();
         let role = Role::Agent("a".to_owned());
         let token = Tokens::of(dir.path()).make(&authority, &role, HOUR);
-        let token: Token = token.expect("a folder").to_string().parse().expect("one");
+        let token: JoinToken = token.expect("a folder").to_string().parse().expect("one");
 
         let again = Tokens::of(dir.path());
         assert_eq!(again.redeem(token.secret()).expect("it is good"), role);
@@ -297,7 +297,7 @@ mod tests {
             assert!(!text.contains(token.secret()));
             assert!(!path.display().to_string().contains(token.secret()));
         }
-        assert_eq!(format!("{token:?}"), "Token(***)");
+        assert_eq!(format!("{token:?}"), "JoinToken(***)");
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         for text in ["", "gl1", "gl1.00.00", "gl2.x.y", "gl1.00..", "password"] {
-            assert!(text.parse::<Token>().is_err(), "{text}");
+            assert!(text.parse::<JoinToken>().is_err(), "{text}");
         }
     }
 

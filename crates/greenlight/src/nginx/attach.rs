@@ -3,11 +3,11 @@
 //! Compare, show, write, test, reload, ask through Nginx; whatever goes wrong, what was there
 //! before is there again.
 
-use super::change_over::{Silence, get, put, reload, restore};
 use super::control::{Nginx, NginxError};
-use super::copy::Copied;
+use super::dry_run::Copied;
 use super::include::{Include, IncludeError, Target, Upstream};
 use super::marker::{Marker, MarkerError};
+use super::reload::{NotReloaded, get, put, reload, restore};
 use super::value::{Label, NginxPath};
 use hyper::StatusCode;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Attachment {
 
 /// One file that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct FileChange {
     /// Which.
     pub path: PathBuf,
     /// What is there.
@@ -50,7 +50,7 @@ pub enum AttachError {
     Nginx(#[from] NginxError),
     /// It reloaded and kept the old configuration.
     #[error(transparent)]
-    Kept(#[from] Silence),
+    Kept(#[from] NotReloaded),
     /// The marker.
     #[error(transparent)]
     Marker(#[from] MarkerError),
@@ -105,7 +105,7 @@ pub enum AttachError {
     },
 }
 
-impl Change {
+impl FileChange {
     /// The change as `diff -u` shows it.
     pub fn diff(&self) -> String {
         let before = self.before.as_deref().unwrap_or_default();
@@ -121,7 +121,7 @@ impl Change {
 
 impl Attachment {
     /// What would change; nothing, if all is as it should be.
-    pub fn changes(&self) -> Result<Vec<Change>, AttachError> {
+    pub fn changes(&self) -> Result<Vec<FileChange>, AttachError> {
         let mut changes = Vec::new();
         let path = self.include.as_path();
         let before = get(path)?;
@@ -135,7 +135,7 @@ impl Attachment {
                 return Err(AttachError::NotOurs { path, source });
             }
             if before.as_ref() != Some(&text) {
-                changes.push(Change {
+                changes.push(FileChange {
                     path,
                     before,
                     after: text,
@@ -144,7 +144,7 @@ impl Attachment {
         }
         let text = after.render();
         if before.as_ref() != Some(&text) {
-            changes.push(Change {
+            changes.push(FileChange {
                 path: path.to_owned(),
                 before,
                 after: text,
@@ -197,7 +197,7 @@ impl Attachment {
     }
 
     /// Writes the changes, tests them, reloads Nginx once, and asks through it.
-    pub async fn carry_out(&self, changes: &[Change]) -> Result<Attached, AttachError> {
+    pub async fn carry_out(&self, changes: &[FileChange]) -> Result<Attached, AttachError> {
         for upstream in self.wanted.upstreams.values() {
             if let Upstream::Gate(socket) = upstream {
                 find_gate(socket).await?;
@@ -212,7 +212,7 @@ impl Attachment {
         })
     }
 
-    async fn attempt(&self, changes: &[Change]) -> Result<(), AttachError> {
+    async fn attempt(&self, changes: &[FileChange]) -> Result<(), AttachError> {
         self.nginx.master()?;
         let main = self.include.as_path();
         let (include, locations): (Vec<_>, Vec<_>) =
@@ -246,7 +246,7 @@ impl Attachment {
     }
 
     /// Brings back the files, and Nginx to them if it may have read others.
-    async fn undo(&self, changes: &[Change], error: &AttachError) -> Result<(), AttachError> {
+    async fn undo(&self, changes: &[FileChange], error: &AttachError) -> Result<(), AttachError> {
         for change in changes.iter().rev() {
             restore(&change.path, change.before.as_deref())?;
         }

@@ -4,7 +4,7 @@
 //! has read the configuration once more. That the signal was sent says nothing about whether the
 //! master liked what it read: only its workers can (see `marker.rs`).
 
-use super::copy::{Copied, copy_with};
+use super::dry_run::{Copied, copy_with};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// How long a worker may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const MARKER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are read.
 const LONGEST: usize = 64 * 1024;
 
@@ -57,9 +57,12 @@ impl Marker {
     /// What comes back for a path, from whoever answers.
     pub async fn get(self, path: &str) -> Result<(StatusCode, String), MarkerError> {
         let silent = |error: String| MarkerError::Silent(self.address, error);
-        match tokio::time::timeout(PATIENCE, self.exchange(path)).await {
+        match tokio::time::timeout(MARKER_TIMEOUT, self.exchange(path)).await {
             Ok(answer) => answer.map_err(silent),
-            Err(_) => Err(silent(format!("nothing within {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(silent(format!(
+                "nothing within {} s",
+                MARKER_TIMEOUT.as_secs()
+            ))),
         }
     }
 

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long it gets to start, and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_OR_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than one, as everywhere: they change one after the other.
 const WORKERS: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -76,7 +76,7 @@ impl PrivateNginx {
             .spawn()
             .map_err(not_run)?;
         let mut private = Self { nginx, child };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_OR_STOP_TIMEOUT;
         let all_accept = |nginx: &Nginx| nginx.accepting().is_ok_and(|w| w.len() >= WORKERS);
         while !all_accept(&private.nginx) {
             let gone = private.child.try_wait().is_ok_and(|ended| ended.is_some());
@@ -109,7 +109,7 @@ impl Drop for PrivateNginx {
             // It may have ended by itself.
             let _ = kill_process(pid, Signal::TERM);
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_OR_STOP_TIMEOUT;
         while Instant::now() < deadline {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 return;

@@ -35,7 +35,7 @@ impl Receipt {
         line(&format!("  {}", self.headline()));
         line(&format!(
             "  asked by {} at {}",
-            self.by,
+            self.requested_by,
             utc(self.started_ms)
         ));
         for cut_over in &self.cut_overs {

@@ -21,7 +21,7 @@ impl Receipt {
             );
             cut_over.summarise(&mut text);
         }
-        let by = escaped(&self.by);
+        let by = escaped(&self.requested_by);
         add(
             &mut text,
             &format!("<sub>deployment {}, asked by {by}</sub>", self.deployment),

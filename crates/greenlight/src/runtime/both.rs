@@ -59,11 +59,11 @@ impl Runtime for Runtimes {
         }
     }
 
-    fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn stop(&self, slot: Slot, timeout: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
         async move {
-            self.process.stop(slot.clone(), patience).await?;
+            self.process.stop(slot.clone(), timeout).await?;
             match self.docker.was_used() {
-                true => self.docker.stop(slot, patience).await,
+                true => self.docker.stop(slot, timeout).await,
                 false => Ok(()),
             }
         }
@@ -83,10 +83,10 @@ impl Runtime for Runtimes {
         .boxed()
     }
 
-    fn vouch<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
         match running.launch.artifact {
-            Artifact::Command { .. } => self.process.vouch(running),
-            Artifact::Image(_) => self.docker.vouch(running),
+            Artifact::Command { .. } => self.process.container_health(running),
+            Artifact::Image(_) => self.docker.container_health(running),
         }
     }
 }

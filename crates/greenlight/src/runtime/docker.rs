@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start ─▶ image (here, or pulled by digest) ─▶ create ─▶ networks ─▶ start ─▶ inspect ─▶ address
-//!   stop  ─▶ SIGTERM, patience, SIGKILL ─▶ keep the last lines ─▶ remove ─▶ prune what we recorded
+//!   stop  ─▶ SIGTERM, timeout, SIGKILL ─▶ keep the last lines ─▶ remove ─▶ prune what we recorded
 //! ```
 //!
 //! What is ours is told by a label with this agent's own mark; nothing else is ever touched, and
@@ -14,17 +14,17 @@
 
 mod container;
 mod daemon;
-mod fault;
+mod daemon_error;
 mod image;
 mod inspected;
-mod once;
+mod job;
 mod own_image;
 mod retention;
 mod tail;
 
 pub use own_image::OwnImage;
 
-use self::container::{Mark, Plan};
+use self::container::{ContainerPlan, Mark};
 use self::daemon::{Daemon, understood};
 use self::inspected::{end_of, image_check, running};
 use self::retention::{Recorded, Used};
@@ -134,7 +134,7 @@ impl DockerRuntime {
             let port = launch.port;
             // G2: what could not be started is not left behind.
             self.remove(&plan.name).await?;
-            return Err(match fault::is_port_taken(&error) {
+            return Err(match daemon_error::is_port_taken(&error) {
                 true => RuntimeError::PortTaken {
                     slot: launch.slot,
                     port,
@@ -150,7 +150,7 @@ impl DockerRuntime {
         Ok(running(launch, &inspected))
     }
 
-    async fn create(&self, plan: &Plan, spec: &ImageSpec) -> Result<(), RuntimeError> {
+    async fn create(&self, plan: &ContainerPlan, spec: &ImageSpec) -> Result<(), RuntimeError> {
         let daemon = &self.inner.daemon;
         let docker = daemon.connect().await?;
         let options = CreateContainerOptionsBuilder::default()
@@ -159,7 +159,7 @@ impl DockerRuntime {
         let created = docker.create_container(Some(options), plan.body.clone());
         created
             .await
-            .map_err(|error| match fault::is_name_taken(&error) {
+            .map_err(|error| match daemon_error::is_name_taken(&error) {
                 true => RuntimeError::NameTaken(plan.name.clone()),
                 false => daemon.explain("creating the container", &error),
             })?;
@@ -219,12 +219,12 @@ impl DockerRuntime {
         Ok(all)
     }
 
-    async fn end(&self, slot: Slot, patience: Duration) -> Result<(), RuntimeError> {
+    async fn end(&self, slot: Slot, timeout: Duration) -> Result<(), RuntimeError> {
         let place = self.place(&slot);
         lock(&place.start).cancel();
         let _turn = place.turn.lock().await;
         for id in self.of_slot(&slot).await? {
-            self.stop_container(&id, patience).await?;
+            self.stop_container(&id, timeout).await?;
             self.keep_last_lines(&slot, &id).await;
             self.remove(&id).await?;
         }
@@ -237,14 +237,14 @@ impl DockerRuntime {
         Ok(())
     }
 
-    async fn stop_container(&self, id: &str, patience: Duration) -> Result<(), RuntimeError> {
+    async fn stop_container(&self, id: &str, timeout: Duration) -> Result<(), RuntimeError> {
         // Whole seconds, and never less than was granted.
-        let seconds = i32::try_from(patience.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let seconds = i32::try_from(timeout.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
         let docker = self.inner.daemon.connect().await?;
         match docker.stop_container(id, Some(options)).await {
             Ok(()) => Ok(()),
-            Err(error) if fault::is_missing(&error) => Ok(()),
+            Err(error) if daemon_error::is_missing(&error) => Ok(()),
             Err(error) => Err(self.inner.daemon.explain("stopping the container", &error)),
         }
     }
@@ -257,7 +257,11 @@ impl DockerRuntime {
         let docker = self.inner.daemon.connect().await?;
         match docker.remove_container(id, Some(options)).await {
             Ok(()) => Ok(()),
-            Err(error) if fault::is_missing(&error) || fault::is_being_removed(&error) => Ok(()),
+            Err(error)
+                if daemon_error::is_missing(&error) || daemon_error::is_being_removed(&error) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(self.inner.daemon.explain("removing the container", &error)),
         }
     }
@@ -346,8 +350,8 @@ impl Runtime for DockerRuntime {
         .boxed()
     }
 
-    fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
-        self.end(slot, patience).boxed()
+    fn stop(&self, slot: Slot, timeout: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.end(slot, timeout).boxed()
     }
 
     fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
@@ -369,7 +373,7 @@ impl Runtime for DockerRuntime {
         .boxed()
     }
 
-    fn vouch<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
         async move {
             let Some(container) = &running.container else {
                 return Ok(());
@@ -393,13 +397,13 @@ impl Images for DockerRuntime {
         image::pin(&self.inner.daemon, image, login).boxed()
     }
 
-    fn once<'a>(
+    fn run_job<'a>(
         &'a self,
         launch: Launch,
         name: &'a str,
         within: Duration,
     ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
-        self.run_once(launch, name, within).boxed()
+        self.run_job_container(launch, name, within).boxed()
     }
 }
 

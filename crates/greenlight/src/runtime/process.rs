@@ -50,18 +50,18 @@ pub struct ProcessRuntime {
 
 /// What the slot's file says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Kept {
+struct ProcessRecord {
     running: Running,
     /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
     started: u64,
     boot: String,
 }
 
-impl Kept {
+impl ProcessRecord {
     /// Whether it speaks of this run. Its secrets are not written down, so they do not count.
     fn is(&self, running: &Running) -> bool {
-        let (kept, launch) = (&self.running.launch, &running.launch);
-        self.running.pid == running.pid && kept.incarnation == launch.incarnation
+        let (record, launch) = (&self.running.launch, &running.launch);
+        self.running.pid == running.pid && record.incarnation == launch.incarnation
     }
 }
 
@@ -167,13 +167,13 @@ impl ProcessRuntime {
             pid,
             container: None,
         };
-        let kept = Kept {
+        let record = ProcessRecord {
             started: start_ticks(pid).unwrap_or(0),
             boot: boot_id(),
             running: running.clone(),
         };
         let path = self.path(&slot, "json");
-        if let Err(source) = write_synced(&path, &kept) {
+        if let Err(source) = write_synced(&path, &record) {
             // Unrecorded it would be lost to the next agent: better not to have it at all.
             signal_group(pid, Signal::KILL);
             return Err(files(&path, source));
@@ -181,16 +181,16 @@ impl ProcessRuntime {
         Ok(running)
     }
 
-    fn written(&self, slot: &Slot) -> Option<Kept> {
+    fn written(&self, slot: &Slot) -> Option<ProcessRecord> {
         let bytes = std::fs::read(self.path(slot, "json")).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
     /// What the slot's file says, if it is still true.
-    fn recorded(&self, slot: &Slot) -> Option<Kept> {
-        let kept = self.written(slot)?;
-        (kept.boot == boot_id() && start_ticks(kept.running.pid) == Some(kept.started))
-            .then_some(kept)
+    fn recorded(&self, slot: &Slot) -> Option<ProcessRecord> {
+        let record = self.written(slot)?;
+        (record.boot == boot_id() && start_ticks(record.running.pid) == Some(record.started))
+            .then_some(record)
     }
 
     /// What runs by the slots' files. Whatever else runs here has lost its leader, or its agent
@@ -208,11 +208,11 @@ impl ProcessRuntime {
             if path.extension().is_none_or(|ending| ending != "json") {
                 continue;
             }
-            let kept: Option<Kept> = std::fs::read(&path)
+            let record: Option<ProcessRecord> = std::fs::read(&path)
                 .ok()
                 .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            match kept.and_then(|kept| self.recorded(&kept.running.launch.slot)) {
-                Some(kept) => found.push(kept.running),
+            match record.and_then(|record| self.recorded(&record.running.launch.slot)) {
+                Some(record) => found.push(record.running),
                 // It speaks of a process that is gone.
                 None => drop(std::fs::remove_file(&path)),
             }
@@ -229,14 +229,14 @@ impl ProcessRuntime {
         Ok(found)
     }
 
-    async fn end(&self, slot: Slot, patience: Duration) -> Result<(), RuntimeError> {
-        if let Some(kept) = self.recorded(&slot) {
-            let pid = kept.running.pid;
+    async fn end(&self, slot: Slot, timeout: Duration) -> Result<(), RuntimeError> {
+        if let Some(record) = self.recorded(&slot) {
+            let pid = record.running.pid;
             signal_group(pid, Signal::TERM);
             // When patience ends the rest is killed with what is left.
-            let _ = tokio::time::timeout(patience, died(&kept)).await;
+            let _ = tokio::time::timeout(timeout, died(&record)).await;
             signal_group(pid, Signal::KILL);
-            while start_ticks(pid) == Some(kept.started) {
+            while start_ticks(pid) == Some(record.started) {
                 tokio::time::sleep(GONE_PAUSE).await;
             }
             reap(pid);
@@ -252,12 +252,12 @@ impl ProcessRuntime {
 
     /// Resolves when the application is dead. What it leaves behind is ended beside that, because
     /// the fleet must know at once.
-    async fn follow(self, running: Running) -> String {
+    async fn supervise(self, running: Running) -> String {
         let slot = running.launch.slot.clone();
         let recorded = self.recorded(&slot);
-        if let Some(kept) = recorded.filter(|kept| kept.is(&running)) {
+        if let Some(record) = recorded.filter(|record| record.is(&running)) {
             tokio::select! {
-                () = died(&kept) => {}
+                () = died(&record) => {}
                 () = self.bound_log(&slot) => {}
             }
         }
@@ -265,7 +265,10 @@ impl ProcessRuntime {
         tokio::spawn(async move {
             end_rest(&self.mark_of(&running.launch)).await;
             let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.written(&slot).is_some_and(|kept| kept.is(&running)) {
+            if self
+                .written(&slot)
+                .is_some_and(|record| record.is(&running))
+            {
                 // If it cannot be removed, it is at least known to speak of nobody.
                 let _ = std::fs::remove_file(self.path(&slot, "json"));
             }
@@ -284,11 +287,11 @@ impl Runtime for ProcessRuntime {
     }
 
     fn exited(&self, running: Running) -> BoxFuture<'static, String> {
-        self.clone().follow(running).boxed()
+        self.clone().supervise(running).boxed()
     }
 
-    fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
-        self.end(slot, patience).boxed()
+    fn stop(&self, slot: Slot, timeout: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.end(slot, timeout).boxed()
     }
 
     fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>> {
@@ -317,14 +320,14 @@ async fn end_rest(mark: &Path) {
 }
 
 /// Resolves when the process is dead.
-async fn died(kept: &Kept) {
-    let Some(pid) = Pid::from_raw(kept.running.pid) else {
+async fn died(record: &ProcessRecord) {
+    let Some(pid) = Pid::from_raw(record.running.pid) else {
         return;
     };
     let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else {
         return;
     };
-    if start_ticks(kept.running.pid) != Some(kept.started) {
+    if start_ticks(record.running.pid) != Some(record.started) {
         // Its number belongs to another by now.
         return;
     }
@@ -380,9 +383,9 @@ fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-fn write_synced(path: &Path, kept: &Kept) -> io::Result<()> {
+fn write_synced(path: &Path, record: &ProcessRecord) -> io::Result<()> {
     let next = path.with_extension("next");
-    let bytes = serde_json::to_vec(kept).map_err(io::Error::other)?;
+    let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
     std::fs::write(&next, bytes)?;
     File::open(&next)?.sync_all()?;
     std::fs::rename(&next, path)

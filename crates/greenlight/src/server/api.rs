@@ -1,14 +1,14 @@
 //! The operators' HTTP API: commands, status, history, receipts, and a stream of progress.
 
-use super::check_up::check_up;
-use super::shell::{Input, Snapshot};
+use super::doctor::examine_fleet;
+use super::shell::{FleetView, Input};
 use crate::api::{
-    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, PinAnswer,
-    PinRequest, Progress, RollbackRequest,
+    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, NumberedEvent,
+    PinAnswer, PinRequest, RollbackRequest,
 };
 use crate::clock::utc;
-use crate::doctor::CheckUp;
-use crate::link::{AgentAnswer, Outboxes, Question, ReleaseSecrets};
+use crate::doctor::DoctorRequest;
+use crate::link::{AgentRequest, AgentResponse, AgentStreams, ReleaseSecrets};
 use crate::spec::{LabelError, ServiceSpec, check_label};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -31,9 +31,9 @@ use tokio::sync::{broadcast, oneshot};
 #[derive(Clone)]
 pub(crate) struct Api {
     inbox: Sender<Input>,
-    progress: broadcast::Sender<Progress>,
+    progress: broadcast::Sender<NumberedEvent>,
     fleet: Arc<BTreeSet<InstanceId>>,
-    outboxes: Outboxes,
+    streams: AgentStreams,
 }
 
 /// `GET /v1/logs?…`.
@@ -45,20 +45,20 @@ struct LogsQuery {
 }
 
 /// How long agents may take to say what applications wrote.
-const LOGS_PATIENCE: Duration = Duration::from_secs(5);
+const LOGS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long agents may take to keep secrets.
-const KEEP_PATIENCE: Duration = Duration::from_secs(10);
+const STORE_SECRETS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to ask a registry.
-const PIN_PATIENCE: Duration = Duration::from_secs(30);
+const PIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// More than this of each application is not sent.
 const MOST_LINES: usize = 10_000;
 
 /// The operators' routes. Who may call them is the link's business.
 pub fn router(
     inbox: Sender<Input>,
-    progress: broadcast::Sender<Progress>,
+    progress: broadcast::Sender<NumberedEvent>,
     fleet: BTreeSet<InstanceId>,
-    outboxes: Outboxes,
+    streams: AgentStreams,
 ) -> Router {
     let fleet = Arc::new(fleet);
     Router::new()
@@ -76,7 +76,7 @@ pub fn router(
             inbox,
             progress,
             fleet,
-            outboxes,
+            streams,
         })
 }
 
@@ -99,8 +99,8 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
     }
     let policy = match request.policy {
         Some(policy) => policy,
-        None => match api.look().await {
-            Ok(snapshot) => snapshot.policy,
+        None => match api.view().await {
+            Ok(view) => view.policy,
             Err(response) => return response,
         },
     };
@@ -109,7 +109,7 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
     let removed = request.remove.into_iter().map(|service| (service, None));
     let order = Order {
         deployment: new_id(),
-        by: request.by,
+        requested_by: request.requested_by,
         releases: brought.chain(removed).collect(),
         plan,
         policy,
@@ -120,43 +120,42 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
 
 /// What an image's name stands for, as seen from the first instance that is there.
 async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Response {
-    let snapshot = match api.look().await {
-        Ok(snapshot) => snapshot,
+    let view = match api.view().await {
+        Ok(view) => view,
         Err(response) => return response,
     };
-    let mut instances = snapshot.status.instances.into_iter();
+    let mut instances = view.status.instances.into_iter();
     let Some((instance, _)) = instances.find(|(_, standing)| standing.is_some()) else {
         return conflict(
             "no instance is connected, so nobody can ask for the image".to_owned(),
             "start the agents, or look at their logs; nothing was changed",
         );
     };
-    let question = Question::Pin {
+    let request = AgentRequest::Pin {
         image: request.image,
         login: request.login,
     };
     let asked = [instance.clone()].into();
-    let answers = api.outboxes.ask(asked, &question, PIN_PATIENCE).await;
+    let answers = api.streams.ask(asked, &request, PIN_TIMEOUT).await;
     match answers.into_values().next().flatten() {
-        Some(AgentAnswer::Pinned(pin)) => Json(PinAnswer { pin }).into_response(),
-        Some(AgentAnswer::Failed(reason)) => conflict(
+        Some(AgentResponse::Pinned(pin)) => Json(PinAnswer { pin }).into_response(),
+        Some(AgentResponse::Failed(reason)) => conflict(
             format!("instance `{instance}`: {reason}"),
             "nothing was changed",
         ),
-        Some(AgentAnswer::Logs(_) | AgentAnswer::Kept | AgentAnswer::Examined(_)) | None => {
-            conflict(
-                format!("instance `{instance}` did not say what the image is"),
-                "look at its agent's log; nothing was changed",
-            )
-        }
+        Some(AgentResponse::Logs(_) | AgentResponse::Stored | AgentResponse::Examined(_))
+        | None => conflict(
+            format!("instance `{instance}` did not say what the image is"),
+            "look at its agent's log; nothing was changed",
+        ),
     }
 }
 
 async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) -> Response {
     if let Some(version) = &request.version {
-        match api.look().await {
-            Ok(snapshot) => {
-                if let Some(problem) = cannot_go_back_to(version, &snapshot) {
+        match api.view().await {
+            Ok(view) => {
+                if let Some(problem) = cannot_go_back_to(version, &view) {
                     return problem;
                 }
             }
@@ -169,7 +168,7 @@ async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) 
     };
     let order = RollbackOrder {
         deployment: new_id(),
-        by: request.by,
+        requested_by: request.requested_by,
         plan,
         policy: request.policy,
     };
@@ -177,8 +176,8 @@ async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) 
 }
 
 /// A rollback goes to what was live before; another version is an ordinary deployment.
-fn cannot_go_back_to(version: &str, snapshot: &Snapshot) -> Option<Response> {
-    let before = &snapshot.before;
+fn cannot_go_back_to(version: &str, view: &FleetView) -> Option<Response> {
+    let before = &view.before;
     if before.values().any(|known| known == version) {
         return None;
     }
@@ -202,20 +201,23 @@ async fn promote(State(api): State<Api>, Json(_): Json<ActRequest>) -> Response 
 }
 
 async fn abort(State(api): State<Api>, Json(request): Json<ActRequest>) -> Response {
-    api.command(Command::Abort { by: request.by }).await
+    api.command(Command::Abort {
+        requested_by: request.requested_by,
+    })
+    .await
 }
 
 async fn status(State(api): State<Api>) -> Response {
-    match api.look().await {
-        Ok(snapshot) => Json(snapshot.status).into_response(),
+    match api.view().await {
+        Ok(view) => Json(view.status).into_response(),
         Err(response) => response,
     }
 }
 
 async fn history(State(api): State<Api>) -> Response {
-    match api.look().await {
-        Ok(snapshot) => {
-            let receipts = snapshot.receipts.into_iter();
+    match api.view().await {
+        Ok(view) => {
+            let receipts = view.receipts.into_iter();
             let deployments = receipts.map(Arc::unwrap_or_clone).collect();
             Json(History { deployments }).into_response()
         }
@@ -224,11 +226,11 @@ async fn history(State(api): State<Api>) -> Response {
 }
 
 async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
-    let snapshot = match api.look().await {
-        Ok(snapshot) => snapshot,
+    let view = match api.view().await {
+        Ok(view) => view,
         Err(response) => return response,
     };
-    let mut receipts = snapshot.receipts.into_iter().rev();
+    let mut receipts = view.receipts.into_iter().rev();
     let found = receipts.find(|receipt| id == "latest" || receipt.deployment == id);
     if let Some(receipt) = found {
         return Json(receipt.as_ref()).into_response();
@@ -248,13 +250,13 @@ async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
 
 /// The last lines of the applications of all or one instance, and of all or one service.
 async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Response {
-    let snapshot = match api.look().await {
-        Ok(snapshot) => snapshot,
+    let view = match api.view().await {
+        Ok(view) => view,
         Err(response) => return response,
     };
-    let status = &snapshot.status;
+    let status = &view.status;
     let deploying = status.deployment.iter().flat_map(|d| d.releases.keys());
-    let receipts = snapshot.receipts.iter().flat_map(|r| r.releases.keys());
+    let receipts = view.receipts.iter().flat_map(|r| r.releases.keys());
     let mut services: BTreeSet<_> = status
         .live
         .keys()
@@ -285,18 +287,18 @@ async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Respons
             );
         }
     };
-    let question = Question::Logs {
+    let request = AgentRequest::Logs {
         services: services.into_iter().cloned().collect(),
         lines: query.lines.min(MOST_LINES),
     };
-    let answers = api.outboxes.ask(agents, &question, LOGS_PATIENCE).await;
+    let answers = api.streams.ask(agents, &request, LOGS_TIMEOUT).await;
     let instances = answers.into_iter().map(|(instance, answer)| match answer {
-        Some(AgentAnswer::Logs(logs)) => (instance, Some(logs)),
+        Some(AgentResponse::Logs(logs)) => (instance, Some(logs)),
         Some(
-            AgentAnswer::Pinned(_)
-            | AgentAnswer::Kept
-            | AgentAnswer::Examined(_)
-            | AgentAnswer::Failed(_),
+            AgentResponse::Pinned(_)
+            | AgentResponse::Stored
+            | AgentResponse::Examined(_)
+            | AgentResponse::Failed(_),
         )
         | None => (instance, None),
     });
@@ -307,14 +309,14 @@ async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Respons
 }
 
 /// What every agent finds on its machine.
-async fn doctor(State(api): State<Api>, Json(asked): Json<CheckUp>) -> Response {
-    let snapshot = match api.look().await {
-        Ok(snapshot) => snapshot,
+async fn doctor(State(api): State<Api>, Json(asked): Json<DoctorRequest>) -> Response {
+    let view = match api.view().await {
+        Ok(view) => view,
         Err(response) => return response,
     };
-    let instances = snapshot.status.instances.into_iter();
+    let instances = view.status.instances.into_iter();
     let connected = instances.map(|(name, standing)| (name, standing.is_some()));
-    Json(check_up(&api.outboxes, connected.collect(), asked).await).into_response()
+    Json(examine_fleet(&api.streams, connected.collect(), asked).await).into_response()
 }
 
 fn conflict(error: String, help: &str) -> Response {
@@ -332,7 +334,7 @@ async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Response> {
     // Subscribe first, so that nothing falls between the past and what comes.
     let mut coming = api.progress.subscribe();
-    let past = api.look().await?.progress;
+    let past = api.view().await?.progress;
     let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
     tokio::spawn(async move {
         let mut last = 0;
@@ -376,7 +378,7 @@ impl Api {
         let mut releases = BTreeMap::new();
         for (service, release) in &request.releases {
             let secrets = request.secrets.get(service).cloned().unwrap_or_default();
-            let spec = ServiceSpec::open(release).map_err(|error| {
+            let spec = ServiceSpec::from_release(release).map_err(|error| {
                 conflict(
                     error.to_string(),
                     "use the same version of greenlight everywhere",
@@ -398,13 +400,18 @@ impl Api {
         if releases.is_empty() {
             return Ok(());
         }
-        let question = Question::Keep { releases };
-        let answers = self.outboxes.ask(instances, &question, KEEP_PATIENCE).await;
+        let request = AgentRequest::StoreSecrets { releases };
+        let answers = self
+            .streams
+            .ask(instances, &request, STORE_SECRETS_TIMEOUT)
+            .await;
         for (instance, answer) in answers {
             let reason = match answer {
-                Some(AgentAnswer::Kept) => continue,
-                Some(AgentAnswer::Failed(reason)) => reason,
-                Some(AgentAnswer::Logs(_) | AgentAnswer::Pinned(_) | AgentAnswer::Examined(_))
+                Some(AgentResponse::Stored) => continue,
+                Some(AgentResponse::Failed(reason)) => reason,
+                Some(
+                    AgentResponse::Logs(_) | AgentResponse::Pinned(_) | AgentResponse::Examined(_),
+                )
                 | None => "it is not connected, or did not answer in time".to_owned(),
             };
             return Err(conflict(
@@ -436,14 +443,16 @@ impl Api {
         let Refusal::Busy { .. } = refusal else {
             return refuse(refusal, None);
         };
-        let snapshot = self.look().await.ok();
-        let busy = snapshot.and_then(|snapshot| snapshot.status.deployment);
+        let view = self.view().await.ok();
+        let busy = view.and_then(|view| view.status.deployment);
         refuse(refusal, busy.map(|busy| busy.since_ms))
     }
 
-    async fn look(&self) -> Result<Snapshot, Response> {
+    async fn view(&self) -> Result<FleetView, Response> {
         let (answer, reply) = oneshot::channel();
-        self.inbox.send(Input::Look(answer)).map_err(|_| ending())?;
+        self.inbox
+            .send(Input::GetView(answer))
+            .map_err(|_| ending())?;
         reply.await.map_err(|_| ending())
     }
 }

@@ -22,7 +22,7 @@ impl Compaction {
     /// Puts the ledger in the place of the records of deployments that are no longer in the
     /// history, if the journal has become long. Those that are left may be many themselves, so it
     /// has to double before that is tried again.
-    pub(super) fn look_at(&mut self, journal: &mut Journal) -> Result<(), JournalError> {
+    pub(super) fn compact_if_long(&mut self, journal: &mut Journal) -> Result<(), JournalError> {
         let before = journal.count();
         if before < self.at {
             return Ok(());
@@ -41,7 +41,7 @@ impl Compaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::receipt::ReceiptBook;
+    use crate::receipt::ReceiptStore;
     use greenlight_protocol::coordinator::{Begin, Ledger, Order, Promotion};
     use greenlight_protocol::plan::Position;
     use greenlight_protocol::{
@@ -63,10 +63,14 @@ mod tests {
         let before: Vec<CoordinatorRecord> = journal.load().expect("a good disk");
         let mut compaction = Compaction::new();
 
-        compaction.look_at(&mut journal).expect("a good disk");
+        compaction
+            .compact_if_long(&mut journal)
+            .expect("a good disk");
         assert_eq!(journal.count(), deployments * 5, "it is not long enough");
         compaction.at = journal.count();
-        compaction.look_at(&mut journal).expect("a good disk");
+        compaction
+            .compact_if_long(&mut journal)
+            .expect("a good disk");
         drop(journal);
 
         let journal = Journal::open(&path).expect("the same journal");
@@ -75,8 +79,8 @@ mod tests {
         assert_eq!(Ledger::replay(&after), Ledger::replay(&before));
         // History and receipts, even if those that were written down are lost.
         let history = |records| {
-            let book = ReceiptBook::resume(Vec::new(), records);
-            let receipts = book.all().iter();
+            let store = ReceiptStore::resume(Vec::new(), records);
+            let receipts = store.all().iter();
             let told = receipts.map(|r| (r.releases.clone(), r.previous.clone()));
             told.collect::<Vec<_>>()
         };
@@ -109,7 +113,7 @@ mod tests {
         };
         let order = Order {
             deployment: deployment.clone(),
-            by: "a test".to_owned(),
+            requested_by: "a test".to_owned(),
             releases: begin.cut_over.releases.clone(),
             plan: Plan::compile(Strategy::BlueGreen, &begin.cut_over.participants)
                 .expect("the fleet is not empty"),

@@ -2,11 +2,11 @@
 
 use super::compaction::Compaction;
 use super::timers::Timers;
-use crate::api::{DeploymentStatus, FleetStatus, Happening, Progress};
+use crate::api::{DeploymentEvent, DeploymentStatus, FleetStatus, NumberedEvent};
 use crate::clock;
-use crate::crash;
+use crate::failpoint;
 use crate::journal::{Journal, JournalError};
-use crate::receipt::{Receipt, ReceiptBook, not_seen};
+use crate::receipt::{Receipt, ReceiptStore, not_seen};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId, Envelope,
@@ -33,23 +33,23 @@ pub enum Input {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Accepted, Refusal>>,
     },
-    /// Someone wants to know how things stand.
-    Look(oneshot::Sender<Snapshot>),
-    /// Someone wants to know whether the loop turns.
-    Pulse(oneshot::Sender<()>),
+    /// The API reads the state of the fleet.
+    GetView(oneshot::Sender<FleetView>),
+    /// The service manager asks whether the loop is responsive.
+    Ping(oneshot::Sender<()>),
     /// End the loop.
     Stop,
 }
 
-/// How things stand, for whoever asks.
+/// The state of the fleet, as the API reads it.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct FleetView {
     /// The fleet.
     pub status: FleetStatus,
     /// The receipts of the latest deployments, oldest first.
     pub receipts: Vec<Arc<Receipt>>,
     /// Progress so far of the latest deployment.
-    pub progress: Vec<Progress>,
+    pub progress: Vec<NumberedEvent>,
     /// By service: the label of what was live before.
     pub before: BTreeMap<ServiceName, String>,
     /// The timers and choices of the latest deployment.
@@ -63,10 +63,10 @@ pub struct Shell {
     compaction: Compaction,
     send: SendDirectives,
     timers: Timers<CoordinatorTimer>,
-    book: ReceiptBook,
+    receipts: ReceiptStore,
     receipts_at: PathBuf,
-    progress: Vec<Progress>,
-    progress_sent: broadcast::Sender<Progress>,
+    progress: Vec<NumberedEvent>,
+    progress_sent: broadcast::Sender<NumberedEvent>,
     numbered: u64,
     phase: String,
     pending: Vec<CoordinatorEffect>,
@@ -80,10 +80,10 @@ impl Shell {
         mut journal: Journal,
         receipts_at: PathBuf,
         send: SendDirectives,
-        progress_sent: broadcast::Sender<Progress>,
+        progress_sent: broadcast::Sender<NumberedEvent>,
     ) -> Result<Self, JournalError> {
         let mut compaction = Compaction::new();
-        compaction.look_at(&mut journal)?;
+        compaction.compact_if_long(&mut journal)?;
         let records: Vec<CoordinatorRecord> = journal.load()?;
         let receipts = read_receipts(&receipts_at);
         let (coordinator, pending) = Coordinator::recover(fleet, &records, clock::now());
@@ -93,7 +93,7 @@ impl Shell {
             compaction,
             send,
             timers: Timers::default(),
-            book: ReceiptBook::resume(receipts, &records),
+            receipts: ReceiptStore::resume(receipts, &records),
             receipts_at,
             progress: Vec::new(),
             progress_sent,
@@ -124,15 +124,15 @@ impl Shell {
                         }
                         Err(refusal) => Err(refusal),
                     };
-                    let passage = crash::before(|| "answer".to_owned());
+                    let failpoint = failpoint::before(|| "answer".to_owned());
                     // The asker may have gone away; the command stands (G8).
                     let _ = answer.send(reply);
-                    passage.after_a_moment();
+                    failpoint.after_a_moment();
                 }
-                Ok(Input::Look(answer)) => {
-                    let _ = answer.send(self.snapshot());
+                Ok(Input::GetView(answer)) => {
+                    let _ = answer.send(self.view());
                 }
-                Ok(Input::Pulse(answer)) => {
+                Ok(Input::Ping(answer)) => {
                     let _ = answer.send(());
                 }
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -143,7 +143,7 @@ impl Shell {
 
     fn event(&mut self, event: CoordinatorEvent) -> Result<(), JournalError> {
         if let CoordinatorEvent::Reported { from, reported } = &event {
-            self.book.reported(from, reported);
+            self.receipts.reported(from, reported);
             self.tell_report(from, reported);
         }
         let effects = self.coordinator.handle(event, clock::now());
@@ -159,13 +159,14 @@ impl Shell {
                     self.persist(&record)?;
                 }
                 CoordinatorEffect::Send { to, envelope } => {
-                    self.book.sent(&to, &envelope);
+                    self.receipts.sent(&to, &envelope);
                     outgoing.push((to, envelope));
                 }
                 CoordinatorEffect::SetTimer { timer, after } => {
-                    let passage = crash::before(|| format!("timer {}", crash::variant(&timer)));
+                    let failpoint =
+                        failpoint::before(|| format!("timer {}", failpoint::variant(&timer)));
                     self.timers.set(timer, after);
-                    passage.after();
+                    failpoint.after();
                 }
             }
         }
@@ -177,29 +178,29 @@ impl Shell {
     /// Sends what has gathered. Consecutive directives go out together, so that the last instance
     /// of a large fleet is not told later than it must be.
     fn flush(&self, outgoing: &mut Vec<(InstanceId, Envelope)>) {
-        let together = match crash::is_watched() {
+        let together = match failpoint::is_watched() {
             // Between two of them is a point too.
             true => 1,
             false => outgoing.len().max(1),
         };
         for outgoing in outgoing.chunks(together) {
-            let passage = crash::before(|| {
+            let failpoint = failpoint::before(|| {
                 let (to, envelope) = &outgoing[0];
-                format!("send {} to {to}", crash::variant(&envelope.directive))
+                format!("send {} to {to}", failpoint::variant(&envelope.directive))
             });
             (self.send)(outgoing);
-            passage.after_a_moment();
+            failpoint.after_a_moment();
         }
         outgoing.clear();
     }
 
     fn persist(&mut self, record: &CoordinatorRecord) -> Result<(), JournalError> {
-        let passage = crash::before(|| format!("persist {}", crash::variant(record)));
+        let failpoint = failpoint::before(|| format!("persist {}", failpoint::variant(record)));
         let began = Instant::now();
         self.journal.append(record)?;
         let took = began.elapsed();
-        passage.after();
-        self.book.recorded(record, took);
+        failpoint.after();
+        self.receipts.recorded(record, took);
         // A measured write makes the predicted hold honest; it causes no effects.
         let effects = self
             .coordinator
@@ -212,12 +213,12 @@ impl Shell {
         {
             self.tell(
                 deployment.clone(),
-                Happening::Finished {
+                DeploymentEvent::Finished {
                     outcome: outcome.clone(),
                 },
             );
             // Nobody waits for it now, and nothing is held.
-            self.compaction.look_at(&mut self.journal)?;
+            self.compaction.compact_if_long(&mut self.journal)?;
         }
         if matches!(
             record,
@@ -232,7 +233,7 @@ impl Shell {
     /// decision, so they are replaced atomically but not synced.
     fn keep_receipts(&self) {
         let next = self.receipts_at.with_extension("next");
-        let all: Vec<&Receipt> = self.book.all().iter().map(Arc::as_ref).collect();
+        let all: Vec<&Receipt> = self.receipts.all().iter().map(Arc::as_ref).collect();
         let kept = serde_json::to_vec(&all)
             .map_err(std::io::Error::other)
             .and_then(|bytes| std::fs::write(&next, bytes))
@@ -259,7 +260,7 @@ impl Shell {
             tracing::info!(deployment = %deployment, epoch = epoch.0, phase = name, "phase");
             self.tell(
                 deployment,
-                Happening::Phase {
+                DeploymentEvent::Phase {
                     epoch: epoch.0,
                     phase: name,
                 },
@@ -290,7 +291,7 @@ impl Shell {
         let Some(active) = self.coordinator.ledger().active() else {
             return;
         };
-        let happening = Happening::Instance {
+        let event = DeploymentEvent::Instance {
             epoch: reported.token.epoch.0,
             instance: from.clone(),
             report: word.to_owned(),
@@ -301,14 +302,14 @@ impl Shell {
             .iter()
             .rev()
             .take(64)
-            .any(|p| p.what == happening);
+            .any(|p| p.event == event);
         let deployment = active.order.deployment.clone();
         if !repeated {
-            self.tell(deployment, happening);
+            self.tell(deployment, event);
         }
     }
 
-    fn tell(&mut self, deployment: DeploymentId, what: Happening) {
+    fn tell(&mut self, deployment: DeploymentId, event: DeploymentEvent) {
         if self
             .progress
             .first()
@@ -317,36 +318,36 @@ impl Shell {
             self.progress.clear();
         }
         self.numbered += 1;
-        let progress = Progress {
+        let progress = NumberedEvent {
             number: self.numbered,
             at_ms: clock::wall_ms(),
             deployment,
-            what,
+            event,
         };
         self.progress.push(progress.clone());
         // Nobody may be listening.
         let _ = self.progress_sent.send(progress);
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn view(&self) -> FleetView {
         let ledger = self.coordinator.ledger();
         let fleet = self.coordinator.fleet().iter();
         let presence = self.coordinator.presence();
         let deployment = ledger.active().map(|active| DeploymentStatus {
             deployment: active.order.deployment.clone(),
-            by: active.order.by.clone(),
+            requested_by: active.order.requested_by.clone(),
             releases: active.order.versions(),
             removed: active.order.removed(),
             phase: self.coordinator.phase().to_string(),
             waiting_for: self.coordinator.phase().waiting_for().into_iter().collect(),
             since_ms: self
-                .book
+                .receipts
                 .find(&active.order.deployment.0)
                 .map_or(0, |receipt| receipt.started_ms),
         });
         let live = ledger.live.iter();
         let latest = ledger.deployment.as_ref();
-        Snapshot {
+        FleetView {
             status: FleetStatus {
                 term: ledger.term.0,
                 epoch: ledger.epoch.0,
@@ -358,7 +359,7 @@ impl Shell {
                 retiring: self.coordinator.is_retiring(),
                 warm: ledger.warm.is_some() && !ledger.before.is_empty(),
             },
-            receipts: self.book.all().to_vec(),
+            receipts: self.receipts.all().to_vec(),
             progress: self.progress.clone(),
             before: ledger
                 .before

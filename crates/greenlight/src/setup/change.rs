@@ -1,8 +1,8 @@
 //! What must change on a machine, and the script that changes it.
 
+use super::desired::DesiredState;
 use super::facts::Facts;
 use super::units::{AGENT, PROXY, SOCKET, Unit};
-use super::wanted::Wanted;
 use super::{INSTANCE_STATE, PROGRAM, SERVER_USER, UNITS, USER, remove};
 use crate::digest::sha256_hex;
 use crate::link::Role;
@@ -56,15 +56,15 @@ impl fmt::Display for Change {
 /// What must change, in order. `authority` is the SHA-256 of the file with the authority's
 /// certificate, if there is one yet.
 pub(super) fn changes(
-    wanted: &Wanted,
+    desired: &DesiredState,
     facts: &Facts,
     digest: &str,
     authority: Option<&str>,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     let users = [
-        (SERVER_USER, wanted.server),
-        (USER, wanted.instance.is_some()),
+        (SERVER_USER, desired.server),
+        (USER, desired.instance.is_some()),
     ];
     for (name, is_needed) in users {
         if is_needed && !facts.has_user(name) {
@@ -76,7 +76,7 @@ pub(super) fn changes(
         changes.push(Change::Program { digest });
     }
     let mut written = Vec::new();
-    for unit in &wanted.units {
+    for unit in &desired.units {
         let path = format!("{UNITS}/{}", unit.name);
         if facts.digest(&path) != Some(&sha256_hex(unit.text.as_bytes())) {
             written.push(unit.name);
@@ -84,7 +84,7 @@ pub(super) fn changes(
         }
     }
     let mut joins = false;
-    if let Some(name) = &wanted.instance {
+    if let Some(name) = &desired.instance {
         let kept = facts.digest(&format!("{INSTANCE_STATE}/identity/ca.pem"));
         let role = Role::Agent(name.0.clone()).dns_name();
         joins = kept.is_none() || kept != authority || facts.role() != Some(&role);
@@ -93,13 +93,13 @@ pub(super) fn changes(
             changes.push(Change::Join { name });
         }
     }
-    for unit in &wanted.units {
+    for unit in &desired.units {
         if !facts.is_enabled(unit.name) {
             changes.push(Change::Enable(unit.name));
         }
     }
     let moved = written.contains(&SOCKET) && facts.is_active(SOCKET);
-    for unit in &wanted.units {
+    for unit in &desired.units {
         let anew = written.contains(&unit.name) || joins && unit.name == AGENT;
         let anew = anew || moved && unit.name == PROXY;
         changes.extend(start(unit, facts, digest, anew));
@@ -133,8 +133,8 @@ fn start(unit: &Unit, facts: &Facts, digest: &str, anew: bool) -> Option<Change>
 
 impl Change {
     /// The script that makes it, as root. What it reads is said where it is run.
-    pub(super) fn script(&self, wanted: &Wanted, server: &str) -> String {
-        let agent = if wanted.agent_is_root { "root" } else { USER };
+    pub(super) fn script(&self, desired: &DesiredState, server: &str) -> String {
+        let agent = if desired.agent_is_root { "root" } else { USER };
         match self {
             // Its folders are made by the units that need them.
             Self::User(name) => format!(
@@ -190,15 +190,15 @@ impl Change {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::setup::desired::machines;
     use crate::setup::units::SERVER;
-    use crate::setup::wanted::machines;
 
     const DIGEST: &str = "0123456789abcdef";
 
     #[test]
     fn an_empty_machine_gets_everything_in_the_order_in_which_it_is_needed() {
-        let wanted = wanted();
-        let changes = changes(&wanted, &Facts::read(""), DIGEST, None);
+        let desired = desired();
+        let changes = changes(&desired, &Facts::read(""), DIGEST, None);
         let said: Vec<_> = changes.iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_coordinator_s_user_is_nobody_else_s() {
-        for unit in wanted().units {
+        for unit in desired().units {
             let own = unit.text.contains("User=greenlight-server\n");
             let closed = unit
                 .text
@@ -308,17 +308,17 @@ mod tests {
         }
     }
 
-    fn wanted() -> Wanted {
+    fn desired() -> DesiredState {
         let text = "service: shop\ncommand: [shop]\nservers: [{ name: a, host: 10.0.0.1 }]\n";
         let config = Config::parse("greenlight.yml", text, []).expect("a good file");
         let machines = machines(&config).expect("addresses");
         let facts = Facts::read("cores\t2\nsystemd\t252\n");
-        Wanted::of(&config, &machines, &machines[0], &facts).expect("good values")
+        DesiredState::of(&config, &machines, &machines[0], &facts).expect("good values")
     }
 
     /// What must change on a machine that has everything, once something was done to it.
     fn after(act: impl FnOnce(&mut Vec<String>)) -> Vec<Change> {
-        let wanted = wanted();
+        let desired = desired();
         let mut lines = vec![
             format!("user {USER}\tyes"),
             format!("user {SERVER_USER}\tyes"),
@@ -330,7 +330,7 @@ mod tests {
             name,
             text,
             command,
-        } in &wanted.units
+        } in &desired.units
         {
             let digest = sha256_hex(text.as_bytes());
             lines.push(format!("file {UNITS}/{name}\t{digest}"));
@@ -342,6 +342,11 @@ mod tests {
             }
         }
         act(&mut lines);
-        changes(&wanted, &Facts::read(&lines.join("\n")), DIGEST, Some("ca"))
+        changes(
+            &desired,
+            &Facts::read(&lines.join("\n")),
+            DIGEST,
+            Some("ca"),
+        )
     }
 }

@@ -5,14 +5,14 @@
 
 use super::binary::Binary;
 use super::change::{Change, changes};
+use super::desired::{DesiredState, Part, TargetMachine, machines};
 use super::facts::Facts;
 use super::ssh::{Input, Remote, RemoteError};
-use super::wanted::{Machine, Part, Wanted, machines};
 use super::{PROGRAM, SERVER_STATE, remove};
 use crate::api::FleetStatus;
 use crate::config::Config;
 use crate::digest::sha256_hex;
-use crate::link::{ApiClient, ApiError, JoinError, Token, TokenAnswer, TokenRequest, join};
+use crate::link::{ApiClient, ApiError, JoinError, JoinToken, TokenAnswer, TokenRequest, join};
 use greenlight_protocol::InstanceId;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ const TOKEN_MS: u64 = 5 * 60 * 1000;
 
 /// A fleet to install.
 pub struct Installation<'a> {
-    /// What is wanted.
+    /// What is desired.
     pub config: &'a Config,
     /// The program.
     pub binary: Binary,
@@ -53,7 +53,7 @@ pub enum Aim {
 #[derive(Debug)]
 pub struct Done {
     /// The machine.
-    pub machine: Machine,
+    pub machine: TargetMachine,
     /// What was changed there, or would be.
     pub changes: Vec<Change>,
     /// Why it is not as it should be, if it is not.
@@ -74,13 +74,13 @@ pub struct MachineFailure {
 /// Where changes are made.
 struct Making<'a> {
     remote: &'a Remote,
-    wanted: &'a Wanted,
+    desired: &'a DesiredState,
     /// The coordinator's address.
     server: &'a str,
 }
 
 impl Done {
-    fn nothing(machine: Machine) -> Self {
+    fn nothing(machine: TargetMachine) -> Self {
         Self {
             machine,
             changes: Vec::new(),
@@ -132,7 +132,7 @@ impl Installation<'_> {
     }
 
     /// Removes everything, from the coordinator last.
-    async fn remove(&self, machines: Vec<Machine>) -> Vec<Done> {
+    async fn remove(&self, machines: Vec<TargetMachine>) -> Vec<Done> {
         let mut all = Vec::new();
         for machine in machines.into_iter().rev() {
             let mut done = Done::nothing(machine);
@@ -161,10 +161,10 @@ impl Installation<'_> {
         Ok(())
     }
 
-    /// Brings one machine to what is wanted.
+    /// Brings one machine to what is desired.
     async fn one(
         &self,
-        machines: &[Machine],
+        machines: &[TargetMachine],
         done: &mut Done,
         authority: &mut Option<String>,
     ) -> Result<(), MachineFailure> {
@@ -172,23 +172,23 @@ impl Installation<'_> {
         let remote = Remote::new(machine.host.to_string(), self.config.setup.ssh.clone());
         let facts = Facts::read(&remote.run(&Facts::script(), Input::Nothing).await?);
         self.check(&facts)?;
-        let wanted = Wanted::of(self.config, machines, &machine, &facts);
-        let wanted = wanted.map_err(|error| MachineFailure {
+        let desired = DesiredState::of(self.config, machines, &machine, &facts);
+        let desired = desired.map_err(|error| MachineFailure {
             error,
             help: "correct it in the configuration".to_owned(),
         })?;
-        if wanted.docker && !facts.has_group("docker") {
+        if desired.docker && !facts.has_group("docker") {
             return Err(MachineFailure {
                 error: "it has no group `docker`, so no Docker that a service may use".to_owned(),
                 help: "install Docker there, and run `greenlight setup` again".to_owned(),
             });
         }
-        if wanted.server {
+        if desired.server {
             *authority = facts
                 .digest(&format!("{SERVER_STATE}/ca.pem"))
                 .map(ToOwned::to_owned);
         }
-        let needed = changes(&wanted, &facts, &self.binary.digest, authority.as_deref());
+        let needed = changes(&desired, &facts, &self.binary.digest, authority.as_deref());
         let server = SocketAddr::new(machines[0].address, self.config.setup.port).to_string();
         // A deployment survives it, and might be called off because of it.
         let restarts = |change: &Change| matches!(change, Change::Restart(_));
@@ -198,14 +198,14 @@ impl Installation<'_> {
         // The coordinator comes first: whoever joins needs it.
         let (first, then): (Vec<_>, Vec<_>) = needed
             .into_iter()
-            .partition(|change| !wanted.server || is_for_server(change));
+            .partition(|change| !desired.server || is_for_server(change));
         let made = Making {
             remote: &remote,
-            wanted: &wanted,
+            desired: &desired,
             server: &server,
         };
         self.make(&made, first, done).await?;
-        if wanted.server && !self.dry_run {
+        if desired.server && !self.dry_run {
             *authority = Some(self.enter(&remote, &server).await?);
         }
         self.make(&made, then, done).await?;
@@ -262,7 +262,7 @@ impl Installation<'_> {
                 }
                 input = next;
             }
-            script += &change.script(making.wanted, making.server);
+            script += &change.script(making.desired, making.server);
         }
         if !script.is_empty() {
             making.remote.run(&script, input).await?;
@@ -322,7 +322,7 @@ impl Installation<'_> {
             error,
             help: "use the same version of `greenlight` here and there".to_owned(),
         };
-        let token: Token = token.parse().map_err(unread)?;
+        let token: JoinToken = token.parse().map_err(unread)?;
         let address: SocketAddr = server.parse().expect("it was made of an address");
         let credentials = join(address, &token)
             .await
@@ -350,7 +350,7 @@ impl Installation<'_> {
         match status.deployment {
             None => Ok(()),
             Some(deployment) => Err(MachineFailure {
-                error: format!("a deployment is under way, by {}", deployment.by),
+                error: format!("a deployment is under way, by {}", deployment.requested_by),
                 help: "wait for it, or stop it with `greenlight abort`; nothing was changed"
                     .to_owned(),
             }),
@@ -394,7 +394,7 @@ impl Installation<'_> {
     }
 }
 
-impl Machine {
+impl TargetMachine {
     /// The instance that it is, if it is one.
     pub fn instance(&self) -> Option<&InstanceId> {
         self.parts.iter().find_map(|part| match part {

@@ -28,7 +28,7 @@ fn a_job_deploys_with_a_secret_and_shows_the_receipt_as_its_summary() {
     assert_eq!(job.outputs["outcome"], "promoted");
     assert_eq!(job.outputs["exit-code"], "0");
     let by = "octocat (GitHub Actions run 42)";
-    assert_eq!(receipt["by"], by);
+    assert_eq!(receipt["requested_by"], by);
     for part in [
         "### shop v1: promoted after",
         "| instance | service | last to old |",
@@ -299,8 +299,7 @@ fn deploying(shop: &Shop, said: &str) -> (Child, impl Iterator<Item = std::io::R
 
 /// The operator's credentials as the documentation says to make a secret of them.
 fn secret(shop: &Shop) -> String {
-    let script =
-        "tar -C .greenlight/operator -c ca.pem cert.pem key.pem seal.key server | base64 -w0";
+    let script = "tar -C .greenlight/operator -c ca.pem cert.pem key.pem fingerprint.key server | base64 -w0";
     let mut command = Command::new("bash");
     let output = command
         .args(["-c", script])

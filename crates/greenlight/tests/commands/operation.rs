@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[test]
 fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_its_applications() {
@@ -43,7 +43,7 @@ fn a_proxy_that_is_told_twice_to_be_replaced_names_the_one_that_took_over() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name);
     let manager = UnixDatagram::bind(path("notify")).expect("a folder");
-    let patient = manager.set_read_timeout(Some(PATIENCE));
+    let patient = manager.set_read_timeout(Some(TEST_TIMEOUT));
     patient.expect("a socket");
     let listen = format!("127.0.0.1:{}", free_port());
     let old = Command::new(env!("CARGO_BIN_EXE_greenlight"))
@@ -245,7 +245,7 @@ fn what_cannot_be_written_to_a_full_disk_is_a_failure_that_says_so() {
 fn a_lateness_out_of_range_is_refused_with_the_range() {
     let shop = Shop::new();
     for late in ["18446744073709551615h", "18446744073709551615ms", "61s"] {
-        let ran = shop.run(&["demo", "--late", late]);
+        let ran = shop.run(&["demo", "--inject-delay", late]);
         assert_eq!(ran.code, 2, "{late}: {ran}");
         assert!(ran.talk.contains("0ms to 1m"), "{late}: {ran}");
     }
@@ -261,7 +261,7 @@ fn limit(process: Pid) -> Option<u64> {
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[test]
 fn what_a_command_cannot_work_with_is_named_with_what_to_do() {
@@ -128,7 +128,7 @@ fn a_proxy_does_not_start_beside_another_that_would_get_half_of_its_users() {
         command
     };
     let _first = Ended(proxy("first").spawn().expect("the binary runs"));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while TcpStream::connect(&listen).is_err() {
         assert!(Instant::now() < deadline, "it does not listen");
         std::thread::sleep(Duration::from_millis(20));
@@ -180,7 +180,7 @@ fn the_server_refuses_also_what_commands_would_not_send_it() {
         spec: String::new(),
     };
     let labelled = DeployRequest {
-        by: "tester".to_owned(),
+        requested_by: "tester".to_owned(),
         releases: [(ServiceName::from("shop"), release)].into(),
         remove: [].into(),
         secrets: [].into(),
@@ -280,7 +280,7 @@ impl Drop for Ended {
 fn within(mut command: Command) -> (Option<i32>, String) {
     let child = command.stderr(Stdio::piped()).spawn();
     let mut child = Ended(child.expect("the binary runs"));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         if let Some(status) = child.0.try_wait().expect("it is a child") {
             let talk = child.0.stderr.take().expect("it is piped");

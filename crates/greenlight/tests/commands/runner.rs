@@ -165,9 +165,9 @@ impl<'a> Runner<'a> {
 /// code and after which signal.
 pub(crate) fn cancel(mut child: Child, to: impl Fn(Pid, Signal)) -> (Option<i32>, Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    for (signal, patience) in CANCELLATION {
+    for (signal, timeout) in CANCELLATION {
         to(pid.expect("a process has an id"), signal);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait().expect("it is a child") {
                 return (status.code(), signal);

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Shop {
     dir: tempfile::TempDir,
@@ -129,7 +129,7 @@ impl Shop {
     }
 
     pub(crate) fn wait_until_served(&self, version: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while self.serves() != [version, version] {
             assert!(Instant::now() < deadline, "{:?}", self.serves());
             std::thread::sleep(Duration::from_millis(50));
@@ -152,7 +152,7 @@ impl Shop {
 
     /// Waits until `status --json` is as wanted.
     pub(crate) fn wait_until(&self, mut wanted: impl FnMut(&Value) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let status = self.json(&["status", "--json"]);
             if wanted(&status) {
@@ -213,7 +213,7 @@ impl Drop for Shop {
         let Ok(fleet) = self.dir().join(".greenlight").canonicalize() else {
             return;
         };
-        greenlight::fleet::end_left_over(&fleet);
+        greenlight::fleet::end_stale_processes(&fleet);
         let mark = format!("GREENLIGHT_SLOT={}/", fleet.display());
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for process in processes {
@@ -261,7 +261,7 @@ fn release(address: SocketAddr) -> std::io::Result<String> {
 /// The whole answer to a request on a connection of its own.
 pub(crate) fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TEST_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();

@@ -121,11 +121,11 @@ impl Runtime for FakeRuntime {
         .boxed()
     }
 
-    fn stop(&self, slot: Slot, patience: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn stop(&self, slot: Slot, timeout: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
         async move {
             let app = self.slots().get(&slot).map(|fake| fake.app);
             if app == Some(App::Stubborn) {
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(timeout).await;
             }
             if let Some(fake) = self.slots().get_mut(&slot)
                 && fake.app == App::Polite

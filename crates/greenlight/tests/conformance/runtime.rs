@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a polite application never needs.
 const LONG: Duration = Duration::from_secs(15);
 
@@ -172,13 +172,13 @@ pub(crate) async fn a_stop_ends_a_stubborn_application_when_patience_ends(subjec
     let runtime = subject.open();
     start(subject, &*runtime, App::Stubborn, Color::Blue, free_port()).await;
     logged(&*runtime, Color::Blue, "started").await;
-    let patience = Duration::from_millis(300);
+    let timeout = Duration::from_millis(300);
     let began = Instant::now();
 
-    let stopped = runtime.stop(slot(Color::Blue), patience).await;
+    let stopped = runtime.stop(slot(Color::Blue), timeout).await;
 
     stopped.expect("it can be killed");
-    assert!(began.elapsed() >= patience, "it was killed too early"); // G7
+    assert!(began.elapsed() >= timeout, "it was killed too early"); // G7
     assert_eq!(subject.left_over(), [""; 0]);
     assert_eq!(listed(&*runtime).await, []);
 }
@@ -233,7 +233,7 @@ pub(crate) async fn a_restarted_agent_notices_a_death(subject: &dyn Subject) {
 
     subject.kill(found);
 
-    let death = tokio::time::timeout(PATIENCE, death).await;
+    let death = tokio::time::timeout(TEST_TIMEOUT, death).await;
     death.expect("it is noticed").expect("it does not panic");
     until("nothing is left", || subject.left_over().is_empty()).await;
     assert_eq!(listed(&*second).await, []);
@@ -355,14 +355,14 @@ pub(crate) async fn listed(runtime: &dyn Runtime) -> Vec<Running> {
 }
 
 pub(crate) async fn exited(runtime: &dyn Runtime, running: Running) -> String {
-    let exited = tokio::time::timeout(PATIENCE, runtime.exited(running)).await;
+    let exited = tokio::time::timeout(TEST_TIMEOUT, runtime.exited(running)).await;
     exited.expect("its end is noticed")
 }
 
 /// Waits until the slot's application has written something, and returns all it wrote.
 pub(crate) async fn logged(runtime: &dyn Runtime, color: Color, text: &str) -> Vec<String> {
     let slot = slot(color);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let written = runtime.logs(&slot, 100).await;
         if written.iter().any(|line| line.contains(text)) {
@@ -382,7 +382,7 @@ async fn last_line(runtime: &dyn Runtime, color: Color) -> String {
 
 /// Waits for something that only looking can tell.
 pub(crate) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !happened() {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,6 +1,6 @@
 //! A command that runs beside the test, and what it says.
 
-use super::fleet::{LOOK_EVERY, PATIENCE};
+use super::fleet::{LOOK_EVERY, TEST_TIMEOUT};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -76,7 +76,7 @@ impl Deploy {
 
     /// Waits for its end, and returns the exit code; `None` if it was killed.
     pub(crate) async fn code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is a child") {
                 return status.code();

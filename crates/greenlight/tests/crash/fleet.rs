@@ -1,8 +1,8 @@
 //! A fleet of the real binary: `greenlight up` with two instances, and everything it leaves.
 
 use super::command::Deploy;
+use super::failpoints::Points;
 use super::machine::{Process, expected_files, is_stopped, process, signal};
-use super::points::Points;
 use greenlight::api::{FleetStatus, History};
 use greenlight::link::ApiClient;
 use greenlight_ports::{reserve_address, reserve_port};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long something that may not happen at all is waited for.
 const SOON: Duration = Duration::from_secs(3);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(15);
@@ -55,7 +55,7 @@ impl Fleet {
     /// Starts the fleet and brings releases to it: the second replaces one, as all later ones do.
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        fs::create_dir(dir.path().join("crash")).expect("a folder");
+        fs::create_dir(dir.path().join("failpoints")).expect("a folder");
         let instances: Vec<_> = ["a", "b"]
             .into_iter()
             .map(|name| Instance {
@@ -70,14 +70,14 @@ impl Fleet {
         let up = Command::new(PROGRAM)
             .args(["up", "--file", &path(&dir, "greenlight.yml")])
             .args(["--state", &path(&dir, "state")])
-            .env("GREENLIGHT_CRASH_DIR", dir.path().join("crash"))
+            .env("GREENLIGHT_FAILPOINT_DIR", dir.path().join("failpoints"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("the binary runs");
         let operator = dir.path().join("state/operator");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let api = loop {
             match ApiClient::from_dir(&operator) {
                 Ok(api) => break api,
@@ -119,9 +119,9 @@ impl Fleet {
         &self.live
     }
 
-    /// The crash points of a role, such as `server` or `agent-b`.
+    /// The failpoints of a role, such as `server` or `agent-b`.
     pub(crate) fn points(&self, role: &str) -> Points {
-        Points::new(self.dir.path().join("crash"), role)
+        Points::new(self.dir.path().join("failpoints"), role)
     }
 
     /// The file in which the applications note what POSTs have changed.
@@ -245,7 +245,7 @@ impl Fleet {
 
     /// Every process of the fleet.
     pub(crate) fn processes(&self) -> Vec<Process> {
-        let mark = format!("GREENLIGHT_CRASH_DIR={}", path(&self.dir, "crash"));
+        let mark = format!("GREENLIGHT_FAILPOINT_DIR={}", path(&self.dir, "failpoints"));
         let entries = fs::read_dir("/proc").expect("Linux");
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let mut processes: Vec<_> = pids.filter_map(|pid| process(pid, &mark)).collect();
@@ -256,7 +256,7 @@ impl Fleet {
     /// Waits until the fleet has come to rest, and checks that it is whole: one release on all
     /// instances, healthy, gates open, and nothing else left behind.
     pub(crate) async fn settled(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let live = loop {
             match self.unrest().await {
                 Ok(live) => break live,
@@ -412,7 +412,7 @@ impl Drop for Fleet {
 
 /// Waits for something that only looking can tell.
 pub(crate) async fn until(what: &str, happened: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !happened().await {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
         tokio::time::sleep(LOOK_EVERY / 5).await;

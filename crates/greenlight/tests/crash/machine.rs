@@ -15,13 +15,13 @@ pub(crate) struct Process {
 
 /// What a fleet at rest keeps below its folder, but for the records of what runs.
 pub(crate) fn expected_files() -> BTreeSet<String> {
-    let mut files: BTreeSet<String> = ["lock", "operator/server", "operator/seal.key"]
+    let mut files: BTreeSet<String> = ["lock", "operator/server", "operator/fingerprint.key"]
         .map(ToOwned::to_owned)
         .into();
     let of_server = [
         "ca.key",
         "ca.pem",
-        "seal.key",
+        "fingerprint.key",
         "journal.redb",
         "receipts.json",
         "fleet.json",

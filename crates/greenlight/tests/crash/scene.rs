@@ -1,8 +1,8 @@
 //! One test's fleet and traffic, and deployments one after the other, each looked at as a whole.
 
 use super::command::{Deploy, Ended};
+use super::failpoints::{is_certain, merged};
 use super::fleet::{Fleet, until};
-use super::points::{is_certain, merged};
 use super::traffic::{Excused, Run, Traffic, Went};
 use greenlight::clock::monotonic_ns;
 use greenlight_protocol::Outcome;

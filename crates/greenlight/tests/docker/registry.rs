@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex};
 
 pub(crate) struct Registry {
     address: SocketAddr,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<StoredRepository>>,
     login: (String, String),
 }
 
 #[derive(Default)]
-struct Kept {
+struct StoredRepository {
     authorization: String,
     /// By digest, and manifests by tag as well.
     blobs: BTreeMap<String, (String, Bytes)>,
@@ -36,12 +36,12 @@ impl Registry {
             .await
             .expect("a port");
         let address = listener.local_addr().expect("it listens");
-        let kept = Arc::new(Mutex::new(Kept {
+        let kept = Arc::new(Mutex::new(StoredRepository {
             authorization: format!(
                 "Basic {}",
                 base64(format!("{username}:{password}").as_bytes())
             ),
-            ..Kept::default()
+            ..StoredRepository::default()
         }));
         let router = Router::new()
             .fallback(answer)
@@ -95,7 +95,7 @@ impl Registry {
 }
 
 async fn answer(
-    State(kept): State<Arc<Mutex<Kept>>>,
+    State(kept): State<Arc<Mutex<StoredRepository>>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,

@@ -1,8 +1,8 @@
 //! Through Nginx and the gate to the application, and back, unchanged: over TLS, as users come.
 
 use crate::app::{LARGE, large_sum, pattern};
-use crate::conformance::{PATIENCE, SHOP, open};
-use crate::stages::Builtin;
+use crate::conformance::{SHOP, TEST_TIMEOUT, open};
+use crate::test_fronts::Builtin;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use greenlight::nginx::{
@@ -69,7 +69,7 @@ async fn nginx_keeps_tls_static_files_and_its_log_and_passes_on_who_asked_how() 
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    let log = tokio::time::timeout(PATIENCE, log)
+    let log = tokio::time::timeout(TEST_TIMEOUT, log)
         .await
         .expect("it is logged");
     assert!(
@@ -132,7 +132,7 @@ async fn each_server_sent_event_comes_through_nginx_when_it_is_sent() {
 
     for number in 0..3_u64 {
         // The application sends the next only when this one has been seen.
-        let event = tokio::time::timeout(PATIENCE, events.body_mut().frame()).await;
+        let event = tokio::time::timeout(TEST_TIMEOUT, events.body_mut().frame()).await;
         let event = event.expect("nothing holds it back").expect("an event");
         let event = event
             .expect("the stream goes on")
@@ -158,7 +158,7 @@ async fn a_websocket_through_nginx_carries_bytes_both_ways() {
     for word in ["first", "again"] {
         socket.write_all(word.as_bytes()).await.expect("it is open");
         let mut back = [0; 5];
-        let read = tokio::time::timeout(PATIENCE, socket.read_exact(&mut back)).await;
+        let read = tokio::time::timeout(TEST_TIMEOUT, socket.read_exact(&mut back)).await;
         read.expect("it comes back").expect("it is open");
         assert_eq!(&back, word.as_bytes());
     }

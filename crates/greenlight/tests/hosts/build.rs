@@ -1,8 +1,8 @@
 //! How a fleet of hosts is built: cables, roles, Nginx, balancer, and the file that is deployed.
 
 use super::{
-    Fleet, Front, GREENLIGHT, Host, PEER_PORT, PUBLIC, Plan, SERVER, STATUS_PORT, control_address,
-    user_address,
+    Fleet, FleetPlan, Front, GREENLIGHT, Host, PEER_PORT, PUBLIC, SERVER, STATUS_PORT,
+    control_address, user_address,
 };
 use crate::balancer::{Balancer, Check, ToHosts};
 use crate::docker::Daemon;
@@ -18,12 +18,12 @@ use std::process::{Command, Stdio};
 
 impl Fleet {
     /// Everything runs and is attached, `v1` serves, and the balancer has found that out.
-    pub(crate) fn start(plan: Plan) -> Self {
+    pub(crate) fn start(plan: FleetPlan) -> Self {
         Self::start_with(plan, |_| {})
     }
 
     /// The same; something is done before the first deployment.
-    pub(crate) fn start_with(plan: Plan, before: impl FnOnce(&Self)) -> Self {
+    pub(crate) fn start_with(plan: FleetPlan, before: impl FnOnce(&Self)) -> Self {
         let mut fleet = Self::start_empty(plan);
         before(&fleet);
         fleet.configure(&[], "300ms");
@@ -41,7 +41,7 @@ impl Fleet {
         fleet
     }
 
-    fn start_empty(plan: Plan) -> Self {
+    fn start_empty(plan: FleetPlan) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().canonicalize().expect("a folder");
         // Nginx's workers are somebody else, as they are on a server.
@@ -117,9 +117,9 @@ impl Fleet {
         ]);
         agent.args(["--peers", &peers.collect::<Vec<_>>().join(",")]);
         agent.arg("--state").arg(&home);
-        match plan.late {
+        match plan.injected_delay {
             Some((late, how)) if late == name => {
-                agent.args(["--late", how]);
+                agent.args(["--inject-delay", how]);
             }
             Some(_) | None => {}
         }

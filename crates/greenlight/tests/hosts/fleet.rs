@@ -38,7 +38,7 @@ const PEER_PORT: u16 = 9701;
 /// Where the proxy says whether it is well.
 const STATUS_PORT: u16 = 9702;
 /// Whatever is awaited comes within this.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What receives users on each host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,23 +57,23 @@ pub(crate) enum Road {
 
 /// What a fleet is made of.
 #[derive(Clone)]
-pub(crate) struct Plan {
+pub(crate) struct FleetPlan {
     pub(crate) names: &'static [&'static str],
     pub(crate) front: Front,
     /// Whose control messages are how late.
-    pub(crate) late: Option<(&'static str, &'static str)>,
+    pub(crate) injected_delay: Option<(&'static str, &'static str)>,
     /// The section `cutover` of the configuration.
     pub(crate) cutover: &'static str,
     /// The image of the releases, which then run in a daemon of each host.
     pub(crate) image: Option<&'static str>,
 }
 
-impl Plan {
+impl FleetPlan {
     /// Two hosts with Nginx.
     pub(crate) const USUAL: Self = Self {
         names: &["a", "b"],
         front: Front::Nginx,
-        late: None,
+        injected_delay: None,
         // Several tests share a few cores.
         cutover: "{ hold_budget: 1s, max_hold: 2s }",
         image: None,
@@ -98,7 +98,7 @@ pub(crate) struct Fleet {
     web: Namespace,
     middle: Namespace,
     control: Namespace,
-    plan: Plan,
+    plan: FleetPlan,
     dir: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -268,7 +268,7 @@ impl Fleet {
 
     /// Waits until something holds.
     pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !holds(self) {
             assert!(
                 Instant::now() < deadline,
@@ -330,8 +330,8 @@ fn user_address(index: usize) -> IpAddr {
 
 /// Which release answers at an address.
 fn release(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TEST_TIMEOUT)?;
+    stream.set_read_timeout(Some(TEST_TIMEOUT))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

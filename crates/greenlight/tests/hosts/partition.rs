@@ -3,7 +3,7 @@
 //! The moment is made sure by the lateness of the other host: `b` has acknowledged long before
 //! the messages of `a` arrive, and is cut off as soon as the progress says so.
 
-use crate::fleet::{Fleet, Plan};
+use crate::fleet::{Fleet, FleetPlan};
 use crate::users::{receipt, window};
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use std::time::Duration;
 const IN_DOUBT: Duration = Duration::from_millis(1_500);
 
 /// `a` is late, but not too late for the budget.
-const PLAN: Plan = Plan {
-    late: Some(("a", "150ms")),
-    ..Plan::USUAL
+const PLAN: FleetPlan = FleetPlan {
+    injected_delay: Some(("a", "150ms")),
+    ..FleetPlan::USUAL
 };
 
 #[test]
@@ -44,9 +44,9 @@ fn a_host_behind_haproxy_that_is_cut_off_before_its_hold_aborts_and_no_user_noti
 #[test]
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn a_host_behind_haproxy_whose_acknowledgement_is_lost_holds_serves_old_and_no_request_fails() {
-    let fleet = Fleet::start(Plan {
-        late: Some(("b", "150ms")),
-        ..Plan::USUAL
+    let fleet = Fleet::start(FleetPlan {
+        injected_delay: Some(("b", "150ms")),
+        ..FleetPlan::USUAL
     });
     let load = fleet.load();
 
@@ -124,7 +124,7 @@ fn a_host_behind_haproxy_that_lost_everybody_in_doubt_serves_old_and_the_receipt
 #[test]
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn a_host_that_sheds_in_doubt_is_taken_out_by_haproxy_and_old_and_new_never_mix() {
-    let fleet = Fleet::start(Plan {
+    let fleet = Fleet::start(FleetPlan {
         cutover: "{ hold_budget: 1s, max_hold: 2s, on_uncertain: shed }",
         ..PLAN
     });

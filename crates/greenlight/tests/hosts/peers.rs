@@ -1,11 +1,11 @@
 //! Hosts that look at each other before the barrier, over the network that lies between them.
 
-use crate::fleet::{Fleet, Front, Plan, Road};
+use crate::fleet::{Fleet, FleetPlan, Front, Road};
 use crate::users::window;
 
-const THREE: Plan = Plan {
+const THREE: FleetPlan = FleetPlan {
     names: &["a", "b", "c"],
-    ..Plan::USUAL
+    ..FleetPlan::USUAL
 };
 
 #[test]
@@ -44,9 +44,9 @@ fn a_host_behind_haproxy_that_is_ready_only_for_itself_stops_the_deployment_and_
 #[test]
 #[ignore = "needs root, ip, haproxy"]
 fn hosts_behind_haproxy_that_do_not_reach_each_other_deploy_when_told_not_to_look() {
-    let fleet = Fleet::start(Plan {
+    let fleet = Fleet::start(FleetPlan {
         front: Front::Builtin,
-        ..Plan::USUAL
+        ..FleetPlan::USUAL
     });
     fleet.road_to_peers("b", Road::Users, false);
     let load = fleet.load();

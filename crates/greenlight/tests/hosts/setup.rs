@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const GREENLIGHT: &str = env!("CARGO_BIN_EXE_greenlight");
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "needs root, ip, sshd, sudo, python3"]
@@ -298,7 +298,7 @@ impl Site {
 
     /// Waits until something holds.
     fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !holds(self) {
             assert!(
                 Instant::now() < deadline,
@@ -316,8 +316,8 @@ impl Site {
 }
 
 fn ask(address: Ipv4Addr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&(address, 80).into(), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&(address, 80).into(), TEST_TIMEOUT)?;
+    stream.set_read_timeout(Some(TEST_TIMEOUT))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

@@ -1,7 +1,7 @@
 //! The unit files that `greenlight setup` writes, as systemd's own tools judge them.
 
 use greenlight::config::Config;
-use greenlight::setup::{Facts, Unit, Wanted, machines};
+use greenlight::setup::{DesiredState, Facts, Unit, machines};
 use std::process::Command;
 
 /// By what is deployed: the largest exposure of an agent, in tenths. An agent whose applications
@@ -24,7 +24,8 @@ fn setup_writes_units_that_systemd_understands_and_that_may_do_little() {
         let config = Config::parse("greenlight.yml", &text, []).expect("a good file");
         let machines = machines(&config).expect("addresses");
         let facts = Facts::read("cores\t2\nsystemd\t252\n");
-        let wanted = Wanted::of(&config, &machines, &machines[0], &facts).expect("good values");
+        let wanted =
+            DesiredState::of(&config, &machines, &machines[0], &facts).expect("good values");
         let folder = tempfile::tempdir().expect("a folder");
         for unit in &wanted.units {
             // The program is not installed here.

@@ -2,8 +2,9 @@
 
 use crate::within;
 use greenlight::link::{
-    Authority, Credentials, Dial, Https, Identity, JoinError, LinkEvent, Outboxes, Registry,
-    Renewal, Role, Strangers, Token, Tokens, agent_router, join, role_of, serve_with_strangers,
+    AgentStreams, Authority, ClientAuth, Credentials, Enrollment, Https, Identity, JoinError,
+    JoinToken, LinkEvent, Renewal, Role, ServerLink, Tokens, agent_router, join, role_of,
+    serve_with_optional_client_auth,
 };
 use greenlight_protocol::InstanceId;
 use hyper::{Method, StatusCode};
@@ -29,7 +30,10 @@ async fn a_machine_joins_once_as_who_its_token_names_and_keeps_its_key_to_itself
 
     let role = role_of(&credentials.certificate).expect("it gives one");
     assert_eq!(role, Role::Agent("a".to_owned()));
-    assert!(credentials.seal_key.is_none(), "only operators have it");
+    assert!(
+        credentials.fingerprint_key.is_none(),
+        "only operators have it"
+    );
     let tls = credentials
         .client_config()
         .expect("key and certificate match");
@@ -47,7 +51,7 @@ async fn an_operator_joins_and_gets_what_secrets_are_sealed_with() {
 
     let credentials = join(server.address, &token).await.expect("a good token");
 
-    assert!(credentials.seal_key.is_some());
+    assert!(credentials.fingerprint_key.is_some());
 }
 
 #[tokio::test]
@@ -58,7 +62,7 @@ async fn expired_and_invented_tokens_and_those_of_instances_nobody_knows_are_ref
     let authority = server.token(&Role::Operator, HOUR).to_string();
     let (_, fingerprint) = authority.rsplit_once('.').expect("three parts");
     let invented = format!("gl1.{}.{fingerprint}", "0".repeat(32));
-    let invented: Token = invented.parse().expect("it looks like one");
+    let invented: JoinToken = invented.parse().expect("it looks like one");
 
     let refused = |token| async move { refusal(join(server.address, token).await) };
     assert_eq!(refused(&expired).await, "the token has expired");
@@ -132,11 +136,11 @@ async fn certificates_are_renewed_while_the_stream_stays_open() {
     credentials.store(folder.path()).expect("a folder");
     let identity = Identity::load(folder.path()).expect("it was stored");
     let (first, servers_first) = (identity.good_until(), server.identity.good_until());
-    let dial = Dial {
+    let dial = ServerLink {
         server: server.address,
         tls: identity.client_config().expect("good credentials"),
         name: "a".to_owned(),
-        late: Duration::ZERO,
+        injected_delay: Duration::ZERO,
     };
     let (dialled, _arriving) = unbounded_channel();
     tokio::spawn(dial.clone().listen(dialled));
@@ -177,7 +181,7 @@ fn stranger(credentials: &Credentials) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// A server with a registry of the instances `a` and `b`.
+/// A server with a enrollment of the instances `a` and `b`.
 struct Server {
     address: SocketAddr,
     identity: Arc<Identity>,
@@ -194,21 +198,21 @@ impl Server {
         let own = authority.issue(&Role::Server).expect("credentials");
         let identity = Arc::new(Identity::new(&own).expect("good credentials"));
         let fleet = ["a", "b"].map(InstanceId::from).into();
-        let registry = Registry::new(authority.clone(), Tokens::of(state.path()), fleet);
+        let enrollment = Enrollment::new(authority.clone(), Tokens::of(state.path()), fleet);
         let (told, events) = unbounded_channel();
-        let outboxes = Outboxes::new(1, move |event| {
+        let streams = AgentStreams::new(1, move |event| {
             // A test that has seen enough is no longer there.
             let _ = told.send(event);
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it has one");
-        let tls = identity.server_config(Strangers::MayJoin);
-        let routes = registry.members().merge(agent_router(outboxes));
-        tokio::spawn(serve_with_strangers(
+        let tls = identity.server_config(ClientAuth::Optional);
+        let routes = enrollment.members().merge(agent_router(streams));
+        tokio::spawn(serve_with_optional_client_auth(
             listener,
             tls.expect("good credentials"),
             routes,
-            registry.strangers(),
+            enrollment.public_routes(),
         ));
         tokio::spawn(Renewal::Own(authority.clone()).keep_fresh(identity.clone()));
         Self {
@@ -220,7 +224,7 @@ impl Server {
         }
     }
 
-    fn token(&self, role: &Role, valid: Duration) -> Token {
+    fn token(&self, role: &Role, valid: Duration) -> JoinToken {
         let tokens = Tokens::of(self.state.path());
         tokens.make(&self.authority, role, valid).expect("a folder")
     }

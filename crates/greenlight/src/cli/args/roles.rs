@@ -63,7 +63,7 @@ pub struct Agent {
     pub docker: Option<String>,
     /// How late its control messages are made, for demonstrations and measurements.
     #[arg(long, default_value = "0ms", value_parser = lateness, hide = true)]
-    pub late: Duration,
+    pub injected_delay: Duration,
 }
 
 /// Where an Nginx is.
@@ -166,7 +166,7 @@ impl From<Agent> for AgentRole {
                 }
             },
             docker: agent.docker.filter(|socket| !socket.is_empty()),
-            late: agent.late,
+            injected_delay: agent.injected_delay,
         }
     }
 }

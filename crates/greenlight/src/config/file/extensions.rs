@@ -46,8 +46,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Filter<A> {
         loop {
             match self.0.next_key_seed(Key(&mut seed))? {
                 None => return Ok(None),
-                Some(Kept::Yes(key)) => return Ok(Some(key)),
-                Some(Kept::No) => {
+                Some(KeyOrExtension::Key(key)) => return Ok(Some(key)),
+                Some(KeyOrExtension::Extension) => {
                     self.0.next_value::<IgnoredAny>()?;
                 }
             }
@@ -59,9 +59,9 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Filter<A> {
     }
 }
 
-enum Kept<T> {
-    Yes(T),
-    No,
+enum KeyOrExtension<T> {
+    Key(T),
+    Extension,
 }
 
 /// Reads a key where the parser stands, so that a refusal is reported at the key's own place.
@@ -69,7 +69,7 @@ enum Kept<T> {
 struct Key<'a, S>(&'a mut Option<S>);
 
 impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Key<'_, S> {
-    type Value = Kept<S::Value>;
+    type Value = KeyOrExtension<S::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_identifier(self)
@@ -77,7 +77,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Key<'_, S> {
 }
 
 impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Key<'_, S> {
-    type Value = Kept<S::Value>;
+    type Value = KeyOrExtension<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
@@ -85,9 +85,10 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Key<'_, S> {
 
     fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
         if key.starts_with("x-") {
-            return Ok(Kept::No);
+            return Ok(KeyOrExtension::Extension);
         }
         let seed = self.0.take().expect("a map asks for one key at a time");
-        seed.deserialize(StrDeserializer::new(key)).map(Kept::Yes)
+        seed.deserialize(StrDeserializer::new(key))
+            .map(KeyOrExtension::Key)
     }
 }

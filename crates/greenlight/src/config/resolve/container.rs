@@ -1,7 +1,7 @@
 //! What runs: a command, or an image with the settings of its container.
 
 use super::Resolver;
-use crate::config::fault::Fault;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{RegistrySection, SecretFrom, ServiceSection};
 use crate::config::interpolation::Leftover;
 use crate::config::located::Located;
@@ -27,7 +27,7 @@ impl Resolver<'_> {
     ) -> Artifact {
         match (&section.command, &section.image) {
             (Some(command), Some(image)) => {
-                self.faults.push(Fault::Conflict {
+                self.diagnostics.push(Diagnostic::Conflict {
                     key: "command".to_owned(),
                     at: command.at,
                     other: "image".to_owned(),
@@ -39,7 +39,7 @@ impl Resolver<'_> {
                 Artifact::command(Vec::new())
             }
             (None, None) => {
-                self.faults.push(Fault::MissingKey {
+                self.diagnostics.push(Diagnostic::MissingKey {
                     key: "command".to_owned(),
                     at: name.at,
                     help: "say what to run: `command: [\"./shop\", \"--port\", \"${PORT}\"]`, or \
@@ -125,7 +125,7 @@ impl Resolver<'_> {
             .as_ref()
             .and_then(|proxy| proxy.value.app_port.as_ref());
         if let Some(port) = app_port {
-            self.faults.push(Fault::Misplaced {
+            self.diagnostics.push(Diagnostic::Misplaced {
                 key: "app_port".to_owned(),
                 at: port.at,
                 help: "it belongs to `image`; a `command` listens on the port in `PORT`, which \
@@ -135,7 +135,7 @@ impl Resolver<'_> {
         }
         for (key, at) in section.container_keys() {
             if let Some(at) = at {
-                self.faults.push(Fault::Misplaced {
+                self.diagnostics.push(Diagnostic::Misplaced {
                     key: key.to_owned(),
                     at,
                     help: "it is about containers and belongs to `image`; a `command` runs as the \
@@ -335,7 +335,7 @@ impl Resolver<'_> {
         let server = registry.server.as_ref().map(|server| server.value.clone());
         let password = &registry.password;
         let Some(source) = self.secret_source("", &password.value) else {
-            self.faults.push(Fault::MissingKey {
+            self.diagnostics.push(Diagnostic::MissingKey {
                 key: "password".to_owned(),
                 at: password.at,
                 help:

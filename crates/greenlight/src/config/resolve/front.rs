@@ -2,7 +2,7 @@
 
 use super::Resolver;
 use crate::config::NginxConfig;
-use crate::config::fault::Fault;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{File, NginxSection, OnUncertainWord};
 use crate::config::located::Located;
 use crate::front::FrontKind;
@@ -20,7 +20,7 @@ impl Resolver<'_> {
         match (kind, front) {
             (FrontKind::Builtin, _) => {
                 if let Some(section) = section {
-                    self.faults.push(Fault::Misplaced {
+                    self.diagnostics.push(Diagnostic::Misplaced {
                         key: "proxy.nginx".to_owned(),
                         at: section.at,
                         help: "the built-in proxy needs no Nginx; write `front: nginx`, or remove \
@@ -67,7 +67,7 @@ impl Resolver<'_> {
         ];
         for (key, at) in asked {
             if let Some(at) = at {
-                self.faults.push(Fault::Conflict {
+                self.diagnostics.push(Diagnostic::Conflict {
                     key: key.to_owned(),
                     at,
                     other: "front: nginx_reload".to_owned(),

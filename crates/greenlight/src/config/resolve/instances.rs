@@ -4,7 +4,7 @@ use super::Resolver;
 use super::ports::{PortUse, Purpose};
 use super::services::{LocatedPorts, Resolved};
 use crate::config::InstanceConfig;
-use crate::config::fault::Fault;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{File, ServerEntry, ServerPorts, ServerSection};
 use crate::config::host::{Host, HostError, INSTANCE_NAME_HELP, is_instance_name};
 use crate::config::located::Located;
@@ -36,7 +36,7 @@ impl Resolver<'_> {
         let entries = match &file.servers {
             Some(servers) if !servers.value.is_empty() => servers.value.as_slice(),
             Some(_) | None => {
-                self.faults.push(Fault::MissingKey {
+                self.diagnostics.push(Diagnostic::MissingKey {
                     key: "servers".to_owned(),
                     at: match &file.servers {
                         Some(servers) => servers.at,
@@ -163,7 +163,7 @@ impl Resolver<'_> {
                     .map(|other| (format!("the name `{}`", name.value), other.at)),
             };
             if let Some((what, first)) = what {
-                self.faults.push(Fault::DuplicateServer {
+                self.diagnostics.push(Diagnostic::DuplicateServer {
                     what,
                     first,
                     at: name.at,
@@ -232,7 +232,7 @@ impl Resolver<'_> {
     }
 
     fn no_such_color(&mut self, key: &Located<String>) {
-        self.faults
+        self.diagnostics
             .push(unknown_key(&key.value, key.at, &["blue", "green"]));
     }
 }

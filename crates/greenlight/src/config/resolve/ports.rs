@@ -5,7 +5,7 @@
 //! whatever their instance is called.
 
 use super::Resolver;
-use crate::config::fault::Fault;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::host::Host;
 use greenlight_protocol::{Color, ServiceName};
 use miette::SourceSpan;
@@ -41,7 +41,7 @@ pub(super) struct PortUse {
 
 impl Resolver<'_> {
     pub(super) fn ports_differ(&mut self, uses: &[PortUse]) {
-        // One fault for two instances is enough, and so is one for two places of the file.
+        // One diagnostic for two instances is enough, and so is one for two places of the file.
         let mut pairs = BTreeSet::new();
         let mut places = BTreeSet::new();
         for (index, second) in uses.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Resolver<'_> {
                     false => (first.at, second.at),
                 };
                 if places.insert((first_at.offset(), at.offset())) {
-                    self.faults.push(Fault::PortTwice {
+                    self.diagnostics.push(Diagnostic::PortTwice {
                         port: second.port,
                         machine: machine(&second.host),
                         first: first.described(same_instance),

@@ -1,7 +1,7 @@
 //! The services: one at the top of the file, or several under `services`.
 
 use super::Resolver;
-use crate::config::fault::Fault;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{
     EnvSection, File, HealthSection, PortsSection, ProxySection, ServiceSection, StatusText,
 };
@@ -38,7 +38,8 @@ pub(super) struct LocatedPorts {
 }
 
 impl Resolver<'_> {
-    /// All services. Those with faults are there too, so that others can be checked against them.
+    /// All services. Those with diagnostics are there too, so that others can be checked against
+    /// them.
     pub(super) fn services(&mut self, file: &File) -> Vec<Resolved> {
         let retain = file.retain_containers.as_ref();
         let retain = self.count(
@@ -49,7 +50,7 @@ impl Resolver<'_> {
         );
         let resolved: Vec<Resolved> = match (&file.service, &file.services) {
             (Some(one), Some(several)) => {
-                self.faults.push(Fault::Conflict {
+                self.diagnostics.push(Diagnostic::Conflict {
                     key: "service".to_owned(),
                     at: one.at,
                     other: "services".to_owned(),
@@ -59,7 +60,7 @@ impl Resolver<'_> {
                 Vec::new()
             }
             (None, None) => {
-                self.faults.push(Fault::MissingKey {
+                self.diagnostics.push(Diagnostic::MissingKey {
                     key: "service".to_owned(),
                     at: SourceSpan::new(0.into(), 0),
                     help: "name what is deployed: `service: shop`".to_owned(),
@@ -73,7 +74,7 @@ impl Resolver<'_> {
             (None, Some(several)) => {
                 self.nothing_shared(file);
                 if several.value.is_empty() {
-                    self.faults.push(Fault::MissingKey {
+                    self.diagnostics.push(Diagnostic::MissingKey {
                         key: "services".to_owned(),
                         at: several.at,
                         help: "name at least one service, or use `service`".to_owned(),
@@ -121,7 +122,7 @@ impl Resolver<'_> {
         let of_containers = file.only_service().container_keys();
         for (key, at) in misplaced.into_iter().chain(of_containers) {
             if let Some(at) = at {
-                self.faults.push(Fault::Misplaced {
+                self.diagnostics.push(Diagnostic::Misplaced {
                     key: key.to_owned(),
                     at,
                     help: "with `services`, each service has its own; move it into them".to_owned(),
@@ -142,7 +143,7 @@ impl Resolver<'_> {
         ];
         for (key, at) in misplaced {
             if let Some(at) = at {
-                self.faults.push(Fault::Misplaced {
+                self.diagnostics.push(Diagnostic::Misplaced {
                     key: key.to_owned(),
                     at,
                     help: "all services of an instance share it; move it to the `proxy` at the \
@@ -216,7 +217,7 @@ impl Resolver<'_> {
             stray,
         } = &section.value;
         if let Some(stray) = stray {
-            self.faults.push(Fault::Misplaced {
+            self.diagnostics.push(Diagnostic::Misplaced {
                 key: stray.value.clone(),
                 at: stray.at,
                 help: "beside `clear` or `secret` there are no variables; move it into `clear`"
@@ -231,7 +232,7 @@ impl Resolver<'_> {
         }
         for name in secret.keys() {
             if let Some((twin, _)) = clear.get_key_value(name) {
-                self.faults.push(Fault::Conflict {
+                self.diagnostics.push(Diagnostic::Conflict {
                     key: format!("secret: {}", name.value),
                     at: name.at,
                     other: format!("clear: {}", name.value),
@@ -282,7 +283,7 @@ impl Resolver<'_> {
     fn hosts(&mut self, proxy: &ProxySection) -> Vec<String> {
         let hosts: Vec<&Located<String>> = match (&proxy.host, &proxy.hosts) {
             (Some(one), Some(several)) => {
-                self.faults.push(Fault::Conflict {
+                self.diagnostics.push(Diagnostic::Conflict {
                     key: "host".to_owned(),
                     at: one.at,
                     other: "hosts".to_owned(),
@@ -434,7 +435,7 @@ impl Resolver<'_> {
                     (true, false) | (false, true) => false,
                 };
                 if shared && path(first) == path(second) {
-                    self.faults.push(Fault::SameRoute {
+                    self.diagnostics.push(Diagnostic::SameRoute {
                         first: first.name.value.to_string(),
                         second: second.name.value.to_string(),
                         first_at: first.name.at,
@@ -451,7 +452,8 @@ impl Resolver<'_> {
             .iter()
             .map(|service| service.name.value.0.as_str())
             .collect();
-        self.faults.push(unknown_key(&key.value, key.at, &names));
+        self.diagnostics
+            .push(unknown_key(&key.value, key.at, &names));
     }
 }
 

@@ -11,7 +11,7 @@ impl Resolver<'_> {
     pub(super) fn setup(&mut self, file: &File, instances: &[InstanceConfig]) -> SetupConfig {
         let none = SetupSection::default();
         let section = file.setup.as_ref().map_or(&none, |setup| &setup.value);
-        // There is a first one, or a fault that says so.
+        // There is a first one, or a diagnostic that says so.
         let first = instances.first().map(|instance| instance.host.clone());
         let first = first.unwrap_or(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let (server, port) = match &section.server {

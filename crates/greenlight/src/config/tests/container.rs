@@ -33,7 +33,7 @@ servers: [10.0.0.11]
 
 #[test]
 fn an_image_comes_with_everything_that_is_said_about_its_container() {
-    let config = parse(FULL).expect("it has no faults");
+    let config = parse(FULL).expect("it has no diagnostics");
 
     let shop = &config.services[&"shop".into()];
     let strings = |words: &[&str]| {
@@ -90,7 +90,7 @@ fn an_image_without_a_tag_means_the_one_that_is_tagged_with_the_version() {
         let config = parse(&format!(
             "service: shop\nimage: {image}\nservers: [10.0.0.11]\n"
         ));
-        let specs = config.expect("it has no faults").specs("1.4");
+        let specs = config.expect("it has no diagnostics").specs("1.4");
         match &specs[&"shop".into()].artifact {
             Artifact::Image(image) => image.image.clone(),
             Artifact::Command { .. } => panic!("it is an image"),
@@ -114,7 +114,7 @@ services:
 servers: [10.0.0.11]
 "#,
     )
-    .expect("it has no faults");
+    .expect("it has no diagnostics");
 
     let memory = |service: &str| match &config.services[&service.into()].artifact {
         Artifact::Image(image) => image.memory,
@@ -130,7 +130,7 @@ fn the_schema_accepts_what_the_parser_does_about_containers() {
     let validator = jsonschema::draft7::new(&schema).expect("a good schema");
     let full: serde_json::Value = serde_saphyr::from_str(FULL).expect("good YAML");
 
-    let faults = validator.iter_errors(&full).map(|error| error.to_string());
+    let diagnostics = validator.iter_errors(&full).map(|error| error.to_string());
 
-    assert_eq!(faults.collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(diagnostics.collect::<Vec<_>>(), [""; 0]);
 }

@@ -212,11 +212,11 @@ fn the_schema_accepts_what_the_parser_does_and_names_every_key() {
     let validator = jsonschema::draft7::new(&schema).expect("a good schema");
     let full: serde_json::Value = serde_saphyr::from_str(FULL).expect("good YAML");
 
-    let faults: Vec<_> = validator
+    let diagnostics: Vec<_> = validator
         .iter_errors(&full)
         .map(|e| e.to_string())
         .collect();
-    assert_eq!(faults, [""; 0]);
+    assert_eq!(diagnostics, [""; 0]);
 
     let mut misspelt = full;
     misspelt["stratgy"] = "blue_green".into();

@@ -3,22 +3,22 @@
 use super::names::{Name, Names};
 use super::variable::{UNWRITABLE, scalar};
 use crate::import::draft::ServiceDraft;
-use crate::import::loss::Losses;
 use crate::import::section::{Section, listed, text_of};
+use crate::import::unsupported::UnsupportedKeys;
 use serde_json::Value;
 
 pub(super) fn volumes(
     section: &mut Section,
     service: &mut ServiceDraft,
     names: &Names,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) {
     let path = section.path("volumes");
     let entries = section.take("volumes").map(listed);
     let mut guessed = false;
     for entry in entries.into_iter().flatten() {
         let Some(short) = short_volume(&entry) else {
-            losses.add(
+            unsupported.add(
                 &path,
                 format!("{entry} has no place on the instance that outlives a container"),
             );
@@ -29,7 +29,7 @@ pub(super) fn volumes(
             let why = format!(
                 "`{short}` begins in the folder of the file; write its whole path on the instance"
             );
-            losses.add(&path, why);
+            unsupported.add(&path, why);
             continue;
         }
         let short = match names.volume(source) {
@@ -42,7 +42,7 @@ pub(super) fn volumes(
         };
         match scalar(&short) {
             Some(volume) => service.volumes.value.push(volume),
-            None => losses.add(&path, format!("`{short}`: {UNWRITABLE}")),
+            None => unsupported.add(&path, format!("`{short}`: {UNWRITABLE}")),
         }
     }
     let shared = "Blue and green run at the same time, and share them.";
@@ -76,14 +76,14 @@ pub(super) fn networks(
     section: &mut Section,
     service: &mut ServiceDraft,
     names: &Names,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) {
     let path = section.path("networks");
     let joined: Vec<_> = match section.take("networks") {
         Some(Value::Array(joined)) => joined.iter().filter_map(text_of).collect(),
         Some(Value::Object(map)) => map.keys().cloned().collect(),
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => {
-            losses.add(path, "neither a list nor a map; write it by hand");
+            unsupported.add(path, "neither a list nor a map; write it by hand");
             return;
         }
         None if section.has("network_mode") => return,
@@ -100,7 +100,7 @@ pub(super) fn networks(
             Name::After(_) if is_default => {
                 let why = "what stays in Compose is on its network `<project>_default`; put that under \
                            `networks`, or the service does not find it by name";
-                losses.add(&path, why);
+                unsupported.add(&path, why);
                 continue;
             }
             Name::After(name) => {
@@ -111,7 +111,7 @@ pub(super) fn networks(
         };
         match scalar(&name) {
             Some(name) => service.networks.value.push(name),
-            None => losses.add(&path, UNWRITABLE),
+            None => unsupported.add(&path, UNWRITABLE),
         }
     }
     service.networks.note = Some(note.to_owned());

@@ -1,8 +1,8 @@
 //! What Compose calls the networks and volumes of a project on its machine: the project's name comes
 //! before theirs, unless they have a `name` or are `external`.
 
-use crate::import::loss::Losses;
 use crate::import::section::Section;
+use crate::import::unsupported::UnsupportedKeys;
 
 /// The names of a project.
 #[derive(Clone, Debug)]
@@ -24,12 +24,12 @@ pub(super) enum Name {
 }
 
 impl Names {
-    pub(super) fn of(top: &Section, some_stay: bool, losses: &mut Losses) -> Self {
+    pub(super) fn of(top: &Section, some_stay: bool, unsupported: &mut UnsupportedKeys) -> Self {
         let mut top = top.clone();
         Self {
-            project: top.text("name", losses),
-            networks: top.section("networks", losses),
-            volumes: top.section("volumes", losses),
+            project: top.text("name", unsupported),
+            networks: top.section("networks", unsupported),
+            volumes: top.section("volumes", unsupported),
             some_stay,
         }
     }
@@ -43,7 +43,7 @@ impl Names {
     }
 
     fn name(&self, declared: Option<&Section>, name: &str) -> Name {
-        let unheard = &mut Losses::default();
+        let unheard = &mut UnsupportedKeys::default();
         let declared = declared.and_then(|all| all.clone().section(name, unheard));
         if let Some(mut declared) = declared {
             if let Some(own) = declared.text("name", unheard) {
@@ -67,7 +67,13 @@ mod tests {
 
     #[test]
     fn a_name_of_its_own_counts_and_else_the_project_comes_first() {
-        let names = |file| Names::of(&Section::whole(&file), false, &mut Losses::default());
+        let names = |file| {
+            Names::of(
+                &Section::whole(&file),
+                false,
+                &mut UnsupportedKeys::default(),
+            )
+        };
         let named = names(json!({ "name": "shop", "volumes": { "data": null },
             "networks": { "a": { "name": "b" }, "c": { "external": true } } }));
         assert_eq!(named.network("a"), Name::Known("b".to_owned()));

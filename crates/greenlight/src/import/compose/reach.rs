@@ -4,10 +4,10 @@ use super::ports::{Published, is_usual, published};
 use super::service::time;
 use super::variable::{UNWRITABLE, scalar};
 use crate::import::draft::{Noted, ServiceDraft};
-use crate::import::loss::Losses;
 use crate::import::scalar::Scalar;
 use crate::import::section::{Section, listed};
 use crate::import::traefik;
+use crate::import::unsupported::UnsupportedKeys;
 
 const HEALTHCHECK: &[(&str, &str)] = &[
     (
@@ -25,13 +25,13 @@ const HEALTHCHECK: &[(&str, &str)] = &[
 ];
 
 /// The published ports and then the exposed ones; the first is taken for the web's.
-pub(super) fn ports(section: &mut Section, losses: &mut Losses) -> Vec<Published> {
+pub(super) fn ports(section: &mut Section, unsupported: &mut UnsupportedKeys) -> Vec<Published> {
     let path = section.path("ports");
     let mut found = Vec::new();
     for entry in section.take("ports").map(listed).into_iter().flatten() {
         match published(&entry) {
             Some(port) => found.push(port),
-            None => losses.add(&path, format!("{entry} is no single TCP port")),
+            None => unsupported.add(&path, format!("{entry} is no single TCP port")),
         }
     }
     found.sort_by_key(|port| !port.outside.is_some_and(is_usual));
@@ -40,9 +40,9 @@ pub(super) fn ports(section: &mut Section, losses: &mut Losses) -> Vec<Published
             "greenlight passes requests on to one port of a service, here {}",
             found[0].inside
         );
-        losses.add(format!("{path} ({})", port.inside), why);
+        unsupported.add(format!("{path} ({})", port.inside), why);
     }
-    for port in section.texts("expose", losses) {
+    for port in section.texts("expose", unsupported) {
         found.extend(port.parse().ok().map(|inside| Published {
             inside,
             outside: None,
@@ -54,15 +54,15 @@ pub(super) fn ports(section: &mut Section, losses: &mut Losses) -> Vec<Published
 pub(super) fn health(
     section: &mut Section,
     service: &mut ServiceDraft,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
     ports: &mut Vec<Published>,
 ) {
     let guess = "What must answer 200 to 299 once the service is ready; check that yours has it.";
     service.health.path.note = Some(guess.to_owned());
-    let Some(mut check) = section.section("healthcheck", losses) else {
+    let Some(mut check) = section.section("healthcheck", unsupported) else {
         return;
     };
-    let words = check.texts("test", losses).join(" ");
+    let words = check.texts("test", unsupported).join(" ");
     if let Some((port, path)) = asked_of_itself(&words) {
         service.health.path = Noted {
             value: Scalar::literal(&path),
@@ -77,12 +77,12 @@ pub(super) fn health(
     } else if !words.is_empty() {
         let why = "greenlight asks over HTTP and runs no command; put the path under \
                    `healthcheck.path`";
-        losses.add(check.path("test"), why);
+        unsupported.add(check.path("test"), why);
     }
-    service.health.interval = time(&mut check, "interval", losses);
-    service.health.timeout = time(&mut check, "timeout", losses);
-    service.health.failures = check.count("retries", losses);
-    check.leave(HEALTHCHECK, losses);
+    service.health.interval = time(&mut check, "interval", unsupported);
+    service.health.timeout = time(&mut check, "timeout", unsupported);
+    service.health.failures = check.count("retries", unsupported);
+    check.leave(HEALTHCHECK, unsupported);
 }
 
 /// The port and path that a command asks this container for, as in `curl http://localhost:3000/up`.
@@ -103,22 +103,26 @@ fn asked_of_itself(command: &str) -> Option<(Option<u16>, String)> {
     None
 }
 
-pub(super) fn labels(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
+pub(super) fn labels(
+    section: &mut Section,
+    service: &mut ServiceDraft,
+    unsupported: &mut UnsupportedKeys,
+) {
     let path = section.path("labels");
-    for (name, value) in section.pairs("labels", losses) {
+    for (name, value) in section.pairs("labels", unsupported) {
         let at = format!("{path}.{name}");
         let value = value.unwrap_or_default();
         let of_traefik = name.strip_prefix("traefik.");
         if of_traefik.is_some_and(|name| name.rsplit('.').next() == Some("rule")) {
             let rule = traefik::Rule::read(&value);
             for host in &rule.hosts {
-                add_host(service, host, &at, losses);
+                add_host(service, host, &at, unsupported);
             }
             if let Some(prefix) = &rule.path_prefix {
                 service.path_prefix = scalar(prefix);
             }
             if let Some(why) = rule.others {
-                losses.add(at, why);
+                unsupported.add(at, why);
             }
         } else if of_traefik.is_some_and(|name| name.contains(".loadbalancer.server.")) {
             // The same port is found by what is published or exposed.
@@ -126,20 +130,25 @@ pub(super) fn labels(section: &mut Section, service: &mut ServiceDraft, losses: 
             .iter()
             .any(|tool| name.starts_with(tool))
         {
-            losses.add(at, "it is for another proxy; greenlight's takes its place");
+            unsupported.add(at, "it is for another proxy; greenlight's takes its place");
         } else {
             match (Scalar::literal(&name), scalar(&value)) {
                 (Some(name), Some(value)) => service.labels.push((name, value)),
-                _ => losses.add(at, UNWRITABLE),
+                _ => unsupported.add(at, UNWRITABLE),
             }
         }
     }
 }
 
-pub(super) fn add_host(service: &mut ServiceDraft, host: &str, at: &str, losses: &mut Losses) {
+pub(super) fn add_host(
+    service: &mut ServiceDraft,
+    host: &str,
+    at: &str,
+    unsupported: &mut UnsupportedKeys,
+) {
     match scalar(host) {
         Some(host) if service.hosts.value.contains(&host) => {}
         Some(host) => service.hosts.value.push(host),
-        None => losses.add(at, UNWRITABLE),
+        None => unsupported.add(at, UNWRITABLE),
     }
 }

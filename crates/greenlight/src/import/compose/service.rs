@@ -7,9 +7,9 @@ use super::reach::{add_host, health, labels, ports};
 use super::variable::{UNWRITABLE, known_now, only, scalar};
 use crate::config::parse_duration;
 use crate::import::draft::{Draft, LoggingDraft, Noted, SecretDraft, ServiceDraft, label};
-use crate::import::loss::Losses;
 use crate::import::scalar::Scalar;
 use crate::import::section::{Section, text_of};
+use crate::import::unsupported::UnsupportedKeys;
 use serde_json::Value;
 
 const SERVICE: &[(&str, &str)] = &[
@@ -98,38 +98,38 @@ pub(super) fn service(
     mut section: Section,
     names: &Names,
     draft: &mut Draft,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) -> (ServiceDraft, Option<u16>) {
     let mut service = ServiceDraft {
         name: label(name),
         ..ServiceDraft::default()
     };
-    image(&mut section, &mut service, losses);
-    let mut ports = ports(&mut section, losses);
-    environment(&mut section, &mut service, losses, &mut ports);
-    health(&mut section, &mut service, losses, &mut ports);
+    image(&mut section, &mut service, unsupported);
+    let mut ports = ports(&mut section, unsupported);
+    environment(&mut section, &mut service, unsupported, &mut ports);
+    health(&mut section, &mut service, unsupported, &mut ports);
     let published = ports.first().copied();
     service.app_port = Noted {
         value: published.map(|port| port.inside),
         note: Some("The port that it listens on inside its container.".to_owned()),
     };
-    command(&mut section, &mut service, losses);
-    volumes(&mut section, &mut service, names, losses);
-    labels(&mut section, &mut service, losses);
-    networks(&mut section, &mut service, names, losses);
-    limits(&mut section, &mut service, losses);
-    logging(&mut section, &mut service, losses);
-    service.user = written(&mut section, "user", losses);
-    service.restart = written(&mut section, "restart", losses);
-    if let Some(time) = time(&mut section, "stop_grace_period", losses) {
+    command(&mut section, &mut service, unsupported);
+    volumes(&mut section, &mut service, names, unsupported);
+    labels(&mut section, &mut service, unsupported);
+    networks(&mut section, &mut service, names, unsupported);
+    limits(&mut section, &mut service, unsupported);
+    logging(&mut section, &mut service, unsupported);
+    service.user = written(&mut section, "user", unsupported);
+    service.restart = written(&mut section, "restart", unsupported);
+    if let Some(time) = time(&mut section, "stop_grace_period", unsupported) {
         draft.stop_timeout = Some(longer(draft.stop_timeout.take(), time));
     }
-    section.leave(SERVICE, losses);
+    section.leave(SERVICE, unsupported);
     (service, published.and_then(|port| port.outside))
 }
 
-fn image(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
-    let Some(image) = section.text("image", losses) else {
+fn image(section: &mut Section, service: &mut ServiceDraft, unsupported: &mut UnsupportedKeys) {
+    let Some(image) = section.text("image", unsupported) else {
         service.image = Noted {
             value: Scalar::literal(&format!("registry.example.com/{}", service.name)),
             note: Some("Put the image here that your CI job pushes.".to_owned()),
@@ -151,7 +151,7 @@ fn image(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losses)
                 note,
             };
         }
-        None => losses.add(section.path("image"), UNWRITABLE),
+        None => unsupported.add(section.path("image"), UNWRITABLE),
     }
 }
 
@@ -181,11 +181,11 @@ fn without_tag(image: &str) -> (&str, Option<&str>) {
 fn environment(
     section: &mut Section,
     service: &mut ServiceDraft,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
     ports: &mut Vec<Published>,
 ) {
     let path = section.path("environment");
-    for (name, value) in section.pairs("environment", losses) {
+    for (name, value) in section.pairs("environment", unsupported) {
         let at = format!("{path}.{name}");
         match (name.as_str(), value) {
             ("PORT", value) => {
@@ -194,12 +194,14 @@ fn environment(
                     let outside = None;
                     ports.push(Published { inside, outside });
                 }
-                losses.add(at, "greenlight sets it itself, to `app_port`");
+                unsupported.add(at, "greenlight sets it itself, to `app_port`");
             }
-            ("VERSION", _) => losses.add(at, "greenlight sets it itself, to the release's version"),
+            ("VERSION", _) => {
+                unsupported.add(at, "greenlight sets it itself, to the release's version");
+            }
             ("VIRTUAL_HOST", Some(hosts)) => {
                 for host in hosts.split(',') {
-                    add_host(service, host.trim(), &at, losses);
+                    add_host(service, host.trim(), &at, unsupported);
                 }
             }
             ("VIRTUAL_PORT", Some(port)) => {
@@ -214,7 +216,7 @@ fn environment(
                 }
             }
             ("LETSENCRYPT_HOST" | "LETSENCRYPT_EMAIL", _) => {
-                losses.add(at, "TLS must end before greenlight's proxy");
+                unsupported.add(at, "TLS must end before greenlight's proxy");
             }
             (_, None) => service.secret.extend(Scalar::literal(&name).map(secret)),
             (_, Some(value)) if only(&value).is_some_and(|variable| variable == name) => {
@@ -222,7 +224,7 @@ fn environment(
             }
             (_, Some(value)) => match (Scalar::literal(&name), scalar(&value)) {
                 (Some(name), Some(value)) => service.clear.push((name, value)),
-                _ => losses.add(at, UNWRITABLE),
+                _ => unsupported.add(at, UNWRITABLE),
             },
         }
     }
@@ -232,7 +234,7 @@ fn secret(name: Scalar) -> SecretDraft {
     SecretDraft { name, from: None }
 }
 
-fn command(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
+fn command(section: &mut Section, service: &mut ServiceDraft, unsupported: &mut UnsupportedKeys) {
     let path = section.path("command");
     let words = match section.take("command") {
         None => return,
@@ -243,54 +245,54 @@ fn command(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losse
     let words: Option<Vec<_>> = words.map(|words| words.iter().map(|word| scalar(word)).collect());
     match words.map(|words| words.into_iter().collect::<Option<Vec<_>>>()) {
         Some(Some(words)) => service.cmd = words,
-        Some(None) => losses.add(path, UNWRITABLE),
-        None => losses.add(
+        Some(None) => unsupported.add(path, UNWRITABLE),
+        None => unsupported.add(
             path,
             "it cannot be split into words; write it as a list under `cmd`",
         ),
     }
 }
 
-fn limits(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
-    service.memory = written(section, "mem_limit", losses);
-    service.cpus = written(section, "cpus", losses);
-    let Some(mut deploy) = section.section("deploy", losses) else {
+fn limits(section: &mut Section, service: &mut ServiceDraft, unsupported: &mut UnsupportedKeys) {
+    service.memory = written(section, "mem_limit", unsupported);
+    service.cpus = written(section, "cpus", unsupported);
+    let Some(mut deploy) = section.section("deploy", unsupported) else {
         return;
     };
-    if let Some(mut resources) = deploy.section("resources", losses) {
-        if let Some(mut limits) = resources.section("limits", losses) {
-            service.memory = written(&mut limits, "memory", losses).or(service.memory.take());
-            service.cpus = written(&mut limits, "cpus", losses).or(service.cpus.take());
-            limits.leave(&[], losses);
+    if let Some(mut resources) = deploy.section("resources", unsupported) {
+        if let Some(mut limits) = resources.section("limits", unsupported) {
+            service.memory = written(&mut limits, "memory", unsupported).or(service.memory.take());
+            service.cpus = written(&mut limits, "cpus", unsupported).or(service.cpus.take());
+            limits.leave(&[], unsupported);
         }
         let reserved = "greenlight places nothing, so it reserves nothing";
-        resources.leave(&[("reservations", reserved)], losses);
+        resources.leave(&[("reservations", reserved)], unsupported);
     }
-    deploy.leave(DEPLOY, losses);
+    deploy.leave(DEPLOY, unsupported);
 }
 
-fn logging(section: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
-    let Some(mut logging) = section.section("logging", losses) else {
+fn logging(section: &mut Section, service: &mut ServiceDraft, unsupported: &mut UnsupportedKeys) {
+    let Some(mut logging) = section.section("logging", unsupported) else {
         return;
     };
-    let driver = written(&mut logging, "driver", losses);
+    let driver = written(&mut logging, "driver", unsupported);
     let path = logging.path("options");
     let mut options = Vec::new();
-    for (name, value) in logging.pairs("options", losses) {
+    for (name, value) in logging.pairs("options", unsupported) {
         match (Scalar::literal(&name), scalar(&value.unwrap_or_default())) {
             (Some(name), Some(value)) => options.push((name, value)),
-            _ => losses.add(format!("{path}.{name}"), UNWRITABLE),
+            _ => unsupported.add(format!("{path}.{name}"), UNWRITABLE),
         }
     }
     service.logging = Some(LoggingDraft { driver, options });
-    logging.leave(&[], losses);
+    logging.leave(&[], unsupported);
 }
 
-fn written(section: &mut Section, key: &str, losses: &mut Losses) -> Option<Scalar> {
-    let text = section.text(key, losses)?;
+fn written(section: &mut Section, key: &str, unsupported: &mut UnsupportedKeys) -> Option<Scalar> {
+    let text = section.text(key, unsupported)?;
     let written = scalar(&text);
     if written.is_none() {
-        losses.add(section.path(key), UNWRITABLE);
+        unsupported.add(section.path(key), UNWRITABLE);
     }
     written
 }
@@ -305,16 +307,20 @@ fn longer(one: Option<Scalar>, other: Scalar) -> Scalar {
 }
 
 /// A time, if it is one in Greenlight as well.
-pub(super) fn time(section: &mut Section, key: &str, losses: &mut Losses) -> Option<Scalar> {
-    let text = section.text(key, losses)?;
+pub(super) fn time(
+    section: &mut Section,
+    key: &str,
+    unsupported: &mut UnsupportedKeys,
+) -> Option<Scalar> {
+    let text = section.text(key, unsupported)?;
     let Some(known) = known_now(&text) else {
-        losses.add(section.path(key), UNWRITABLE);
+        unsupported.add(section.path(key), UNWRITABLE);
         return None;
     };
     match parse_duration(&known) {
         Ok(_) => Scalar::literal(&known),
         Err(error) => {
-            losses.add(section.path(key), format!("`{text}`: {error}"));
+            unsupported.add(section.path(key), format!("`{text}`: {error}"));
             None
         }
     }

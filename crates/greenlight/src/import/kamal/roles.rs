@@ -3,9 +3,9 @@
 use super::parts::{environment, logging, pairs, scalars, written};
 use super::ruby::{UNWRITABLE, scalar};
 use crate::import::draft::{Draft, ServiceDraft};
-use crate::import::loss::Losses;
 use crate::import::section::{Section, listed, text_of};
 use crate::import::traefik::Rule;
+use crate::import::unsupported::UnsupportedKeys;
 use serde_json::Value;
 
 const ROLE: &[(&str, &str)] = &[
@@ -26,9 +26,9 @@ pub(super) fn servers(
     top: &mut Section,
     service: &mut ServiceDraft,
     draft: &mut Draft,
-    losses: &mut Losses,
+    unsupported: &mut UnsupportedKeys,
 ) {
-    let primary = top.text("primary_role", losses);
+    let primary = top.text("primary_role", unsupported);
     let primary = primary.unwrap_or_else(|| "web".to_owned());
     let Some(value) = top.take("servers") else {
         return;
@@ -37,7 +37,7 @@ pub(super) fn servers(
         Value::Object(roles) => roles,
         hosts @ Value::Array(_) => std::iter::once((primary.clone(), hosts)).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            losses.add("servers", "neither a list nor roles; write it by hand");
+            unsupported.add("servers", "neither a list nor roles; write it by hand");
             return;
         }
     };
@@ -48,7 +48,7 @@ pub(super) fn servers(
             false => Section::at(&path, value),
         };
         let Some(mut section) = section else {
-            losses.add(
+            unsupported.add(
                 path,
                 "it has a shape that is not understood; write it by hand",
             );
@@ -56,27 +56,27 @@ pub(super) fn servers(
         };
         let is_primary = role == primary;
         if !is_primary && !serves(&section) {
-            let cmd = section.text("cmd", losses);
+            let cmd = section.text("cmd", unsupported);
             let cmd = cmd.map_or_else(String::new, |cmd| format!(" (`{cmd}`)"));
             let why = format!(
                 "a role{cmd} that serves no requests; keep it with Kamal, `kamal deploy --roles {role}`"
             );
-            losses.add(path, why);
+            unsupported.add(path, why);
             continue;
         }
-        hosts(&mut section, draft, losses);
+        hosts(&mut section, draft, unsupported);
         // `true` says only what is so here anyway.
         section.word("proxy");
         if is_primary {
-            settings(&mut section, service, losses);
-            section.leave(ROLE, losses);
+            settings(&mut section, service, unsupported);
+            section.leave(ROLE, unsupported);
         } else {
             let same = "every instance of a service runs the same; what needs settings of its own \
                         is a service of its own";
             let known = ["cmd", "env", "options", "labels", "logging"].map(|key| (key, same));
             let mut reasons = ROLE.to_vec();
             reasons.extend(known);
-            section.leave(&reasons, losses);
+            section.leave(&reasons, unsupported);
         }
     }
 }
@@ -88,13 +88,13 @@ fn serves(role: &Section) -> bool {
     is_on("proxy") || is_on("traefik")
 }
 
-fn hosts(role: &mut Section, draft: &mut Draft, losses: &mut Losses) {
+fn hosts(role: &mut Section, draft: &mut Draft, unsupported: &mut UnsupportedKeys) {
     let path = role.path("hosts");
     for host in role.take("hosts").map(listed).into_iter().flatten() {
         // `host: tag`, or `host: [tag, tag]`.
         let name = if let Some(tagged) = host.as_object() {
             let why = "every instance has the same environment";
-            losses.add(format!("{path} (tags)"), why);
+            unsupported.add(format!("{path} (tags)"), why);
             tagged.keys().next().cloned()
         } else {
             text_of(&host)
@@ -102,40 +102,40 @@ fn hosts(role: &mut Section, draft: &mut Draft, losses: &mut Losses) {
         match name.as_deref().and_then(scalar) {
             Some(name) if draft.servers.contains(&name) => {}
             Some(name) => draft.servers.push(name),
-            None => losses.add(&path, UNWRITABLE),
+            None => unsupported.add(&path, UNWRITABLE),
         }
     }
 }
 
 /// What the web role has beside its machines.
-fn settings(role: &mut Section, service: &mut ServiceDraft, losses: &mut Losses) {
+fn settings(role: &mut Section, service: &mut ServiceDraft, unsupported: &mut UnsupportedKeys) {
     let path = role.path("cmd");
-    if let Some(cmd) = role.text("cmd", losses) {
+    if let Some(cmd) = role.text("cmd", unsupported) {
         let words = shlex::split(&cmd).unwrap_or_default();
         let words: Option<Vec<_>> = words.iter().map(|word| scalar(word)).collect();
         match words {
             Some(words) if !words.is_empty() => service.cmd = words,
             Some(_) | None => {
-                losses.add(path, "it cannot be split into words; write it under `cmd`");
+                unsupported.add(path, "it cannot be split into words; write it under `cmd`");
             }
         }
     }
-    if let Some(env) = role.section("env", losses) {
-        environment(env, service, losses);
+    if let Some(env) = role.section("env", unsupported) {
+        environment(env, service, unsupported);
     }
-    if let Some(own) = logging(role, losses) {
+    if let Some(own) = logging(role, unsupported) {
         service.logging = Some(own);
     }
     let path = role.path("labels");
-    for (name, value) in pairs(role, "labels", losses) {
+    for (name, value) in pairs(role, "labels", unsupported) {
         let at = format!("{path}.{name}");
         if name.to_string().starts_with("traefik.") {
-            route(&value.to_string(), service, &at, losses);
+            route(&value.to_string(), service, &at, unsupported);
         } else {
             service.labels.push((name, value));
         }
     }
-    let Some(mut options) = role.section("options", losses) else {
+    let Some(mut options) = role.section("options", unsupported) else {
         return;
     };
     for (key, place) in [
@@ -144,17 +144,17 @@ fn settings(role: &mut Section, service: &mut ServiceDraft, losses: &mut Losses)
         ("user", &mut service.user),
         ("restart", &mut service.restart),
     ] {
-        *place = written(&mut options, key, losses);
+        *place = written(&mut options, key, unsupported);
     }
-    service.networks.value = scalars(&mut options, "network", losses);
-    options.leave(&[], losses);
+    service.networks.value = scalars(&mut options, "network", unsupported);
+    options.leave(&[], unsupported);
 }
 
 /// Kamal 1 routes by labels of Traefik.
-fn route(value: &str, service: &mut ServiceDraft, at: &str, losses: &mut Losses) {
+fn route(value: &str, service: &mut ServiceDraft, at: &str, unsupported: &mut UnsupportedKeys) {
     let rule = Rule::read(value.trim_matches('"'));
     if rule.hosts.is_empty() && rule.path_prefix.is_none() {
-        losses.add(
+        unsupported.add(
             at,
             "it is for Traefik; greenlight's own proxy takes its place",
         );
@@ -166,6 +166,6 @@ fn route(value: &str, service: &mut ServiceDraft, at: &str, losses: &mut Losses)
         .extend(rule.hosts.iter().filter_map(|host| scalar(host)));
     service.path_prefix = rule.path_prefix.as_deref().and_then(scalar);
     if let Some(why) = rule.others {
-        losses.add(at, why);
+        unsupported.add(at, why);
     }
 }

@@ -3,8 +3,8 @@
 //! Ruby is not run. What looks up a variable of the environment is understood, and any other value
 //! with Ruby in it is left out.
 
-use crate::import::loss::Losses;
 use crate::import::scalar::Scalar;
+use crate::import::unsupported::UnsupportedKeys;
 
 /// Why a value with Ruby in it is left out.
 pub(super) const UNWRITABLE: &str = "it is made by Ruby, which is not run; set it by hand";
@@ -14,12 +14,12 @@ const BEGIN: &str = "<%={";
 const END: &str = "}%>";
 
 /// The text with look-ups of variables marked, and without lines that are nothing but Ruby.
-pub(in crate::import) fn without_ruby(text: &str, losses: &mut Losses) -> String {
+pub(in crate::import) fn without_ruby(text: &str, unsupported: &mut UnsupportedKeys) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let code = line.trim();
         if code.starts_with("<%") && !code.starts_with("<%=") && code.ends_with("%>") {
-            losses.add(format!("`{code}`"), "Ruby is not run");
+            unsupported.add(format!("`{code}`"), "Ruby is not run");
             continue;
         }
         let mut rest = line;
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn look_ups_become_variables_and_other_ruby_is_left_out() {
         let read = |line: &str| {
-            let text = without_ruby(line, &mut Losses::default());
+            let text = without_ruby(line, &mut UnsupportedKeys::default());
             scalar(text.trim_end()).map(|scalar| scalar.to_string())
         };
         for (line, written) in [
@@ -104,11 +104,11 @@ mod tests {
         ] {
             assert_eq!(read(line).as_deref(), written, "{line}");
         }
-        let mut losses = Losses::default();
+        let mut unsupported = UnsupportedKeys::default();
         assert_eq!(
-            without_ruby("<% require \"dotenv\" %>\na: 1\n", &mut losses),
+            without_ruby("<% require \"dotenv\" %>\na: 1\n", &mut unsupported),
             "a: 1\n"
         );
-        assert_eq!(losses.all().len(), 1);
+        assert_eq!(unsupported.all().len(), 1);
     }
 }

@@ -1,8 +1,8 @@
 //! What a process holds to prove who it is, and the folder in which it keeps that.
 
-use super::{PkiError, SEAL_KEY, file, read, read_seal_key, write_secret};
-use crate::link::identity::{Identity, Strangers};
-use crate::secret::SealKey;
+use super::{FINGERPRINT_KEY, PkiError, file, read, read_fingerprint_key, write_secret};
+use crate::link::identity::{ClientAuth, Identity};
+use crate::secret::FingerprintKey;
 use rustls::{ClientConfig, ServerConfig};
 use std::fs;
 use std::path::Path;
@@ -17,8 +17,8 @@ pub struct Credentials {
     pub certificate: String,
     /// The own key, PEM.
     pub key: String,
-    /// What secrets are sealed with; operators have it, and nobody else.
-    pub seal_key: Option<SealKey>,
+    /// What secrets are fingerprinted with; operators have it, and nobody else.
+    pub fingerprint_key: Option<FingerprintKey>,
 }
 
 impl Credentials {
@@ -28,7 +28,7 @@ impl Credentials {
             authority: read(&dir.join("ca.pem"))?,
             certificate: read(&dir.join("cert.pem"))?,
             key: read(&dir.join("key.pem"))?,
-            seal_key: read_seal_key(&dir.join(SEAL_KEY))?,
+            fingerprint_key: read_fingerprint_key(&dir.join(FINGERPRINT_KEY))?,
         })
     }
 
@@ -39,15 +39,15 @@ impl Credentials {
             let path = dir.join(name);
             fs::write(&path, text).map_err(|source| file(&path, source))?;
         }
-        if let Some(key) = &self.seal_key {
-            write_secret(&dir.join(SEAL_KEY), &key.to_text())?;
+        if let Some(key) = &self.fingerprint_key {
+            write_secret(&dir.join(FINGERPRINT_KEY), &key.to_text())?;
         }
         write_secret(&dir.join("key.pem"), &self.key)
     }
 
     /// TLS for a process that others connect to; they must have a certificate of the fleet.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        Arc::new(Identity::new(self)?).server_config(Strangers::Refused)
+        Arc::new(Identity::new(self)?).server_config(ClientAuth::Required)
     }
 
     /// TLS for a process that connects to others of the fleet.

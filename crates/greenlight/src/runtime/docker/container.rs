@@ -47,7 +47,7 @@ impl Mark {
 
 /// A container to be made.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct ContainerPlan {
     pub(super) name: String,
     pub(super) body: ContainerCreateBody,
 }
@@ -63,7 +63,7 @@ pub(super) fn launch_of(labels: &HashMap<String, String>) -> Option<Launch> {
 }
 
 /// The container that fills the launch's slot.
-pub(super) fn for_slot(launch: &Launch, spec: &ImageSpec, mark: &Mark) -> Plan {
+pub(super) fn for_slot(launch: &Launch, spec: &ImageSpec, mark: &Mark) -> ContainerPlan {
     let slot = &launch.slot;
     let port = format!("{}/tcp", spec.app_port);
     // Loopback only: users come in through the gate.
@@ -84,7 +84,7 @@ pub(super) fn for_slot(launch: &Launch, spec: &ImageSpec, mark: &Mark) -> Plan {
     let host = body.host_config.get_or_insert_default();
     host.port_bindings = Some([(port, Some(vec![binding]))].into());
     host.restart_policy = Some(restart(spec.restart));
-    Plan {
+    ContainerPlan {
         name: format!(
             "greenlight-{}-{}-{}",
             slot.service,
@@ -96,13 +96,13 @@ pub(super) fn for_slot(launch: &Launch, spec: &ImageSpec, mark: &Mark) -> Plan {
 }
 
 /// The container that runs a command of the release once.
-pub(super) fn for_once(
+pub(super) fn for_job(
     launch: &Launch,
     spec: &ImageSpec,
     mark: &Mark,
     name: &str,
     command: &[String],
-) -> Plan {
+) -> ContainerPlan {
     let mut body = settings(launch, spec, mark);
     body.cmd = Some(
         command
@@ -113,7 +113,7 @@ pub(super) fn for_once(
     // An entry point of the image stays: it often prepares what commands need.
     let labels = body.labels.get_or_insert_default();
     labels.insert("greenlight.once".to_owned(), name.to_owned());
-    Plan {
+    ContainerPlan {
         name: format!("greenlight-{}-{name}-{}", launch.slot.service, mark.short()),
         body,
     }

@@ -1,6 +1,6 @@
 //! The connection to a daemon: made when it is needed, with the version that both sides know.
 
-use super::fault;
+use super::daemon_error;
 use crate::runtime::RuntimeError;
 use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Docker's usual socket.
 const USUAL: &str = "unix:///var/run/docker.sock";
 /// How long an answer may take in seconds. A stop answers only when the application has ended.
-const PATIENCE_SECONDS: u64 = 3600;
+const REQUEST_TIMEOUT_SECONDS: u64 = 3600;
 /// How long a container may be in a state that only Podman knows.
 const PASSING: Duration = Duration::from_secs(2);
 /// The pause before it is looked at again.
@@ -46,9 +46,10 @@ impl Daemon {
                 reason: "only the socket of a local daemon, `unix:///…`, can be used".to_owned(),
             });
         }
-        let docker = Docker::connect_with_unix(&self.host, PATIENCE_SECONDS, API_DEFAULT_VERSION)
-            .map_err(|error| self.explain("connecting", &error))?
-            .with_request_modifier(url_safe_credentials);
+        let docker =
+            Docker::connect_with_unix(&self.host, REQUEST_TIMEOUT_SECONDS, API_DEFAULT_VERSION)
+                .map_err(|error| self.explain("connecting", &error))?
+                .with_request_modifier(url_safe_credentials);
         let docker = docker.negotiate_version().await;
         let docker = docker.map_err(|error| self.explain("connecting", &error))?;
         *self.known() = Some(docker.clone());
@@ -64,7 +65,7 @@ impl Daemon {
         let look = || docker.inspect_container(id, None::<InspectContainerOptions>);
         match understood(look).await {
             Ok(inspected) => Ok(Some(inspected)),
-            Err(error) if fault::is_missing(&error) => Ok(None),
+            Err(error) if daemon_error::is_missing(&error) => Ok(None),
             Err(error) => Err(self.explain("looking at the container", &error)),
         }
     }
@@ -86,7 +87,7 @@ impl Daemon {
 
     /// An error in Greenlight's words.
     pub(super) fn explain(&self, doing: &str, error: &Error) -> RuntimeError {
-        let explained = fault::explain(&self.host, doing, error);
+        let explained = daemon_error::explain(&self.host, doing, error);
         if matches!(explained, RuntimeError::DockerAway { .. }) {
             // It may come back as another version.
             *self.known() = None;

@@ -1,7 +1,7 @@
 //! Images: what a name stands for, having it here, and removing it again.
 
 use super::daemon::Daemon;
-use super::fault;
+use super::daemon_error;
 use super::retention::Used;
 use crate::runtime::RuntimeError;
 use crate::secret::RegistryLogin;
@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 /// How long a registry may take to say what a name stands for.
-const REGISTRY_PATIENCE: Duration = Duration::from_secs(20);
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Has the image here, pulled if it is not, and gives its id.
 pub(super) async fn ensure(
@@ -61,7 +61,7 @@ pub(super) async fn pin(
     let credentials = credentials(image, login).await?;
     let docker = daemon.connect().await?;
     let asked = docker.inspect_registry_image(image, credentials);
-    let refused = match tokio::time::timeout(REGISTRY_PATIENCE, asked).await {
+    let refused = match tokio::time::timeout(REGISTRY_TIMEOUT, asked).await {
         Ok(Ok(known)) => {
             if let Some(digest) = known.descriptor.digest {
                 return Ok(Pin::Manifest(digest));
@@ -72,15 +72,12 @@ pub(super) async fn pin(
         }
         Ok(Err(error)) => error,
         Err(_) => Error::DockerStreamError {
-            error: format!(
-                "timeout: no answer within {} s",
-                REGISTRY_PATIENCE.as_secs()
-            ),
+            error: format!("timeout: no answer within {} s", REGISTRY_TIMEOUT.as_secs()),
         },
     };
     match inspect(daemon, image).await? {
         Some(id) => Ok(Pin::Local(id)),
-        None => Err(fault::about_image(
+        None => Err(daemon_error::about_image(
             daemon.host(),
             image,
             registry(image),
@@ -109,7 +106,7 @@ pub(super) async fn prune(daemon: &Daemon, used: &Used) -> bool {
             );
             true
         }
-        Err(error) if fault::is_missing(&error) => true,
+        Err(error) if daemon_error::is_missing(&error) => true,
         // A container uses it, or someone gave it another name.
         Err(error) => {
             tracing::debug!(%error, image = used.reference, "an image is kept");
@@ -123,7 +120,7 @@ pub(super) async fn inspect(daemon: &Daemon, name: &str) -> Result<Option<String
     let docker = daemon.connect().await?;
     match docker.inspect_image(name).await {
         Ok(found) => Ok(found.id),
-        Err(error) if fault::is_missing(&error) => Ok(None),
+        Err(error) if daemon_error::is_missing(&error) => Ok(None),
         Err(error) => Err(daemon.explain("looking for the image", &error)),
     }
 }
@@ -143,7 +140,7 @@ async fn pull(
     while let Some(step) = progress.next().await {
         if let Err(error) = step {
             let registry = registry(reference);
-            return Err(fault::about_image(
+            return Err(daemon_error::about_image(
                 daemon.host(),
                 reference,
                 registry,

@@ -12,7 +12,7 @@
 mod packing;
 
 use super::daemon::Daemon;
-use super::{fault, image};
+use super::{daemon_error, image};
 use crate::runtime::RuntimeError;
 use crate::spec::ImageSpec;
 use crate::spec::image::Pin;
@@ -137,7 +137,7 @@ impl OwnImage {
                 .build();
             match docker.remove_container(&id, Some(options)).await {
                 Ok(()) => {}
-                Err(error) if fault::is_missing(&error) => {}
+                Err(error) if daemon_error::is_missing(&error) => {}
                 Err(error) => return Err(self.daemon.explain("removing the container", &error)),
             }
         }
@@ -145,7 +145,7 @@ impl OwnImage {
         let options = RemoveImageOptionsBuilder::default().build();
         match docker.remove_image(&self.name, Some(options), None).await {
             Ok(_) => Ok(()),
-            Err(error) if fault::is_missing(&error) => Ok(()),
+            Err(error) if daemon_error::is_missing(&error) => Ok(()),
             Err(error) => {
                 let doing = format!("removing the image `{}`", self.name);
                 Err(self.daemon.explain(&doing, &error))

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Accepts a server whose chain has the authority of this fingerprint, and is signed by it.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(super) struct FingerprintVerifier {
     fingerprint: String,
     provider: Arc<CryptoProvider>,
 }
@@ -22,7 +22,7 @@ pub(super) struct Pinned {
 #[error("it is not the server that the token is of")]
 struct OtherAuthority;
 
-impl Pinned {
+impl FingerprintVerifier {
     /// TLS of someone who has no certificate yet.
     pub(super) fn client_config(fingerprint: &str) -> Result<Arc<ClientConfig>, PkiError> {
         let verifier = Self {
@@ -39,7 +39,7 @@ impl Pinned {
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for FingerprintVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,

@@ -15,7 +15,7 @@ pub const KEPT: usize = 100;
 
 /// The receipts of the latest deployments, newest last.
 #[derive(Clone, Debug, Default)]
-pub struct ReceiptBook {
+pub struct ReceiptStore {
     /// Shared with whoever is looking at them; one that changes meanwhile is copied.
     receipts: Vec<Arc<Receipt>>,
     order: u64,
@@ -27,8 +27,8 @@ pub struct ReceiptBook {
     replaying: bool,
 }
 
-impl ReceiptBook {
-    /// A book that begins with receipts written earlier. What the records tell beyond them is
+impl ReceiptStore {
+    /// A store that begins with receipts written earlier. What the records tell beyond them is
     /// filled in; the order of messages before a crash is lost, and the receipt says so.
     pub fn resume(receipts: Vec<Receipt>, records: &[CoordinatorRecord]) -> Self {
         let cut_overs = receipts.iter().flat_map(|receipt| &receipt.cut_overs);
@@ -37,24 +37,24 @@ impl ReceiptBook {
             let of_instances = instances.flat_map(|i| [i.held_order, i.switch_order]);
             of_instances.chain([cut_over.commit_order])
         });
-        let mut book = Self {
+        let mut store = Self {
             order: orders.flatten().max().unwrap_or(0),
             receipts: receipts.into_iter().map(Arc::new).collect(),
             replaying: true,
             ..Self::default()
         };
         for record in records {
-            book.recorded(record, Duration::ZERO);
+            store.recorded(record, Duration::ZERO);
         }
-        book.replaying = false;
-        book.receipts.sort_by_key(|receipt| receipt.started_ms);
-        let surplus = book.receipts.len().saturating_sub(KEPT);
-        book.receipts.drain(..surplus);
-        let receipts = book.receipts.iter_mut().map(Arc::make_mut);
+        store.replaying = false;
+        store.receipts.sort_by_key(|receipt| receipt.started_ms);
+        let surplus = store.receipts.len().saturating_sub(KEPT);
+        store.receipts.drain(..surplus);
+        let receipts = store.receipts.iter_mut().map(Arc::make_mut);
         for cut_over in receipts.flat_map(|receipt| &mut receipt.cut_overs) {
             cut_over.recovered |= cut_over.settled_ns.is_none() && cut_over.aborted.is_none();
         }
-        book
+        store
     }
 
     /// All receipts, oldest first.
@@ -87,7 +87,7 @@ impl ReceiptBook {
                 self.receipts.push(Arc::new(Receipt {
                     previous: previous.collect(),
                     deployment: order.deployment.0.clone(),
-                    by: order.by.clone(),
+                    requested_by: order.requested_by.clone(),
                     releases: order.versions(),
                     removed: order.removed(),
                     started_ms: started_ms(&order.deployment).unwrap_or_else(clock::wall_ms),

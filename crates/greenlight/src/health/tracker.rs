@@ -10,7 +10,7 @@ const LAST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What has changed with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum HealthChange {
     /// Nothing.
     Same,
     /// It has become ready.
@@ -20,25 +20,25 @@ pub enum Turn {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Health {
     Starting { next: Duration },
     Ready,
     Unhealthy,
 }
 
-/// An application's pulse.
+/// An application's tracker.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct HealthTracker {
     successes: u32,
     failures: u32,
     interval: Duration,
     passed: u32,
     failed: u32,
-    state: State,
+    state: Health,
 }
 
-impl Pulse {
-    /// The pulse of an application that has just been started.
+impl HealthTracker {
+    /// The tracker of an application that has just been started.
     pub fn new(check: &HealthCheck) -> Self {
         Self {
             successes: check.successes.max(1),
@@ -46,14 +46,14 @@ impl Pulse {
             interval: check.interval,
             passed: 0,
             failed: 0,
-            state: State::Starting {
+            state: Health::Starting {
                 next: FIRST_INTERVAL.min(check.interval),
             },
         }
     }
 
     /// Takes an answer.
-    pub fn take(&mut self, passed: bool) -> Turn {
+    pub fn take(&mut self, passed: bool) -> HealthChange {
         if passed {
             self.passed += 1;
             self.failed = 0;
@@ -62,15 +62,15 @@ impl Pulse {
             self.passed = 0;
         }
         match self.state {
-            State::Starting { .. } | State::Unhealthy if self.passed >= self.successes => {
-                self.state = State::Ready;
-                Turn::Ready
+            Health::Starting { .. } | Health::Unhealthy if self.passed >= self.successes => {
+                self.state = Health::Ready;
+                HealthChange::Ready
             }
-            State::Ready if self.failed >= self.failures => {
-                self.state = State::Unhealthy;
-                Turn::Unhealthy
+            Health::Ready if self.failed >= self.failures => {
+                self.state = Health::Unhealthy;
+                HealthChange::Unhealthy
             }
-            State::Starting { .. } | State::Ready | State::Unhealthy => Turn::Same,
+            Health::Starting { .. } | Health::Ready | Health::Unhealthy => HealthChange::Same,
         }
     }
 
@@ -78,15 +78,15 @@ impl Pulse {
     pub fn wait(&mut self) -> Duration {
         match &mut self.state {
             // The passes that are still missing are asked for quickly.
-            State::Starting { .. } if self.passed > 0 => FIRST_INTERVAL.min(self.interval),
-            State::Starting { next } => {
+            Health::Starting { .. } if self.passed > 0 => FIRST_INTERVAL.min(self.interval),
+            Health::Starting { next } => {
                 let now = *next;
                 *next = (now * 3 / 2).min(LAST_INTERVAL).min(self.interval);
                 now
             }
             // One failure is looked into at once; so is the way back to health.
-            State::Ready if self.failed > 0 => FIRST_INTERVAL.min(self.interval),
-            State::Ready | State::Unhealthy => self.interval,
+            Health::Ready if self.failed > 0 => FIRST_INTERVAL.min(self.interval),
+            Health::Ready | Health::Unhealthy => self.interval,
         }
     }
 }
@@ -97,56 +97,56 @@ mod tests {
 
     #[test]
     fn it_is_ready_after_enough_passes_in_a_row_and_not_before() {
-        let mut pulse = pulse();
-        assert_eq!(pulse.take(true), Turn::Same);
-        assert_eq!(pulse.take(false), Turn::Same);
-        assert_eq!(pulse.take(true), Turn::Same);
-        assert_eq!(pulse.take(true), Turn::Ready);
-        assert_eq!(pulse.take(true), Turn::Same);
+        let mut tracker = tracker();
+        assert_eq!(tracker.take(true), HealthChange::Same);
+        assert_eq!(tracker.take(false), HealthChange::Same);
+        assert_eq!(tracker.take(true), HealthChange::Same);
+        assert_eq!(tracker.take(true), HealthChange::Ready);
+        assert_eq!(tracker.take(true), HealthChange::Same);
     }
 
     #[test]
     fn it_is_unhealthy_after_enough_failures_in_a_row_and_can_come_back() {
-        let mut pulse = pulse();
-        pulse.take(true);
-        pulse.take(true);
-        assert_eq!(pulse.take(false), Turn::Same);
-        assert_eq!(pulse.take(false), Turn::Same);
-        assert_eq!(pulse.take(false), Turn::Unhealthy);
-        assert_eq!(pulse.take(true), Turn::Same);
-        assert_eq!(pulse.take(true), Turn::Ready);
+        let mut tracker = tracker();
+        tracker.take(true);
+        tracker.take(true);
+        assert_eq!(tracker.take(false), HealthChange::Same);
+        assert_eq!(tracker.take(false), HealthChange::Same);
+        assert_eq!(tracker.take(false), HealthChange::Unhealthy);
+        assert_eq!(tracker.take(true), HealthChange::Same);
+        assert_eq!(tracker.take(true), HealthChange::Ready);
     }
 
     #[test]
     fn a_starting_application_is_asked_quickly_and_one_that_is_ready_at_the_interval() {
-        let mut pulse = pulse();
+        let mut tracker = tracker();
         let mut waits = Vec::new();
         for _ in 0..20 {
-            pulse.take(false);
-            waits.push(pulse.wait());
+            tracker.take(false);
+            waits.push(tracker.wait());
         }
         assert_eq!(waits[0], Duration::from_millis(100));
         assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
         assert_eq!(waits[19], Duration::from_millis(500));
-        pulse.take(true);
-        assert_eq!(pulse.wait(), Duration::from_millis(100));
-        pulse.take(true);
-        assert_eq!(pulse.wait(), Duration::from_secs(5));
+        tracker.take(true);
+        assert_eq!(tracker.wait(), Duration::from_millis(100));
+        tracker.take(true);
+        assert_eq!(tracker.wait(), Duration::from_secs(5));
     }
 
     #[test]
     fn an_interval_below_the_waits_of_a_start_is_kept() {
         let interval = Duration::from_millis(200);
-        let mut pulse = Pulse::new(&HealthCheck {
+        let mut tracker = HealthTracker::new(&HealthCheck {
             interval,
             ..HealthCheck::default()
         });
-        let waits: Vec<_> = (0..9).map(|_| pulse.wait()).collect();
+        let waits: Vec<_> = (0..9).map(|_| tracker.wait()).collect();
         assert_eq!(waits[0], Duration::from_millis(100));
         assert_eq!(waits[8], interval);
     }
 
-    fn pulse() -> Pulse {
-        Pulse::new(&HealthCheck::default())
+    fn tracker() -> HealthTracker {
+        HealthTracker::new(&HealthCheck::default())
     }
 }

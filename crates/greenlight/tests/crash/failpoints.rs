@@ -1,6 +1,6 @@
-//! A role's crash points: enumerated by counting runs, and made to happen at one of them.
+//! A role's failpoints: enumerated by counting runs, and made to happen at one of them.
 
-use super::fleet::PATIENCE;
+use super::fleet::TEST_TIMEOUT;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// What an agent does only when a decision takes long.
 const WHEN_LATE: [&str; 3] = ["InDoubt", "AskPeer", "AnswerPeer"];
 
-/// The crash points of one role.
+/// The failpoints of one role.
 pub(crate) struct Points {
     dir: PathBuf,
     role: String,
@@ -55,7 +55,7 @@ impl Points {
 
     /// Waits until the point of the plan was reached.
     pub(crate) async fn reached(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !self.file("reached").exists() {
             let plan = fs::read_to_string(self.file("plan"));
             let passed = fs::read_to_string(self.file("passed"));

@@ -1,12 +1,13 @@
-//! What can be wrong with `greenlight.yml`: each fault with its place, and what to do about it.
+//! What can be wrong with `greenlight.yml`: each diagnostic with its place, and what to do about
+//! it.
 
 use super::duration::DurationError;
-use miette::{Diagnostic, SourceSpan};
+use miette::SourceSpan;
 use thiserror::Error;
 
 /// One thing that is wrong in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
-pub enum Fault {
+#[derive(Clone, Debug, PartialEq, Eq, Error, miette::Diagnostic)]
+pub enum Diagnostic {
     /// A key that nobody reads.
     #[error("unknown key `{key}`")]
     UnknownKey {

@@ -11,20 +11,20 @@ use std::path::PathBuf;
 
 /// What the file wants of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct Expected {
     /// What receives user traffic.
     pub front: FrontKind,
     /// The public port.
     pub port: u16,
     /// What is deployed there.
-    pub services: BTreeMap<ServiceName, WantedService>,
+    pub services: BTreeMap<ServiceName, ExpectedService>,
     /// The Nginx, if that is the front.
-    pub nginx: Option<WantedNginx>,
+    pub nginx: Option<ExpectedNginx>,
 }
 
 /// One service there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WantedService {
+pub struct ExpectedService {
     /// The ports of its slots.
     pub ports: PortPair,
     /// The image, if it runs in containers.
@@ -35,7 +35,7 @@ pub struct WantedService {
 
 /// The Nginx there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WantedNginx {
+pub struct ExpectedNginx {
     /// The program.
     pub binary: PathBuf,
     /// Its main configuration.
@@ -50,7 +50,7 @@ pub struct WantedNginx {
     pub forward_headers: ForwardHeaders,
 }
 
-impl Wanted {
+impl Expected {
     /// What a file wants of one of its instances.
     pub fn of(config: &Config, instance: &InstanceConfig) -> Result<Self, ValueError> {
         let services = config.services.iter().map(|(name, service)| {
@@ -61,18 +61,18 @@ impl Wanted {
                     (Some(image.image.clone()), memory)
                 }
             };
-            let wanted = WantedService {
+            let expected = ExpectedService {
                 ports: instance.ports[name],
                 image,
                 memory,
             };
-            (name.clone(), wanted)
+            (name.clone(), expected)
         });
         let nginx = match config.front {
             FrontKind::Builtin => None,
             FrontKind::Nginx | FrontKind::NginxReload => {
                 let at = config.nginx_of(instance)?;
-                Some(WantedNginx {
+                Some(ExpectedNginx {
                     binary: at.nginx.binary,
                     conf: at.nginx.conf,
                     pid: at.nginx.pid,

@@ -26,13 +26,13 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// The instance that every stage is.
+/// The instance that every test front is.
 const ME: &str = "a";
 
 /// Which application answered, or with which status nobody did.
 pub(crate) type Answer = Result<Color, u16>;
 
-pub(crate) trait Stage {
+pub(crate) trait TestFront {
     fn front(&self) -> &dyn Front;
     fn alignment(&self) -> Alignment;
     /// One user's request, over a new connection.
@@ -61,7 +61,7 @@ impl Memory {
     }
 }
 
-impl Stage for Memory {
+impl TestFront for Memory {
     fn front(&self) -> &dyn Front {
         &self.front
     }
@@ -203,18 +203,18 @@ impl Builtin {
             limits: Limits::default(),
             if_running: IfRunning::Fail,
         };
-        let stage = Self {
+        let test_front = Self {
             proxy: Some(RunningProxy::start(&options).expect("a proxy")),
             front: BuiltinFront::new(&options.admin),
             options,
             apps: Apps::start().await,
             folder,
         };
-        let ports = stage.apps.ports();
+        let ports = test_front.apps.ports();
         let (shop, spec) = (ServiceName::from(SHOP), spec(ports));
-        let defined = stage.front.define(&shop, &spec, addresses(ports));
+        let defined = test_front.front.define(&shop, &spec, addresses(ports));
         defined.await.expect("it is defined");
-        stage
+        test_front
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -227,7 +227,7 @@ impl Builtin {
     }
 }
 
-impl Stage for Builtin {
+impl TestFront for Builtin {
     fn front(&self) -> &dyn Front {
         &self.front
     }
@@ -321,7 +321,7 @@ impl NginxReload {
             nginx.clone(),
             attachment.include.clone(),
         );
-        let stage = Self {
+        let test_front = Self {
             nginx: Some(PrivateNginx::start(nginx).await.expect("nginx starts")),
             front,
             listen,
@@ -329,13 +329,13 @@ impl NginxReload {
             _folder: folder,
         };
         let (shop, spec) = (ServiceName::from(SHOP), spec(ports));
-        let defined = stage.front.define(&shop, &spec, addresses(ports));
+        let defined = test_front.front.define(&shop, &spec, addresses(ports));
         defined.await.expect("it is defined");
-        stage
+        test_front
     }
 }
 
-impl Stage for NginxReload {
+impl TestFront for NginxReload {
     fn front(&self) -> &dyn Front {
         &self.front
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// One thing that `greenlight.yml` has no place for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Loss {
+pub struct Unsupported {
     /// Where it stands in the file: keys with dots between them.
     pub what: String,
     /// Why it is left out, and what to do about it.
@@ -13,22 +13,22 @@ pub struct Loss {
 
 /// All that cannot be carried over, in the order in which it was met.
 #[derive(Clone, Debug, Default)]
-pub struct Losses(Vec<Loss>);
+pub struct UnsupportedKeys(Vec<Unsupported>);
 
-impl Losses {
+impl UnsupportedKeys {
     /// Adds one.
     pub fn add(&mut self, what: impl Into<String>, why: impl Into<String>) {
-        let loss = Loss {
+        let entry = Unsupported {
             what: what.into(),
             why: why.into(),
         };
-        if !self.0.contains(&loss) {
-            self.0.push(loss);
+        if !self.0.contains(&entry) {
+            self.0.push(entry);
         }
     }
 
     /// All of them.
-    pub fn all(&self) -> &[Loss] {
+    pub fn all(&self) -> &[Unsupported] {
         &self.0
     }
 }

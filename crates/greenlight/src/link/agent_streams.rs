@@ -1,7 +1,7 @@
 //! The server's side of the agents' link: a stream of directives to each, reports from each.
 
+use super::agent_request::{AgentResponse, Waiting};
 use super::pki::Role;
-use super::question::{AgentAnswer, Waiting};
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -35,35 +35,35 @@ pub enum LinkEvent {
     Reported(InstanceId, Box<Reported>),
 }
 
-/// The outboxes of all agents.
+/// The streams of all agents.
 #[derive(Clone)]
-pub struct Outboxes {
+pub struct AgentStreams {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     /// The coordinator's incarnation: positions of another one mean nothing here.
     term: u64,
-    boxes: Mutex<BTreeMap<InstanceId, Outbox>>,
+    agents: Mutex<BTreeMap<InstanceId, AgentStream>>,
     waiting: Mutex<Waiting>,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
 }
 
 #[derive(Default)]
-struct Outbox {
+struct AgentStream {
     next: u64,
     kept: VecDeque<(u64, Bytes)>,
     stream: Option<UnboundedSender<Bytes>>,
     connection: u64,
 }
 
-impl Outboxes {
-    /// Outboxes of a coordinator of this term; `events` is told what happens.
+impl AgentStreams {
+    /// The streams of a coordinator of this term; `events` is told what happens.
     pub fn new(term: u64, events: impl Fn(LinkEvent) + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
                 term,
-                boxes: Mutex::default(),
+                agents: Mutex::default(),
                 waiting: Mutex::default(),
                 events: Box::new(events),
             }),
@@ -79,17 +79,17 @@ impl Outboxes {
                 Some((known, json)) if *known == envelope => json.clone(),
                 Some(_) | None => serde_json::to_string(envelope).expect("directives serialise"),
             };
-            let mut boxes = self.shared.boxes();
-            let outbox = boxes.entry(to.clone()).or_default();
-            outbox.next += 1;
-            let position = outbox.next;
+            let mut agents = self.shared.agents();
+            let agent_stream = agents.entry(to.clone()).or_default();
+            agent_stream.next += 1;
+            let position = agent_stream.next;
             let text = format!("id: {}-{position}\ndata: {json}\n\n", self.shared.term);
             let bytes = Bytes::from(text);
-            outbox.kept.push_back((position, bytes.clone()));
-            if outbox.kept.len() > KEPT {
-                outbox.kept.pop_front();
+            agent_stream.kept.push_back((position, bytes.clone()));
+            if agent_stream.kept.len() > KEPT {
+                agent_stream.kept.pop_front();
             }
-            if let Some(stream) = &outbox.stream {
+            if let Some(stream) = &agent_stream.stream {
                 // A closed stream is noticed by its own end; the directive is kept.
                 let _ = stream.send(bytes);
             }
@@ -98,9 +98,11 @@ impl Outboxes {
     }
 
     /// Sends an event that is not kept; whether anyone is there to hear it.
-    pub(super) fn whisper(&self, to: &InstanceId, event: Bytes) -> bool {
-        let boxes = self.shared.boxes();
-        let stream = boxes.get(to).and_then(|outbox| outbox.stream.as_ref());
+    pub(super) fn send_ephemeral(&self, to: &InstanceId, event: Bytes) -> bool {
+        let agents = self.shared.agents();
+        let stream = agents
+            .get(to)
+            .and_then(|agent_stream| agent_stream.stream.as_ref());
         stream.is_some_and(|stream| stream.send(event).is_ok())
     }
 
@@ -117,19 +119,19 @@ impl Outboxes {
             (term.parse() == Ok(self.shared.term)).then(|| position.parse::<u64>().ok())?
         });
         let connection = {
-            let mut boxes = self.shared.boxes();
-            let outbox = boxes.entry(agent.clone()).or_default();
+            let mut agents = self.shared.agents();
+            let agent_stream = agents.entry(agent.clone()).or_default();
             // Without a position the coordinator prompts again: old directives would only be late.
             if let Some(seen) = seen {
-                for (position, bytes) in &outbox.kept {
+                for (position, bytes) in &agent_stream.kept {
                     if *position > seen {
                         let _ = sender.send(bytes.clone());
                     }
                 }
             }
-            outbox.connection += 1;
-            outbox.stream = Some(sender.clone());
-            outbox.connection
+            agent_stream.connection += 1;
+            agent_stream.stream = Some(sender.clone());
+            agent_stream.connection
         };
         (self.shared.events)(LinkEvent::Connected(agent.clone()));
         tokio::spawn(async move {
@@ -147,8 +149,8 @@ impl Outboxes {
 }
 
 impl Shared {
-    fn boxes(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Outbox>> {
-        self.boxes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn agents(&self) -> MutexGuard<'_, BTreeMap<InstanceId, AgentStream>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,29 +172,29 @@ impl Stream for DirectiveStream {
 
 impl Drop for DirectiveStream {
     fn drop(&mut self) {
-        let mut boxes = self.shared.boxes();
-        let Some(outbox) = boxes.get_mut(&self.agent) else {
+        let mut agents = self.shared.agents();
+        let Some(agent_stream) = agents.get_mut(&self.agent) else {
             return;
         };
-        if outbox.connection == self.connection {
-            outbox.stream = None;
-            drop(boxes);
+        if agent_stream.connection == self.connection {
+            agent_stream.stream = None;
+            drop(agents);
             (self.shared.events)(LinkEvent::Disconnected(self.agent.clone()));
         }
     }
 }
 
 /// The agents' routes.
-pub fn agent_router(outboxes: Outboxes) -> Router {
+pub fn agent_router(streams: AgentStreams) -> Router {
     Router::new()
         .route("/v1/agents/{id}/directives", get(directives))
         .route("/v1/agents/{id}/reports", post(report))
-        .route("/v1/agents/{id}/answers/{number}", post(answer))
-        .with_state(outboxes)
+        .route("/v1/agents/{id}/responses/{number}", post(answer))
+        .with_state(streams)
 }
 
 async fn directives(
-    State(outboxes): State<Outboxes>,
+    State(streams): State<AgentStreams>,
     Extension(role): Extension<Role>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -201,13 +203,13 @@ async fn directives(
         return StatusCode::FORBIDDEN.into_response();
     }
     let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let stream = outboxes.connect(&InstanceId(id), last_seen);
+    let stream = streams.connect(&InstanceId(id), last_seen);
     let kind = [(header::CONTENT_TYPE, "text/event-stream")];
     (kind, Body::from_stream(stream)).into_response()
 }
 
 async fn report(
-    State(outboxes): State<Outboxes>,
+    State(streams): State<AgentStreams>,
     Extension(role): Extension<Role>,
     Path(id): Path<String>,
     Json(reported): Json<Reported>,
@@ -216,19 +218,19 @@ async fn report(
         return StatusCode::FORBIDDEN.into_response();
     }
     // The coordinator takes every report any number of times, so nothing need be remembered here.
-    (outboxes.shared.events)(LinkEvent::Reported(InstanceId(id), Box::new(reported)));
+    (streams.shared.events)(LinkEvent::Reported(InstanceId(id), Box::new(reported)));
     StatusCode::NO_CONTENT.into_response()
 }
 
 async fn answer(
-    State(outboxes): State<Outboxes>,
+    State(streams): State<AgentStreams>,
     Extension(role): Extension<Role>,
     Path((id, number)): Path<(String, u64)>,
-    Json(answer): Json<AgentAnswer>,
+    Json(answer): Json<AgentResponse>,
 ) -> Response {
     if role != Role::Agent(id.clone()) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    outboxes.waiting().answered(number, &InstanceId(id), answer);
+    streams.waiting().answered(number, &InstanceId(id), answer);
     StatusCode::NO_CONTENT.into_response()
 }

@@ -22,7 +22,7 @@ const JUST_CAME: Duration = Duration::from_hours(1);
 
 /// Why secrets cannot be kept or found.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretKeepError {
+pub enum SecretStoreError {
     /// A file cannot be used.
     #[error("the file `{path}` with secrets cannot be used: {source}")]
     File {
@@ -46,11 +46,11 @@ pub enum SecretKeepError {
 
 /// The secrets of an instance.
 #[derive(Clone, Debug)]
-pub struct SecretKeep {
+pub struct SecretStore {
     dir: PathBuf,
 }
 
-impl SecretKeep {
+impl SecretStore {
     /// Keeps secrets in `dir`, which is made when it is needed.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
@@ -62,10 +62,10 @@ impl SecretKeep {
         service: &ServiceName,
         digest: &str,
         secrets: &Secrets,
-    ) -> Result<(), SecretKeepError> {
+    ) -> Result<(), SecretStoreError> {
         let path = self.path(service, digest);
         self.write(&path, secrets)
-            .map_err(|source| SecretKeepError::File { path, source })
+            .map_err(|source| SecretStoreError::File { path, source })
     }
 
     fn write(&self, path: &Path, secrets: &Secrets) -> io::Result<()> {
@@ -92,22 +92,24 @@ impl SecretKeep {
         service: &ServiceName,
         release: &Release,
         spec: &ServiceSpec,
-    ) -> Result<Secrets, SecretKeepError> {
+    ) -> Result<Secrets, SecretStoreError> {
         let path = self.path(service, &release.digest);
         let secrets = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| SecretKeepError::File {
-                path,
-                source: error.into(),
-            })?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| SecretStoreError::File {
+                    path,
+                    source: error.into(),
+                })?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Secrets::default(),
-            Err(source) => return Err(SecretKeepError::File { path, source }),
+            Err(source) => return Err(SecretStoreError::File { path, source }),
         };
         let missing = spec.secrets.keys();
         let missing = missing.filter(|name| !secrets.env.contains_key(*name));
         let names: Vec<_> = missing.map(|name| format!("`{name}`")).collect();
         match names.is_empty() {
             true => Ok(secrets),
-            false => Err(SecretKeepError::Missing {
+            false => Err(SecretStoreError::Missing {
                 names: names.join(", "),
                 version: release.version.clone(),
             }),
@@ -160,7 +162,7 @@ impl SecretKeep {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SealKey, SecretValue};
+    use super::super::{FingerprintKey, SecretValue};
     use super::*;
     use crate::health::HealthCheck;
     use crate::spec::Artifact;
@@ -169,13 +171,13 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_and_nobody_else_may_read_it() {
         let dir = tempfile::tempdir().expect("a folder");
-        let keep = SecretKeep::new(dir.path().join("secrets"));
+        let store = SecretStore::new(dir.path().join("secrets"));
         let (spec, release) = release("one");
 
-        let stored = keep.store(&"shop".into(), &release.digest, &secrets("one"));
+        let stored = store.store(&"shop".into(), &release.digest, &secrets("one"));
 
         stored.expect("a good disk");
-        let found = keep.of(&"shop".into(), &release, &spec);
+        let found = store.of(&"shop".into(), &release, &spec);
         assert_eq!(found.expect("kept"), secrets("one"));
         let mode = |path: &Path| {
             fs::metadata(path)
@@ -183,7 +185,7 @@ mod tests {
                 .permissions()
                 .mode()
         };
-        let file = keep.path(&"shop".into(), &release.digest);
+        let file = store.path(&"shop".into(), &release.digest);
         assert_eq!(mode(&file) & 0o777, 0o600);
         assert_eq!(mode(&dir.path().join("secrets")) & 0o777, 0o700);
     }
@@ -191,10 +193,10 @@ mod tests {
     #[test]
     fn a_release_whose_secrets_are_not_here_is_refused_by_their_names() {
         let dir = tempfile::tempdir().expect("a folder");
-        let keep = SecretKeep::new(dir.path());
+        let store = SecretStore::new(dir.path());
         let (spec, release) = release("one");
 
-        let error = keep.of(&"shop".into(), &release, &spec);
+        let error = store.of(&"shop".into(), &release, &spec);
 
         let error = error.expect_err("it is not here").to_string();
         assert!(
@@ -206,39 +208,39 @@ mod tests {
     #[test]
     fn old_secrets_go_and_those_still_needed_or_lately_used_stay() {
         let dir = tempfile::tempdir().expect("a folder");
-        let keep = SecretKeep::new(dir.path());
+        let store = SecretStore::new(dir.path());
         let long_ago = SystemTime::now() - Duration::from_hours(10);
         for (age, digest) in ["d1", "d2", "d3", "d4", "d5"].into_iter().enumerate() {
-            let stored = keep.store(&"shop".into(), digest, &secrets(digest));
+            let stored = store.store(&"shop".into(), digest, &secrets(digest));
             stored.expect("a good disk");
-            let file = File::open(keep.path(&"shop".into(), digest)).expect("it is there");
+            let file = File::open(store.path(&"shop".into(), digest)).expect("it is there");
             let came = long_ago + Duration::from_mins(u64::try_from(age).expect("few"));
             file.set_modified(came).expect("the file is ours");
         }
-        let just_came = keep.store(&"blog".into(), "d6", &secrets("d6"));
+        let just_came = store.store(&"blog".into(), "d6", &secrets("d6"));
         just_came.expect("a good disk");
 
-        keep.forget_older(&["d1".to_owned()].into(), Duration::from_hours(1), 2);
+        store.forget_older(&["d1".to_owned()].into(), Duration::from_hours(1), 2);
 
-        let there = |service: &str, digest| keep.path(&service.into(), digest).exists();
+        let there = |service: &str, digest| store.path(&service.into(), digest).exists();
         assert!(there("shop", "d1"), "it is needed");
         assert!(!there("shop", "d2") && !there("shop", "d3"));
         assert!(
             there("shop", "d4") && there("shop", "d5"),
             "a rollback may want them"
         );
-        keep.forget_older(&BTreeSet::new(), Duration::from_hours(1), 0);
+        store.forget_older(&BTreeSet::new(), Duration::from_hours(1), 0);
         assert!(there("blog", "d6"), "its deployment is about to begin");
         assert!(!there("shop", "d5"));
     }
 
     fn release(version: &str) -> (ServiceSpec, Release) {
-        let key = SealKey::generate().expect("randomness");
-        let seal = key.seal("TOKEN", &SecretValue::new(version));
+        let key = FingerprintKey::generate().expect("randomness");
+        let fingerprint = key.fingerprint("TOKEN", &SecretValue::new(version));
         let spec = ServiceSpec {
             artifact: Artifact::command(vec!["shop".to_owned()]),
             env: BTreeMap::new(),
-            secrets: [("TOKEN".to_owned(), seal)].into(),
+            secrets: [("TOKEN".to_owned(), fingerprint)].into(),
             health: HealthCheck::default(),
             hosts: Vec::new(),
             path_prefix: "/".to_owned(),
@@ -247,7 +249,7 @@ mod tests {
             ports: BTreeMap::new(),
             fronts: BTreeMap::new(),
         };
-        let release = spec.seal(version);
+        let release = spec.to_release(version);
         (spec, release)
     }
 

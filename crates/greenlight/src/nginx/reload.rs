@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 /// How long Nginx gets to bring a configuration into effect.
 const WITHIN: Duration = Duration::from_secs(5);
 /// The pause between two questions.
-const PULSE: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// New answers in a row that are believed.
 const IN_A_ROW: u32 = 3;
 
 /// What the marker answered while the configuration changed, on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ReloadEvidence {
     /// The first answer of the new configuration.
     pub first_new_ns: u64,
     /// The last answer of the one before, if it gave any.
@@ -40,7 +40,7 @@ pub struct Seen {
      {last}; its error log says why",
     WITHIN.as_secs()
 )]
-pub struct Silence {
+pub struct NotReloaded {
     /// The last answer.
     pub last: String,
     /// Whether any worker gave the new one.
@@ -52,7 +52,7 @@ pub(crate) async fn reload(
     nginx: &Nginx,
     marker: Marker,
     wanted: &str,
-) -> Result<Result<Seen, Silence>, NginxError> {
+) -> Result<Result<ReloadEvidence, NotReloaded>, NginxError> {
     let before = nginx.accepting()?;
     nginx.reload()?;
     let deadline = Instant::now() + WITHIN;
@@ -64,14 +64,14 @@ pub(crate) async fn reload(
             && before.iter().all(|worker| !worker.accepts())
             && let Some(first_new_ns) = seen.first_new_ns
         {
-            return Ok(Ok(Seen {
+            return Ok(Ok(ReloadEvidence {
                 first_new_ns,
                 last_old_ns: seen.last_old_ns,
             }));
         }
-        tokio::time::sleep(PULSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
-    Ok(Err(Silence {
+    Ok(Err(NotReloaded {
         mixed: seen.first_new_ns.is_some(),
         last: seen.last,
     }))

@@ -2,32 +2,32 @@
 //! answer.
 
 use crate::clock::wall_ms;
-use crate::doctor::{CheckUp, Instance, Seen};
-use crate::link::{AgentAnswer, Outboxes, Question};
+use crate::doctor::{DoctorRequest, FleetReport, InstanceReport};
+use crate::link::{AgentRequest, AgentResponse, AgentStreams};
 use greenlight_protocol::InstanceId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long an agent may look: Nginx may have to resolve names to print its configuration.
-const PATIENCE: Duration = Duration::from_secs(25);
+const DOCTOR_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Asks all at once; `connected` says of each instance whether its agent is there.
-pub(super) async fn check_up(
-    outboxes: &Outboxes,
+pub(super) async fn examine_fleet(
+    streams: &AgentStreams,
     connected: BTreeMap<InstanceId, bool>,
-    mut asked: CheckUp,
-) -> Seen {
+    mut asked: DoctorRequest,
+) -> FleetReport {
     let received_ms = wall_ms();
     let mut answers = Vec::new();
     for (name, is_connected) in connected {
-        let outboxes = outboxes.clone();
-        let wanted = asked.wanted.remove(&name).map(Box::new);
+        let streams = streams.clone();
+        let expected = asked.expected.remove(&name).map(Box::new);
         let answer = tokio::spawn({
             let name = name.clone();
             async move {
                 match is_connected {
-                    true => ask(&outboxes, name, &Question::Doctor { wanted }).await,
-                    false => Instance::Away,
+                    true => ask(&streams, name, &AgentRequest::Doctor { expected }).await,
+                    false => InstanceReport::Away,
                 }
             }
         });
@@ -35,9 +35,9 @@ pub(super) async fn check_up(
     }
     let mut instances = BTreeMap::new();
     for (name, answer) in answers {
-        instances.insert(name, answer.await.unwrap_or(Instance::Silent));
+        instances.insert(name, answer.await.unwrap_or(InstanceReport::Silent));
     }
-    Seen {
+    FleetReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         received_ms,
         answered_ms: wall_ms(),
@@ -45,22 +45,22 @@ pub(super) async fn check_up(
     }
 }
 
-async fn ask(outboxes: &Outboxes, name: InstanceId, question: &Question) -> Instance {
+async fn ask(streams: &AgentStreams, name: InstanceId, request: &AgentRequest) -> InstanceReport {
     let asked_ms = wall_ms();
-    let answers = outboxes.ask([name].into(), question, PATIENCE).await;
+    let answers = streams.ask([name].into(), request, DOCTOR_TIMEOUT).await;
     let heard_ms = wall_ms();
     match answers.into_values().next().flatten() {
-        Some(AgentAnswer::Examined(examination)) => Instance::Answered {
+        Some(AgentResponse::Examined(report)) => InstanceReport::Answered {
             asked_ms,
             heard_ms,
-            examination,
+            report,
         },
         Some(
-            AgentAnswer::Logs(_)
-            | AgentAnswer::Pinned(_)
-            | AgentAnswer::Kept
-            | AgentAnswer::Failed(_),
+            AgentResponse::Logs(_)
+            | AgentResponse::Pinned(_)
+            | AgentResponse::Stored
+            | AgentResponse::Failed(_),
         )
-        | None => Instance::Silent,
+        | None => InstanceReport::Silent,
     }
 }

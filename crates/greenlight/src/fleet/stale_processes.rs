@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// How long each of them gets to end after SIGTERM.
-const PATIENCE: Timespec = Timespec {
+const TERMINATION_TIMEOUT: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
@@ -17,7 +17,7 @@ const PATIENCE: Timespec = Timespec {
 /// Ends the roles that a killed keeper of the fleet in `dir` left behind; tells how many.
 ///
 /// The caller holds the fleet's lock, so that nobody keeps them.
-pub fn end_left_over(dir: &Path) -> usize {
+pub fn end_stale_processes(dir: &Path) -> usize {
     let (Ok(dir), Ok(entries)) = (dir.canonicalize(), std::fs::read_dir(dir.join("run"))) else {
         return 0;
     };
@@ -43,7 +43,7 @@ pub fn end_left_over(dir: &Path) -> usize {
 /// Waits for the end of a process, but not for ever.
 fn has_ended(process: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(process, PollFlags::IN)];
-    matches!(poll(&mut ended, Some(&PATIENCE)), Ok(1))
+    matches!(poll(&mut ended, Some(&TERMINATION_TIMEOUT)), Ok(1))
 }
 
 /// The process whose number was noted, if it still is one of the fleet in `dir`: numbers are

@@ -1,11 +1,11 @@
-//! What the demo plays on: two instances with a sample application, and whoever leads them.
+//! What the demo runs on: two instances with a sample application, and whoever leads them.
 //!
 //! With the barrier one server leads both. Without it each instance is a fleet of its own, and
 //! what both are told at the same time each does by itself.
 
 use super::application::Application;
 use super::{Barrier, DemoError, DemoOptions, write_nginx};
-use crate::api::{CommandAnswer, DeployRequest, FleetStatus, Happening, RollbackRequest};
+use crate::api::{CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest};
 use crate::cli::progress::Display;
 use crate::clock::monotonic_ns;
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
@@ -39,7 +39,7 @@ const TELL_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Two instances, and whoever leads them.
-pub(super) struct Stage<'a> {
+pub(super) struct Scenario<'a> {
     application: &'a Application,
     dir: PathBuf,
     fleets: Vec<Fleet>,
@@ -55,7 +55,7 @@ struct Fleet {
 }
 
 /// A deployment as it was seen from here.
-pub(super) struct Seen {
+pub(super) struct ObservedDeployment {
     pub(super) title: &'static str,
     pub(super) from_ns: u64,
     pub(super) until_ns: u64,
@@ -63,7 +63,7 @@ pub(super) struct Seen {
     pub(super) receipts: BTreeMap<InstanceId, Receipt>,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Scenario<'a> {
     pub(super) async fn set_up(
         options: &DemoOptions,
         dir: &Path,
@@ -73,7 +73,7 @@ impl<'a> Stage<'a> {
         let mut led_together: BTreeMap<PathBuf, Vec<LocalInstance>> = BTreeMap::new();
         let mut masters = Vec::new();
         let mut ports = BTreeMap::new();
-        for (name, late) in [("a", Duration::ZERO), ("b", options.late)] {
+        for (name, late) in [("a", Duration::ZERO), ("b", options.injected_delay)] {
             let name = InstanceId::from(name);
             let pair = PortPair {
                 blue: reserve_port()?,
@@ -105,7 +105,7 @@ impl<'a> Stage<'a> {
                 name,
                 listen,
                 front,
-                late,
+                injected_delay: late,
             };
             led_together.entry(led_from).or_default().push(instance);
         }
@@ -184,7 +184,7 @@ impl<'a> Stage<'a> {
         title: &'static str,
         version: &str,
         env: &[(&str, &str)],
-    ) -> Result<Seen, DemoError> {
+    ) -> Result<ObservedDeployment, DemoError> {
         let env = env
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -201,8 +201,8 @@ impl<'a> Stage<'a> {
             fronts: self.fronts(),
         };
         let request = DeployRequest {
-            by: "the demo".to_owned(),
-            releases: [(ServiceName::from(SERVICE), spec.seal(version))].into(),
+            requested_by: "the demo".to_owned(),
+            releases: [(ServiceName::from(SERVICE), spec.to_release(version))].into(),
             secrets: BTreeMap::new(),
             remove: [].into(),
             strategy: Strategy::BlueGreen,
@@ -212,9 +212,12 @@ impl<'a> Stage<'a> {
         self.command(title, "/v1/deployments", &request).await
     }
 
-    pub(super) async fn rollback(&self, title: &'static str) -> Result<Seen, DemoError> {
+    pub(super) async fn rollback(
+        &self,
+        title: &'static str,
+    ) -> Result<ObservedDeployment, DemoError> {
         let request = RollbackRequest {
-            by: "the demo".to_owned(),
+            requested_by: "the demo".to_owned(),
             version: None,
             policy: Some(self.policy()),
         };
@@ -227,7 +230,7 @@ impl<'a> Stage<'a> {
         title: &'static str,
         path: &str,
         request: &impl Serialize,
-    ) -> Result<Seen, DemoError> {
+    ) -> Result<ObservedDeployment, DemoError> {
         tokio::time::sleep(AROUND).await;
         let from_ns = monotonic_ns();
         let led = self
@@ -235,7 +238,7 @@ impl<'a> Stage<'a> {
             .iter()
             .map(|fleet| self.lead(fleet, path, request));
         let receipts = try_join_all(led).await?;
-        Ok(Seen {
+        Ok(ObservedDeployment {
             title,
             from_ns,
             until_ns: monotonic_ns(),
@@ -255,9 +258,9 @@ impl<'a> Stage<'a> {
                 return Follow::On;
             }
             self.display.borrow_mut().show(&progress);
-            match progress.what {
-                Happening::Finished { .. } => Follow::Enough,
-                Happening::Phase { .. } | Happening::Instance { .. } => Follow::On,
+            match progress.event {
+                DeploymentEvent::Finished { .. } => Follow::Enough,
+                DeploymentEvent::Phase { .. } | DeploymentEvent::Instance { .. } => Follow::On,
             }
         });
         following.await?;

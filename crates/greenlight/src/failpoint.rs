@@ -1,7 +1,7 @@
-//! Named crash points around every effect of server and agent, so that a test can end the process
-//! at each of them, as `kill -9` would.
+//! Failpoints: named points around every effect of server and agent, so that a test can end the
+//! process at each of them, as `kill -9` would.
 //!
-//! `GREENLIGHT_CRASH_DIR` names a folder. There a test writes `ROLE.plan`, one line: the number of
+//! `GREENLIGHT_FAILPOINT_DIR` names a folder. There a test writes `ROLE.plan`, one line: the number of
 //! its run, then `count`, `kill POINT` or `pause POINT`. The process appends the points it passes
 //! to `ROLE.passed`. When it reaches the point of its plan it removes the plan, so that this
 //! happens once only, writes `ROLE.reached`, and kills or pauses itself.
@@ -41,12 +41,12 @@ struct Counted {
 
 /// An effect that is being carried out.
 #[must_use = "the point after the effect is passed with `after`"]
-pub struct Passage(Option<(&'static Points, String)>);
+pub struct Failpoint(Option<(&'static Points, String)>);
 
 /// Says what this process is, for example `agent-b`. Points passed before are not points.
 pub fn name_role(role: &str) {
     let points = || {
-        let dir = std::env::var_os("GREENLIGHT_CRASH_DIR")?;
+        let dir = std::env::var_os("GREENLIGHT_FAILPOINT_DIR")?;
         Some(Points {
             dir: dir.into(),
             role: role.to_owned(),
@@ -62,16 +62,16 @@ pub fn is_watched() -> bool {
 }
 
 /// Passes the point before an effect.
-pub fn before(effect: impl FnOnce() -> String) -> Passage {
+pub fn before(effect: impl FnOnce() -> String) -> Failpoint {
     let Some(points) = points() else {
-        return Passage(None);
+        return Failpoint(None);
     };
     let name = points.count(&effect());
     points.pass(&format!("{name} before"), Duration::ZERO);
-    Passage(Some((points, name)))
+    Failpoint(Some((points, name)))
 }
 
-impl Passage {
+impl Failpoint {
     /// Passes the point after the effect.
     pub fn after(self) {
         if let Some((points, name)) = self.0 {

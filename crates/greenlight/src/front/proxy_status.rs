@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A proxy answers in microseconds, or not at all.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A proxy as it says that it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ProxyLook {
+pub(crate) struct ProxyStatus {
     /// Its process.
     pub(crate) pid: i32,
     /// Its version; empty if it does not say.
@@ -19,13 +19,13 @@ pub(crate) struct ProxyLook {
 }
 
 /// Asks the proxy on this admin socket.
-pub(crate) async fn look_at_proxy(admin: &Path) -> Result<ProxyLook, String> {
+pub(crate) async fn ask_proxy_status(admin: &Path) -> Result<ProxyStatus, String> {
     let client = AdminClient::new(admin);
-    let asked = tokio::time::timeout(PATIENCE, client.status()).await;
+    let asked = tokio::time::timeout(STATUS_TIMEOUT, client.status()).await;
     let status = asked
         .map_err(|_| format!("nobody answers on `{}`", admin.display()))?
         .map_err(|error| error.to_string())?;
-    Ok(ProxyLook {
+    Ok(ProxyStatus {
         pid: i32::try_from(status.pid).unwrap_or_default(),
         version: status.version,
         listening: status.listening,

@@ -4,7 +4,7 @@
 //! That is what "once" rests on: an agent that restarts finds the container, running or ended,
 //! and waits for its end instead of starting another. It goes with the slot that it was run for.
 
-use super::{DockerRuntime, container, fault};
+use super::{DockerRuntime, container, daemon_error};
 use crate::runtime::docker::tail;
 use crate::runtime::{Container, Launch, RuntimeError};
 use crate::spec::Artifact;
@@ -13,10 +13,10 @@ use std::time::Duration;
 /// Lines of output that are shown.
 const LINES_SHOWN: usize = 100;
 /// How long a command that is over time has between SIGTERM and SIGKILL.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl DockerRuntime {
-    pub(super) async fn run_once(
+    pub(super) async fn run_job_container(
         &self,
         launch: Launch,
         name: &str,
@@ -34,7 +34,7 @@ impl DockerRuntime {
             reason,
         };
         let daemon = &self.inner.daemon;
-        let plan = container::for_once(&launch, spec, &self.inner.mark, name, command);
+        let plan = container::for_job(&launch, spec, &self.inner.mark, name, command);
         if daemon.inspect(&plan.name).await?.is_none() {
             self.create(&plan, spec).await?;
         }
@@ -44,7 +44,7 @@ impl DockerRuntime {
         let never = state.and_then(|state| state.started_at.as_deref());
         if never.is_none_or(|started| started.starts_with("0001-"))
             && let Err(error) = daemon.start(&plan.name).await
-            && !fault::is_missing(&error)
+            && !daemon_error::is_missing(&error)
         {
             return Err(daemon.explain(doing, &error));
         }
@@ -59,7 +59,7 @@ impl DockerRuntime {
         };
         let id = container.id.clone();
         let Ok(end) = tokio::time::timeout(within, self.ended(container)).await else {
-            self.stop_container(&id, STOP_PATIENCE).await?;
+            self.stop_container(&id, STOP_TIMEOUT).await?;
             let lines = tail::lines(daemon, &id, LINES_SHOWN).await;
             let reason = format!("it did not end within {} s", within.as_secs());
             return Err(failed(with_output(&reason, &lines)));

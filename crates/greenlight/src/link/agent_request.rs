@@ -1,12 +1,12 @@
-//! Questions to agents beside the protocol: the agent dialled out, so a question goes down its
+//! Requests to agents beside the protocol: the agent dialled out, so a request goes down its
 //! stream of directives and the answer comes back as a POST.
 //!
-//! Questions are not kept: one that is lost is asked again by whoever still wants to know. That
-//! also keeps secrets, which travel this way, out of the outboxes.
+//! Requests are not kept: one that is lost is asked again by whoever still wants to know. That
+//! also keeps secrets, which travel this way, out of the kept streams.
 
-use super::outbox::Outboxes;
+use super::agent_streams::AgentStreams;
 use crate::api::SlotLog;
-use crate::doctor::{Examination, Wanted};
+use crate::doctor::{Expected, MachineReport};
 use crate::secret::{RegistryLogin, Secrets};
 use crate::spec::image::Pin;
 use bytes::Bytes;
@@ -16,13 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The name of questions among server-sent events.
-pub(super) const EVENT: &str = "question";
+/// The name of requests among server-sent events.
+pub(super) const EVENT: &str = "request";
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Question {
+pub enum AgentRequest {
     /// What applications wrote.
     Logs {
         /// Whose output is wanted.
@@ -38,14 +38,14 @@ pub enum Question {
         login: Option<RegistryLogin>,
     },
     /// Whether the secrets of releases to come are safely kept.
-    Keep {
+    StoreSecrets {
         /// By service: its release's.
         releases: BTreeMap<ServiceName, ReleaseSecrets>,
     },
     /// What of its machine would spoil a deployment.
     Doctor {
         /// What the configuration file wants there, if there is one.
-        wanted: Option<Box<Wanted>>,
+        expected: Option<Box<Expected>>,
     },
 }
 
@@ -58,27 +58,27 @@ pub struct ReleaseSecrets {
     pub secrets: Secrets,
 }
 
-/// A question with its number, for the answer.
+/// A request with its number, for the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct NumberedRequest {
     /// The number.
     pub number: u64,
-    /// The question.
-    pub question: Question,
+    /// The request.
+    pub request: AgentRequest,
 }
 
 /// What an agent answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AgentAnswer {
+pub enum AgentResponse {
     /// What applications wrote.
     Logs(Vec<SlotLog>),
     /// What the name stands for.
     Pinned(Pin),
     /// The secrets are on disk.
-    Kept,
+    Stored,
     /// What was found on the machine.
-    Examined(Box<Examination>),
+    Examined(Box<MachineReport>),
     /// It cannot be done.
     Failed(String),
 }
@@ -87,11 +87,11 @@ pub enum AgentAnswer {
 #[derive(Default)]
 pub(super) struct Waiting {
     next: u64,
-    senders: BTreeMap<u64, (InstanceId, oneshot::Sender<AgentAnswer>)>,
+    senders: BTreeMap<u64, (InstanceId, oneshot::Sender<AgentResponse>)>,
 }
 
 impl Waiting {
-    fn register(&mut self, agent: &InstanceId) -> (u64, oneshot::Receiver<AgentAnswer>) {
+    fn register(&mut self, agent: &InstanceId) -> (u64, oneshot::Receiver<AgentResponse>) {
         let (sender, receiver) = oneshot::channel();
         self.next += 1;
         self.senders.insert(self.next, (agent.clone(), sender));
@@ -100,7 +100,7 @@ impl Waiting {
         (self.next, receiver)
     }
 
-    pub(super) fn answered(&mut self, number: u64, from: &InstanceId, answer: AgentAnswer) {
+    pub(super) fn answered(&mut self, number: u64, from: &InstanceId, answer: AgentResponse) {
         // Only whoever was asked can answer.
         if self
             .senders
@@ -116,27 +116,27 @@ impl Waiting {
     }
 }
 
-impl Outboxes {
-    /// Asks these agents; `None` for one that does not answer within `patience`.
+impl AgentStreams {
+    /// Asks these agents; `None` for one that does not answer within `timeout`.
     pub async fn ask(
         &self,
         agents: BTreeSet<InstanceId>,
-        question: &Question,
-        patience: Duration,
-    ) -> BTreeMap<InstanceId, Option<AgentAnswer>> {
+        request: &AgentRequest,
+        timeout: Duration,
+    ) -> BTreeMap<InstanceId, Option<AgentResponse>> {
         let asked = agents.into_iter().map(|agent| {
             let (number, answer) = self.waiting().register(&agent);
-            let asked = Asked {
+            let asked = NumberedRequest {
                 number,
-                question: question.clone(),
+                request: request.clone(),
             };
-            let json = serde_json::to_string(&asked).expect("questions serialise");
+            let json = serde_json::to_string(&asked).expect("requests serialise");
             let text = format!("event: {EVENT}\ndata: {json}\n\n");
-            let sent = self.whisper(&agent, Bytes::from(text));
+            let sent = self.send_ephemeral(&agent, Bytes::from(text));
             (agent, sent.then_some(answer))
         });
         let asked: Vec<_> = asked.collect();
-        let deadline = tokio::time::Instant::now() + patience;
+        let deadline = tokio::time::Instant::now() + timeout;
         let mut answers = BTreeMap::new();
         for (agent, answer) in asked {
             let answer = match answer {

@@ -1,7 +1,7 @@
 //! The agent's side of the link: it dials out, takes directives, and sends reports in order.
 
+use super::agent_request::{AgentResponse, EVENT, NumberedRequest};
 use super::https::Https;
-use super::question::{AgentAnswer, Asked, EVENT};
 use greenlight_protocol::{Envelope, Reported};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -22,18 +22,18 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What comes over the link.
 #[derive(Debug)]
-pub enum DialEvent {
+pub enum ServerLinkEvent {
     /// The stream is open.
     Connected,
     /// A directive.
     Directed(Box<Envelope>),
-    /// A question beside the protocol.
-    Asked(Box<Asked>),
+    /// A request beside the protocol.
+    Requested(Box<NumberedRequest>),
 }
 
 /// How an agent reaches its server.
 #[derive(Clone)]
-pub struct Dial {
+pub struct ServerLink {
     /// The server.
     pub server: SocketAddr,
     /// The agent's credentials.
@@ -41,19 +41,19 @@ pub struct Dial {
     /// The agent's name.
     pub name: String,
     /// Every message is this late, both ways: a barrier shows its worth when something is late.
-    pub late: Duration,
+    pub injected_delay: Duration,
 }
 
-impl Dial {
+impl ServerLink {
     /// Takes directives for ever, and tells `events`.
-    pub async fn listen(self, events: UnboundedSender<DialEvent>) {
+    pub async fn listen(self, events: UnboundedSender<ServerLinkEvent>) {
         let mut pause = FIRST_PAUSE;
         let mut position: Option<String> = None;
         let (delayed, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
-        let late = self.late;
+        let injected_delay = self.injected_delay;
         tokio::spawn(async move {
             while let Some((arrived, event)) = arrivals.recv().await {
-                be_late(arrived, late).await;
+                wait_injected_delay(arrived, injected_delay).await;
                 if events.send(event).is_err() {
                     return;
                 }
@@ -75,7 +75,7 @@ impl Dial {
     async fn listen_once(
         &self,
         position: &mut Option<String>,
-        arrivals: &UnboundedSender<(Instant, DialEvent)>,
+        arrivals: &UnboundedSender<(Instant, ServerLinkEvent)>,
     ) -> bool {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let path = format!("/v1/agents/{}/directives", self.name);
@@ -99,7 +99,7 @@ impl Dial {
             // If nobody takes events any more, the agent is ending.
             let _ = arrivals.send((Instant::now(), event));
         };
-        arrive(DialEvent::Connected);
+        arrive(ServerLinkEvent::Connected);
         let mut stream = SseStream::new(response.into_body());
         loop {
             let next = futures_util::future::poll_fn(|cx| {
@@ -110,25 +110,25 @@ impl Dial {
             };
             let Some(data) = event.data else { continue };
             if event.event.as_deref() == Some(EVENT) {
-                if let Ok(question) = serde_json::from_str(&data) {
-                    arrive(DialEvent::Asked(Box::new(question)));
+                if let Ok(request) = serde_json::from_str(&data) {
+                    arrive(ServerLinkEvent::Requested(Box::new(request)));
                 }
                 continue;
             }
             match serde_json::from_str(&data) {
                 Ok(envelope) => {
                     *position = event.id;
-                    arrive(DialEvent::Directed(Box::new(envelope)));
+                    arrive(ServerLinkEvent::Directed(Box::new(envelope)));
                 }
                 Err(error) => tracing::warn!(%error, "a directive could not be read"),
             }
         }
     }
 
-    /// Answers a question.
-    pub async fn answer(&self, number: u64, answer: &AgentAnswer) {
+    /// Answers a request.
+    pub async fn answer(&self, number: u64, answer: &AgentResponse) {
         let mut https = Https::to_server(self.server, self.tls.clone());
-        let path = format!("/v1/agents/{}/answers/{number}", self.name);
+        let path = format!("/v1/agents/{}/responses/{number}", self.name);
         let body = serde_json::to_vec(answer).expect("answers serialise");
         if let Err(error) = https.exchange(Method::POST, &path, body).await {
             tracing::debug!(%error, "an answer could not be sent");
@@ -140,7 +140,7 @@ impl Dial {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let path = format!("/v1/agents/{}/reports", self.name);
         while let Some((made, reported)) = reports.recv().await {
-            be_late(made, self.late).await;
+            wait_injected_delay(made, self.injected_delay).await;
             let body = serde_json::to_vec(&reported).expect("reports serialise");
             let mut pause = FIRST_PAUSE;
             loop {
@@ -164,8 +164,8 @@ impl Dial {
 }
 
 /// Even a sleep that is already over takes the timer's next millisecond: it is not begun.
-async fn be_late(since: Instant, late: Duration) {
-    if !late.is_zero() {
-        sleep_until(since + late).await;
+async fn wait_injected_delay(since: Instant, injected_delay: Duration) {
+    if !injected_delay.is_zero() {
+        sleep_until(since + injected_delay).await;
     }
 }

@@ -16,7 +16,7 @@ const SPREADS_SOCKETS: u32 = 252;
 
 /// One machine of a fleet, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
+pub struct TargetMachine {
     /// As the file calls it.
     pub host: Host,
     /// Its address.
@@ -36,7 +36,7 @@ pub enum Part {
 
 /// What a machine should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredState {
     /// Its units, in the order in which they are started.
     pub units: Vec<Unit>,
     /// The instance that it is, if it is one.
@@ -50,8 +50,8 @@ pub struct Wanted {
 }
 
 /// The machines of a fleet, that of the coordinator first; or why they cannot be told.
-pub fn machines(config: &Config) -> Result<Vec<Machine>, String> {
-    let mut machines = vec![Machine {
+pub fn machines(config: &Config) -> Result<Vec<TargetMachine>, String> {
+    let mut machines = vec![TargetMachine {
         host: config.setup.server.clone(),
         address: config.setup.server.resolve()?,
         parts: vec![Part::Server],
@@ -62,7 +62,7 @@ pub fn machines(config: &Config) -> Result<Vec<Machine>, String> {
             .iter_mut()
             .find(|machine| machine.host.shares_machine(&instance.host));
         let Some(known) = known else {
-            machines.push(Machine {
+            machines.push(TargetMachine {
                 host: instance.host.clone(),
                 address: instance.host.resolve()?,
                 parts: vec![part],
@@ -82,13 +82,13 @@ pub fn machines(config: &Config) -> Result<Vec<Machine>, String> {
     Ok(machines)
 }
 
-impl Wanted {
+impl DesiredState {
     /// What a machine should have; what it has already decides a few details. Or which value of
     /// the file may not stand in a unit.
     pub fn of(
         config: &Config,
-        machines: &[Machine],
-        machine: &Machine,
+        machines: &[TargetMachine],
+        machine: &TargetMachine,
         facts: &Facts,
     ) -> Result<Self, String> {
         for value in foreign(config) {
@@ -99,7 +99,7 @@ impl Wanted {
             Part::Server => None,
             Part::Instance(name) => Some(name.clone()),
         });
-        let mut wanted = Self {
+        let mut desired = Self {
             units: Vec::new(),
             docker: instance.is_some() && images(config) > 0,
             agent_is_root: config.front == FrontKind::NginxReload,
@@ -109,18 +109,18 @@ impl Wanted {
         let v6 = machine.address.is_ipv6();
         if server {
             let names: Vec<_> = config.instances.iter().map(|i| i.name.0.clone()).collect();
-            wanted
+            desired
                 .units
                 .push(units::server(config.setup.port, v6, &names));
         }
         let instance = instance.as_ref().and_then(|name| config.instance(name));
         if let Some(instance) = instance {
-            let front = wanted.front(config, instance, v6, facts);
-            wanted
+            let front = desired.front(config, instance, v6, facts);
+            desired
                 .units
                 .push(agent(config, machines, instance, v6, front));
         }
-        Ok(wanted)
+        Ok(desired)
     }
 
     /// Adds the units of the front; its arguments for the agent.
@@ -158,7 +158,7 @@ impl Wanted {
 
 fn agent(
     config: &Config,
-    machines: &[Machine],
+    machines: &[TargetMachine],
     instance: &InstanceConfig,
     v6: bool,
     front: String,
@@ -241,8 +241,8 @@ mod tests {
             ("$HOME", false),
         ] {
             config.nginx.group = Some(group.to_owned());
-            let wanted = Wanted::of(&config, &machines, &machines[0], &facts);
-            assert_eq!(wanted.is_ok(), good, "{group:?}");
+            let desired = DesiredState::of(&config, &machines, &machines[0], &facts);
+            assert_eq!(desired.is_ok(), good, "{group:?}");
         }
     }
 }
