@@ -15,7 +15,7 @@ use fleet::Fleet;
 use greenlight::health::HealthCheck;
 use greenlight::receipt::CutOverReceipt;
 use greenlight::spec::{Artifact, PortPair, ServiceSpec};
-use greenlight_protocol::coordinator::{Command, Order, Promotion, RollbackOrder};
+use greenlight_protocol::coordinator::{Command, DeploymentRequest, Promotion, RollbackRequest};
 use greenlight_protocol::{DeploymentId, Plan, Policy, ServiceName, Strategy};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -123,7 +123,7 @@ fn series(setting: &Setting, instances: usize, late_ms: u64) -> Outcome<Series> 
     let fleet = Fleet::start(dir.path(), agents.path(), instances, late)?;
     let port = answer_checks()?;
     for version in ["v1", "v2"] {
-        fleet.perform(Command::Deploy(Box::new(order(&fleet, version, port)?)))?;
+        fleet.perform(Command::Deploy(Box::new(request(&fleet, version, port)?)))?;
     }
     let mut rounds = Vec::new();
     for _ in 0..setting.rounds.unwrap_or(20) {
@@ -145,12 +145,12 @@ fn round(fleet: &Fleet, dir: &Path, port: u16) -> Outcome<Round> {
         written.push(millis(time_fsync(&dir.join("server/fsync"))?));
     }
     // A rollback to what still runs is a cut-over like any other, and starts nothing.
-    let order = order(fleet, "back", port)?;
-    let back = RollbackOrder {
-        deployment: order.deployment,
-        requested_by: order.requested_by,
-        plan: order.plan,
-        policy: Some(order.policy),
+    let request = request(fleet, "back", port)?;
+    let back = RollbackRequest {
+        deployment: request.deployment,
+        requested_by: request.requested_by,
+        plan: request.plan,
+        policy: Some(request.policy),
     };
     let receipt = fleet.perform(Command::Rollback(Box::new(back)))?;
     let cut_over = receipt
@@ -225,7 +225,7 @@ fn answer_checks() -> Outcome<u16> {
     Ok(port.recv()??.port())
 }
 
-fn order(fleet: &Fleet, version: &str, port: u16) -> Outcome<Order> {
+fn request(fleet: &Fleet, version: &str, port: u16) -> Outcome<DeploymentRequest> {
     let pair = PortPair {
         blue: port,
         green: port,
@@ -250,7 +250,7 @@ fn order(fleet: &Fleet, version: &str, port: u16) -> Outcome<Order> {
             .collect(),
         fronts: BTreeMap::new(),
     };
-    Ok(Order {
+    Ok(DeploymentRequest {
         deployment: DeploymentId(format!("{version}-{}", greenlight::clock::monotonic_ns())),
         requested_by: "the benchmark".to_owned(),
         releases: [(ServiceName::from("sample"), Some(spec.to_release(version)))].into(),

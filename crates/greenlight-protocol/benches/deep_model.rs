@@ -14,7 +14,7 @@ fn main() {
     mutants_in_a_fleet_of_three();
     crashes();
     links();
-    troubles();
+    other_faults();
 }
 
 fn mutants_in_a_fleet_of_three() {
@@ -93,7 +93,7 @@ fn links() {
     holds("two instances, a crash of each kind, links that break", two);
 }
 
-fn troubles() {
+fn other_faults() {
     let three = Faults::of(3);
     let two = Faults::of(2);
     let death = |fleet| Faults { deaths: 1, ..fleet };
@@ -109,7 +109,7 @@ fn troubles() {
         "two instances, a death, an abort, a gate's trouble",
         Faults {
             aborts: 1,
-            gate_troubles: 1,
+            gate_failures: 1,
             ..death(two)
         },
     );

@@ -1,37 +1,38 @@
 //! The instance's half of the cut-over protocol.
 //!
 //! ```text
-//!  Settled ──Prepare──▶ Preparing ──slots ready──▶ Prepared ──Arm──▶ Armed ──Hold──▶ (gate held)
+//!    Idle  ──Prepare──▶ Preparing ──slots ready──▶ Prepared ──Arm──▶ Armed ──Hold──▶ (gate held)
 //!     ▲                     │                         │                │                  │
-//!     └──── Refused ◀───────┴──────── Abort ──────────┴────────────────┴──────────────────┤
+//!     └──── Aborted ◀───────┴──────── Abort ──────────┴────────────────┴──────────────────┤
 //!     └──── Switched ◀─────────────────────── Switch ─────────────────────────────────────┘
 //! ```
 //!
 //! The rules that make it sound, each also a mutant that the model check must find:
 //! the promise is durable before it is acknowledged; an agent that restarts while armed comes
 //! back held and in doubt, never open to old; and a peer that answers "not committed" first
-//! durably refuses the epoch itself.
+//! durably aborts the epoch itself.
 //!
 //! After `Armed` this agent cannot decide alone. It obeys a decision from whoever brings it:
 //! decisions are facts. Everything else is fenced by (term, epoch).
 
+mod attempt;
 mod cut_over;
-mod doubt;
 mod effect;
-mod errand;
+mod in_doubt;
 mod ledger;
 mod slots;
 
 pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
-pub use ledger::{AgentRecord, Decision, Ledger, Stage};
+pub use ledger::{AgentRecord, Decision, Ledger, Participation};
 pub use slots::SlotState;
 
-use self::errand::Errand;
+use self::attempt::Attempt;
 use crate::cut_over::CutOver;
 use crate::evidence::{Alignment, DrainEvidence, HoldEvidence};
 use crate::id::{Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
 use crate::message::{
-    Directive, Envelope, Healthy, InstanceStatus, LiveView, Report, Reported, StageView,
+    Directive, DirectiveEnvelope, Healthy, InstanceStatus, LiveReleaseView, ParticipationView,
+    Report, ReportEnvelope,
 };
 use crate::mutant::Mutant;
 use crate::release::Slot;
@@ -47,7 +48,7 @@ pub struct Agent {
     preparing: Option<CutOver>,
     hold: Hold,
     /// A decision that the gate has yet to carry out.
-    verdict: Option<Decision>,
+    decision: Option<Decision>,
     slots: BTreeMap<Slot, RunningSlot>,
     /// Whether the runtime has told what runs; until then an absent slot is unknown, not empty.
     listed: Listed,
@@ -60,10 +61,10 @@ pub struct Agent {
     /// The epoch for which `Retire` is under way, and what its stops have cut off so far.
     retiring: Option<(Epoch, DrainEvidence)>,
     /// The latest look at the peers.
-    peer_check: Option<Errand<BTreeMap<InstanceId, String>>>,
+    peer_check: Option<Attempt<BTreeMap<InstanceId, String>>>,
     /// The command before the switch that was begun last.
-    before_switch: Option<Errand<Result<String, String>>>,
-    attempts: u32,
+    before_switch: Option<Attempt<Result<String, String>>>,
+    starts: u32,
     /// The committed epoch that the front would not change to, and why; a restart asks it again.
     unopened: Option<(Epoch, String)>,
     mutant: Mutant,
@@ -121,9 +122,9 @@ impl Agent {
             ledger.apply(record);
         }
         let mut agent = Self::from_ledger(me, ledger, mutant);
-        let mut fx = Vec::new();
-        agent.come_back(&mut fx);
-        (agent, fx)
+        let mut effects = Vec::new();
+        agent.recover_participation(&mut effects);
+        (agent, effects)
     }
 
     fn from_ledger(me: InstanceId, ledger: Ledger, mutant: Mutant) -> Self {
@@ -132,7 +133,7 @@ impl Agent {
             ledger,
             preparing: None,
             hold: Hold::Open,
-            verdict: None,
+            decision: None,
             slots: BTreeMap::new(),
             listed: Listed::No,
             parked: BTreeSet::new(),
@@ -140,7 +141,7 @@ impl Agent {
             retiring: None,
             peer_check: None,
             before_switch: None,
-            attempts: 0,
+            starts: 0,
             unopened: None,
             mutant,
         }
@@ -150,64 +151,68 @@ impl Agent {
     /// not fit is ignored or answered with the current status.
     #[must_use = "effects not carried out are lost"]
     pub fn handle(&mut self, event: AgentEvent, _now: Timestamp) -> Vec<AgentEffect> {
-        let mut fx = Vec::new();
+        let mut effects = Vec::new();
         match event {
-            AgentEvent::Directed(envelope) => self.directed(envelope, &mut fx),
-            AgentEvent::Connected => self.report_status(&mut fx),
-            AgentEvent::GateConnected => self.reassert_gate(&mut fx),
-            AgentEvent::GateHeld { epoch, evidence } => self.gate_held(epoch, evidence, &mut fx),
-            AgentEvent::GateRefused { epoch, reason } => self.gate_refused(epoch, reason, &mut fx),
+            AgentEvent::Directed(envelope) => self.directed(envelope, &mut effects),
+            AgentEvent::Connected => self.report_status(&mut effects),
+            AgentEvent::GateConnected => self.reassert_gate(&mut effects),
+            AgentEvent::GateHeld { epoch, evidence } => {
+                self.gate_held(epoch, evidence, &mut effects);
+            }
+            AgentEvent::GateRefused { epoch, reason } => {
+                self.gate_refused(epoch, reason, &mut effects);
+            }
             AgentEvent::GateOpened {
                 epoch,
                 colors,
                 evidence,
-            } => self.gate_opened(epoch, &colors, evidence, &mut fx),
+            } => self.gate_opened(epoch, &colors, evidence, &mut effects),
             AgentEvent::GateFailed {
                 epoch,
                 colors,
                 reason,
-            } => self.gate_failed(epoch, &colors, reason, &mut fx),
-            AgentEvent::GateParked { services } => self.gate_parked(&services, &mut fx),
+            } => self.gate_failed(epoch, &colors, reason, &mut effects),
+            AgentEvent::GateParked { services } => self.gate_parked(&services, &mut effects),
             AgentEvent::SlotFound {
                 slot,
                 incarnation,
                 digest,
-            } => self.slot_found(&slot, incarnation, digest, &mut fx),
-            AgentEvent::SlotsListed => self.slots_listed(&mut fx),
+            } => self.slot_found(&slot, incarnation, digest, &mut effects),
+            AgentEvent::SlotsListed => self.slots_listed(&mut effects),
             AgentEvent::SlotReady { slot, incarnation } => {
-                self.slot_ready(&slot, incarnation, &mut fx);
+                self.slot_ready(&slot, incarnation, &mut effects);
             }
             AgentEvent::SlotUnhealthy {
                 slot,
                 incarnation,
                 reason,
-            } => self.slot_unhealthy(&slot, incarnation, reason, &mut fx),
+            } => self.slot_unhealthy(&slot, incarnation, reason, &mut effects),
             AgentEvent::SlotExited {
                 slot,
                 incarnation,
                 reason,
-            } => self.slot_exited(&slot, incarnation, reason, &mut fx),
+            } => self.slot_exited(&slot, incarnation, reason, &mut effects),
             AgentEvent::PeersChecked { epoch, unseen } => {
-                self.peers_checked(epoch, unseen, &mut fx);
+                self.peers_checked(epoch, unseen, &mut effects);
             }
             AgentEvent::BeforeSwitchEnded { epoch, result } => {
-                self.before_switch_ended(epoch, result, &mut fx);
+                self.before_switch_ended(epoch, result, &mut effects);
             }
             AgentEvent::SlotStopped { slot, drained } => {
-                self.slot_stopped(&slot, drained, &mut fx);
+                self.slot_stopped(&slot, drained, &mut effects);
             }
-            AgentEvent::TimerFired(AgentTimer::Doubt { epoch, asked }) => {
-                self.still_in_doubt(epoch, asked, &mut fx);
+            AgentEvent::TimerFired(AgentTimer::QueryDecision { epoch, asked }) => {
+                self.query_decision(epoch, asked, &mut effects);
             }
             AgentEvent::TimerFired(AgentTimer::Restart) => {
-                self.restart_live(slots::RESTART_AFTER, &mut fx);
+                self.restart_live(slots::RESTART_AFTER, &mut effects);
             }
-            AgentEvent::PeerAsked { peer, epoch } => self.peer_asked(peer, epoch, &mut fx),
+            AgentEvent::PeerAsked { peer, epoch } => self.peer_asked(peer, epoch, &mut effects),
             AgentEvent::PeerAnswered { epoch, answer } => {
-                self.peer_answered(epoch, answer, &mut fx);
+                self.peer_answered(epoch, answer, &mut effects);
             }
         }
-        fx
+        effects
     }
 
     /// What is durable.
@@ -233,7 +238,7 @@ impl Agent {
                     service: service.clone(),
                     color: live.color,
                 };
-                let view = LiveView {
+                let view = LiveReleaseView {
                     version: live.release.version.clone(),
                     digest: live.release.digest.clone(),
                     color: live.color,
@@ -246,51 +251,51 @@ impl Agent {
                 (service.clone(), view)
             })
             .collect();
-        let stage = match (&self.ledger.stage, &self.preparing) {
-            (Stage::Prepared(c), _) => StageView::Prepared(c.epoch),
-            (Stage::Armed(c), _) => StageView::Armed(c.epoch),
-            (Stage::Settled, Some(c)) => StageView::Preparing(c.epoch),
-            (Stage::Settled, None) => StageView::Settled,
+        let participation = match (&self.ledger.participation, &self.preparing) {
+            (Participation::Prepared(c), _) => ParticipationView::Prepared(c.epoch),
+            (Participation::Armed(c), _) => ParticipationView::Armed(c.epoch),
+            (Participation::Idle, Some(c)) => ParticipationView::Preparing(c.epoch),
+            (Participation::Idle, None) => ParticipationView::Idle,
         };
         InstanceStatus {
             live,
-            stage,
+            participation,
             decided: self.ledger.latest_decided(),
             // The shell knows its front.
             alignment: Alignment::default(),
         }
     }
 
-    fn directed(&mut self, envelope: Envelope, fx: &mut Vec<AgentEffect>) {
+    fn directed(&mut self, envelope: DirectiveEnvelope, effects: &mut Vec<AgentEffect>) {
         let Token { term, epoch } = envelope.token;
         if term < self.ledger.term {
-            self.report(epoch, Report::Fenced, fx);
+            self.report(epoch, Report::Fenced, effects);
             return;
         }
         if term > self.ledger.term {
-            self.record(AgentRecord::TermSeen(term), fx);
+            self.record(AgentRecord::TermSeen(term), effects);
         }
         match envelope.directive {
-            Directive::Prepare(cut_over) => self.prepare(*cut_over, fx),
-            Directive::CheckPeers(peers) => self.check_peers(epoch, peers, fx),
-            Directive::BeforeSwitch => self.run_before_switch(epoch, fx),
-            Directive::Arm => self.arm(epoch, fx),
-            Directive::Hold => self.hold(epoch, fx),
-            Directive::Switch => self.decided(epoch, Decision::Committed, fx),
-            Directive::Abort => self.decided(epoch, Decision::Refused, fx),
-            Directive::Retire => self.retire(epoch, fx),
-            Directive::Greet => self.report_status(fx),
+            Directive::Prepare(cut_over) => self.prepare(*cut_over, effects),
+            Directive::CheckPeers(peers) => self.check_peers(epoch, peers, effects),
+            Directive::BeforeSwitch => self.run_before_switch(epoch, effects),
+            Directive::Arm => self.arm(epoch, effects),
+            Directive::Hold => self.hold(epoch, effects),
+            Directive::Switch => self.decided(epoch, Decision::Committed, effects),
+            Directive::Abort => self.decided(epoch, Decision::Aborted, effects),
+            Directive::Retire => self.retire(epoch, effects),
+            Directive::QueryStatus => self.report_status(effects),
         }
     }
 
     /// Changes the ledger and makes the change durable before anything that follows.
-    fn record(&mut self, record: AgentRecord, fx: &mut Vec<AgentEffect>) {
+    fn record(&mut self, record: AgentRecord, effects: &mut Vec<AgentEffect>) {
         self.ledger.apply(&record);
-        fx.push(AgentEffect::Persist(record));
+        effects.push(AgentEffect::Persist(record));
     }
 
-    fn report(&self, epoch: Epoch, report: Report, fx: &mut Vec<AgentEffect>) {
-        fx.push(AgentEffect::Report(Reported {
+    fn report(&self, epoch: Epoch, report: Report, effects: &mut Vec<AgentEffect>) {
+        effects.push(AgentEffect::Report(ReportEnvelope {
             token: Token {
                 term: self.ledger.term,
                 epoch,
@@ -299,10 +304,10 @@ impl Agent {
         }));
     }
 
-    fn report_status(&self, fx: &mut Vec<AgentEffect>) {
+    fn report_status(&self, effects: &mut Vec<AgentEffect>) {
         let epoch = self.ledger.latest_decided();
-        self.report(epoch, Report::Status(self.status()), fx);
-        self.report_troubles(fx);
+        self.report(epoch, Report::Status(self.status()), effects);
+        self.report_unhealthy(effects);
     }
 
     /// This agent's name.

@@ -21,27 +21,28 @@
 //! One deployment at a time. A rollback is a cut-over like any other, with the roles swapped.
 
 mod abort;
+mod after_commit;
 mod effect;
 mod ledger;
 mod peers;
 mod phase;
 mod prepare;
 mod recover;
-mod settle;
 mod snapshot;
 
 pub use effect::{
     Accepted, Command, CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, Refusal,
-    RollbackOrder,
+    RollbackRequest,
 };
 pub use ledger::{
-    Begin, CoordinatorRecord, Deployment, Ledger, Order, Outcome, Promotion, Verdict, Warm,
+    CoordinatorRecord, CutOverStarted, Decision, Deployment, DeploymentRequest, Ledger, Outcome,
+    Promotion, Warm,
 };
 pub use phase::Phase;
 pub use snapshot::snapshot;
 
 use crate::id::{Epoch, InstanceId, Term, Token};
-use crate::message::{Directive, Envelope, InstanceStatus, Report, Reported};
+use crate::message::{Directive, DirectiveEnvelope, InstanceStatus, Report, ReportEnvelope};
 use crate::mutant::{Mutant, broken};
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,14 +59,14 @@ pub struct Coordinator {
     fleet: BTreeSet<InstanceId>,
     ledger: Ledger,
     phase: Phase,
-    /// Why the fleet must go back once the switch is complete.
-    trouble: Option<String>,
+    /// Why the fleet must be rolled back once the switch is complete.
+    rollback_reason: Option<String>,
     /// Whether someone has asked since that a deployment to be promoted by hand go on by itself. A
     /// restart aborts what has not committed, so there is nothing to remember.
     is_promoted: bool,
     /// Who has yet to stop what is not live, once that was asked.
     retiring: Option<(Epoch, BTreeSet<InstanceId>)>,
-    presence: BTreeMap<InstanceId, InstanceStatus>,
+    connected: BTreeMap<InstanceId, InstanceStatus>,
     /// How long making a record durable takes here, as last measured.
     sync: Duration,
     mutant: Mutant,
@@ -78,37 +79,44 @@ impl Coordinator {
         command: Command,
         now: Timestamp,
     ) -> Result<(Accepted, Vec<CoordinatorEffect>), Refusal> {
-        let mut fx = Vec::new();
+        let mut effects = Vec::new();
         let accepted = match command {
-            Command::Deploy(order) => self.deploy(*order, now, &mut fx)?,
+            Command::Deploy(request) => self.deploy(*request, now, &mut effects)?,
             Command::Rollback(rollback) => {
-                let order = self.rollback_order(*rollback)?;
-                self.deploy(order, now, &mut fx)?
+                let request = self.rollback_request(*rollback)?;
+                self.deploy(request, now, &mut effects)?
             }
-            Command::Promote => self.promote(now, &mut fx)?,
-            Command::Abort { requested_by } => self.abort_by(&requested_by, &mut fx)?,
+            Command::Promote => self.promote(now, &mut effects)?,
+            Command::Abort { requested_by } => {
+                self.abort_on_request(&requested_by, &mut effects)?
+            }
         };
-        Ok((accepted, fx))
+        Ok((accepted, effects))
     }
 
     /// Takes one event; never fails. What is stale changes nothing (G6).
     #[must_use = "effects not carried out are lost"]
     pub fn handle(&mut self, event: CoordinatorEvent, now: Timestamp) -> Vec<CoordinatorEffect> {
-        let mut fx = Vec::new();
+        let mut effects = Vec::new();
         match event {
             CoordinatorEvent::Connected(instance) => {
-                self.presence.entry(instance.clone()).or_default();
-                self.send(&instance, self.ledger.epoch, Directive::Greet, &mut fx);
-                self.prompt(&instance, &mut fx);
+                self.connected.entry(instance.clone()).or_default();
+                self.send(
+                    &instance,
+                    self.ledger.epoch,
+                    Directive::QueryStatus,
+                    &mut effects,
+                );
+                self.prompt(&instance, &mut effects);
             }
-            CoordinatorEvent::Disconnected(instance) => self.lost(&instance, &mut fx),
-            CoordinatorEvent::Reported { from, reported } => {
-                self.reported(&from, reported, now, &mut fx);
+            CoordinatorEvent::Disconnected(instance) => self.lost(&instance, &mut effects),
+            CoordinatorEvent::Reported { from, envelope } => {
+                self.reported(&from, envelope, now, &mut effects);
             }
-            CoordinatorEvent::TimerFired(timer) => self.timer_fired(timer, now, &mut fx),
+            CoordinatorEvent::TimerFired(timer) => self.timer_fired(timer, now, &mut effects),
             CoordinatorEvent::Synced(took) => self.sync = took,
         }
-        fx
+        effects
     }
 
     /// Where the deployment stands.
@@ -122,8 +130,8 @@ impl Coordinator {
     }
 
     /// The connected instances and how they said they stand.
-    pub fn presence(&self) -> &BTreeMap<InstanceId, InstanceStatus> {
-        &self.presence
+    pub fn connected(&self) -> &BTreeMap<InstanceId, InstanceStatus> {
+        &self.connected
     }
 
     /// Every instance of the fleet.
@@ -144,22 +152,22 @@ impl Coordinator {
     fn reported(
         &mut self,
         from: &InstanceId,
-        reported: Reported,
+        envelope: ReportEnvelope,
         now: Timestamp,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
-        let Reported { token, report } = reported;
+        let ReportEnvelope { token, report } = envelope;
         match report {
             Report::Status(status) => {
-                self.status(from, status, fx);
-                self.confirmed(from, now, fx);
+                self.status(from, status, effects);
+                self.confirmed(from, now, effects);
             }
-            Report::InDoubt => self.resolve_doubt(from, token.epoch, fx),
-            Report::Troubled { service, reason } => {
+            Report::InDoubt => self.resolve_in_doubt(from, token.epoch, effects),
+            Report::Unhealthy { service, reason } => {
                 let reason = format!("`{service}` on instance `{from}`: {reason}");
-                self.troubled(token.epoch, reason, now, fx);
+                self.unhealthy(token.epoch, reason, now, effects);
             }
-            Report::Retired(_) => self.retired(from, token.epoch, fx),
+            Report::Retired(_) => self.retired(from, token.epoch, effects),
             Report::Fenced | Report::Observed(_) => {}
             Report::Prepared
             | Report::PrepareFailed { .. }
@@ -171,15 +179,15 @@ impl Coordinator {
             | Report::Held(_)
             | Report::HoldRefused { .. } => {
                 if self.is_vote(token) {
-                    self.voted(from, report, now, fx);
+                    self.voted(from, report, now, effects);
                 }
             }
-            Report::Switched(_) => self.switched(from, token.epoch, None, now, fx),
+            Report::Switched(_) => self.switched(from, token.epoch, None, now, effects),
             Report::SwitchFailed { reason } => {
                 let reason = format!("instance `{from}`: {reason}");
-                self.switched(from, token.epoch, Some(reason), now, fx);
+                self.switched(from, token.epoch, Some(reason), now, effects);
             }
-            Report::Aborted => self.abort_confirmed(from, token.epoch, now, fx),
+            Report::Aborted => self.abort_confirmed(from, token.epoch, now, effects),
         }
     }
 
@@ -190,9 +198,9 @@ impl Coordinator {
     }
 
     /// Changes the ledger and makes the change durable before anything that follows.
-    fn record(&mut self, record: CoordinatorRecord, fx: &mut Vec<CoordinatorEffect>) {
+    fn record(&mut self, record: CoordinatorRecord, effects: &mut Vec<CoordinatorEffect>) {
         self.ledger.apply(&record);
-        fx.push(CoordinatorEffect::Persist(record));
+        effects.push(CoordinatorEffect::Persist(record));
     }
 
     fn send(
@@ -200,11 +208,11 @@ impl Coordinator {
         to: &InstanceId,
         epoch: Epoch,
         directive: Directive,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
-        fx.push(CoordinatorEffect::Send {
+        effects.push(CoordinatorEffect::Send {
             to: to.clone(),
-            envelope: Envelope {
+            envelope: DirectiveEnvelope {
                 token: Token {
                     term: self.ledger.term,
                     epoch,
@@ -215,88 +223,92 @@ impl Coordinator {
     }
 
     /// Sends the phase's directive to everyone who has not answered it.
-    fn prompt_all(&mut self, fx: &mut Vec<CoordinatorEffect>) {
+    fn prompt_all(&mut self, effects: &mut Vec<CoordinatorEffect>) {
         for instance in self.phase.waiting_for() {
-            self.prompt(&instance, fx);
+            self.prompt(&instance, effects);
         }
     }
 
     /// Sends the phase's directive to one instance, if it has not answered it.
-    fn prompt(&self, instance: &InstanceId, fx: &mut Vec<CoordinatorEffect>) {
+    fn prompt(&self, instance: &InstanceId, effects: &mut Vec<CoordinatorEffect>) {
         if let Some((epoch, waiting)) = &self.retiring
             && waiting.contains(instance)
         {
-            self.send(instance, *epoch, Directive::Retire, fx);
+            self.send(instance, *epoch, Directive::Retire, effects);
         }
-        let Some((begin, _)) = self.ledger.latest() else {
+        let Some((started, _)) = self.ledger.latest() else {
             return;
         };
         if !self.phase.waits_for(instance) {
             return;
         }
-        let epoch = begin.cut_over.epoch;
+        let epoch = started.cut_over.epoch;
         let directive = match &self.phase {
-            Phase::Preparing { .. } => Directive::Prepare(Box::new(begin.cut_over.clone())),
+            Phase::Preparing { .. } => Directive::Prepare(Box::new(started.cut_over.clone())),
             Phase::CheckingPeers { .. } => {
-                Directive::CheckPeers(peers::seen_by(instance, &begin.cut_over.participants))
+                Directive::CheckPeers(peers::seen_by(instance, &started.cut_over.participants))
             }
             Phase::BeforeSwitch { .. } => Directive::BeforeSwitch,
             Phase::Arming { .. } => Directive::Arm,
             Phase::Holding { .. } => Directive::Hold,
             Phase::Switching { .. } => Directive::Switch,
-            Phase::Confirming { .. } => Directive::Greet,
+            Phase::Confirming { .. } => Directive::QueryStatus,
             Phase::Aborting { .. } => Directive::Abort,
             Phase::Idle | Phase::Ready { .. } | Phase::Watching { .. } | Phase::Retiring { .. } => {
                 return;
             }
         };
-        self.send(instance, epoch, directive, fx);
+        self.send(instance, epoch, directive, effects);
     }
 
-    fn timer(timer: CoordinatorTimer, after: Duration, fx: &mut Vec<CoordinatorEffect>) {
-        fx.push(CoordinatorEffect::SetTimer { timer, after });
+    fn timer(timer: CoordinatorTimer, after: Duration, effects: &mut Vec<CoordinatorEffect>) {
+        effects.push(CoordinatorEffect::SetTimer { timer, after });
     }
 
     fn timer_fired(
         &mut self,
         timer: CoordinatorTimer,
         now: Timestamp,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
         let here = self.phase.epoch();
         match timer {
             CoordinatorTimer::PrepareDeadline(epoch) if here == Some(epoch) => {
-                self.prepare_overdue(fx);
+                self.prepare_overdue(effects);
             }
             CoordinatorTimer::PeersDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::CheckingPeers { .. }) {
-                    self.abort_waiting("has not said in time how it sees its peers", fx);
+                    self.abort_waiting("has not said in time how it sees its peers", effects);
                 }
             }
             CoordinatorTimer::ArmDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::Arming { .. }) {
-                    self.abort_waiting("has not armed in time", fx);
+                    self.abort_waiting("has not armed in time", effects);
                 }
             }
             CoordinatorTimer::BeforeSwitchDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::BeforeSwitch { .. }) {
-                    self.abort_waiting("has not ended `before_switch` in time", fx);
+                    self.abort_waiting("has not ended `before_switch` in time", effects);
                 }
             }
             CoordinatorTimer::HoldBudget(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::Holding { .. }) {
-                    self.abort_waiting("has not held within the hold budget", fx);
+                    self.abort_waiting("has not held within the hold budget", effects);
                 }
             }
             CoordinatorTimer::AbortDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::Aborting { .. }) {
-                    self.abort_complete(now, fx);
+                    self.abort_complete(now, effects);
                 }
             }
-            CoordinatorTimer::WatchOver(epoch) if here == Some(epoch) => self.watch_over(now, fx),
-            CoordinatorTimer::RetryBack(epoch) if here == Some(epoch) => self.go_back(now, fx),
-            CoordinatorTimer::WarmOver(epoch) => self.begin_retire(epoch, fx),
-            CoordinatorTimer::Resend(epoch) => self.resend(epoch, fx),
+            CoordinatorTimer::WatchOver(epoch) if here == Some(epoch) => {
+                self.watch_over(now, effects);
+            }
+            CoordinatorTimer::RetryRollback(epoch) if here == Some(epoch) => {
+                self.roll_back(now, effects);
+            }
+            CoordinatorTimer::WarmOver(epoch) => self.begin_retire(epoch, effects),
+            CoordinatorTimer::Resend(epoch) => self.resend(epoch, effects),
             CoordinatorTimer::PrepareDeadline(_)
             | CoordinatorTimer::PeersDeadline(_)
             | CoordinatorTimer::BeforeSwitchDeadline(_)
@@ -304,25 +316,29 @@ impl Coordinator {
             | CoordinatorTimer::HoldBudget(_)
             | CoordinatorTimer::AbortDeadline(_)
             | CoordinatorTimer::WatchOver(_)
-            | CoordinatorTimer::RetryBack(_) => {}
+            | CoordinatorTimer::RetryRollback(_) => {}
         }
     }
 
-    fn resend(&mut self, epoch: Epoch, fx: &mut Vec<CoordinatorEffect>) {
+    fn resend(&mut self, epoch: Epoch, effects: &mut Vec<CoordinatorEffect>) {
         let retiring: Vec<_> = match &self.retiring {
             Some((retired, waiting)) if *retired == epoch => waiting.iter().cloned().collect(),
             Some(_) | None => Vec::new(),
         };
         for instance in &retiring {
-            self.send(instance, epoch, Directive::Retire, fx);
+            self.send(instance, epoch, Directive::Retire, effects);
         }
         let mut pending = !retiring.is_empty();
         if self.phase.epoch() == Some(epoch) && !self.phase.waiting_for().is_empty() {
-            self.prompt_all(fx);
+            self.prompt_all(effects);
             pending = true;
         }
         if pending {
-            Self::timer(CoordinatorTimer::Resend(epoch), self.resend_after(), fx);
+            Self::timer(
+                CoordinatorTimer::Resend(epoch),
+                self.resend_after(),
+                effects,
+            );
         }
     }
 

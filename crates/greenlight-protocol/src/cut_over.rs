@@ -6,13 +6,13 @@ use crate::release::Release;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether a cut-over brings a new release, or takes the fleet back.
+/// Whether a cut-over deploys new releases, or rolls the fleet back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// To the release that the deployment brings.
+    /// To the releases of the deployment.
     Forward,
-    /// To the release that was live before.
+    /// To the releases that were live before: a rollback.
     Back,
 }
 
@@ -35,13 +35,13 @@ pub struct CutOver {
 
 impl CutOver {
     /// The releases that are to be live after it; a service that is removed has none.
-    pub fn brought(&self) -> impl Iterator<Item = (&ServiceName, &Release)> {
+    pub fn new_releases(&self) -> impl Iterator<Item = (&ServiceName, &Release)> {
         let releases = self.releases.iter();
         releases.filter_map(|(service, release)| Some((service, release.as_ref()?)))
     }
 
     /// Whether a release of this service is to be live after it.
-    pub fn brings(&self, service: &ServiceName) -> bool {
+    pub fn deploys(&self, service: &ServiceName) -> bool {
         matches!(self.releases.get(service), Some(Some(_)))
     }
 }

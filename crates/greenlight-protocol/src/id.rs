@@ -61,7 +61,7 @@ name! {
     ServiceName
 }
 name! {
-    /// One attempt to bring releases to the fleet.
+    /// One attempt to bring an application's releases to the fleet.
     DeploymentId
 }
 number! {

@@ -46,9 +46,12 @@ pub use evidence::{
     SwitchEvidence,
 };
 pub use id::{DeploymentId, Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
-pub use message::{Directive, Envelope, InstanceStatus, PeerAnswer, Report, Reported, StageView};
+pub use message::{
+    Directive, DirectiveEnvelope, InstanceStatus, ParticipationView, PeerAnswer, Report,
+    ReportEnvelope,
+};
 pub use mutant::Mutant;
 pub use plan::{Plan, PlanError, Share, Strategy, Wave};
 pub use policy::{OnUncertain, Policy};
-pub use release::{Color, Live, Release, Slot};
+pub use release::{Color, LiveRelease, Release, Slot};
 pub use time::Timestamp;

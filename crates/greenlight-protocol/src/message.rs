@@ -1,6 +1,6 @@
 //! What coordinator and agents say to each other.
 //!
-//! *Directives* are imperative, coordinator to agent; *reports* are past tense, the way back.
+//! *Directives* are imperative, coordinator to agent; *reports* are past tense, the rollback.
 //! All may be lost, repeated or reordered: each is answered the same way however often it comes.
 
 use crate::cut_over::CutOver;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A directive with its fencing token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Envelope {
+pub struct DirectiveEnvelope {
     /// Who speaks, and of which cut-over.
     pub token: Token,
     /// What is to be done.
@@ -40,13 +40,13 @@ pub enum Directive {
     Abort,
     /// Drain and stop what is no longer live since this epoch.
     Retire,
-    /// Nothing: asks for a status, and tells the coordinator's term.
-    Greet,
+    /// Send a status. The directive also tells the coordinator's term.
+    QueryStatus,
 }
 
 /// A report with the token of the directive that it answers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Reported {
+pub struct ReportEnvelope {
     /// The term and epoch spoken of.
     pub token: Token,
     /// What happened.
@@ -108,7 +108,7 @@ pub enum Report {
     /// What was not live is stopped.
     Retired(DrainEvidence),
     /// A live slot died or fails its check.
-    Troubled {
+    Unhealthy {
         /// The service.
         service: ServiceName,
         /// What a person should read.
@@ -126,9 +126,9 @@ pub enum Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceStatus {
     /// By service: what is live there.
-    pub live: BTreeMap<ServiceName, LiveView>,
-    /// Where its cut-over stands.
-    pub stage: StageView,
+    pub live: BTreeMap<ServiceName, LiveReleaseView>,
+    /// How far it takes part in a cut-over.
+    pub participation: ParticipationView,
     /// The highest epoch whose decision it has made durable.
     pub decided: Epoch,
     /// What its cut-overs are worth.
@@ -138,8 +138,8 @@ pub struct InstanceStatus {
 
 /// A live release as it stands in a status.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LiveView {
-    /// The release's label.
+pub struct LiveReleaseView {
+    /// The release's version.
     pub version: String,
     /// The release's digest.
     pub digest: String,
@@ -159,15 +159,15 @@ pub enum Healthy {
     No,
 }
 
-/// The stage of an agent's cut-over.
+/// How far an instance takes part in a cut-over, for reports and for people.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(rename_all = "snake_case", tag = "stage", content = "epoch")]
-pub enum StageView {
-    /// Nothing is under way.
+#[serde(rename_all = "snake_case", tag = "state", content = "epoch")]
+pub enum ParticipationView {
+    /// No cut-over is in progress.
     #[default]
-    Settled,
+    Idle,
     /// Slots are being started.
     Preparing(Epoch),
     /// Ready, and durable.
@@ -182,8 +182,8 @@ pub enum StageView {
 pub enum PeerAnswer {
     /// It was committed.
     Committed,
-    /// It was aborted, or can no longer be committed: the peer has durably refused it.
-    Refused,
+    /// It was aborted, or can no longer be committed: the peer has durably aborted it.
+    Aborted,
     /// The peer waits for the decision itself.
     Unknown,
 }

@@ -34,10 +34,10 @@ impl fmt::Display for Color {
     }
 }
 
-/// An immutable thing to run: an artifact and its settings, with a label for people.
+/// An immutable thing to run: an artifact and its settings, with a version for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Release {
-    /// The label that people use, for example a git revision.
+    /// The name that people use, for example a git revision.
     pub version: String,
     /// Hash over `spec`: two releases are the same if and only if this is.
     pub digest: String,
@@ -62,7 +62,7 @@ impl fmt::Display for Slot {
 
 /// What a service's slot holds by decision: the live release, or the warm one before it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Live {
+pub struct LiveRelease {
     /// Where it runs.
     pub color: Color,
     /// What runs.

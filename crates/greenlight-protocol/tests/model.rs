@@ -12,11 +12,11 @@
 //! - Messages without any further effect are forgotten (`dead.rs`), as are timers that would do
 //!   nothing (`machine.rs`, `server.rs`). That they do nothing is asserted on the real code
 //!   whenever one is forgotten; that it stays so rests on what never changes back.
-//! - States that differ only in the names of instances are one (`sameness.rs`): no decision
+//! - States that differ only in the names of instances are one (`symmetry.rs`): no decision
 //!   depends on a name.
 //! - Times are not modelled: a timer may fire as soon as it is set, and a peer is asked as if the
-//!   doubt had lasted long. Texts for people are left out, and so is what is kept for people only.
-//! - Statuses and doubts reach the coordinator, and links come up anew, only where a test says
+//!   agent had been in doubt for long. Texts for people are left out, and so is what is kept for people only.
+//! - Statuses and queries reach the coordinator, and links come up anew, only where a test says
 //!   so. Else they are among the messages that are lost. A link that breaks is no step either:
 //!   the server asserts that it does what a missed deadline does.
 //! - A gate's own deadline does not pass while the coordinator may still commit in time, nor after
@@ -117,7 +117,7 @@ fn agents_in_doubt_help_each_other_while_the_coordinator_stays_away() {
 }
 
 #[test]
-fn an_application_that_dies_or_sickens_at_any_time_and_the_way_back() {
+fn an_application_that_dies_or_sickens_at_any_time_and_the_rollback() {
     let faults = Faults {
         deaths: 1,
         ..Faults::of(2)
@@ -131,7 +131,7 @@ fn an_application_that_dies_or_sickens_at_any_time_and_the_way_back() {
 }
 
 #[test]
-fn a_person_who_aborts_at_any_time_and_the_way_back() {
+fn a_person_who_aborts_at_any_time_and_the_rollback() {
     let faults = Faults {
         aborts: 1,
         ..Faults::of(3)
@@ -151,7 +151,7 @@ fn a_person_who_aborts_at_any_time_and_the_way_back() {
 #[test]
 fn a_gate_that_refuses_or_restarts_at_any_time() {
     let faults = Faults {
-        gate_troubles: 1,
+        gate_failures: 1,
         ..Faults::of(3)
     };
     holds("three instances, a gate's trouble", faults);
@@ -172,7 +172,7 @@ fn a_gate_that_refuses_or_restarts_at_any_time() {
 #[test]
 fn a_second_deployment_right_after_one_that_was_aborted_or_promoted() {
     let faults = Faults {
-        orders: 1,
+        deployments: 1,
         ..Faults::of(2)
     };
     holds("two instances, a second deployment", faults);

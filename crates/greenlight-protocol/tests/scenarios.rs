@@ -16,12 +16,12 @@ mod services;
 #[path = "scenarios/world.rs"]
 mod world;
 
-use greenlight_protocol::coordinator::{Order, RollbackOrder};
+use greenlight_protocol::coordinator::{DeploymentRequest, RollbackRequest};
 use greenlight_protocol::{
     Accepted, AgentEvent, Color, Command, Epoch, Incarnation, InstanceId, Refusal, Slot,
 };
 use std::time::Duration;
-use world::{Letter, World, name};
+use world::{Message, World, name};
 
 const WARM: Duration = Duration::from_mins(5);
 const LONG: Duration = Duration::from_hours(1);
@@ -53,9 +53,9 @@ fn exited(incarnation: Incarnation) -> AgentEvent {
     }
 }
 
-fn with_command(mut order: Order) -> Order {
-    order.policy.before_switch = Some(Duration::from_mins(5));
-    order
+fn with_command(mut request: DeploymentRequest) -> DeploymentRequest {
+    request.policy.before_switch = Some(Duration::from_mins(5));
+    request
 }
 
 fn commands(world: &World) -> Vec<(InstanceId, Epoch)> {
@@ -65,18 +65,18 @@ fn commands(world: &World) -> Vec<(InstanceId, Epoch)> {
         .collect()
 }
 
-fn is_directive_to(letter: &Letter, instance: usize) -> bool {
-    matches!(letter, Letter::Directive(to, _) if *to == name(instance))
+fn is_directive_to(message: &Message, instance: usize) -> bool {
+    matches!(message, Message::Directive(to, _) if *to == name(instance))
 }
 
 fn roll_back(world: &mut World) -> Result<Accepted, Refusal> {
-    let Order {
+    let DeploymentRequest {
         deployment,
         requested_by,
         plan,
         ..
-    } = world.order(&[]);
-    world.command(Command::Rollback(Box::new(RollbackOrder {
+    } = world.request(&[]);
+    world.command(Command::Rollback(Box::new(RollbackRequest {
         deployment,
         requested_by,
         plan,

@@ -14,22 +14,20 @@
 
 #[path = "sim/apps.rs"]
 mod apps;
-#[path = "sim/chance.rs"]
-mod chance;
 #[path = "sim/coordinator.rs"]
 mod coordinator;
 #[path = "sim/disk.rs"]
 mod disk;
+#[path = "sim/event.rs"]
+mod event;
+#[path = "sim/fault_injection.rs"]
+mod fault_injection;
 #[path = "sim/faults.rs"]
 mod faults;
 #[path = "sim/gate.rs"]
 mod gate;
-#[path = "sim/happening.rs"]
-mod happening;
 #[path = "sim/machine.rs"]
 mod machine;
-#[path = "sim/mishaps.rs"]
-mod mishaps;
 #[path = "sim/network.rs"]
 mod network;
 #[path = "sim/oracle.rs"]
@@ -42,6 +40,8 @@ mod process;
 mod profile;
 #[path = "sim/rest.rs"]
 mod rest;
+#[path = "sim/rng.rs"]
+mod rng;
 #[path = "sim/stale.rs"]
 mod stale;
 #[path = "sim/stats.rs"]

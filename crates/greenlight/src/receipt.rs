@@ -35,7 +35,7 @@ pub struct Receipt {
     /// The services it removed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub removed: BTreeSet<ServiceName>,
-    /// By service: the label of what was live before.
+    /// By service: the version of what was live before.
     pub previous: BTreeMap<ServiceName, String>,
     /// When it was accepted, in milliseconds since 1970.
     pub started_ms: u64,
@@ -101,7 +101,7 @@ pub struct InstanceReceipt {
     /// What was cut off when the old release was stopped.
     pub retired: Option<DrainEvidence>,
     /// What went wrong here.
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
 }
 
 /// One sentence that the evidence must bear out.

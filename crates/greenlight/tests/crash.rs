@@ -44,7 +44,7 @@ async fn the_server_killed_at_any_effect_of_a_deployment_harms_nobody() {
         let has = |name: &str| points.has_passed(name);
         let durable = if has("persist Committed#1 after") {
             Went::Forward
-        } else if has("persist Begun#1 after") || !has("persist Accepted#1 after") {
+        } else if has("persist CutOverStarted#1 after") || !has("persist Accepted#1 after") {
             Went::Nowhere
         } else {
             // Accepted, and nobody was told yet: it begins again.
@@ -80,17 +80,17 @@ async fn an_agent_killed_at_any_effect_of_a_deployment_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_killed_at_any_effect_of_a_way_back_harms_nobody() {
-    killed_on_the_way_back("server").await;
+async fn the_server_killed_at_any_effect_of_a_rollback_harms_nobody() {
+    killed_during_a_rollback("server").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_killed_at_any_effect_of_a_way_back_harms_nobody() {
-    killed_on_the_way_back("agent-b").await;
+async fn an_agent_killed_at_any_effect_of_a_rollback_harms_nobody() {
+    killed_during_a_rollback("agent-b").await;
 }
 
 /// Kills a role at every effect that a deployment has only when its release is bad.
-async fn killed_on_the_way_back(role: &str) {
+async fn killed_during_a_rollback(role: &str) {
     let mut scene = Scene::start().await;
     let good = scene.enumerate(role, Kind::Good).await;
 
@@ -111,7 +111,7 @@ async fn killed_on_the_way_back(role: &str) {
         assert!(scene.came_up() - earlier >= FEWEST_ONLY_HERE, "{points:?}");
     }
 
-    scene.end(&format!("{role} killed on the way back")).await;
+    scene.end(&format!("{role} killed during a rollback")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,7 +181,7 @@ async fn the_new_application_killed_at_any_effect_takes_the_fleet_back() {
     for point in points.iter().skip_while(|point| *point != TOLD_TO_START) {
         match &**point {
             // Where it must be noticed in the watch, that must outlast any pause.
-            "persist Settled#1 before" => scene.fleet.configure_watched(&[], "1s"),
+            "persist Completed#1 before" => scene.fleet.configure_watched(&[], "1s"),
             "persist Finished#1 before" => scene.fleet.configure(&[]),
             _ => {}
         }
@@ -241,7 +241,7 @@ async fn kill_new(scene: &mut Scene, point: &str) -> Option<Went> {
     let may_end: &[_] = if has("persist Finished#1 before") {
         // It is started again, and the release stays; the fleet has settled with it.
         &[Went::Forward]
-    } else if has("send Greet to b#1 after") {
+    } else if has("send QueryStatus to b#1 after") {
         // That it is well may have been said before it died.
         &[Went::ForwardAndBack, Went::Forward]
     } else if has("persist Committed#1 before") {
@@ -273,7 +273,7 @@ async fn a_killed_proxy_comes_back_as_it_was() {
         ),
         (
             "server",
-            "persist Settled#1 before",
+            "persist Completed#1 before",
             "open",
             Some(Went::Forward),
         ),

@@ -7,7 +7,9 @@ use greenlight::link::{
     AgentStreams, Authority, Credentials, Https, LinkEvent, Role, ServerLink, ServerLinkEvent,
     agent_router, allow, serve,
 };
-use greenlight_protocol::{Directive, Envelope, Epoch, InstanceId, Report, Reported, Term, Token};
+use greenlight_protocol::{
+    Directive, DirectiveEnvelope, Epoch, InstanceId, Report, ReportEnvelope, Term, Token,
+};
 use hyper::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -151,9 +153,9 @@ async fn a_report_is_repeated_until_the_server_has_it_and_order_is_kept() {
         let event = within(server.events.recv())
             .await
             .expect("the server lives");
-        if let LinkEvent::Reported(from, reported) = event {
+        if let LinkEvent::Reported(from, envelope) = event {
             assert_eq!(from, InstanceId::from("a"));
-            seen.push(reported.token.epoch.0);
+            seen.push(envelope.token.epoch.0);
         }
     }
     seen.dedup();
@@ -232,8 +234,8 @@ impl Server {
             term: Term(1),
             epoch: Epoch(epoch),
         };
-        let directive = Directive::Greet;
-        let envelope = Envelope { token, directive };
+        let directive = Directive::QueryStatus;
+        let envelope = DirectiveEnvelope { token, directive };
         self.streams.send(&[(InstanceId::from(agent), envelope)]);
     }
 
@@ -317,12 +319,12 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     waited.expect("it happens in time")
 }
 
-fn reported(epoch: u64) -> Reported {
+fn reported(epoch: u64) -> ReportEnvelope {
     let token = Token {
         term: Term(1),
         epoch: Epoch(epoch),
     };
-    Reported {
+    ReportEnvelope {
         token,
         report: Report::Prepared,
     }

@@ -15,7 +15,8 @@ use greenlight::server::{FleetView, Input, Shell};
 use greenlight_ports::reserve_address;
 use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
 use greenlight_protocol::{
-    Alignment, Directive, Envelope, Epoch, InstanceId, Outcome as Ended, Report, Term, Token,
+    Alignment, Directive, DirectiveEnvelope, Epoch, InstanceId, Outcome as Ended, Report, Term,
+    Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -176,12 +177,12 @@ impl Fleet {
         let (sender, arrivals) = mpsc::channel();
         let set = |pongs| *self.pongs.lock().unwrap_or_else(PoisonError::into_inner) = pongs;
         set(Some(sender));
-        let envelope = Envelope {
+        let envelope = DirectiveEnvelope {
             token: Token {
                 term: TERM,
                 epoch: Epoch(0),
             },
-            directive: Directive::Greet,
+            directive: Directive::QueryStatus,
         };
         let outgoing: Vec<_> = names
             .iter()
@@ -250,8 +251,8 @@ fn receive(told: mpsc::Sender<Input>, pongs: Pongs) -> impl Fn(LinkEvent) + Send
         let event = match event {
             LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
             LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
-            LinkEvent::Reported(from, reported) => {
-                if matches!(reported.report, Report::Status(_))
+            LinkEvent::Reported(from, envelope) => {
+                if matches!(envelope.report, Report::Status(_))
                     && let Some(pongs) = &*pongs.lock().unwrap_or_else(PoisonError::into_inner)
                 {
                     // An answer that nobody waits for any more is of no interest.
@@ -259,7 +260,7 @@ fn receive(told: mpsc::Sender<Input>, pongs: Pongs) -> impl Fn(LinkEvent) + Send
                 }
                 CoordinatorEvent::Reported {
                     from,
-                    reported: *reported,
+                    envelope: *envelope,
                 }
             }
         };

@@ -3,7 +3,7 @@
 use super::ledger::AgentRecord;
 use crate::evidence::{DrainEvidence, HoldEvidence, SwitchEvidence};
 use crate::id::{Epoch, Incarnation, InstanceId, ServiceName};
-use crate::message::{Envelope, PeerAnswer, Reported};
+use crate::message::{DirectiveEnvelope, PeerAnswer, ReportEnvelope};
 use crate::policy::{Exclusive, OnUncertain};
 use crate::release::{Color, Release, Slot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ pub enum AgentEffect {
     /// Make this durable before carrying out anything after it; if that fails, end the process.
     Persist(AgentRecord),
     /// Send this to the coordinator.
-    Report(Reported),
+    Report(ReportEnvelope),
     /// Tell the gate. The answer comes back as `GateHeld`, `GateRefused`, `GateOpened`,
     /// `GateFailed` or `GateParked`.
     Gate(GateAction),
@@ -37,7 +37,7 @@ pub enum AgentEffect {
         epoch: Epoch,
         /// Whom.
         peers: BTreeSet<InstanceId>,
-        /// What it brings.
+        /// What it deploys.
         releases: BTreeMap<ServiceName, Release>,
     },
     /// Run the command that comes before the switch for these releases, one after the other. If it
@@ -121,10 +121,10 @@ pub enum GateAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AgentTimer {
     /// When to ask again for a decision that has not come.
-    Doubt {
+    QueryDecision {
         /// The epoch in doubt.
         epoch: Epoch,
-        /// How often it was asked; tells how long the doubt has lasted.
+        /// How often it was asked; tells how long the agent has been in doubt.
         asked: u8,
     },
     /// When to start live applications again that died.
@@ -135,7 +135,7 @@ pub enum AgentTimer {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AgentEvent {
     /// A directive came in.
-    Directed(Envelope),
+    Directed(DirectiveEnvelope),
     /// The link to the coordinator is up.
     Connected,
     /// The gate answers again after it was not reachable; it has what it last persisted.

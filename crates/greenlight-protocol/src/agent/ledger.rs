@@ -6,7 +6,7 @@
 use crate::cut_over::CutOver;
 use crate::id::{Epoch, ServiceName, Term};
 use crate::policy::Policy;
-use crate::release::{Color, Live, Slot};
+use crate::release::{Color, LiveRelease, Slot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ pub enum AgentRecord {
     Armed(Epoch),
     /// The epoch was committed: its releases are live.
     Switched(Epoch),
-    /// The epoch was aborted, or will never be agreed to.
-    Refused(Epoch),
+    /// The epoch was aborted, or this agent will never agree to it.
+    Aborted(Epoch),
     /// The warm releases are stopped.
     Retired(Epoch),
 }
@@ -37,16 +37,16 @@ pub enum Decision {
     /// All switch.
     Committed,
     /// None switches.
-    Refused,
+    Aborted,
 }
 
-/// How far the promise for the latest cut-over goes.
+/// How far the instance takes part in the latest cut-over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
+pub enum Participation {
     /// Nothing is promised.
     #[default]
-    Settled,
-    /// Ready, but free to refuse.
+    Idle,
+    /// Ready, but free to abort.
     Prepared(CutOver),
     /// Bound to the decision, whatever it is.
     Armed(CutOver),
@@ -58,15 +58,15 @@ pub struct Ledger {
     /// The highest term seen (G6).
     pub term: Term,
     /// By service: what is live by decision.
-    pub live: BTreeMap<ServiceName, Live>,
+    pub live: BTreeMap<ServiceName, LiveRelease>,
     /// By service: what was live before and may still be running.
-    pub warm: BTreeMap<ServiceName, Live>,
+    pub warm: BTreeMap<ServiceName, LiveRelease>,
     /// Services that were removed: the color that each had last.
     pub removed: BTreeMap<ServiceName, Color>,
     /// The last cut-over that was switched to.
     pub switched: Epoch,
     /// How far the latest cut-over has come.
-    pub stage: Stage,
+    pub participation: Participation,
     /// The policy of the latest cut-over: how what is no longer live is drained and stopped.
     pub policy: Policy,
     /// Decisions of the last epochs.
@@ -80,7 +80,7 @@ impl Ledger {
         match record {
             AgentRecord::TermSeen(term) => self.term = self.term.max(*term),
             AgentRecord::Prepared(cut_over) => {
-                for (service, release) in cut_over.brought() {
+                for (service, release) in cut_over.new_releases() {
                     if self
                         .warm
                         .get(service)
@@ -90,11 +90,11 @@ impl Ledger {
                     }
                 }
                 self.policy = cut_over.policy.clone();
-                self.stage = Stage::Prepared((**cut_over).clone());
+                self.participation = Participation::Prepared((**cut_over).clone());
             }
             AgentRecord::Armed(epoch) => {
                 if let Some(cut_over) = self.take(*epoch) {
-                    self.stage = Stage::Armed(cut_over);
+                    self.participation = Participation::Armed(cut_over);
                 }
             }
             AgentRecord::Switched(epoch) => {
@@ -103,9 +103,9 @@ impl Ledger {
                     self.decide(*epoch, Decision::Committed);
                 }
             }
-            AgentRecord::Refused(epoch) => {
+            AgentRecord::Aborted(epoch) => {
                 self.take(*epoch);
-                self.decide(*epoch, Decision::Refused);
+                self.decide(*epoch, Decision::Aborted);
             }
             AgentRecord::Retired(epoch) => {
                 if *epoch >= self.switched {
@@ -122,9 +122,9 @@ impl Ledger {
 
     /// The cut-over under way, if its epoch is the one named.
     pub fn under_way(&self, epoch: Epoch) -> Option<&CutOver> {
-        match &self.stage {
-            Stage::Prepared(c) | Stage::Armed(c) if c.epoch == epoch => Some(c),
-            Stage::Settled | Stage::Prepared(_) | Stage::Armed(_) => None,
+        match &self.participation {
+            Participation::Prepared(c) | Participation::Armed(c) if c.epoch == epoch => Some(c),
+            Participation::Idle | Participation::Prepared(_) | Participation::Armed(_) => None,
         }
     }
 
@@ -151,9 +151,9 @@ impl Ledger {
 
     fn take(&mut self, epoch: Epoch) -> Option<CutOver> {
         self.under_way(epoch)?;
-        match std::mem::take(&mut self.stage) {
-            Stage::Prepared(c) | Stage::Armed(c) => Some(c),
-            Stage::Settled => None,
+        match std::mem::take(&mut self.participation) {
+            Participation::Prepared(c) | Participation::Armed(c) => Some(c),
+            Participation::Idle => None,
         }
     }
 
@@ -166,7 +166,7 @@ impl Ledger {
                 Some(release) => {
                     self.removed.remove(service);
                     let (release, epoch) = (release.clone(), cut_over.epoch);
-                    let live = Live {
+                    let live = LiveRelease {
                         color,
                         release,
                         epoch,

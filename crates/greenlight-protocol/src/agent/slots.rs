@@ -5,13 +5,15 @@
 //! that its requests are parked, so that none reaches the new incarnation early; and until then
 //! nothing is started beside it.
 
-use super::{Agent, AgentEffect, AgentRecord, AgentTimer, GateAction, Listed, RunningSlot, Stage};
+use super::{
+    Agent, AgentEffect, AgentRecord, AgentTimer, GateAction, Listed, Participation, RunningSlot,
+};
 use crate::cut_over::CutOver;
 use crate::evidence::DrainEvidence;
 use crate::id::{Epoch, Incarnation, ServiceName};
 use crate::message::Report;
 use crate::policy::Policy;
-use crate::release::{Live, Release, Slot};
+use crate::release::{LiveRelease, Release, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -75,7 +77,7 @@ impl Agent {
     /// The readiness of a cut-over as a whole.
     pub(super) fn targets_ready(&self, cut_over: &CutOver) -> Readiness {
         let mut all = Readiness::Ready;
-        for (service, release) in cut_over.brought() {
+        for (service, release) in cut_over.new_releases() {
             all = all.and(self.readiness(&self.ledger.idle_slot(service), release));
         }
         all
@@ -87,13 +89,13 @@ impl Agent {
         epoch: Epoch,
         release: Release,
         ready_within: Duration,
-        fx: &mut Vec<AgentEffect>,
+        effects: &mut Vec<AgentEffect>,
     ) {
         let incarnation = Incarnation {
             epoch,
-            attempt: self.attempts,
+            attempt: self.starts,
         };
-        self.attempts += 1;
+        self.starts += 1;
         self.slots.insert(
             slot.clone(),
             RunningSlot {
@@ -102,7 +104,7 @@ impl Agent {
                 state: SlotState::Starting,
             },
         );
-        fx.push(AgentEffect::Start {
+        effects.push(AgentEffect::Start {
             slot,
             incarnation,
             release,
@@ -110,7 +112,7 @@ impl Agent {
         });
     }
 
-    pub(super) fn stop(&mut self, slot: &Slot, policy: &Policy, fx: &mut Vec<AgentEffect>) {
+    pub(super) fn stop(&mut self, slot: &Slot, policy: &Policy, effects: &mut Vec<AgentEffect>) {
         let Some(running) = self.slots.get_mut(slot) else {
             return;
         };
@@ -118,7 +120,7 @@ impl Agent {
             return;
         }
         running.state = SlotState::Stopping;
-        fx.push(AgentEffect::Stop {
+        effects.push(AgentEffect::Stop {
             slot: slot.clone(),
             drain: policy.drain,
             stop: policy.stop,
@@ -130,9 +132,9 @@ impl Agent {
         slot: &Slot,
         incarnation: Incarnation,
         digest: String,
-        fx: &mut Vec<AgentEffect>,
+        effects: &mut Vec<AgentEffect>,
     ) {
-        self.attempts = self.attempts.max(incarnation.attempt + 1);
+        self.starts = self.starts.max(incarnation.attempt + 1);
         let expected = self.expected_in(slot).is_some_and(|r| r.digest == digest);
         self.slots.insert(
             slot.clone(),
@@ -144,13 +146,13 @@ impl Agent {
         );
         if !expected {
             let policy = self.ledger.policy.clone();
-            self.stop(slot, &policy, fx);
+            self.stop(slot, &policy, effects);
         }
     }
 
     /// Which release the ledger says belongs into a slot.
     fn expected_in(&self, slot: &Slot) -> Option<&Release> {
-        let kept = |known: &BTreeMap<ServiceName, Live>| {
+        let kept = |known: &BTreeMap<ServiceName, LiveRelease>| {
             known
                 .get(&slot.service)
                 .filter(|live| live.color == slot.color)
@@ -159,7 +161,7 @@ impl Agent {
         if kept(&self.ledger.live).is_some() {
             return self.ledger.live.get(&slot.service).map(|l| &l.release);
         }
-        if let Stage::Prepared(c) | Stage::Armed(c) = &self.ledger.stage
+        if let Participation::Prepared(c) | Participation::Armed(c) = &self.ledger.participation
             && let Some(Some(release)) = c.releases.get(&slot.service)
         {
             return Some(release);
@@ -168,7 +170,7 @@ impl Agent {
         self.ledger.warm.get(&slot.service).map(|l| &l.release)
     }
 
-    pub(super) fn slots_listed(&mut self, fx: &mut Vec<AgentEffect>) {
+    pub(super) fn slots_listed(&mut self, effects: &mut Vec<AgentEffect>) {
         self.listed = Listed::Yes;
         for (service, live) in self.ledger.live.clone() {
             let slot = Slot {
@@ -178,18 +180,18 @@ impl Agent {
             if !self.slots.contains_key(&slot) {
                 // Whoever watches it must know, and the agent that saw it die may not have told.
                 let reason = "it was dead when the agent came back".to_owned();
-                self.report(live.epoch, Report::Troubled { service, reason }, fx);
+                self.report(live.epoch, Report::Unhealthy { service, reason }, effects);
             }
         }
-        self.restart_live(PARK_WITHIN, fx);
-        self.advance(fx);
+        self.restart_live(PARK_WITHIN, effects);
+        self.advance(effects);
     }
 
     pub(super) fn slot_ready(
         &mut self,
         slot: &Slot,
         incarnation: Incarnation,
-        fx: &mut Vec<AgentEffect>,
+        effects: &mut Vec<AgentEffect>,
     ) {
         match self.slots.get_mut(slot) {
             Some(running)
@@ -200,10 +202,10 @@ impl Agent {
             Some(_) | None => return,
         }
         if self.ledger.is_live(slot) {
-            self.reassert_gate(fx);
-            self.report_status(fx);
+            self.reassert_gate(effects);
+            self.report_status(effects);
         }
-        self.advance(fx);
+        self.advance(effects);
     }
 
     pub(super) fn slot_unhealthy(
@@ -211,7 +213,7 @@ impl Agent {
         slot: &Slot,
         incarnation: Incarnation,
         reason: String,
-        fx: &mut Vec<AgentEffect>,
+        effects: &mut Vec<AgentEffect>,
     ) {
         match self.slots.get_mut(slot) {
             Some(running)
@@ -221,7 +223,7 @@ impl Agent {
             }
             Some(_) | None => return,
         }
-        self.lost(slot, reason, fx);
+        self.lost(slot, reason, effects);
     }
 
     pub(super) fn slot_exited(
@@ -229,7 +231,7 @@ impl Agent {
         slot: &Slot,
         incarnation: Incarnation,
         reason: String,
-        fx: &mut Vec<AgentEffect>,
+        effects: &mut Vec<AgentEffect>,
     ) {
         match self.slots.get(slot) {
             // A stop under way reports its own end.
@@ -239,21 +241,21 @@ impl Agent {
         }
         self.slots.remove(slot);
         if self.ledger.is_live(slot) {
-            self.park(&slot.service, fx);
-            Self::restart_soon(fx);
+            self.park(&slot.service, effects);
+            Self::restart_soon(effects);
         }
-        self.lost(slot, reason, fx);
+        self.lost(slot, reason, effects);
     }
 
-    pub(super) fn restart_soon(fx: &mut Vec<AgentEffect>) {
-        fx.push(AgentEffect::SetTimer {
+    pub(super) fn restart_soon(effects: &mut Vec<AgentEffect>) {
+        effects.push(AgentEffect::SetTimer {
             timer: AgentTimer::Restart,
             after: RESTART_AFTER,
         });
     }
 
     /// A slot can no longer take traffic: say so where it matters.
-    fn lost(&mut self, slot: &Slot, reason: String, fx: &mut Vec<AgentEffect>) {
+    fn lost(&mut self, slot: &Slot, reason: String, effects: &mut Vec<AgentEffect>) {
         if self.ledger.is_live(slot) {
             let epoch = self
                 .ledger
@@ -261,13 +263,13 @@ impl Agent {
                 .get(&slot.service)
                 .map_or(Epoch(0), |live| live.epoch);
             let service = slot.service.clone();
-            self.report(epoch, Report::Troubled { service, reason }, fx);
+            self.report(epoch, Report::Unhealthy { service, reason }, effects);
         } else if let Some(cut_over) = self.preparing.clone()
-            && cut_over.brings(&slot.service)
+            && cut_over.deploys(&slot.service)
         {
-            self.prepare_failed(&cut_over, reason, fx);
+            self.prepare_failed(&cut_over, reason, effects);
         } else {
-            self.advance(fx);
+            self.advance(effects);
         }
     }
 
@@ -275,7 +277,7 @@ impl Agent {
         &mut self,
         slot: &Slot,
         drained: DrainEvidence,
-        fx: &mut Vec<AgentEffect>,
+        effects: &mut Vec<AgentEffect>,
     ) {
         if self
             .slots
@@ -284,13 +286,13 @@ impl Agent {
         {
             self.slots.remove(slot);
         }
-        self.advance_retire(drained, fx);
-        self.restart_live(PARK_WITHIN, fx);
-        self.advance(fx);
+        self.advance_retire(drained, effects);
+        self.restart_live(PARK_WITHIN, effects);
+        self.advance(effects);
     }
 
     /// Says again which live applications are not there: the first report may have been lost.
-    pub(super) fn report_troubles(&self, fx: &mut Vec<AgentEffect>) {
+    pub(super) fn report_unhealthy(&self, effects: &mut Vec<AgentEffect>) {
         for (service, live) in &self.ledger.live {
             let slot = Slot {
                 service: service.clone(),
@@ -299,14 +301,14 @@ impl Agent {
             if self.readiness(&slot, &live.release) == Readiness::Dead {
                 let service = service.clone();
                 let reason = "the live application is not healthy".to_owned();
-                self.report(live.epoch, Report::Troubled { service, reason }, fx);
+                self.report(live.epoch, Report::Unhealthy { service, reason }, effects);
             }
         }
     }
 
     /// Starts every live release that does not run, if its gate is parked; if not, it is to be
     /// parked, as is what was found dead at its switch, and this is tried `again` later.
-    pub(super) fn restart_live(&mut self, again: Duration, fx: &mut Vec<AgentEffect>) {
+    pub(super) fn restart_live(&mut self, again: Duration, effects: &mut Vec<AgentEffect>) {
         if self.listed == Listed::No {
             return;
         }
@@ -319,16 +321,16 @@ impl Agent {
             let gone = !self.slots.contains_key(&slot);
             if gone && self.parked.remove(&slot.service) {
                 let within = self.ledger.policy.prepare;
-                self.start(slot, live.epoch, live.release, within, fx);
+                self.start(slot, live.epoch, live.release, within, effects);
             } else if gone || self.must_be_parked(&slot, &live.release) {
-                self.park(&slot.service, fx);
+                self.park(&slot.service, effects);
                 waits = true;
             }
         }
         if waits {
             let timer = AgentTimer::Restart;
             let after = again;
-            fx.push(AgentEffect::SetTimer { timer, after });
+            effects.push(AgentEffect::SetTimer { timer, after });
         }
     }
 
@@ -337,7 +339,7 @@ impl Agent {
     pub(super) fn gate_parked(
         &mut self,
         services: &BTreeSet<ServiceName>,
-        fx: &mut Vec<AgentEffect>,
+        effects: &mut Vec<AgentEffect>,
     ) {
         for service in services {
             self.unparked.remove(service);
@@ -346,7 +348,7 @@ impl Agent {
                 self.parked.insert(service.clone());
             }
         }
-        self.advance(fx);
+        self.advance(effects);
     }
 
     /// Whether no request can reach what is started in the idle slot. If the live application
@@ -360,16 +362,16 @@ impl Agent {
 
     /// Opens the gate to every live release that is ready, unless a hold is on, and to nothing for
     /// what was removed; parks what was never opened.
-    pub(super) fn reassert_gate(&mut self, fx: &mut Vec<AgentEffect>) {
-        self.open_live(fx);
+    pub(super) fn reassert_gate(&mut self, effects: &mut Vec<AgentEffect>) {
+        self.open_live(effects);
         for (service, live) in self.ledger.live.clone() {
             let color = live.color;
             let slot = Slot { service, color };
             if self.must_be_parked(&slot, &live.release) {
-                self.park(&slot.service, fx);
+                self.park(&slot.service, effects);
             }
         }
-        self.reassert_hold(fx);
+        self.reassert_hold(effects);
     }
 
     /// Whether it was found dead at its switch and still is, and its gate has not said that it is
@@ -378,7 +380,7 @@ impl Agent {
         self.unparked.contains(&slot.service) && !self.is_ready(slot, release)
     }
 
-    pub(super) fn open_live(&self, fx: &mut Vec<AgentEffect>) {
+    pub(super) fn open_live(&self, effects: &mut Vec<AgentEffect>) {
         let mut epoch = self.ledger.latest_decided();
         let mut colors = BTreeMap::new();
         for (service, live) in &self.ledger.live {
@@ -395,23 +397,25 @@ impl Agent {
         let removed = removed.filter(|service| !self.is_held(service));
         colors.extend(removed.map(|service| (service.clone(), None)));
         if !colors.is_empty() {
-            fx.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
+            effects.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
         }
     }
 
     /// Keeps the requests of a service whose live application is gone. A held gate is parked as
     /// well, or its deadline would let them through to what is being started there; the gate
     /// knows the hold's cut-over, and would refuse an older one.
-    fn park(&mut self, service: &ServiceName, fx: &mut Vec<AgentEffect>) {
+    fn park(&mut self, service: &ServiceName, effects: &mut Vec<AgentEffect>) {
         self.parked.remove(service);
         if self.has_opened_to_new(service) {
             return;
         }
-        let epoch = match &self.ledger.stage {
-            Stage::Armed(cut_over) if self.is_held(service) => cut_over.epoch,
-            Stage::Armed(_) | Stage::Prepared(_) | Stage::Settled => self.ledger.latest_decided(),
+        let epoch = match &self.ledger.participation {
+            Participation::Armed(cut_over) if self.is_held(service) => cut_over.epoch,
+            Participation::Armed(_) | Participation::Prepared(_) | Participation::Idle => {
+                self.ledger.latest_decided()
+            }
         };
-        fx.push(AgentEffect::Gate(GateAction::Park {
+        effects.push(AgentEffect::Gate(GateAction::Park {
             epoch,
             services: [service.clone()].into(),
         }));
@@ -425,10 +429,10 @@ impl Agent {
     }
 
     /// Directive `Retire`: what is not live since `epoch` is drained and stopped.
-    pub(super) fn retire(&mut self, epoch: Epoch, fx: &mut Vec<AgentEffect>) {
-        let busy = self.preparing.is_some() || self.ledger.stage != Stage::Settled;
+    pub(super) fn retire(&mut self, epoch: Epoch, effects: &mut Vec<AgentEffect>) {
+        let busy = self.preparing.is_some() || self.ledger.participation != Participation::Idle;
         if busy || epoch < self.ledger.switched {
-            self.report_status(fx);
+            self.report_status(effects);
             return;
         }
         self.retiring = Some((epoch, DrainEvidence::default()));
@@ -440,12 +444,12 @@ impl Agent {
             .cloned()
             .collect();
         for slot in idle {
-            self.stop(&slot, &policy, fx);
+            self.stop(&slot, &policy, effects);
         }
-        self.advance_retire(DrainEvidence::default(), fx);
+        self.advance_retire(DrainEvidence::default(), effects);
     }
 
-    fn advance_retire(&mut self, drained: DrainEvidence, fx: &mut Vec<AgentEffect>) {
+    fn advance_retire(&mut self, drained: DrainEvidence, effects: &mut Vec<AgentEffect>) {
         let Some((epoch, total)) = &mut self.retiring else {
             return;
         };
@@ -459,8 +463,8 @@ impl Agent {
         }
         self.retiring = None;
         if !self.ledger.warm.is_empty() {
-            self.record(AgentRecord::Retired(epoch), fx);
+            self.record(AgentRecord::Retired(epoch), effects);
         }
-        self.report(epoch, Report::Retired(total), fx);
+        self.report(epoch, Report::Retired(total), effects);
     }
 }

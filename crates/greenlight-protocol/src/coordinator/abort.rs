@@ -1,4 +1,4 @@
-//! The ways back: abort before the commit, a cut-over in the other direction after it.
+//! What undoes a cut-over: an abort before the commit, a rollback after it.
 
 use super::{
     Accepted, Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Outcome, Phase,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::cut_over::Direction;
 use crate::id::{Epoch, InstanceId};
-use crate::message::{InstanceStatus, StageView};
+use crate::message::{InstanceStatus, ParticipationView};
 use crate::plan::Position;
 use crate::time::Timestamp;
 use std::time::Duration;
@@ -14,28 +14,36 @@ use std::time::Duration;
 /// How long an abort waits for an instance that does not answer. The decision is durable; the
 /// instance gets it when it comes back.
 const ABORT_DEADLINE: Duration = Duration::from_secs(10);
-/// The wait before a failed way back is tried again.
-const RETRY_BACK: Duration = Duration::from_secs(1);
+/// The wait before a failed rollback is tried again.
+const RETRY_ROLLBACK_AFTER: Duration = Duration::from_secs(1);
 
 impl Coordinator {
     /// Decides that the epoch under way never happens. Only before its commit.
-    pub(super) fn abort(&mut self, reason: String, fx: &mut Vec<CoordinatorEffect>) {
-        let Some((begin, _)) = self.ledger.latest() else {
+    pub(super) fn abort(&mut self, reason: String, effects: &mut Vec<CoordinatorEffect>) {
+        let Some((started, _)) = self.ledger.latest() else {
             return;
         };
-        let epoch = begin.cut_over.epoch;
+        let epoch = started.cut_over.epoch;
         self.phase = Phase::Aborting {
             epoch,
-            waiting: begin.cut_over.participants.clone(),
+            waiting: started.cut_over.participants.clone(),
         };
-        self.record(CoordinatorRecord::Aborted { epoch, reason }, fx);
-        self.prompt_all(fx);
-        Self::timer(CoordinatorTimer::AbortDeadline(epoch), ABORT_DEADLINE, fx);
-        Self::timer(CoordinatorTimer::Resend(epoch), self.resend_after(), fx);
+        self.record(CoordinatorRecord::Aborted { epoch, reason }, effects);
+        self.prompt_all(effects);
+        Self::timer(
+            CoordinatorTimer::AbortDeadline(epoch),
+            ABORT_DEADLINE,
+            effects,
+        );
+        Self::timer(
+            CoordinatorTimer::Resend(epoch),
+            self.resend_after(),
+            effects,
+        );
     }
 
     /// Aborts and names those who were waited for.
-    pub(super) fn abort_waiting(&mut self, what: &str, fx: &mut Vec<CoordinatorEffect>) {
+    pub(super) fn abort_waiting(&mut self, what: &str, effects: &mut Vec<CoordinatorEffect>) {
         let names: Vec<_> = self
             .phase
             .waiting_for()
@@ -47,42 +55,42 @@ impl Coordinator {
         } else {
             "instances"
         };
-        self.abort(format!("{noun} {} {what}", names.join(", ")), fx);
+        self.abort(format!("{noun} {} {what}", names.join(", ")), effects);
     }
 
-    pub(super) fn prepare_overdue(&mut self, fx: &mut Vec<CoordinatorEffect>) {
+    pub(super) fn prepare_overdue(&mut self, effects: &mut Vec<CoordinatorEffect>) {
         if matches!(self.phase, Phase::Preparing { .. }) {
-            self.abort_waiting("was not ready in time", fx);
+            self.abort_waiting("was not ready in time", effects);
         }
     }
 
-    pub(super) fn abort_by(
+    pub(super) fn abort_on_request(
         &mut self,
         requested_by: &str,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) -> Result<Accepted, Refusal> {
         let Some(active) = self.ledger.active() else {
             return Err(Refusal::NothingUnderWay);
         };
-        let deployment = active.order.deployment.clone();
+        let deployment = active.request.deployment.clone();
         let reason = format!("aborted by {requested_by}");
-        let goes_back = self
+        let is_rollback = self
             .ledger
             .latest()
-            .is_some_and(|(begin, _)| begin.cut_over.direction == Direction::Back);
+            .is_some_and(|(started, _)| started.cut_over.direction == Direction::Back);
         match &self.phase {
-            // It is on its way back already, and stopping that would be no way back.
-            _ if goes_back => {}
+            // It is being rolled back already, and that is not stopped.
+            _ if is_rollback => {}
             Phase::Preparing { .. }
             | Phase::CheckingPeers { .. }
             | Phase::Ready { .. }
             | Phase::BeforeSwitch { .. }
             | Phase::Arming { .. }
-            | Phase::Holding { .. } => self.abort(reason, fx),
-            Phase::Switching { .. } => self.trouble = Some(reason),
+            | Phase::Holding { .. } => self.abort(reason, effects),
+            Phase::Switching { .. } => self.rollback_reason = Some(reason),
             Phase::Watching { .. } | Phase::Confirming { .. } => {
-                self.trouble = Some(reason);
-                self.go_back(Timestamp::default(), fx);
+                self.rollback_reason = Some(reason);
+                self.roll_back(Timestamp::default(), effects);
             }
             Phase::Idle | Phase::Aborting { .. } | Phase::Retiring { .. } => {}
         }
@@ -94,7 +102,7 @@ impl Coordinator {
         from: &InstanceId,
         epoch: Epoch,
         now: Timestamp,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
         match &mut self.phase {
             Phase::Aborting {
@@ -103,10 +111,10 @@ impl Coordinator {
             } if *here == epoch => {
                 waiting.remove(from);
                 if waiting.is_empty() {
-                    self.abort_complete(now, fx);
+                    self.abort_complete(now, effects);
                 }
             }
-            // An agent refused the epoch by itself, on a peer's question: it can never commit.
+            // An agent aborted the epoch by itself, on a peer's question: it can never commit.
             Phase::Preparing { epoch: here, .. }
             | Phase::CheckingPeers { epoch: here, .. }
             | Phase::Ready { epoch: here }
@@ -115,7 +123,10 @@ impl Coordinator {
             | Phase::Holding { epoch: here, .. }
                 if *here == epoch =>
             {
-                self.abort(format!("instance `{from}` has refused the cut-over"), fx);
+                self.abort(
+                    format!("instance `{from}` has aborted the cut-over"),
+                    effects,
+                );
             }
             Phase::Idle
             | Phase::Preparing { .. }
@@ -132,55 +143,59 @@ impl Coordinator {
         }
     }
 
-    /// Nobody is on the aborted epoch any more: take back what earlier waves changed, or end.
-    pub(super) fn abort_complete(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        let Some((begin, _)) = self.ledger.latest() else {
+    /// All participants have confirmed the abort: roll back what earlier waves changed, or end.
+    pub(super) fn abort_complete(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+        let Some((started, _)) = self.ledger.latest() else {
             return;
         };
-        let (epoch, direction) = (begin.cut_over.epoch, begin.cut_over.direction);
+        let (epoch, direction) = (started.cut_over.epoch, started.cut_over.direction);
         let Some(deployment) = self.ledger.active() else {
             return;
         };
         let reason = deployment.reason.clone().unwrap_or_default();
         match direction {
             Direction::Forward if deployment.changed.is_empty() => {
-                self.finish(Outcome::Aborted { reason }, fx);
+                self.finish(Outcome::Aborted { reason }, effects);
             }
             Direction::Forward => {
-                self.trouble = Some(reason);
-                self.go_back(now, fx);
+                self.rollback_reason = Some(reason);
+                self.roll_back(now, effects);
             }
             Direction::Back
-                if deployment.back_attempts < deployment.order.policy.rollback_attempts =>
+                if deployment.rollback_attempts < deployment.request.policy.rollback_attempts =>
             {
-                self.trouble = Some(reason);
+                self.rollback_reason = Some(reason);
                 self.phase = Phase::Watching { epoch };
-                Self::timer(CoordinatorTimer::RetryBack(epoch), RETRY_BACK, fx);
+                Self::timer(
+                    CoordinatorTimer::RetryRollback(epoch),
+                    RETRY_ROLLBACK_AFTER,
+                    effects,
+                );
             }
-            Direction::Back => self.finish(Outcome::Stuck { reason }, fx),
+            Direction::Back => self.finish(Outcome::Stuck { reason }, effects),
         }
     }
 
-    /// Begins a cut-over to what was live before, for everyone who has changed. A service that the
-    /// deployment brought is removed again.
-    pub(super) fn go_back(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        let reason = self.trouble.take().unwrap_or_default();
+    /// Starts a cut-over to what was live before, for everyone who has changed. A service that is new
+    /// with the deployment is removed again.
+    pub(super) fn roll_back(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+        let reason = self.rollback_reason.take().unwrap_or_default();
         let at = Position::default();
-        self.begin(Direction::Back, at, Some(reason), now, fx);
+        self.start_cut_over(Direction::Back, at, Some(reason), now, effects);
     }
 
     /// A link went down. Before the hold that is only a delay; in it, it is a no.
-    pub(super) fn lost(&mut self, instance: &InstanceId, fx: &mut Vec<CoordinatorEffect>) {
-        self.presence.remove(instance);
+    pub(super) fn lost(&mut self, instance: &InstanceId, effects: &mut Vec<CoordinatorEffect>) {
+        self.connected.remove(instance);
         let takes_part = self
             .ledger
             .latest()
-            .is_some_and(|(begin, _)| begin.cut_over.participants.contains(instance));
+            .is_some_and(|(started, _)| started.cut_over.participants.contains(instance));
         let before_commit = matches!(self.phase, Phase::Arming { .. } | Phase::Holding { .. });
         if takes_part && before_commit {
             self.abort(
                 format!("instance `{instance}` was lost during the barrier"),
-                fx,
+                effects,
             );
         }
     }
@@ -190,17 +205,19 @@ impl Coordinator {
         &mut self,
         from: &InstanceId,
         status: InstanceStatus,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
-        let stage = status.stage;
-        self.presence.insert(from.clone(), status);
-        match stage {
-            StageView::Preparing(epoch) | StageView::Prepared(epoch) | StageView::Armed(epoch) => {
+        let participation = status.participation;
+        self.connected.insert(from.clone(), status);
+        match participation {
+            ParticipationView::Preparing(epoch)
+            | ParticipationView::Prepared(epoch)
+            | ParticipationView::Armed(epoch) => {
                 if self.phase.epoch() != Some(epoch) {
-                    self.resolve_doubt(from, epoch, fx);
+                    self.resolve_in_doubt(from, epoch, effects);
                 }
             }
-            StageView::Settled => {}
+            ParticipationView::Idle => {}
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The coordinator's vocabulary: what people ask, what it learns, what its shell must do.
 
-use super::ledger::{CoordinatorRecord, Order};
+use super::ledger::{CoordinatorRecord, DeploymentRequest};
 use crate::id::{DeploymentId, Epoch, InstanceId, ServiceName};
-use crate::message::{Envelope, Reported};
+use crate::message::{DirectiveEnvelope, ReportEnvelope};
 use crate::plan::{Plan, PlanError};
 use crate::policy::Policy;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub enum CoordinatorEffect {
         /// To whom.
         to: InstanceId,
         /// What.
-        envelope: Envelope,
+        envelope: DirectiveEnvelope,
     },
     /// Wake the coordinator with `TimerFired` after this long.
     SetTimer {
@@ -49,29 +49,29 @@ pub enum CoordinatorTimer {
     WatchOver(Epoch),
     /// When the old release has been kept warm for long enough.
     WarmOver(Epoch),
-    /// When to try again to go back.
-    RetryBack(Epoch),
+    /// When to try a rollback again.
+    RetryRollback(Epoch),
 }
 
 /// What a person asks. May be refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Bring releases to the fleet.
-    Deploy(Box<Order>),
+    Deploy(Box<DeploymentRequest>),
     /// Cut a prepared deployment over.
     Promote,
-    /// Stop the deployment: before the commit nothing changes, after it the fleet goes back.
+    /// Stop the deployment: before the commit nothing changes, after it the fleet is rolled back.
     Abort {
         /// Who asked, in a person's words.
         requested_by: String,
     },
     /// Cut over to what was live before.
-    Rollback(Box<RollbackOrder>),
+    Rollback(Box<RollbackRequest>),
 }
 
-/// A rollback as a person asks for it; what to go back to is the coordinator's knowledge.
+/// A rollback as a person asks for it. The coordinator knows what it restores.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RollbackOrder {
+pub struct RollbackRequest {
     /// The deployment's name.
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
@@ -129,11 +129,11 @@ pub enum Refusal {
     /// A promotion before all are ready.
     #[error("the deployment is not waiting for a promotion: it is {0}")]
     NotReady(String),
-    /// There is nothing to go back to.
-    #[error("service `{0}` has no earlier release to go back to")]
-    NoEarlierRelease(ServiceName),
+    /// There is nothing to roll back to.
+    #[error("service `{0}` has no earlier release to roll back to")]
+    NoRollbackTarget(ServiceName),
     /// The fleet has never served anything.
-    #[error("nothing has been deployed yet, so there is nothing to go back to")]
+    #[error("nothing has been deployed yet, so there is nothing to roll back to")]
     NeverDeployed,
 }
 
@@ -148,8 +148,8 @@ pub enum CoordinatorEvent {
     Reported {
         /// Who.
         from: InstanceId,
-        /// What.
-        reported: Reported,
+        /// What, with its token.
+        envelope: ReportEnvelope,
     },
     /// A timer fired.
     TimerFired(CoordinatorTimer),

@@ -19,9 +19,9 @@ pub enum CoordinatorRecord {
     /// A coordinator started with this term.
     TermStarted(Term),
     /// A deployment was accepted.
-    Accepted(Box<Order>),
-    /// A cut-over began.
-    Begun(Box<Begin>),
+    Accepted(Box<DeploymentRequest>),
+    /// A cut-over was started.
+    CutOverStarted(Box<CutOverStarted>),
     /// The cut-over will happen, whatever fails from here on. This is the decision (G5).
     Committed(Epoch),
     /// The cut-over will never happen.
@@ -31,8 +31,8 @@ pub enum CoordinatorRecord {
         /// What a person should read.
         reason: String,
     },
-    /// Every participant has switched.
-    Settled(Epoch),
+    /// Every participant has switched: the cut-over is complete.
+    Completed(Epoch),
     /// The deployment is over.
     Finished {
         /// Which.
@@ -46,9 +46,9 @@ pub enum CoordinatorRecord {
     Snapshot(Box<Ledger>),
 }
 
-/// What was asked for.
+/// What a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Order {
+pub struct DeploymentRequest {
     /// The deployment's name.
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
@@ -63,8 +63,8 @@ pub struct Order {
     pub promotion: Promotion,
 }
 
-impl Order {
-    /// By service: the label of the release it brings.
+impl DeploymentRequest {
+    /// By service: the version of the release that it deploys.
     pub fn versions(&self) -> BTreeMap<ServiceName, String> {
         let releases = self.releases.iter();
         releases
@@ -94,12 +94,12 @@ pub enum Promotion {
 
 /// The start of one cut-over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Begin {
+pub struct CutOverStarted {
     /// Where the plan stands.
     pub position: Position,
     /// What the agents are told.
     pub cut_over: CutOver,
-    /// Why the fleet goes back, if it does.
+    /// Why the fleet is rolled back, if it is.
     pub reason: Option<String>,
 }
 
@@ -114,12 +114,12 @@ pub enum Outcome {
         /// What a person should read.
         reason: String,
     },
-    /// The fleet was switched and has gone back; the old release serves everywhere.
+    /// The fleet was switched and rolled back; the old release serves everywhere.
     RolledBack {
         /// What a person should read.
         reason: String,
     },
-    /// The fleet should have gone back and could not; the new release serves.
+    /// The rollback failed for good; the new release serves.
     Stuck {
         /// What a person should read.
         reason: String,
@@ -140,13 +140,13 @@ impl fmt::Display for Outcome {
 /// The decision of a cut-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Decision {
     /// Not decided.
     Open,
     /// All switch.
     Committed,
     /// All have switched.
-    Settled,
+    Completed,
     /// None switches.
     Aborted,
 }
@@ -155,18 +155,18 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Deployment {
     /// What was asked for.
-    pub order: Order,
-    /// All that was live before, to go back to.
-    pub previous: BTreeMap<ServiceName, Release>,
-    /// All that was live before that: after a way back it is again the target of a rollback.
-    pub earlier: BTreeMap<ServiceName, Release>,
+    pub request: DeploymentRequest,
+    /// All that was live before the deployment: what a rollback of it restores.
+    pub rollback_target: BTreeMap<ServiceName, Release>,
+    /// The ledger's rollback target before the deployment: after a rollback it is the target again.
+    pub previous_rollback_target: BTreeMap<ServiceName, Release>,
     /// The latest cut-over, and its decision.
-    pub latest: Option<(Begin, Verdict)>,
+    pub latest: Option<(CutOverStarted, Decision)>,
     /// Who has switched to the new release in this deployment.
     pub changed: BTreeSet<InstanceId>,
-    /// How many cut-overs back were begun.
-    pub back_attempts: u32,
-    /// Why the latest cut-over was aborted, or why the fleet goes back.
+    /// How many rollbacks of this deployment were started.
+    pub rollback_attempts: u32,
+    /// Why the latest cut-over was aborted, or why the fleet is rolled back.
     pub reason: Option<String>,
     /// How it ended.
     pub outcome: Option<Outcome>,
@@ -181,14 +181,14 @@ pub struct Ledger {
     pub epoch: Epoch,
     /// By service: what the fleet serves by decision.
     pub live: BTreeMap<ServiceName, Release>,
-    /// By service: all that it served before, as one set: the target of a rollback.
-    pub before: BTreeMap<ServiceName, Release>,
+    /// By service: all that the fleet served before, as one set: what a rollback restores.
+    pub rollback_target: BTreeMap<ServiceName, Release>,
     /// The latest deployment, finished or not.
     pub deployment: Option<Deployment>,
     /// The last cut-over whose old release may still be running.
     pub warm: Option<Warm>,
     /// Decisions of the last epochs.
-    pub decided: BTreeMap<Epoch, Verdict>,
+    pub decided: BTreeMap<Epoch, Decision>,
 }
 
 /// What is left running after a cut-over.
@@ -198,7 +198,7 @@ pub struct Warm {
     pub epoch: Epoch,
     /// Where.
     pub instances: BTreeSet<InstanceId>,
-    /// For how long, as ordered.
+    /// For how long, as requested.
     pub policy: Policy,
 }
 
@@ -217,16 +217,16 @@ impl Ledger {
     pub fn apply(&mut self, record: &CoordinatorRecord) {
         match record {
             CoordinatorRecord::TermStarted(term) => self.term = self.term.max(*term),
-            CoordinatorRecord::Accepted(order) => self.accept(order),
-            CoordinatorRecord::Begun(begin) => self.begin(begin),
-            CoordinatorRecord::Committed(epoch) => self.decide(*epoch, Verdict::Committed),
+            CoordinatorRecord::Accepted(request) => self.accept(request),
+            CoordinatorRecord::CutOverStarted(started) => self.start(started),
+            CoordinatorRecord::Committed(epoch) => self.decide(*epoch, Decision::Committed),
             CoordinatorRecord::Aborted { epoch, reason } => {
-                self.decide(*epoch, Verdict::Aborted);
+                self.decide(*epoch, Decision::Aborted);
                 if let Some(deployment) = &mut self.deployment {
                     deployment.reason = Some(reason.clone());
                 }
             }
-            CoordinatorRecord::Settled(epoch) => self.settle(*epoch),
+            CoordinatorRecord::Completed(epoch) => self.complete(*epoch),
             CoordinatorRecord::Finished { outcome, .. } => {
                 if let Some(deployment) = &mut self.deployment {
                     deployment.outcome = Some(outcome.clone());
@@ -245,66 +245,66 @@ impl Ledger {
     }
 
     /// The latest cut-over of the deployment under way, and its decision.
-    pub fn latest(&self) -> Option<(&Begin, Verdict)> {
-        let (begin, verdict) = self.active()?.latest.as_ref()?;
-        Some((begin, *verdict))
+    pub fn latest(&self) -> Option<(&CutOverStarted, Decision)> {
+        let (started, decision) = self.active()?.latest.as_ref()?;
+        Some((started, *decision))
     }
 
-    fn accept(&mut self, order: &Order) {
+    fn accept(&mut self, request: &DeploymentRequest) {
         self.deployment = Some(Deployment {
-            order: order.clone(),
-            previous: self.live.clone(),
-            earlier: self.before.clone(),
+            request: request.clone(),
+            rollback_target: self.live.clone(),
+            previous_rollback_target: self.rollback_target.clone(),
             latest: None,
             changed: BTreeSet::new(),
-            back_attempts: 0,
+            rollback_attempts: 0,
             reason: None,
             outcome: None,
         });
     }
 
-    fn begin(&mut self, begin: &Begin) {
-        self.epoch = self.epoch.max(begin.cut_over.epoch);
-        self.decided.insert(begin.cut_over.epoch, Verdict::Open);
+    fn start(&mut self, started: &CutOverStarted) {
+        self.epoch = self.epoch.max(started.cut_over.epoch);
+        self.decided.insert(started.cut_over.epoch, Decision::Open);
         while self.decided.len() > DECISIONS_KEPT {
             self.decided.pop_first();
         }
         if let Some(deployment) = &mut self.deployment {
-            if begin.cut_over.direction == Direction::Back {
-                deployment.back_attempts += 1;
-                deployment.reason.clone_from(&begin.reason);
+            if started.cut_over.direction == Direction::Back {
+                deployment.rollback_attempts += 1;
+                deployment.reason.clone_from(&started.reason);
             }
-            deployment.latest = Some((begin.clone(), Verdict::Open));
+            deployment.latest = Some((started.clone(), Decision::Open));
         }
     }
 
-    fn decide(&mut self, epoch: Epoch, verdict: Verdict) {
+    fn decide(&mut self, epoch: Epoch, decision: Decision) {
         if let Some(known) = self.decided.get_mut(&epoch)
-            && *known == Verdict::Open
+            && *known == Decision::Open
         {
-            *known = verdict;
+            *known = decision;
         }
-        if let Some((begin, known)) = self.deployment.as_mut().and_then(|d| d.latest.as_mut())
-            && begin.cut_over.epoch == epoch
-            && *known == Verdict::Open
+        if let Some((started, known)) = self.deployment.as_mut().and_then(|d| d.latest.as_mut())
+            && started.cut_over.epoch == epoch
+            && *known == Decision::Open
         {
-            *known = verdict;
+            *known = decision;
         }
     }
 
-    fn settle(&mut self, epoch: Epoch) {
-        self.decided.insert(epoch, Verdict::Settled);
+    fn complete(&mut self, epoch: Epoch) {
+        self.decided.insert(epoch, Decision::Completed);
         let Some(deployment) = &mut self.deployment else {
             return;
         };
-        let Some((begin, verdict)) = &mut deployment.latest else {
+        let Some((started, decision)) = &mut deployment.latest else {
             return;
         };
-        if begin.cut_over.epoch != epoch || *verdict == Verdict::Settled {
+        if started.cut_over.epoch != epoch || *decision == Decision::Completed {
             return;
         }
-        *verdict = Verdict::Settled;
-        let cut_over = begin.cut_over.clone();
+        *decision = Decision::Completed;
+        let cut_over = started.cut_over.clone();
         match cut_over.direction {
             Direction::Forward => deployment.changed.extend(cut_over.participants.clone()),
             Direction::Back => deployment.changed.clear(),
@@ -316,15 +316,17 @@ impl Ledger {
             };
         }
         match cut_over.direction {
-            // The same once more is nothing to go back from.
-            Direction::Forward if self.live == deployment.previous => {}
-            Direction::Forward => self.before.clone_from(&deployment.previous),
+            // The same set once more leaves nothing to roll back.
+            Direction::Forward if self.live == deployment.rollback_target => {}
+            Direction::Forward => self.rollback_target.clone_from(&deployment.rollback_target),
             // Nobody wants to roll back to what has just failed.
-            Direction::Back => self.before.clone_from(&deployment.earlier),
+            Direction::Back => self
+                .rollback_target
+                .clone_from(&deployment.previous_rollback_target),
         }
         self.warm = Some(Warm {
             epoch,
-            instances: deployment.order.plan.instances(),
+            instances: deployment.request.plan.instances(),
             policy: cut_over.policy,
         });
     }

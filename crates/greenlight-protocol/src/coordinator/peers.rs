@@ -1,7 +1,7 @@
 //! Before the barrier: is each instance ready as the others see it, and not only for itself?
 //!
-//! Not on the way back, nor in a rollback: what is gone back to has served, and nothing may be in
-//! its way.
+//! Not in a rollback, whoever asked for it: the release that it restores has served, and nothing
+//! may be in its way.
 
 use super::{Coordinator, CoordinatorEffect, CoordinatorTimer, Phase};
 use crate::cut_over::Direction;
@@ -22,11 +22,11 @@ const VIEWS_TOLD: usize = 2;
 
 impl Coordinator {
     /// Has everyone look at its peers, if that is wanted and there are any. Says whether.
-    pub(super) fn check_peers(&mut self, fx: &mut Vec<CoordinatorEffect>) -> bool {
-        let Some((begin, _)) = self.ledger.latest() else {
+    pub(super) fn check_peers(&mut self, effects: &mut Vec<CoordinatorEffect>) -> bool {
+        let Some((started, _)) = self.ledger.latest() else {
             return false;
         };
-        let cut_over = &begin.cut_over;
+        let cut_over = &started.cut_over;
         let is_wanted = cut_over.policy.peer_checks == PeerChecks::Yes
             && cut_over.direction == Direction::Forward
             && cut_over.participants.len() > 1;
@@ -40,9 +40,13 @@ impl Coordinator {
             waiting,
             unseen: BTreeMap::new(),
         };
-        self.prompt_all(fx);
-        Self::timer(CoordinatorTimer::PeersDeadline(epoch), DEADLINE, fx);
-        Self::timer(CoordinatorTimer::Resend(epoch), self.resend_after(), fx);
+        self.prompt_all(effects);
+        Self::timer(CoordinatorTimer::PeersDeadline(epoch), DEADLINE, effects);
+        Self::timer(
+            CoordinatorTimer::Resend(epoch),
+            self.resend_after(),
+            effects,
+        );
         true
     }
 
@@ -53,7 +57,7 @@ impl Coordinator {
         from: &InstanceId,
         unseen_there: BTreeMap<InstanceId, String>,
         now: Timestamp,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
         let Phase::CheckingPeers {
             waiting, unseen, ..
@@ -70,8 +74,8 @@ impl Coordinator {
             return;
         }
         match only_for_itself(unseen) {
-            Some(reason) => self.abort(reason, fx),
-            None => self.all_ready(now, fx),
+            Some(reason) => self.abort(reason, effects),
+            None => self.all_ready(now, effects),
         }
     }
 }

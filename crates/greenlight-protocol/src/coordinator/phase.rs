@@ -87,7 +87,7 @@ pub enum Phase {
         /// Who has not confirmed.
         waiting: BTreeSet<InstanceId>,
     },
-    /// After a way back: what was brought is being stopped.
+    /// After a rollback: what the deployment started is being stopped.
     Retiring {
         /// The cut-over.
         epoch: Epoch,

@@ -1,7 +1,7 @@
 //! Coming back after a crash: what was decided is carried out, what was not is aborted.
 
 use super::{
-    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Ledger, Phase, Verdict,
+    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Decision, Ledger, Phase,
 };
 use crate::cut_over::Direction;
 use crate::id::InstanceId;
@@ -34,64 +34,75 @@ impl Coordinator {
             fleet,
             ledger: Ledger::replay(records),
             phase: Phase::Idle,
-            trouble: None,
+            rollback_reason: None,
             is_promoted: false,
             retiring: None,
-            presence: BTreeMap::new(),
+            connected: BTreeMap::new(),
             sync: Duration::ZERO,
             mutant,
         };
-        let mut fx = Vec::new();
+        let mut effects = Vec::new();
         let term = coordinator.ledger.term.next();
-        coordinator.record(CoordinatorRecord::TermStarted(term), &mut fx);
-        coordinator.take_up(now, &mut fx);
-        (coordinator, fx)
+        coordinator.record(CoordinatorRecord::TermStarted(term), &mut effects);
+        coordinator.recover_cut_over(now, &mut effects);
+        (coordinator, effects)
     }
 
-    fn take_up(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        let Some((begin, verdict)) = self.ledger.latest() else {
-            self.take_up_idle(now, fx);
+    fn recover_cut_over(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+        let Some((started, decision)) = self.ledger.latest() else {
+            self.recover_idle(now, effects);
             return;
         };
-        let cut_over = begin.cut_over.clone();
+        let cut_over = started.cut_over.clone();
         let epoch = cut_over.epoch;
-        match verdict {
-            Verdict::Open if broken!(self, ResumeUndecided) => {
+        match decision {
+            Decision::Open if broken!(self, ResumeUndecided) => {
                 self.phase = Phase::Holding {
                     epoch,
                     waiting: cut_over.participants,
                     since: now,
                 };
-                self.prompt_all(fx);
-                Self::timer(CoordinatorTimer::Resend(epoch), self.resend_after(), fx);
+                self.prompt_all(effects);
+                Self::timer(
+                    CoordinatorTimer::Resend(epoch),
+                    self.resend_after(),
+                    effects,
+                );
             }
-            Verdict::Open => self.abort("the coordinator restarted before the commit".into(), fx),
-            Verdict::Committed => {
+            Decision::Open => self.abort(
+                "the coordinator restarted before the commit".into(),
+                effects,
+            ),
+            Decision::Committed => {
                 // What was found may have been read from a cache that never reached the disk:
                 // write it again before acting on it.
-                self.record(CoordinatorRecord::Committed(epoch), fx);
+                self.record(CoordinatorRecord::Committed(epoch), effects);
                 let waiting = cut_over.participants;
                 self.phase = Phase::Switching { epoch, waiting };
-                self.prompt_all(fx);
-                Self::timer(CoordinatorTimer::Resend(epoch), self.resend_after(), fx);
+                self.prompt_all(effects);
+                Self::timer(
+                    CoordinatorTimer::Resend(epoch),
+                    self.resend_after(),
+                    effects,
+                );
             }
-            Verdict::Settled => self.watch(epoch, now, fx),
-            Verdict::Aborted => {
+            Decision::Completed => self.watch(epoch, now, effects),
+            Decision::Aborted => {
                 let reason = self
                     .ledger
                     .active()
                     .and_then(|d| d.reason.clone())
                     .unwrap_or_default();
-                self.abort(reason, fx);
+                self.abort(reason, effects);
             }
         }
     }
 
-    fn take_up_idle(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
+    fn recover_idle(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
         if self.ledger.active().is_some() {
             // Accepted, and nothing begun: begin.
-            self.begin(Direction::Forward, Position::default(), None, now, fx);
+            self.start_cut_over(Direction::Forward, Position::default(), None, now, effects);
         }
-        self.keep_warm(fx);
+        self.keep_warm(effects);
     }
 }

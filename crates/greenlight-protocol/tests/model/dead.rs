@@ -1,41 +1,42 @@
-//! Letters that no longer matter, and may be forgotten to make states equal.
+//! Messages that no longer matter, and may be forgotten to make states equal.
 //!
-//! A letter is dead if whoever reads it from now on does nothing but send dead letters. Each rule
+//! A message is dead if whoever reads it from now on does nothing but send dead messages. Each rule
 //! rests on something that never changes back: a durable decision, a higher term or epoch, the
-//! end of the deployment. That a dead letter is without effect is checked against the real
+//! end of the deployment. That a dead message is without effect is checked against the real
 //! machines whenever one is forgotten.
 
-use super::post::Letter;
-use super::table::{LetterId, Net, PostOffice};
-use greenlight_protocol::coordinator::{Ledger, Verdict};
+use super::message::Message;
+use super::table::{MessageId, MessageTable, Net};
+use greenlight_protocol::coordinator::{Decision, Ledger};
 use greenlight_protocol::{
-    Directive, Envelope, Epoch, Mutant, Report, Reported, StageView, Term, agent,
+    Directive, DirectiveEnvelope, Epoch, Mutant, ParticipationView, Report, ReportEnvelope, Term,
+    agent,
 };
 
-/// The durable facts of a state that make letters dead.
+/// The durable facts of a state that make messages dead.
 pub(crate) struct Facts<'a> {
     pub(crate) server: &'a Ledger,
     pub(crate) machines: Vec<&'a agent::Ledger>,
     /// The coordinator's term, if it has started for the last time.
     pub(crate) last_term: Option<Term>,
-    /// Whether statuses and doubts reach the coordinator at all.
+    /// Whether statuses and queries reach the coordinator at all.
     pub(crate) reminders: bool,
     /// Whether applications may die.
     pub(crate) deaths: bool,
     pub(crate) mutant: Mutant,
     pub(crate) net: &'a Net,
-    pub(crate) post: &'a PostOffice,
+    pub(crate) messages: &'a MessageTable,
 }
 
 impl Facts<'_> {
-    pub(crate) fn is_dead(&self, letter: LetterId) -> bool {
-        match self.post.letter(letter) {
-            Letter::Report(from, reported) => self.is_dead_report(*from, reported),
-            Letter::Directive(to, envelope) => self.is_dead_directive(*to, envelope),
-            Letter::Ask { from, to, epoch } => {
+    pub(crate) fn is_dead(&self, message: MessageId) -> bool {
+        match self.messages.message(message) {
+            Message::Report(from, envelope) => self.is_dead_report(*from, envelope),
+            Message::Directive(to, envelope) => self.is_dead_directive(*to, envelope),
+            Message::Ask { from, to, epoch } => {
                 self.has_decided(*from, *epoch) && self.has_decided(*to, *epoch)
             }
-            Letter::Answer { to, epoch, .. } => self.has_decided(*to, *epoch),
+            Message::Answer { to, epoch, .. } => self.has_decided(*to, *epoch),
         }
     }
 
@@ -54,10 +55,10 @@ impl Facts<'_> {
         epoch < self.server.epoch || self.server.active().is_none()
     }
 
-    fn is_dead_report(&self, from: usize, reported: &Reported) -> bool {
-        let epoch = reported.token.epoch;
-        let verdict = self.server.decided.get(&epoch);
-        match &reported.report {
+    fn is_dead_report(&self, from: usize, envelope: &ReportEnvelope) -> bool {
+        let epoch = envelope.token.epoch;
+        let decision = self.server.decided.get(&epoch);
+        match &envelope.report {
             Report::Prepared
             | Report::PrepareFailed { .. }
             | Report::PeersReady
@@ -68,13 +69,14 @@ impl Facts<'_> {
             | Report::Held(_)
             | Report::HoldRefused { .. } => {
                 let counts_anyway = self.mutant == Mutant::ResumeUndecided;
-                let fenced = reported.token.term < self.server.term && !counts_anyway;
-                fenced || verdict != Some(&Verdict::Open) || self.is_past(epoch)
+                let fenced = envelope.token.term < self.server.term && !counts_anyway;
+                fenced || decision != Some(&Decision::Open) || self.is_past(epoch)
             }
             Report::Switched(_) => {
-                matches!(verdict, Some(Verdict::Settled | Verdict::Aborted)) || self.is_past(epoch)
+                matches!(decision, Some(Decision::Completed | Decision::Aborted))
+                    || self.is_past(epoch)
             }
-            Report::SwitchFailed { .. } | Report::Troubled { .. } | Report::Aborted => {
+            Report::SwitchFailed { .. } | Report::Unhealthy { .. } | Report::Aborted => {
                 self.is_past(epoch)
             }
             Report::Retired(_) => {
@@ -82,17 +84,17 @@ impl Facts<'_> {
                 self.server.active().is_none() && warm.is_none()
             }
             Report::InDoubt => self.needs_no_decision(from, epoch),
-            Report::Status(status) => match status.stage {
-                StageView::Preparing(epoch)
-                | StageView::Prepared(epoch)
-                | StageView::Armed(epoch) => self.needs_no_decision(from, epoch),
-                StageView::Settled => true,
+            Report::Status(status) => match status.participation {
+                ParticipationView::Preparing(epoch)
+                | ParticipationView::Prepared(epoch)
+                | ParticipationView::Armed(epoch) => self.needs_no_decision(from, epoch),
+                ParticipationView::Idle => true,
             },
             Report::Fenced | Report::Observed(_) => true,
         }
     }
 
-    fn is_dead_directive(&self, to: usize, envelope: &Envelope) -> bool {
+    fn is_dead_directive(&self, to: usize, envelope: &DirectiveEnvelope) -> bool {
         let (term, epoch) = (envelope.token.term, envelope.token.epoch);
         let machine = self.machines[to];
         if term != machine.term {
@@ -111,16 +113,16 @@ impl Facts<'_> {
             Directive::CheckPeers(_)
             | Directive::BeforeSwitch
             | Directive::Retire
-            | Directive::Greet => false,
+            | Directive::QueryStatus => false,
         }
     }
 
-    /// A letter on its way that does the same as a directive on a cut-over which the instance
+    /// A message on its way that does the same as a directive on a cut-over which the instance
     /// has decided: it is answered as the decision would be.
-    pub(crate) fn same_as(&self, to: usize, envelope: &Envelope) -> Option<LetterId> {
-        self.net.letters().find(|letter| {
-            let letter = self.post.letter(*letter);
-            let Letter::Directive(other, known) = letter else {
+    pub(crate) fn same_as(&self, to: usize, envelope: &DirectiveEnvelope) -> Option<MessageId> {
+        self.net.messages().find(|message| {
+            let message = self.messages.message(*message);
+            let Message::Directive(other, known) = message else {
                 return false;
             };
             let decision = matches!(known.directive, Directive::Switch | Directive::Abort);

@@ -1,7 +1,7 @@
 //! What becomes of a state once faults stop: two fair schedules, each run to its end.
 //!
 //! Everything on its way is lost, whoever is down comes back, every link comes up anew; then
-//! letters arrive, checks pass, and timers fire. In one schedule they do so in the order in which
+//! messages arrive, checks pass, and timers fire. In one schedule they do so in the order in which
 //! they were sent, began and are due, in the other one in the reverse of it. The fleet must come
 //! to rest, and at rest the deployment is over, every instance serves the release that its
 //! outcome names, and nothing else runs.
@@ -10,9 +10,11 @@ use super::fleet::{Fleet, State};
 use super::gate::Gate;
 use super::machine::Machine;
 use super::step::Step;
-use super::table::{LetterId, NodeId, Outcome};
-use greenlight_protocol::agent::Stage;
-use greenlight_protocol::{AgentTimer, Color, CoordinatorTimer, Outcome as Ending, StageView};
+use super::table::{MessageId, NodeId, Outcome};
+use greenlight_protocol::agent::Participation;
+use greenlight_protocol::{
+    AgentTimer, Color, CoordinatorTimer, Outcome as Ending, ParticipationView,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -79,9 +81,9 @@ impl Schedule {
 /// In which order what may happen happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    /// The coordinator first, then the first instance; the oldest letter; the timer that is due.
+    /// The coordinator first, then the first instance; the oldest message; the timer that is due.
     Straight,
-    /// The last instance first, the coordinator last; the newest letter; and of the timers that
+    /// The last instance first, the coordinator last; the newest message; and of the timers that
     /// are set the longest, but none twice before each of them has fired.
     Reverse,
 }
@@ -97,7 +99,7 @@ struct Run<'a> {
     order: Order,
     server: Option<NodeId>,
     machines: Vec<NodeId>,
-    mail: VecDeque<LetterId>,
+    in_flight: VecDeque<MessageId>,
     due: BTreeMap<Timer, Duration>,
     /// In reverse: the timers that are yet to fire before any fires again.
     round: Vec<Timer>,
@@ -112,7 +114,7 @@ impl<'a> Run<'a> {
             order,
             server: Some(state.server),
             machines: state.machines[..fleet.faults.instances].to_vec(),
-            mail: VecDeque::new(),
+            in_flight: VecDeque::new(),
             due: BTreeMap::new(),
             round: Vec::new(),
             now: Duration::ZERO,
@@ -123,7 +125,7 @@ impl<'a> Run<'a> {
     /// Everyone is up, and every link comes up anew.
     fn connect(&mut self) {
         while self.prompt_step() {}
-        self.mail.clear();
+        self.in_flight.clear();
         for index in self.indices() {
             self.take_at_server(&Step::SeesConnection(index));
             self.take_at(index, &Step::Connects);
@@ -135,8 +137,8 @@ impl<'a> Run<'a> {
             if self.prompt_step() {
                 continue;
             }
-            if let Some(letter) = self.next_letter() {
-                self.deliver(letter);
+            if let Some(message) = self.next_message() {
+                self.deliver(message);
                 continue;
             }
             let Some(timer) = self.next_timer() else {
@@ -147,7 +149,7 @@ impl<'a> Run<'a> {
             match timer {
                 Timer::Coordinator(timer) => self.take_at_server(&Step::CoordinatorTimer(timer)),
                 Timer::Agent(index, timer) => {
-                    if self.server.is_none() && matches!(timer, AgentTimer::Doubt { .. }) {
+                    if self.server.is_none() && matches!(timer, AgentTimer::QueryDecision { .. }) {
                         self.asked += 1;
                         if self.asked > QUESTIONS {
                             return Ok(());
@@ -168,10 +170,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn next_letter(&mut self) -> Option<LetterId> {
+    fn next_message(&mut self) -> Option<MessageId> {
         match self.order {
-            Order::Straight => self.mail.pop_front(),
-            Order::Reverse => self.mail.pop_back(),
+            Order::Straight => self.in_flight.pop_front(),
+            Order::Reverse => self.in_flight.pop_back(),
         }
     }
 
@@ -232,19 +234,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn deliver(&mut self, number: LetterId) {
-        let letter = self.fleet.post.letter(number);
-        match letter.addressee() {
+    fn deliver(&mut self, number: MessageId) {
+        let message = self.fleet.messages.message(number);
+        match message.addressee() {
             Some(index) => {
                 let entry = self.fleet.machines.entry(self.machines[index]);
                 let local = self.fleet.to_local(index, number);
-                let outcomes = self.fleet.machines.read(entry, local, &self.fleet.post);
+                let outcomes = self.fleet.machines.read(entry, local, &self.fleet.messages);
                 self.done_at(index, &outcomes[0]);
             }
             None => {
                 if let Some(server) = self.server {
                     let entry = self.fleet.servers.entry(server);
-                    let outcomes = self.fleet.servers.read(entry, number, &self.fleet.post);
+                    let outcomes = self.fleet.servers.read(entry, number, &self.fleet.messages);
                     self.done_at_server(&outcomes[0]);
                 }
             }
@@ -255,7 +257,7 @@ impl<'a> Run<'a> {
     fn take_at_server(&mut self, step: &Step) {
         if let Some(server) = self.server {
             let entry = self.fleet.servers.entry(server);
-            let outcomes = self.fleet.servers.take(entry, step, &self.fleet.post);
+            let outcomes = self.fleet.servers.take(entry, step, &self.fleet.messages);
             self.done_at_server(&outcomes[0]);
             self.refresh_timers();
         }
@@ -263,20 +265,20 @@ impl<'a> Run<'a> {
 
     fn take_at(&mut self, index: usize, step: &Step) {
         let entry = self.fleet.machines.entry(self.machines[index]);
-        let outcomes = self.fleet.machines.take(entry, step, &self.fleet.post);
+        let outcomes = self.fleet.machines.take(entry, step, &self.fleet.messages);
         self.done_at(index, &outcomes[0]);
         self.refresh_timers();
     }
 
     fn done_at_server(&mut self, outcome: &Outcome) {
-        self.mail.extend(&outcome.sent);
+        self.in_flight.extend(&outcome.sent);
         self.server = Some(outcome.node);
     }
 
     fn done_at(&mut self, index: usize, outcome: &Outcome) {
         let sent = outcome.sent.iter();
-        let sent = sent.map(|letter| self.fleet.to_global(index, *letter));
-        self.mail.extend(sent);
+        let sent = sent.map(|message| self.fleet.to_global(index, *message));
+        self.in_flight.extend(sent);
         self.machines[index] = outcome.node;
     }
 
@@ -312,10 +314,10 @@ impl<'a> Run<'a> {
         let ending = deployment.and_then(|d| d.outcome.as_ref());
         let serves = deployment.and_then(|d| match ending {
             Some(Ending::Promoted | Ending::Stuck { .. }) => {
-                d.order.releases.get(&"shop".into())?.as_ref()
+                d.request.releases.get(&"shop".into())?.as_ref()
             }
             Some(Ending::Aborted { .. } | Ending::RolledBack { .. }) | None => {
-                d.previous.get(&"shop".into())
+                d.rollback_target.get(&"shop".into())
             }
         });
         let expected = serves.map(|release| release.digest.as_str());
@@ -334,9 +336,12 @@ impl<'a> Run<'a> {
             (Gate::Closed | Gate::Parked | Gate::Held { before: None, .. }, None) => None,
             (gate, _) => return Err(format!("has its gate {gate:?}")),
         };
-        let stage = machine.agent.as_ref().map(|agent| agent.status().stage);
-        if stage != Some(StageView::Settled) {
-            return Err(format!("is at {stage:?}"));
+        let participation = machine
+            .agent
+            .as_ref()
+            .map(|agent| agent.status().participation);
+        if participation != Some(ParticipationView::Idle) {
+            return Err(format!("is at {participation:?}"));
         }
         let runs: Vec<_> = machine
             .apps
@@ -355,7 +360,7 @@ impl<'a> Run<'a> {
     }
 
     /// Without a coordinator, peers that are held may wait for it only if nobody among them
-    /// knows the decision, and nobody could still refuse: one that could would have, when asked.
+    /// knows the decision, and nobody could still abort it: one that could would have, when asked.
     fn at_rest_without_coordinator(&self) -> End {
         let machines: Vec<_> = self
             .machines
@@ -363,14 +368,16 @@ impl<'a> Run<'a> {
             .map(|machine| self.fleet.machines.entry(*machine))
             .collect();
         for machine in &machines {
-            let Stage::Armed(cut_over) = &machine.node.disk.stage else {
+            let Participation::Armed(cut_over) = &machine.node.disk.participation else {
                 continue;
             };
             if !matches!(machine.node.gate, Gate::Held { .. }) {
                 continue;
             }
-            let stage = &machine.node.disk.stage;
-            let all_wait = machines.iter().all(|peer| peer.node.disk.stage == *stage);
+            let participation = &machine.node.disk.participation;
+            let all_wait = machines
+                .iter()
+                .all(|peer| peer.node.disk.participation == *participation);
             if !all_wait {
                 return Err(format!("one waits for e{} for nothing", cut_over.epoch));
             }

@@ -2,7 +2,7 @@
 //!
 //! Messages are not counted here: each may always be lost, arrive twice, or arrive late.
 
-use super::step::Trouble;
+use super::step::Fault;
 use greenlight_protocol::Mutant;
 
 /// A fleet and the faults that it must bear.
@@ -21,12 +21,12 @@ pub(crate) struct Faults {
     /// Applications that die or fail their check, in total.
     pub(crate) deaths: u8,
     /// Gates that refuse a hold or restart, in total.
-    pub(crate) gate_troubles: u8,
+    pub(crate) gate_failures: u8,
     /// How often a person aborts.
     pub(crate) aborts: u8,
     /// How often a person deploys once more after the first deployment is over.
-    pub(crate) orders: u8,
-    /// Whether statuses and doubts reach the coordinator; if not, they are all lost.
+    pub(crate) deployments: u8,
+    /// Whether statuses and queries reach the coordinator; if not, they are all lost.
     pub(crate) reminders: bool,
     /// Whether links come up anew, and both ends notice.
     pub(crate) reconnections: bool,
@@ -60,9 +60,9 @@ impl Faults {
             coordinator: Coordinator::ComesBack,
             agent_crashes: 0,
             deaths: 0,
-            gate_troubles: 0,
+            gate_failures: 0,
             aborts: 0,
-            orders: 0,
+            deployments: 0,
             reminders: false,
             reconnections: false,
             mutant: Mutant::None,
@@ -76,18 +76,18 @@ pub(crate) struct Spent {
     pub(crate) coordinator_crashes: u8,
     pub(crate) agent_crashes: u8,
     deaths: u8,
-    gate_troubles: u8,
+    gate_failures: u8,
     aborts: u8,
-    orders: u8,
+    deployments: u8,
 }
 
 impl Spent {
-    pub(crate) fn add(&mut self, trouble: Trouble) {
-        match trouble {
-            Trouble::Death => self.deaths += 1,
-            Trouble::Gate => self.gate_troubles += 1,
-            Trouble::Abort => self.aborts += 1,
-            Trouble::Order => self.orders += 1,
+    pub(crate) fn add(&mut self, fault: Fault) {
+        match fault {
+            Fault::Death => self.deaths += 1,
+            Fault::Gate => self.gate_failures += 1,
+            Fault::Abort => self.aborts += 1,
+            Fault::Deploy => self.deployments += 1,
         }
     }
 
@@ -95,8 +95,8 @@ impl Spent {
         self.coordinator_crashes <= faults.coordinator_crashes
             && self.agent_crashes <= faults.agent_crashes
             && self.deaths <= faults.deaths
-            && self.gate_troubles <= faults.gate_troubles
+            && self.gate_failures <= faults.gate_failures
             && self.aborts <= faults.aborts
-            && self.orders <= faults.orders
+            && self.deployments <= faults.deployments
     }
 }

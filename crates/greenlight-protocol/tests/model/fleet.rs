@@ -9,9 +9,9 @@ use super::rules::Check;
 use super::server::Server;
 use super::step::Step;
 use super::table::{
-    Entry, LetterId, Net, Node, NodeId, Outcome, PostOffice, RENAMINGS, Renaming, Table, What,
+    Entry, MessageId, MessageTable, Net, Node, NodeId, Outcome, RENAMINGS, Renaming, Table, What,
 };
-use greenlight_protocol::coordinator::Verdict;
+use greenlight_protocol::coordinator::Decision;
 use greenlight_protocol::{Command, Epoch, Phase};
 use stateright::{Model, Property};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(crate) struct Fleet {
     pub(crate) faults: Faults,
     pub(crate) servers: Table<Server>,
     pub(crate) machines: Table<Machine>,
-    pub(crate) post: PostOffice,
+    pub(crate) messages: MessageTable,
     pub(crate) schedule: Schedule,
     starts: Vec<State>,
     pub(crate) check: Check,
@@ -66,7 +66,7 @@ impl Fleet {
             faults,
             servers: Table::new(),
             machines: Table::new(),
-            post: PostOffice::new(),
+            messages: MessageTable::new(),
             schedule: Schedule::default(),
             starts: Vec::new(),
             check,
@@ -87,9 +87,9 @@ impl Fleet {
         let past = past::of_coordinator(self.faults);
         let server = Server::with(self.faults.instances, past, self.faults.mutant);
         let server = server.take(&Step::Restarts).remove(0).node;
-        let order = past::order(self.faults.instances, "d2", "v2");
-        let begun = server.command(Command::Deploy(Box::new(order)));
-        let begun = self.servers.roots(begun, &self.post);
+        let request = past::request(self.faults.instances, "d2", "v2");
+        let begun = server.command(Command::Deploy(Box::new(request)));
+        let begun = self.servers.roots(begun, &self.messages);
         let quiet = State {
             server: NodeId::MAX,
             machines: std::array::from_fn(there),
@@ -110,39 +110,39 @@ impl Fleet {
             Place::Server => {
                 state.server = outcome.node;
                 state.spent.coordinator_crashes += u8::from(outcome.crashes);
-                for letter in &outcome.sent {
-                    state.net.put(*letter);
+                for message in &outcome.sent {
+                    state.net.put(*message);
                 }
             }
             Place::Machine(index) => {
                 state.machines[index] = outcome.node;
                 state.spent.agent_crashes += u8::from(outcome.crashes);
-                for letter in &outcome.sent {
-                    let letter = self.to_global(index, *letter);
-                    if !self.is_reminder(letter) {
-                        state.net.put(letter);
+                for message in &outcome.sent {
+                    let message = self.to_global(index, *message);
+                    if !self.is_reminder(message) {
+                        state.net.put(message);
                     }
                 }
             }
         }
-        if let Some(trouble) = outcome.trouble {
-            state.spent.add(trouble);
+        if let Some(fault) = outcome.fault {
+            state.spent.add(fault);
         }
         state.newest = state.newest.max(outcome.opened.unwrap_or_default());
         state.breach = state.breach.or(outcome.breach);
         state
     }
 
-    /// A letter as the instance with this index reads it: every machine calls itself
+    /// A message as the instance with this index reads it: every machine calls itself
     /// [`super::machine::ME`], and its peers by what comes after it.
-    pub(crate) fn to_local(&self, index: usize, letter: LetterId) -> LetterId {
+    pub(crate) fn to_local(&self, index: usize, message: MessageId) -> MessageId {
         let back = self.faults.instances - index;
-        self.post.renamed(letter, self.rotation(back))
+        self.messages.renamed(message, self.rotation(back))
     }
 
-    /// A letter that the instance with this index wrote, as all others read it.
-    pub(crate) fn to_global(&self, index: usize, letter: LetterId) -> LetterId {
-        self.post.renamed(letter, self.rotation(index))
+    /// A message that the instance with this index wrote, as all others read it.
+    pub(crate) fn to_global(&self, index: usize, message: MessageId) -> MessageId {
+        self.messages.renamed(message, self.rotation(index))
     }
 
     fn rotation(&self, by: usize) -> Renaming {
@@ -152,25 +152,25 @@ impl Fleet {
         found.expect("a rotation is a renaming")
     }
 
-    /// Whether this is a letter that only reminds the coordinator of an instance.
-    pub(crate) fn is_reminder(&self, letter: LetterId) -> bool {
-        !self.faults.reminders && self.post.letter(letter).is_reminder()
+    /// Whether this is a message that only reminds the coordinator of an instance.
+    pub(crate) fn is_reminder(&self, message: MessageId) -> bool {
+        !self.faults.reminders && self.messages.message(message).is_reminder()
     }
 
     pub(crate) fn outcomes(&self, state: &State, place: Place, what: &What) -> Arc<[Outcome]> {
         match place {
             Place::Server => {
                 let entry = self.servers.entry(state.server);
-                self.servers.outcomes(entry, what, &self.post)
+                self.servers.outcomes(entry, what, &self.messages)
             }
             Place::Machine(index) => {
                 let entry = self.machines.entry(state.machines[index]);
                 match what {
-                    What::Reads(letter) => {
-                        let letter = self.to_local(index, *letter);
-                        self.machines.read(entry, letter, &self.post)
+                    What::Reads(message) => {
+                        let message = self.to_local(index, *message);
+                        self.machines.read(entry, message, &self.messages)
                     }
-                    What::Own(step) => self.machines.take(entry, step, &self.post),
+                    What::Own(step) => self.machines.take(entry, step, &self.messages),
                 }
             }
         }
@@ -179,8 +179,8 @@ impl Fleet {
     /// Offers every outcome that is within the faults and leads to another state.
     fn offer(&self, state: &State, place: Place, what: &What, actions: &mut Vec<Action>) {
         let mut spent = state.spent;
-        if let Some(trouble) = what.trouble() {
-            spent.add(trouble);
+        if let Some(fault) = what.fault() {
+            spent.add(fault);
         }
         if !spent.is_within(&self.faults) {
             return;
@@ -209,7 +209,7 @@ impl Fleet {
         let server = &self.servers.entry(state.server).node;
         let committed = matches!(
             server.disk.decided.get(&epoch),
-            Some(Verdict::Committed | Verdict::Settled)
+            Some(Decision::Committed | Decision::Completed)
         );
         let holding = server.process.as_ref().is_some_and(
             |process| matches!(process.phase(), Phase::Holding { epoch: e, .. } if *e == epoch),
@@ -256,12 +256,12 @@ impl Model for Fleet {
                 self.offer(state, Place::Server, &seen, actions);
             }
         }
-        for letter in state.net.letters() {
-            let place = match self.post.letter(letter).addressee() {
+        for message in state.net.messages() {
+            let place = match self.messages.message(message).addressee() {
                 Some(index) => Place::Machine(index),
                 None => Place::Server,
             };
-            self.offer(state, place, &What::Reads(letter), actions);
+            self.offer(state, place, &What::Reads(message), actions);
         }
     }
 

@@ -1,27 +1,27 @@
 //! One instance as the model sees it: the real agent, what survives it, and what it drives.
 //!
 //! A step is one event and as many of its effects as are carried out before a crash. The effects
-//! of one event touch this instance only, and letters; the letters already sent stay sent.
+//! of one event touch this instance only, and messages; the messages already sent stay sent.
 //!
 //! Deliberately absent: time, and the requests themselves. A gate is open, closing, held or
 //! parked; a closing one still admits, so a hold is as slow as it can be.
 
 use super::gate::{Admits, Gate};
+use super::message::{Message, canonical_report};
 use super::past;
-use super::post::{Letter, canonical_report};
 use super::step::{Step, Taken, tokens_up_to};
 use super::table::Node;
-use greenlight_protocol::agent::{Ledger, SlotState, Stage};
+use greenlight_protocol::agent::{Ledger, Participation, SlotState};
 use greenlight_protocol::{
-    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DrainEvidence,
-    Envelope, Epoch, HoldEvidence, Incarnation, InstanceId, Mutant, PeerAnswer, Slot, StageView,
-    Timestamp, Token,
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DirectiveEnvelope,
+    DrainEvidence, Epoch, HoldEvidence, Incarnation, InstanceId, Mutant, ParticipationView,
+    PeerAnswer, Slot, Timestamp, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What every machine calls itself. No decision depends on a name, so one table serves for all
-/// instances, and names are translated where letters leave and arrive.
+/// instances, and names are translated where messages leave and arrive.
 pub(crate) const ME: usize = 0;
 
 /// What runs in a slot.
@@ -53,9 +53,9 @@ pub(crate) struct Machine {
 }
 
 impl Node for Machine {
-    /// What makes two machines the same; see [`super::post::without_reasons`].
+    /// What makes two machines the same; see [`super::message::without_reasons`].
     fn key(&self) -> String {
-        super::post::without_reasons(&format!(
+        super::message::without_reasons(&format!(
             "{:?}",
             (
                 &self.agent,
@@ -138,7 +138,7 @@ impl Node for Machine {
                 Directive::Abort,
                 Directive::Retire,
             ]
-            .map(|directive| AgentEvent::Directed(Envelope { token, directive }))
+            .map(|directive| AgentEvent::Directed(DirectiveEnvelope { token, directive }))
         };
         tokens_up_to(agent.term(), newest.next())
             .flat_map(directives)
@@ -219,7 +219,7 @@ impl Node for Machine {
                 vec![AgentEvent::TimerFired(*timer)]
             }
             Step::Connects => vec![AgentEvent::Connected],
-            Step::Reads(letter) => vec![letter.to_agent()],
+            Step::Reads(message) => vec![message.to_agent()],
             Step::CoordinatorTimer(_)
             | Step::SeesConnection(_)
             | Step::PersonAborts
@@ -349,9 +349,9 @@ impl Machine {
                     taken.node.disk.apply(record);
                     taken.node.records.push(record.clone());
                 }
-                AgentEffect::Report(reported) => {
-                    let letter = Letter::Report(ME, canonical_report(reported));
-                    taken.sent.push(letter);
+                AgentEffect::Report(envelope) => {
+                    let message = Message::Report(ME, canonical_report(envelope));
+                    taken.sent.push(message);
                 }
                 AgentEffect::Gate(action) => taken.gate(action),
                 AgentEffect::Start {
@@ -373,7 +373,7 @@ impl Machine {
                 // No policy of the model asks for these.
                 AgentEffect::CheckPeers { .. } | AgentEffect::BeforeSwitch { .. } => {}
                 AgentEffect::Stop { slot, .. } => taken.stop(slot.color),
-                AgentEffect::AskPeer { peer, epoch } => taken.sent.push(Letter::Ask {
+                AgentEffect::AskPeer { peer, epoch } => taken.sent.push(Message::Ask {
                     from: ME,
                     to: index(peer),
                     epoch: *epoch,
@@ -382,7 +382,7 @@ impl Machine {
                     peer,
                     epoch,
                     answer,
-                } => taken.sent.push(Letter::Answer {
+                } => taken.sent.push(Message::Answer {
                     to: index(peer),
                     epoch: *epoch,
                     answer: *answer,
@@ -390,7 +390,7 @@ impl Machine {
                 AgentEffect::SetTimer { timer, after } => {
                     let timer = match *timer {
                         // As if it had lasted long: peers are asked as well.
-                        AgentTimer::Doubt { epoch, .. } => AgentTimer::Doubt {
+                        AgentTimer::QueryDecision { epoch, .. } => AgentTimer::QueryDecision {
                             epoch,
                             asked: u8::MAX,
                         },
@@ -437,10 +437,13 @@ impl Machine {
     pub(crate) fn admits(&self, color: Color) -> Option<Admits> {
         let ledger = self.agent.as_ref()?.ledger();
         let live = ledger.live.get(&"shop".into());
-        let ordinal = match (live.filter(|live| live.color == color), &ledger.stage) {
+        let ordinal = match (
+            live.filter(|live| live.color == color),
+            &ledger.participation,
+        ) {
             (Some(live), _) => live.epoch,
-            (None, Stage::Armed(cut_over)) => cut_over.epoch,
-            (None, Stage::Settled | Stage::Prepared(_)) => return None,
+            (None, Participation::Armed(cut_over)) => cut_over.epoch,
+            (None, Participation::Idle | Participation::Prepared(_)) => return None,
         };
         Some(Admits { color, ordinal })
     }
@@ -449,7 +452,7 @@ impl Machine {
 /// Whether G6 forbids the event to change anything: an older term; or, in the same term, an
 /// older cut-over than the one at hand, unless it is a decision.
 fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
-    let AgentEvent::Directed(Envelope { token, directive }) = event else {
+    let AgentEvent::Directed(DirectiveEnvelope { token, directive }) = event else {
         return false;
     };
     if token.term != agent.term() {
@@ -463,15 +466,17 @@ fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
         | Directive::BeforeSwitch
         | Directive::Switch
         | Directive::Abort
-        | Directive::Greet => false,
+        | Directive::QueryStatus => false,
     }
 }
 
 /// The cut-over at hand: the one under way, or the last one decided.
 fn at_hand(agent: &Agent) -> Epoch {
-    match agent.status().stage {
-        StageView::Settled => agent.ledger().latest_decided(),
-        StageView::Preparing(epoch) | StageView::Prepared(epoch) | StageView::Armed(epoch) => epoch,
+    match agent.status().participation {
+        ParticipationView::Idle => agent.ledger().latest_decided(),
+        ParticipationView::Preparing(epoch)
+        | ParticipationView::Prepared(epoch)
+        | ParticipationView::Armed(epoch) => epoch,
     }
 }
 

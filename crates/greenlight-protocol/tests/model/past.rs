@@ -1,8 +1,8 @@
-//! What the fleet did before the deployment that is explored, and the order for it.
+//! What the fleet did before the deployment that is explored, and the request for it.
 
 use super::faults::{Faults, Past};
 use super::machine::name;
-use greenlight_protocol::coordinator::{Begin, Order, Promotion};
+use greenlight_protocol::coordinator::{CutOverStarted, DeploymentRequest, Promotion};
 use greenlight_protocol::plan::Position;
 use greenlight_protocol::{
     AgentRecord, CoordinatorRecord, CutOver, DeploymentId, Direction, Epoch, Outcome, Plan, Policy,
@@ -31,18 +31,18 @@ pub(crate) fn of_coordinator(faults: Faults) -> Vec<CoordinatorRecord> {
     if faults.past == Past::Nothing {
         return Vec::new();
     }
-    let order = order(faults.instances, "d1", "v1");
-    let deployment = order.deployment.clone();
-    let begin = Begin {
+    let request = request(faults.instances, "d1", "v1");
+    let deployment = request.deployment.clone();
+    let started = CutOverStarted {
         position: Position::default(),
         cut_over: first(faults),
         reason: None,
     };
     vec![
-        CoordinatorRecord::Accepted(Box::new(order)),
-        CoordinatorRecord::Begun(Box::new(begin)),
+        CoordinatorRecord::Accepted(Box::new(request)),
+        CoordinatorRecord::CutOverStarted(Box::new(started)),
         CoordinatorRecord::Committed(LATEST),
-        CoordinatorRecord::Settled(LATEST),
+        CoordinatorRecord::Completed(LATEST),
         CoordinatorRecord::Finished {
             deployment,
             outcome: Outcome::Promoted,
@@ -57,26 +57,26 @@ fn first(faults: Faults) -> CutOver {
 
 /// A cut-over to `v1`.
 pub(crate) fn cut_over(epoch: Epoch, instances: usize) -> CutOver {
-    let order = order(instances, "d1", "v1");
+    let request = request(instances, "d1", "v1");
     CutOver {
         epoch,
-        deployment: order.deployment,
+        deployment: request.deployment,
         direction: Direction::Forward,
         participants: (0..instances).map(name).collect(),
-        releases: order.releases,
-        policy: order.policy,
+        releases: request.releases,
+        policy: request.policy,
     }
 }
 
-/// What is ordered.
-pub(crate) fn order(instances: usize, deployment: &str, version: &str) -> Order {
+/// What is requested.
+pub(crate) fn request(instances: usize, deployment: &str, version: &str) -> DeploymentRequest {
     let instances = (0..instances).map(name).collect();
     let release = Release {
         version: version.to_owned(),
         digest: version.to_owned(),
         spec: "-".to_owned(),
     };
-    Order {
+    DeploymentRequest {
         deployment: DeploymentId(deployment.to_owned()),
         requested_by: "the-model".to_owned(),
         releases: [("shop".into(), Some(release))].into(),

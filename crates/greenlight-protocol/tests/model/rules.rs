@@ -5,9 +5,7 @@
 
 use super::faults::Coordinator;
 use super::fleet::{Fleet, State};
-use greenlight_protocol::Epoch;
-use greenlight_protocol::agent::Decision;
-use greenlight_protocol::coordinator::Verdict;
+use greenlight_protocol::{Epoch, agent, coordinator};
 use stateright::Property;
 use std::collections::BTreeSet;
 
@@ -56,23 +54,23 @@ impl Fleet {
     /// said to be complete before all have made theirs.
     fn never_divided(&self, state: &State) -> bool {
         let mut committed = BTreeSet::new();
-        let mut refused = BTreeSet::new();
+        let mut aborted = BTreeSet::new();
         for machine in self.machines_of(state) {
             for (epoch, decision) in &machine.node.disk.decided {
                 match decision {
-                    Decision::Committed => committed.insert(*epoch),
-                    Decision::Refused => refused.insert(*epoch),
+                    agent::Decision::Committed => committed.insert(*epoch),
+                    agent::Decision::Aborted => aborted.insert(*epoch),
                 };
             }
         }
         let server = &self.servers.entry(state.server).node;
-        let settled_early = server.disk.decided.iter().any(|(epoch, verdict)| {
-            *verdict == Verdict::Settled
+        let completed_early = server.disk.decided.iter().any(|(epoch, decision)| {
+            *decision == coordinator::Decision::Completed
                 && self
                     .machines_of(state)
                     .any(|machine| !machine.node.disk.decided.contains_key(epoch))
         });
-        committed.is_disjoint(&refused) && !settled_early
+        committed.is_disjoint(&aborted) && !completed_early
     }
 
     /// G5: what a gate was opened to was committed before, durably.
@@ -81,14 +79,14 @@ impl Fleet {
         let committed = |epoch: &Epoch| {
             matches!(
                 server.disk.decided.get(epoch),
-                Some(Verdict::Committed | Verdict::Settled)
+                Some(coordinator::Decision::Committed | coordinator::Decision::Completed)
             )
         };
         (state.newest == Epoch(0) || committed(&state.newest))
             && self.machines_of(state).all(|machine| {
                 let disk = &machine.node.disk;
                 let mut switched = disk.decided.iter();
-                switched.all(|(e, decision)| *decision == Decision::Refused || committed(e))
+                switched.all(|(e, decision)| *decision == agent::Decision::Aborted || committed(e))
             })
     }
 

@@ -1,15 +1,15 @@
 //! The coordinator as the model sees it: the real one, and what survives it.
 
 use super::machine::name;
+use super::message::directive;
 use super::past;
-use super::post::directive;
 use super::step::{Step, Taken, tokens_up_to};
 use super::table::Node;
 use greenlight_protocol::coordinator::Ledger;
 use greenlight_protocol::{
     Command, Coordinator, CoordinatorEffect, CoordinatorEvent, CoordinatorRecord, CoordinatorTimer,
-    HoldEvidence, InstanceId, InstanceStatus, Mutant, Phase, Report, Reported, StageView, Term,
-    Timestamp, Token,
+    HoldEvidence, InstanceId, InstanceStatus, Mutant, ParticipationView, Phase, Report,
+    ReportEnvelope, Term, Timestamp, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) struct Server {
 impl Node for Server {
     /// What makes two servers the same.
     fn key(&self) -> String {
-        super::post::without_reasons(&format!("{:?}", (&self.process, &self.disk, &self.timers)))
+        super::message::without_reasons(&format!("{:?}", (&self.process, &self.disk, &self.timers)))
     }
 
     /// Everything that may happen here by itself, faults included.
@@ -64,12 +64,13 @@ impl Node for Server {
         ];
         let tokens = tokens_up_to(process.term(), process.ledger().epoch);
         let stale = tokens.filter(|token| token.term < process.term() || token.epoch != here);
-        let stale = stale.flat_map(|token| votes.clone().map(|report| Reported { token, report }));
+        let stale =
+            stale.flat_map(|token| votes.clone().map(|report| ReportEnvelope { token, report }));
         let from = name(0);
         stale
-            .map(|reported| CoordinatorEvent::Reported {
+            .map(|envelope| CoordinatorEvent::Reported {
                 from: from.clone(),
-                reported,
+                envelope,
             })
             .any(|event| {
                 let mut after = process.clone();
@@ -95,8 +96,8 @@ impl Node for Server {
                 return next.command(Command::Abort { requested_by });
             }
             Step::PersonDeploys => {
-                let order = past::order(self.fleet.len(), "d3", "v3");
-                return next.command(Command::Deploy(Box::new(order)));
+                let request = past::request(self.fleet.len(), "d3", "v3");
+                return next.command(Command::Deploy(Box::new(request)));
             }
             Step::Restarts => {
                 let (process, effects) = Coordinator::recover_with(
@@ -113,7 +114,7 @@ impl Node for Server {
                 CoordinatorEvent::TimerFired(*timer)
             }
             Step::SeesConnection(from) => CoordinatorEvent::Connected(name(*from)),
-            Step::Reads(letter) => letter.to_coordinator(),
+            Step::Reads(message) => message.to_coordinator(),
             Step::Connects
             | Step::AgentTimer(_)
             | Step::HoldCompletes
@@ -171,9 +172,9 @@ impl Server {
         let mut elsewhere = self.clone();
         let process = elsewhere.process.insert(before);
         let followed = process.handle(other, Timestamp(0));
-        elsewhere.settle_presence();
+        elsewhere.settle_connected();
         let mut here = self.clone();
-        here.settle_presence();
+        here.settle_connected();
         let same = followed == effects && elsewhere.key() == here.key();
         assert!(same, "other words for the same made a difference");
     }
@@ -215,7 +216,7 @@ impl Server {
     /// All effects, and then every beginning of them that a crash may leave.
     fn carry_out(&self, effects: &[CoordinatorEffect]) -> Vec<Taken<Self>> {
         let mut complete = self.carry_out_first(effects);
-        complete.node.settle_presence();
+        complete.node.settle_connected();
         complete.node.forget_idle_timers();
         let beginnings = (1..=effects.len()).map(|count| {
             let mut cut_short = self.carry_out_first(&effects[..count]);
@@ -246,7 +247,7 @@ impl Server {
 
     /// Lets every instance have said the same of itself: who is there, and how it stands, is kept
     /// for people, and once a deployment is accepted nothing is decided by it.
-    fn settle_presence(&mut self) {
+    fn settle_connected(&mut self) {
         let Some(process) = &mut self.process else {
             return;
         };
@@ -260,12 +261,12 @@ impl Server {
                 assert!(effects.is_empty(), "a lost link did something");
             }
             for report in [Report::Fenced, Report::Status(InstanceStatus::default())] {
-                let reported = Reported {
+                let envelope = ReportEnvelope {
                     token: Token::default(),
                     report,
                 };
                 let from = from.clone();
-                let event = CoordinatorEvent::Reported { from, reported };
+                let event = CoordinatorEvent::Reported { from, envelope };
                 let effects = process.handle(event, Timestamp(0));
                 assert!(
                     effects.is_empty(),
@@ -296,36 +297,39 @@ impl Server {
 }
 
 /// The same report in other words that must make no difference: a fact as it would be told to
-/// this term, and a status with an earlier stage of the same cut-over.
+/// this term, and a status from earlier in the same cut-over.
 fn in_other_words(process: &Coordinator, event: &CoordinatorEvent) -> Vec<CoordinatorEvent> {
-    let CoordinatorEvent::Reported { from, reported } = event else {
+    let CoordinatorEvent::Reported { from, envelope } = event else {
         return Vec::new();
     };
     let mut told = Vec::new();
-    if reported.token.term == Term(0) {
+    if envelope.token.term == Term(0) {
         let term = process.term();
         let token = Token {
             term,
-            ..reported.token
+            ..envelope.token
         };
-        told.push((token, reported.report.clone()));
+        told.push((token, envelope.report.clone()));
     }
-    if let Report::Status(status) = &reported.report
-        && let StageView::Armed(epoch) = status.stage
+    if let Report::Status(status) = &envelope.report
+        && let ParticipationView::Armed(epoch) = status.participation
     {
-        for stage in [StageView::Preparing(epoch), StageView::Prepared(epoch)] {
+        for participation in [
+            ParticipationView::Preparing(epoch),
+            ParticipationView::Prepared(epoch),
+        ] {
             let status = InstanceStatus {
-                stage,
+                participation,
                 ..status.clone()
             };
-            told.push((reported.token, Report::Status(status)));
+            told.push((envelope.token, Report::Status(status)));
         }
     }
     let told = told
         .into_iter()
         .map(|(token, report)| CoordinatorEvent::Reported {
             from: from.clone(),
-            reported: Reported { token, report },
+            envelope: ReportEnvelope { token, report },
         });
     told.collect()
 }

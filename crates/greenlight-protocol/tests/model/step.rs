@@ -1,14 +1,14 @@
 //! What may happen at one node, and what comes of it.
 
-use super::post::{Letter, Names};
+use super::message::{Message, Names};
 use super::table::Node;
 use greenlight_protocol::{AgentTimer, Color, CoordinatorTimer, Epoch, Term, Token};
 
 /// One thing that may happen at a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
-    /// A letter arrives; it stays on its way, and may arrive again.
-    Reads(Letter),
+    /// A message arrives; it stays on its way, and may arrive again.
+    Reads(Message),
     /// The link to the coordinator comes up; the agent notices.
     Connects,
     /// The link to this instance comes up; the coordinator notices.
@@ -42,7 +42,7 @@ impl Step {
     pub(crate) fn renamed(&self, names: &Names) -> Self {
         match self {
             Self::SeesConnection(from) => Self::SeesConnection(names[*from]),
-            Self::Reads(letter) => Self::Reads(letter.renamed(names)),
+            Self::Reads(message) => Self::Reads(message.renamed(names)),
             Self::Connects
             | Self::CoordinatorTimer(_)
             | Self::AgentTimer(_)
@@ -64,12 +64,12 @@ impl Step {
     }
 
     /// What is counted of it, if anything is.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
+    pub(crate) fn fault(&self) -> Option<Fault> {
         match self {
-            Self::SlotDies(_) | Self::CheckFails(_) => Some(Trouble::Death),
-            Self::HoldIsRefused | Self::GateReturns => Some(Trouble::Gate),
-            Self::PersonAborts => Some(Trouble::Abort),
-            Self::PersonDeploys => Some(Trouble::Order),
+            Self::SlotDies(_) | Self::CheckFails(_) => Some(Fault::Death),
+            Self::HoldIsRefused | Self::GateReturns => Some(Fault::Gate),
+            Self::PersonAborts => Some(Fault::Abort),
+            Self::PersonDeploys => Some(Fault::Deploy),
             Self::Reads(_)
             | Self::Connects
             | Self::SeesConnection(_)
@@ -114,7 +114,7 @@ impl Step {
 
 /// What is counted of a step: faults other than crashes, and a person's will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum Fault {
     /// An application dies or fails its check.
     Death,
     /// A gate refuses or restarts.
@@ -122,7 +122,7 @@ pub(crate) enum Trouble {
     /// A person aborts.
     Abort,
     /// A person deploys.
-    Order,
+    Deploy,
 }
 
 /// What came of a step.
@@ -131,7 +131,7 @@ pub(crate) struct Taken<Node> {
     /// The node after it.
     pub(crate) node: Node,
     /// What it sent, in order.
-    pub(crate) sent: Vec<Letter>,
+    pub(crate) sent: Vec<Message>,
     /// Whether the process crashed in it.
     pub(crate) crashes: bool,
     /// The newest cut-over that a gate was opened for.
@@ -156,7 +156,7 @@ impl<N: Node> Taken<N> {
     /// A complete step, and the beginnings of it that a crash may leave.
     ///
     /// Of beginnings that leave the node the same, only the longest counts: it has sent the most
-    /// letters, and a letter that is sent may still never arrive. One that leaves it as a crash
+    /// messages, and a message that is sent may still never arrive. One that leaves it as a crash
     /// after the complete step does is left out, because that crash is a step of its own.
     pub(crate) fn with_crashes(
         complete: Self,

@@ -1,12 +1,12 @@
-//! Nodes and letters by number, and what comes of each step, worked out once.
+//! Nodes and messages by number, and what comes of each step, worked out once.
 //!
 //! The real machines are pure, so a step from the same node always ends the same way. A fleet
 //! has far fewer different nodes than it has states; a state is therefore a handful of numbers,
 //! and the real code runs once for each node and step.
 
-use super::post::{Letter, Names};
+use super::message::{Message, Names};
 use super::shelf::Shelf;
-use super::step::{Step, Taken, Trouble};
+use super::step::{Fault, Step, Taken};
 use greenlight_protocol::Epoch;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,11 +14,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Number of a node in its [`Table`].
 pub(crate) type NodeId = u32;
-/// Number of a letter in the [`PostOffice`].
-pub(crate) type LetterId = u16;
+/// Number of a message in the [`MessageTable`].
+pub(crate) type MessageId = u16;
 
-/// How many different letters there may be.
-const LETTERS: usize = 512;
+/// How many different messages there may be.
+const MESSAGES: usize = 512;
 
 /// Every way to name three instances otherwise; the first leaves them as they are.
 pub(crate) const RENAMINGS: [Names; 6] = [
@@ -33,73 +33,73 @@ pub(crate) const RENAMINGS: [Names; 6] = [
 /// Index of a renaming in [`RENAMINGS`].
 pub(crate) type Renaming = usize;
 
-/// Stands for a letter whose other name is not yet known.
-const UNKNOWN: LetterId = LetterId::MAX;
+/// Stands for a message whose other name is not yet known.
+const UNKNOWN: MessageId = MessageId::MAX;
 
-/// Every letter ever sent, by number.
-pub(crate) struct PostOffice {
-    numbers: RwLock<BTreeMap<Letter, LetterId>>,
-    letters: Shelf<Letter>,
+/// Every message ever sent, by number.
+pub(crate) struct MessageTable {
+    numbers: RwLock<BTreeMap<Message, MessageId>>,
+    messages: Shelf<Message>,
     renamed: Vec<[AtomicU16; RENAMINGS.len()]>,
 }
 
-impl PostOffice {
+impl MessageTable {
     pub(crate) fn new() -> Self {
         let renamed = || std::array::from_fn(|_| AtomicU16::new(UNKNOWN));
         Self {
             numbers: RwLock::default(),
-            letters: Shelf::new(),
-            renamed: std::iter::repeat_with(renamed).take(LETTERS).collect(),
+            messages: Shelf::new(),
+            renamed: std::iter::repeat_with(renamed).take(MESSAGES).collect(),
         }
     }
 
-    /// The same letter in a fleet whose instances are named otherwise.
-    pub(crate) fn renamed(&self, letter: LetterId, renaming: Renaming) -> LetterId {
-        let known = &self.renamed[usize::from(letter)][renaming];
+    /// The same message in a fleet whose instances are named otherwise.
+    pub(crate) fn renamed(&self, message: MessageId, renaming: Renaming) -> MessageId {
+        let known = &self.renamed[usize::from(message)][renaming];
         let found = known.load(Ordering::Relaxed);
         if found != UNKNOWN {
             return found;
         }
-        let renamed = self.letter(letter).renamed(&RENAMINGS[renaming]);
+        let renamed = self.message(message).renamed(&RENAMINGS[renaming]);
         let number = self.number(renamed);
         known.store(number, Ordering::Relaxed);
         number
     }
 
-    pub(crate) fn number(&self, letter: Letter) -> LetterId {
-        if let Some(number) = read(&self.numbers).get(&letter) {
+    pub(crate) fn number(&self, message: Message) -> MessageId {
+        if let Some(number) = read(&self.numbers).get(&message) {
             return *number;
         }
         let mut numbers = write(&self.numbers);
-        *numbers.entry(letter).or_insert_with_key(|letter| {
-            let number = self.letters.add(|_| letter.clone());
-            assert!(number < LETTERS, "more than {LETTERS} letters");
-            LetterId::try_from(number).expect("there are fewer than 2^16")
+        *numbers.entry(message).or_insert_with_key(|message| {
+            let number = self.messages.add(|_| message.clone());
+            assert!(number < MESSAGES, "more than {MESSAGES} messages");
+            MessageId::try_from(number).expect("there are fewer than 2^16")
         })
     }
 
-    pub(crate) fn letter(&self, number: LetterId) -> &Letter {
-        self.letters.get(usize::from(number))
+    pub(crate) fn message(&self, number: MessageId) -> &Message {
+        self.messages.get(usize::from(number))
     }
 }
 
-/// A set of letters that only grows: what was sent may arrive at any time, never, or often.
+/// A set of messages that only grows: what was sent may arrive at any time, never, or often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Net([u64; LETTERS / 64]);
+pub(crate) struct Net([u64; MESSAGES / 64]);
 
 impl Net {
-    pub(crate) fn put(&mut self, letter: LetterId) {
-        self.0[usize::from(letter / 64)] |= 1 << (letter % 64);
+    pub(crate) fn put(&mut self, message: MessageId) {
+        self.0[usize::from(message / 64)] |= 1 << (message % 64);
     }
 
-    pub(crate) fn has(&self, letter: LetterId) -> bool {
-        self.0[usize::from(letter / 64)] & (1 << (letter % 64)) != 0
+    pub(crate) fn has(&self, message: MessageId) -> bool {
+        self.0[usize::from(message / 64)] & (1 << (message % 64)) != 0
     }
 
-    pub(crate) fn letters(&self) -> impl Iterator<Item = LetterId> {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = MessageId> {
         self.0.into_iter().zip(0..).flat_map(|(mut word, index)| {
             std::iter::from_fn(move || {
-                let bit = LetterId::try_from(word.trailing_zeros()).expect("it is at most 64");
+                let bit = MessageId::try_from(word.trailing_zeros()).expect("it is at most 64");
                 word &= word.checked_sub(1)?;
                 Some(index * 64 + bit)
             })
@@ -107,13 +107,13 @@ impl Net {
     }
 }
 
-/// What came of a step, with nodes and letters by number.
+/// What came of a step, with nodes and messages by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) node: NodeId,
-    pub(crate) sent: Vec<LetterId>,
+    pub(crate) sent: Vec<MessageId>,
     pub(crate) crashes: bool,
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) fault: Option<Fault>,
     pub(crate) opened: Option<Epoch>,
     pub(crate) breach: Option<&'static str>,
 }
@@ -121,18 +121,18 @@ pub(crate) struct Outcome {
 /// What happens at a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// It reads a letter.
-    Reads(LetterId),
+    /// It reads a message.
+    Reads(MessageId),
     /// It takes a step by itself.
     Own(Step),
 }
 
 impl What {
     /// What is counted of it, if anything is.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
+    pub(crate) fn fault(&self) -> Option<Fault> {
         match self {
             Self::Reads(_) => None,
-            Self::Own(step) => step.trouble(),
+            Self::Own(step) => step.fault(),
         }
     }
 }
@@ -154,7 +154,7 @@ pub(crate) struct Entry<Node> {
     /// What it may do by itself.
     pub(crate) steps: Vec<Step>,
     own: RwLock<BTreeMap<Step, Arc<[Outcome]>>>,
-    reads: RwLock<BTreeMap<LetterId, Arc<[Outcome]>>>,
+    reads: RwLock<BTreeMap<MessageId, Arc<[Outcome]>>>,
 }
 
 /// What a [`Table`] needs of its nodes.
@@ -213,40 +213,45 @@ impl<N: Node> Table<N> {
         &self,
         entry: &Entry<N>,
         what: &What,
-        post: &PostOffice,
+        messages: &MessageTable,
     ) -> Arc<[Outcome]> {
         match what {
-            What::Reads(letter) => self.read(entry, *letter, post),
-            What::Own(step) => self.take(entry, step, post),
+            What::Reads(message) => self.read(entry, *message, messages),
+            What::Own(step) => self.take(entry, step, messages),
         }
     }
 
     /// What may come of a step.
-    pub(crate) fn take(&self, entry: &Entry<N>, step: &Step, post: &PostOffice) -> Arc<[Outcome]> {
+    pub(crate) fn take(
+        &self,
+        entry: &Entry<N>,
+        step: &Step,
+        messages: &MessageTable,
+    ) -> Arc<[Outcome]> {
         if let Some(outcomes) = read(&entry.own).get(step) {
             return outcomes.clone();
         }
         let what = What::Own(step.clone());
-        let outcomes = self.work_out(entry, &what, entry.node.take(step), post);
+        let outcomes = self.work_out(entry, &what, entry.node.take(step), messages);
         let mut own = write(&entry.own);
         own.entry(step.clone()).or_insert(outcomes).clone()
     }
 
-    /// What may come of reading a letter.
+    /// What may come of reading a message.
     pub(crate) fn read(
         &self,
         entry: &Entry<N>,
-        letter: LetterId,
-        post: &PostOffice,
+        message: MessageId,
+        messages: &MessageTable,
     ) -> Arc<[Outcome]> {
-        if let Some(outcomes) = read(&entry.reads).get(&letter) {
+        if let Some(outcomes) = read(&entry.reads).get(&message) {
             return outcomes.clone();
         }
-        let step = Step::Reads(post.letter(letter).clone());
-        let what = What::Reads(letter);
-        let outcomes = self.work_out(entry, &what, entry.node.take(&step), post);
+        let step = Step::Reads(messages.message(message).clone());
+        let what = What::Reads(message);
+        let outcomes = self.work_out(entry, &what, entry.node.take(&step), messages);
         let mut reads = write(&entry.reads);
-        reads.entry(letter).or_insert(outcomes).clone()
+        reads.entry(message).or_insert(outcomes).clone()
     }
 
     fn work_out(
@@ -254,7 +259,7 @@ impl<N: Node> Table<N> {
         entry: &Entry<N>,
         what: &What,
         taken: Vec<Taken<N>>,
-        post: &PostOffice,
+        messages: &MessageTable,
     ) -> Arc<[Outcome]> {
         let outcomes = taken.into_iter().enumerate().map(|(outcome, taken)| {
             let origin = Origin {
@@ -262,35 +267,40 @@ impl<N: Node> Table<N> {
                 what: what.clone(),
                 outcome,
             };
-            self.outcome(taken, Some(origin), post)
+            self.outcome(taken, Some(origin), messages)
         });
         outcomes.collect()
     }
 
-    fn outcome(&self, taken: Taken<N>, origin: Option<Origin>, post: &PostOffice) -> Outcome {
-        let sent = taken.sent.into_iter().filter(|letter| !letter.is_idle());
-        let trouble = origin.as_ref().and_then(|origin| origin.what.trouble());
+    fn outcome(&self, taken: Taken<N>, origin: Option<Origin>, messages: &MessageTable) -> Outcome {
+        let sent = taken.sent.into_iter().filter(|message| !message.is_idle());
+        let fault = origin.as_ref().and_then(|origin| origin.what.fault());
         Outcome {
             node: self.number(taken.node, origin),
-            sent: sent.map(|letter| post.number(letter)).collect(),
+            sent: sent.map(|message| messages.number(message)).collect(),
             crashes: taken.crashes,
-            trouble,
+            fault,
             opened: taken.opened,
             breach: taken.breach,
         }
     }
 
     /// Outcomes of something that came before all nodes.
-    pub(crate) fn roots(&self, taken: Vec<Taken<N>>, post: &PostOffice) -> Vec<Outcome> {
+    pub(crate) fn roots(&self, taken: Vec<Taken<N>>, messages: &MessageTable) -> Vec<Outcome> {
         let outcomes = taken.into_iter();
         outcomes
-            .map(|taken| self.outcome(taken, None, post))
+            .map(|taken| self.outcome(taken, None, messages))
             .collect()
     }
 
     /// The same node in a fleet whose instances are named otherwise: the one that comes of the
     /// same history, told with the other names. Roots are the same under all names.
-    pub(crate) fn renamed(&self, number: NodeId, renaming: Renaming, post: &PostOffice) -> NodeId {
+    pub(crate) fn renamed(
+        &self,
+        number: NodeId,
+        renaming: Renaming,
+        messages: &MessageTable,
+    ) -> NodeId {
         if renaming == 0 {
             return number;
         }
@@ -301,12 +311,12 @@ impl<N: Node> Table<N> {
         let renamed = match &entry.origin {
             None => number,
             Some(origin) => {
-                let parent = self.entry(self.renamed(origin.parent, renaming, post));
+                let parent = self.entry(self.renamed(origin.parent, renaming, messages));
                 let what = match &origin.what {
-                    What::Reads(letter) => What::Reads(post.renamed(*letter, renaming)),
+                    What::Reads(message) => What::Reads(messages.renamed(*message, renaming)),
                     What::Own(step) => What::Own(step.renamed(&RENAMINGS[renaming])),
                 };
-                self.outcomes(parent, &what, post)[origin.outcome].node
+                self.outcomes(parent, &what, messages)[origin.outcome].node
             }
         };
         write(&self.renamed).insert((number, renaming), renamed);

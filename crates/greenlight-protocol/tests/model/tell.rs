@@ -13,7 +13,7 @@ impl Fleet {
             Place::Machine(index) => name(index).0,
         };
         let what = match &action.what {
-            What::Reads(letter) => self.post.letter(*letter).describe(),
+            What::Reads(message) => self.messages.message(*message).describe(),
             What::Own(step) => format!("{step:?}"),
         };
         let end = match action.outcome {
@@ -30,15 +30,15 @@ impl Fleet {
         let mut text = format!("    coordinator {}\n", phase.unwrap_or("down".into()));
         for machine in self.machines_of(state) {
             let machine = &machine.node;
-            let stage = machine
+            let participation = machine
                 .agent
                 .as_ref()
-                .map(|a| format!("{:?}", a.status().stage));
+                .map(|a| format!("{:?}", a.status().participation));
             let apps: Vec<_> = machine.apps.keys().collect();
             let _ = writeln!(
                 text,
                 "    {} {:?} runs {apps:?} decided {:?}",
-                stage.unwrap_or("down".into()),
+                participation.unwrap_or("down".into()),
                 machine.gate,
                 machine.disk.decided
             );

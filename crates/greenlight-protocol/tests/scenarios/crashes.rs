@@ -1,11 +1,12 @@
 //! Crashes of coordinator and agents, a gate that is a process of its own, and messages from the
 //! past.
 
-use crate::world::{Gate, Letter, World, name};
+use crate::world::{Gate, Message, World, name};
 use crate::{LONG, WARM, alone, everywhere, green, is_directive_to};
 use greenlight_protocol::coordinator::{CoordinatorRecord, Ledger, Promotion, snapshot};
 use greenlight_protocol::{
-    AgentEvent, Color, Directive, Envelope, Epoch, Outcome, Report, ServiceName, Term, Token,
+    AgentEvent, Color, Directive, DirectiveEnvelope, Epoch, Outcome, Report, ServiceName, Term,
+    Token,
 };
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ fn a_coordinator_that_crashes_after_any_record_of_a_promotion_converges_to_the_r
     for after in start + 1.. {
         let mut world = World::serving_v1(3);
         world.crash_after = Some(after);
-        let order = world.order(&[("shop", "v2")]);
-        world.deploy(order).expect("an idle fleet takes an order");
+        let request = world.request(&[("shop", "v2")]);
+        world
+            .deploy(request)
+            .expect("an idle fleet takes a request");
         world.pass(LONG);
         if world.coordinator.is_some() {
             assert!(after > start + 5, "the sequence was cut short");
@@ -30,9 +33,9 @@ fn a_coordinator_that_crashes_after_any_record_of_a_promotion_converges_to_the_r
         world.pass(LONG);
 
         let committed = world.records[..after].contains(&CoordinatorRecord::Committed(Epoch(2)));
-        let begun = world.records[..after]
-            .iter()
-            .any(|r| matches!(r, CoordinatorRecord::Begun(b) if b.cut_over.epoch == Epoch(2)));
+        let begun = world.records[..after].iter().any(
+            |r| matches!(r, CoordinatorRecord::CutOverStarted(b) if b.cut_over.epoch == Epoch(2)),
+        );
         // What was only accepted is begun; what was begun and not committed is aborted.
         let expected = if committed || !begun { "v2" } else { "v1" };
         assert_eq!(world.served("shop"), everywhere(expected), "after {after}");
@@ -47,8 +50,10 @@ fn a_coordinator_that_crashes_after_any_record_of_a_rollback_still_ends_the_depl
     for after in start + 1.. {
         let mut world = World::serving_v1(3);
         world.crash_after = Some(after);
-        let order = world.order(&[("shop", "v2")]);
-        world.deploy(order).expect("an idle fleet takes an order");
+        let request = world.request(&[("shop", "v2")]);
+        world
+            .deploy(request)
+            .expect("an idle fleet takes a request");
         world.run();
         if world.coordinator.is_some() {
             world.kill(&name(2), "v2");
@@ -79,8 +84,10 @@ fn a_coordinator_that_crashes_after_any_record_of_a_rollback_still_ends_the_depl
 #[test]
 fn an_agent_that_restarts_while_armed_comes_back_held_and_aborts_the_cut_over() {
     let mut world = World::serving_v1(3); // G1
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "holding");
 
     world.crash_agent(&name(2));
@@ -96,8 +103,10 @@ fn an_agent_that_restarts_while_armed_comes_back_held_and_aborts_the_cut_over() 
 #[test]
 fn an_agent_that_restarts_after_its_acknowledgement_switches_once_its_new_release_is_checked() {
     let mut world = World::serving_v1(3); // G1, G4
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "switching");
 
     world.crash_agent(&name(2));
@@ -111,12 +120,14 @@ fn an_agent_that_restarts_after_its_acknowledgement_switches_once_its_new_releas
 #[test]
 fn peers_tell_each_other_the_commit_when_the_coordinator_is_gone() {
     let mut world = World::serving_v1(3); // G2
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "switching");
     world
-        .mail
-        .retain(|letter| !matches!(letter, Letter::Directive(to, _) if *to != name(1)));
+        .in_flight
+        .retain(|message| !matches!(message, Message::Directive(to, _) if *to != name(1)));
     world.crash_coordinator();
 
     world.pass(Duration::from_secs(1));
@@ -127,10 +138,14 @@ fn peers_tell_each_other_the_commit_when_the_coordinator_is_gone() {
 #[test]
 fn peers_release_each_other_when_one_of_them_never_held() {
     let mut world = World::serving_v1(3); // G2, G3
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "holding");
-    world.mail.retain(|letter| !is_directive_to(letter, 3));
+    world
+        .in_flight
+        .retain(|message| !is_directive_to(message, 3));
     world.crash_coordinator();
 
     world.pass(Duration::from_secs(1));
@@ -163,8 +178,10 @@ fn a_live_application_is_not_started_again_before_its_gate_has_said_that_it_is_p
 #[test]
 fn nothing_is_started_beside_a_new_release_that_died_before_its_switch_until_the_gate_is_parked() {
     let mut world = World::serving_v1(3); // G4
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "switching");
 
     world.crash_agent(&name(1));
@@ -187,8 +204,10 @@ fn nothing_is_started_beside_a_new_release_that_died_before_its_switch_until_the
 #[test]
 fn a_gate_that_was_away_when_the_new_release_sickened_at_its_switch_is_parked_when_it_is_back() {
     let mut world = World::serving_v1(3); // G1, G4
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "switching");
     let incarnation = world.machine(&name(1)).apps[&green()].incarnation;
     world.machine(&name(1)).gate_is_away = true;
@@ -217,8 +236,10 @@ fn a_gate_that_was_away_when_the_new_release_sickened_at_its_switch_is_parked_wh
 #[test]
 fn requests_of_an_application_that_dies_under_a_hold_are_parked_past_the_hold() {
     let mut world = World::serving_v1(3); // G4
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     assert!(world.run_until(|w| w.machines[&name(1)].holds == 2));
 
     world.crash_coordinator();
@@ -232,8 +253,10 @@ fn requests_of_an_application_that_dies_under_a_hold_are_parked_past_the_hold() 
 #[test]
 fn a_hold_that_the_gate_refuses_aborts_the_cut_over_and_is_refused_for_good() {
     let mut world = World::serving_v1(3); // G2
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     assert!(world.run_until(|w| w.phase() == "holding"));
 
     // The gate has closed, and the answer to the hold says that it could not be completed.
@@ -258,8 +281,10 @@ fn a_front_that_keeps_its_configuration_at_the_switch_takes_the_fleet_back() {
     let mut world = World::serving_v1(3); // G2
     world.machine(&name(2)).front_is_stubborn = true;
 
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     let Some(Outcome::RolledBack { reason }) = world.outcome() else {
@@ -277,15 +302,17 @@ fn a_front_that_keeps_its_configuration_at_the_switch_takes_the_fleet_back() {
 fn a_failed_switch_is_told_again_and_not_called_a_success_when_its_report_was_lost() {
     let mut world = World::serving_v1(3);
     world.machine(&name(2)).front_is_stubborn = true;
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
-    let failed = |letter: &Letter| {
-        matches!(letter, Letter::Report(_, reported)
-            if matches!(reported.report, Report::SwitchFailed { .. }))
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
+    let failed = |message: &Message| {
+        matches!(message, Message::Report(_, envelope)
+            if matches!(envelope.report, Report::SwitchFailed { .. }))
     };
-    assert!(world.run_until(|w| w.mail.iter().any(failed)));
+    assert!(world.run_until(|w| w.in_flight.iter().any(failed)));
 
-    world.mail.retain(|letter| !failed(letter));
+    world.in_flight.retain(|message| !failed(message));
     world.pass(LONG);
 
     assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
@@ -295,23 +322,27 @@ fn a_failed_switch_is_told_again_and_not_called_a_success_when_its_report_was_lo
 #[test]
 fn a_service_that_takes_no_part_is_opened_while_the_cut_over_is_undecided() {
     let mut world = World::new(3); // G3
-    let order = world.order(&[("shop", "v1"), ("mail", "m1")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v1"), ("mail", "m1")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
     world.kill(&name(1), "m1");
     world.run();
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     let all_hold = |w: &World| w.machines.values().all(|machine| machine.holds == 2);
     assert!(world.run_until(all_hold));
     world.crash_coordinator();
 
-    let mail = ServiceName::from("mail");
-    assert_eq!(world.machine(&name(1)).gates[&mail], Gate::Parked);
+    let mail_service = ServiceName::from("mail");
+    assert_eq!(world.machine(&name(1)).gates[&mail_service], Gate::Parked);
     world.pass(Duration::from_secs(3));
 
     let gates = &world.machine(&name(1)).gates;
-    assert!(matches!(gates[&mail], Gate::Open(_)));
+    assert!(matches!(gates[&mail_service], Gate::Open(_)));
     assert_eq!(gates[&ServiceName::from("shop")], Gate::Held);
 }
 
@@ -322,10 +353,12 @@ fn a_directive_from_an_older_term_changes_nothing() {
     let mut world = World::serving_v1(3); // G6
     world.crash_coordinator();
     world.restart_coordinator();
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "holding");
-    world.mail.clear();
+    world.in_flight.clear();
     let agent = world.machine(&name(1)).agent.clone();
 
     for directive in [
@@ -338,7 +371,7 @@ fn a_directive_from_an_older_term_changes_nothing() {
             term: Term(1),
             epoch: Epoch(2),
         };
-        let envelope = Envelope { token, directive };
+        let envelope = DirectiveEnvelope { token, directive };
         world.tell(&name(1), AgentEvent::Directed(envelope));
     }
 
@@ -350,26 +383,30 @@ fn a_directive_from_an_older_term_changes_nothing() {
 fn a_prepare_from_an_older_epoch_changes_nothing() {
     let mut world = World::serving_v1(3); // G6
     world.machine(&name(2)).broken.insert("v2".to_owned());
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     let late: Vec<_> = world
-        .mail
+        .in_flight
         .iter()
-        .filter(|letter| is_directive_to(letter, 3))
+        .filter(|message| is_directive_to(message, 3))
         .cloned()
         .collect();
     assert!(!late.is_empty());
     world.deaf = Some(name(3));
     world.pass(Duration::from_secs(11));
     world.deaf = None;
-    let mut order = world.order(&[("shop", "v3")]);
-    order.promotion = Promotion::Manual;
-    world.deploy(order).expect("an idle fleet takes an order");
+    let mut request = world.request(&[("shop", "v3")]);
+    request.promotion = Promotion::Manual;
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     assert_eq!(world.phase(), "ready");
     let agent = world.machine(&name(3)).agent.clone();
 
-    world.mail.extend(late);
+    world.in_flight.extend(late);
     world.run();
 
     assert_eq!(world.machine(&name(3)).agent, agent);
@@ -379,17 +416,24 @@ fn a_prepare_from_an_older_epoch_changes_nothing() {
 #[test]
 fn a_vote_that_was_given_to_an_earlier_term_does_not_count() {
     let mut world = World::serving_v1(3); // G6
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "holding");
     let hold =
-        |letter: &Letter| matches!(letter, Letter::Report(_, r) if r.token.epoch == Epoch(2));
-    world.run_until(|w| w.mail.iter().filter(|l| hold(l)).count() == 3);
-    let votes: Vec<_> = world.mail.iter().filter(|l| hold(l)).cloned().collect();
+        |message: &Message| matches!(message, Message::Report(_, r) if r.token.epoch == Epoch(2));
+    world.run_until(|w| w.in_flight.iter().filter(|l| hold(l)).count() == 3);
+    let votes: Vec<_> = world
+        .in_flight
+        .iter()
+        .filter(|l| hold(l))
+        .cloned()
+        .collect();
 
     world.crash_coordinator();
     world.restart_coordinator();
-    world.mail.extend(votes);
+    world.in_flight.extend(votes);
     world.pass(LONG);
 
     assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
@@ -400,8 +444,10 @@ fn a_vote_that_was_given_to_an_earlier_term_does_not_count() {
 fn a_journal_that_was_shortened_anywhere_means_the_same() {
     let mut world = World::serving_v1(2);
     for version in ["v2", "v3"] {
-        let order = world.order(&[("shop", version)]);
-        world.deploy(order).expect("an idle fleet takes an order");
+        let request = world.request(&[("shop", version)]);
+        world
+            .deploy(request)
+            .expect("an idle fleet takes a request");
         world.run();
         // Gone back from, and then as if nothing had been.
         world.kill(&name(1), version);

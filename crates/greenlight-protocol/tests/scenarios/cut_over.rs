@@ -1,7 +1,7 @@
 //! One deployment on its way: when all goes well, and when something fails before the commit or
 //! after it.
 
-use crate::world::{Gate, Letter, World, name};
+use crate::world::{Gate, Message, World, name};
 use crate::{LONG, WARM, alone, everywhere, exited, green, is_directive_to, versions};
 use greenlight_protocol::coordinator::{CoordinatorRecord, Promotion};
 use greenlight_protocol::{AgentEvent, Command, Epoch, Outcome, Slot, Timestamp};
@@ -13,8 +13,10 @@ use std::time::Duration;
 fn the_first_deployment_opens_every_gate_to_the_new_release() {
     let mut world = World::new(3);
 
-    let order = world.order(&[("shop", "v1")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v1")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(WARM);
 
     assert_eq!(world.outcome(), Some(&Outcome::Promoted));
@@ -26,8 +28,10 @@ fn the_first_deployment_opens_every_gate_to_the_new_release() {
 fn a_good_deployment_switches_everyone_and_keeps_the_old_release_warm_until_it_is_retired() {
     let mut world = World::serving_v1(3);
 
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(WARM);
 
     assert_eq!(world.outcome(), Some(&Outcome::Promoted));
@@ -42,8 +46,10 @@ fn a_good_deployment_switches_everyone_and_keeps_the_old_release_warm_until_it_i
 fn no_gate_opens_to_the_new_release_before_the_commit_is_on_disk() {
     let mut world = World::serving_v1(3); // G5
 
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     let opened = world.run_until(|w| w.served("shop").contains(&Some("v2".to_owned())));
 
     assert!(opened);
@@ -58,8 +64,10 @@ fn no_gate_opens_to_the_new_release_before_the_commit_is_on_disk() {
 fn every_gate_is_held_before_any_gate_opens_to_the_new_release() {
     let mut world = World::serving_v1(3); // G1
 
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.served("shop").contains(&Some("v2".to_owned())));
 
     assert!(!world.served("shop").contains(&Some("v1".to_owned())));
@@ -68,12 +76,16 @@ fn every_gate_is_held_before_any_gate_opens_to_the_new_release() {
 #[test]
 fn two_services_cut_over_as_one_set() {
     let mut world = World::new(3);
-    let order = world.order(&[("shop", "v1"), ("cart", "c1")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v1"), ("cart", "c1")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
-    let order = world.order(&[("shop", "v2"), ("cart", "c2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2"), ("cart", "c2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     assert_eq!(world.served("shop"), everywhere("v2"));
@@ -84,13 +96,17 @@ fn two_services_cut_over_as_one_set() {
 #[test]
 fn one_of_two_services_that_fails_leaves_both_on_their_old_releases() {
     let mut world = World::new(3); // G2
-    let order = world.order(&[("shop", "v1"), ("cart", "c1")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v1"), ("cart", "c1")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
     world.machine(&name(2)).broken.insert("c2".to_owned());
 
-    let order = world.order(&[("shop", "v2"), ("cart", "c2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2"), ("cart", "c2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
@@ -106,8 +122,10 @@ fn one_instance_that_fails_its_check_aborts_the_deployment_and_leaves_nothing_ne
     let mut world = World::serving_v1(3); // G2
     world.machine(&name(2)).broken.insert("v2".to_owned());
 
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
 
     let Some(Outcome::Aborted { reason }) = world.outcome() else {
@@ -126,11 +144,13 @@ fn one_instance_that_fails_its_check_aborts_the_deployment_and_leaves_nothing_ne
 fn a_failure_whose_report_was_lost_is_told_again_when_the_agent_is_asked_again() {
     let mut world = World::serving_v1(3);
     world.machine(&name(2)).broken.insert("v2".to_owned());
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| {
-        let refused = |l: &Letter| matches!(l, Letter::Report(from, _) if *from == name(2));
-        w.mail.iter().any(refused) && w.machines[&name(2)].starts == 2
+        let refused = |l: &Message| matches!(l, Message::Report(from, _) if *from == name(2));
+        w.in_flight.iter().any(refused) && w.machines[&name(2)].starts == 2
     });
     world.disconnect(&name(2));
 
@@ -144,8 +164,10 @@ fn a_failure_whose_report_was_lost_is_told_again_when_the_agent_is_asked_again()
 fn a_predicted_hold_over_budget_is_refused_before_traffic_is_touched() {
     let mut world = World::serving_v1(3); // G3
 
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "arming");
     world.now = Timestamp(world.now.0 + 200_000);
     world.run();
@@ -161,8 +183,10 @@ fn a_predicted_hold_over_budget_is_refused_before_traffic_is_touched() {
 #[test]
 fn a_hold_that_outlasts_its_budget_is_aborted_and_every_gate_reopens_to_the_old_release() {
     let mut world = World::serving_v1(3); // G2, G3
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "holding");
     world.deaf = Some(name(3));
 
@@ -181,9 +205,11 @@ fn a_hold_that_outlasts_its_budget_is_aborted_and_every_gate_reopens_to_the_old_
 #[test]
 fn a_new_release_that_dies_after_it_was_ready_is_noticed_when_it_is_to_be_armed() {
     let mut world = World::serving_v1(3); // G4
-    let mut order = world.order(&[("shop", "v2")]);
-    order.promotion = Promotion::Manual;
-    world.deploy(order).expect("an idle fleet takes an order");
+    let mut request = world.request(&[("shop", "v2")]);
+    request.promotion = Promotion::Manual;
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
 
     world.kill(&name(1), "v2");
@@ -200,19 +226,25 @@ fn a_new_release_that_dies_after_it_was_ready_is_noticed_when_it_is_to_be_armed(
 fn an_instance_that_slept_through_two_failed_deployments_forgets_them_when_it_is_back() {
     let mut world = World::serving_v1(3); // G2
     world.machine(&name(2)).broken.insert("v2".to_owned());
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     // The third hears the first `Prepare`, and from then on only the second `Abort`.
     world.run_until(|w| w.machines[&name(3)].starts == 2);
     world
-        .mail
-        .retain(|letter| !matches!(letter, Letter::Local(at, _) if *at == name(3)));
+        .in_flight
+        .retain(|message| !matches!(message, Message::Local(at, _) if *at == name(3)));
     world.deaf = Some(name(3));
     world.pass(Duration::from_secs(11));
-    let order = world.order(&[("shop", "v3")]);
+    let request = world.request(&[("shop", "v3")]);
     world.machine(&name(2)).broken.insert("v3".to_owned());
-    world.deploy(order).expect("an idle fleet takes an order");
-    world.mail.retain(|letter| !is_directive_to(letter, 3));
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
+    world
+        .in_flight
+        .retain(|message| !is_directive_to(message, 3));
     world.deaf = None;
     world.run();
 
@@ -228,8 +260,10 @@ fn an_instance_that_slept_through_two_failed_deployments_forgets_them_when_it_is
 #[test]
 fn a_new_release_that_dies_while_it_is_watched_is_rolled_back_through_the_same_barrier() {
     let mut world = World::serving_v1(3); // G1, G2
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     assert_eq!(world.phase(), "watching");
 
@@ -252,8 +286,10 @@ fn a_new_release_that_dies_while_it_is_watched_is_rolled_back_through_the_same_b
 #[test]
 fn a_new_release_that_dies_with_its_agent_while_it_is_watched_is_rolled_back() {
     let mut world = World::serving_v1(3); // G2
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     assert_eq!(world.phase(), "watching");
 
@@ -273,8 +309,8 @@ fn a_new_release_that_dies_with_its_agent_while_it_is_watched_is_rolled_back() {
 #[test]
 fn a_release_that_died_while_its_instance_was_away_is_not_promoted_when_the_watch_is_over() {
     let mut world = World::serving_v1(3);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("nothing is in the way");
+    let request = world.request(&[("shop", "v2")]);
+    world.deploy(request).expect("nothing is in the way");
     assert!(world.run_until(|w| w.phase() == "watching"));
     world.disconnect(&name(2));
     world.crash_agent(&name(2));
@@ -296,8 +332,8 @@ fn a_release_that_died_while_its_instance_was_away_is_not_promoted_when_the_watc
 #[test]
 fn an_instance_that_stays_away_does_not_keep_a_deployment_from_ending() {
     let mut world = World::serving_v1(2);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("nothing is in the way");
+    let request = world.request(&[("shop", "v2")]);
+    world.deploy(request).expect("nothing is in the way");
     assert!(world.run_until(|w| w.phase() == "watching"));
     world.disconnect(&name(1));
     world.crash_agent(&name(1));
@@ -314,8 +350,10 @@ fn an_instance_that_stays_away_does_not_keep_a_deployment_from_ending() {
 #[test]
 fn a_new_release_that_dies_between_hold_and_switch_is_never_opened_to_and_rolls_everyone_back() {
     let mut world = World::serving_v1(3); // G2, G4
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "switching");
     let incarnation = world.machine(&name(3)).apps[&green()].incarnation;
     world.machine(&name(3)).apps.remove(&green());
@@ -333,8 +371,10 @@ fn a_new_release_that_dies_between_hold_and_switch_is_never_opened_to_and_rolls_
 #[test]
 fn a_first_release_that_dies_at_the_switch_leaves_nothing_behind() {
     let mut world = World::new(3); // G2
-    let order = world.order(&[("shop", "v1")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v1")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.phase() == "switching");
     let blue = Slot {
         color: green().color.other(),
@@ -359,15 +399,18 @@ fn a_first_release_that_dies_at_the_switch_leaves_nothing_behind() {
 #[test]
 fn an_instance_that_restarts_right_after_its_switch_does_not_roll_the_fleet_back() {
     let mut world = World::serving_v1(3);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run_until(|w| w.machines[&name(2)].gates[&"shop".into()] == Gate::Open(green().color));
     world.run_until(|w| {
         let agent = w.machines[&name(2)].agent.as_ref();
         agent.is_some_and(|a| a.ledger().latest_decided() == Epoch(2))
     });
-    let reported = |letter: &Letter| matches!(letter, Letter::Report(from, _) if *from == name(2));
-    world.mail.retain(|letter| !reported(letter));
+    let reported =
+        |message: &Message| matches!(message, Message::Report(from, _) if *from == name(2));
+    world.in_flight.retain(|message| !reported(message));
 
     world.crash_agent(&name(2));
     world.restart_agent(&name(2));
@@ -378,10 +421,12 @@ fn an_instance_that_restarts_right_after_its_switch_does_not_roll_the_fleet_back
 }
 
 #[test]
-fn a_second_abort_does_not_stop_the_way_back_that_the_first_one_began() {
+fn a_second_abort_does_not_stop_the_rollback_that_the_first_one_began() {
     let mut world = World::serving_v1(3);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     let abort = || Command::Abort {
         requested_by: "an impatient person".to_owned(),

@@ -1,6 +1,6 @@
 //! What can go wrong in the fleet: crashes and restarts, cut links, applications that die.
 
-use super::{Letter, Timer, World};
+use super::{Message, Timer, World};
 use greenlight_protocol::{Agent, AgentEvent, Coordinator, CoordinatorEvent, InstanceId};
 use std::collections::BTreeSet;
 
@@ -28,8 +28,8 @@ impl World {
         self.machine(at).agent = None;
         self.timers
             .retain(|_, timer| !matches!(timer, Timer::Agent(who, _) if who == at));
-        self.mail
-            .retain(|letter| !matches!(letter, Letter::Local(who, _) if who == at));
+        self.in_flight
+            .retain(|message| !matches!(message, Message::Local(who, _) if who == at));
     }
 
     /// The agent comes back from its records, is told what runs, and connects.
@@ -44,17 +44,17 @@ impl World {
                 incarnation: app.incarnation,
                 digest: app.release.digest.clone(),
             };
-            self.mail.push_back(Letter::Local(at.clone(), event));
+            self.in_flight.push_back(Message::Local(at.clone(), event));
         }
-        self.mail
-            .push_back(Letter::Local(at.clone(), AgentEvent::SlotsListed));
+        self.in_flight
+            .push_back(Message::Local(at.clone(), AgentEvent::SlotsListed));
         // The link is up before the first check has passed.
         self.connect(at);
         self.run();
         for (slot, app) in found {
             let incarnation = app.incarnation;
             let event = AgentEvent::SlotReady { slot, incarnation };
-            self.mail.push_back(Letter::Local(at.clone(), event));
+            self.in_flight.push_back(Message::Local(at.clone(), event));
         }
     }
 
@@ -67,15 +67,15 @@ impl World {
         if let Some(coordinator) = &mut self.coordinator {
             let effects = coordinator.handle(CoordinatorEvent::Connected(at.clone()), now);
             self.carry_out(effects);
-            self.mail
-                .push_back(Letter::Local(at.clone(), AgentEvent::Connected));
+            self.in_flight
+                .push_back(Message::Local(at.clone(), AgentEvent::Connected));
         }
     }
 
     /// A link goes down: the coordinator notices, and what was on its way is lost.
     pub(crate) fn disconnect(&mut self, at: &InstanceId) {
-        self.mail.retain(|letter| {
-            !matches!(letter, Letter::Directive(who, _) | Letter::Report(who, _) if who == at)
+        self.in_flight.retain(|message| {
+            !matches!(message, Message::Directive(who, _) | Message::Report(who, _) if who == at)
         });
         let now = self.now;
         if let Some(coordinator) = &mut self.coordinator {
@@ -99,7 +99,7 @@ impl World {
             incarnation: app.incarnation,
             reason: "killed by the test".to_owned(),
         };
-        self.mail.push_back(Letter::Local(at.clone(), event));
+        self.in_flight.push_back(Message::Local(at.clone(), event));
     }
 
     /// Commands before the switch end, those that run and those to come.
@@ -109,7 +109,7 @@ impl World {
             for epoch in &machine.commands {
                 let (epoch, result) = (*epoch, result.clone());
                 let event = AgentEvent::BeforeSwitchEnded { epoch, result };
-                self.mail.push_back(Letter::Local(at.clone(), event));
+                self.in_flight.push_back(Message::Local(at.clone(), event));
             }
         }
     }

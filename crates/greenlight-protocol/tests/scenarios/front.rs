@@ -1,6 +1,6 @@
 //! The gate of one machine of the world, and the front that stands in its place and will not change.
 
-use super::{Gate, Letter, Machine, World};
+use super::{Gate, Machine, Message, World};
 use greenlight_protocol::{
     AgentEvent, Color, GateAction, HoldEvidence, InstanceId, ServiceName, SwitchEvidence,
 };
@@ -53,7 +53,8 @@ impl World {
             if matches!(action, GateAction::Hold { .. }) {
                 let reason = "the test's gate refuses".to_owned();
                 let refused = AgentEvent::GateRefused { epoch, reason };
-                self.mail.push_back(Letter::Local(at.clone(), refused));
+                self.in_flight
+                    .push_back(Message::Local(at.clone(), refused));
             }
             return;
         }
@@ -61,7 +62,7 @@ impl World {
         machine.fences.extend(fences);
         if machine.front_is_stubborn {
             let answer = machine.stubbornly(action);
-            self.mail.push_back(Letter::Local(at.clone(), answer));
+            self.in_flight.push_back(Message::Local(at.clone(), answer));
             return;
         }
         let answer = match action {
@@ -95,6 +96,6 @@ impl World {
                 AgentEvent::GateParked { services }
             }
         };
-        self.mail.push_back(Letter::Local(at.clone(), answer));
+        self.in_flight.push_back(Message::Local(at.clone(), answer));
     }
 }

@@ -2,15 +2,15 @@
 
 use crate::world::{World, name};
 use crate::{LONG, WARM, alone, everywhere, exited, green, is_directive_to, roll_back};
-use greenlight_protocol::coordinator::Order;
+use greenlight_protocol::coordinator::DeploymentRequest;
 use greenlight_protocol::policy::PeerChecks;
 use greenlight_protocol::{Outcome, Strategy};
 use std::time::Duration;
 
-fn order(world: &World, strategy: Strategy) -> Order {
-    let mut order = world.order_by(strategy, &[("shop", "v2")]);
-    order.policy.peer_checks = PeerChecks::Yes;
-    order
+fn request(world: &World, strategy: Strategy) -> DeploymentRequest {
+    let mut request = world.request_by(strategy, &[("shop", "v2")]);
+    request.policy.peer_checks = PeerChecks::Yes;
+    request
 }
 
 fn looks(world: &World) -> Vec<usize> {
@@ -22,10 +22,12 @@ fn looks(world: &World) -> Vec<usize> {
 }
 
 #[test]
-fn everyone_looks_once_and_a_way_back_does_not_wait_for_it() {
+fn everyone_looks_once_and_a_rollback_does_not_wait_for_it() {
     let mut world = World::serving_v1(3);
-    let order = order(&world, Strategy::BlueGreen);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = request(&world, Strategy::BlueGreen);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     assert_eq!(looks(&world), [1, 1, 1]);
     assert_eq!(world.served("shop"), everywhere("v2"));
@@ -51,8 +53,10 @@ fn an_instance_that_is_ready_only_for_itself_stops_the_deployment() {
         .map(|machine| machine.holds)
         .collect();
 
-    let order = order(&world, Strategy::BlueGreen);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = request(&world, Strategy::BlueGreen);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(WARM);
 
     let Some(Outcome::Aborted { reason }) = world.outcome() else {
@@ -73,8 +77,10 @@ fn an_instance_that_is_ready_only_for_itself_stops_the_deployment() {
 #[test]
 fn a_rollback_does_not_look_and_so_goes_past_who_is_cut_off() {
     let mut world = World::serving_v1(3);
-    let order = order(&world, Strategy::BlueGreen);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = request(&world, Strategy::BlueGreen);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(WARM);
     world.machine(&name(3)).is_unseen = true;
 
@@ -88,11 +94,15 @@ fn a_rollback_does_not_look_and_so_goes_past_who_is_cut_off() {
 #[test]
 fn a_release_that_dies_while_they_look_stops_the_deployment() {
     let mut world = World::serving_v1(3); // G4
-    let order = order(&world, Strategy::BlueGreen);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = request(&world, Strategy::BlueGreen);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     assert!(world.run_until(|w| w.phase() == "checking peers"));
     // The others have to ask again; meanwhile it dies.
-    world.mail.retain(|letter| !is_directive_to(letter, 1));
+    world
+        .in_flight
+        .retain(|message| !is_directive_to(message, 1));
     let incarnation = world.machine(&name(2)).apps[&green()].incarnation;
     world.machine(&name(2)).apps.remove(&green());
     world.tell(&name(2), exited(incarnation));
@@ -105,8 +115,10 @@ fn a_release_that_dies_while_they_look_stops_the_deployment() {
 #[test]
 fn an_agent_that_is_away_while_they_look_is_given_up_on() {
     let mut world = World::serving_v1(3);
-    let order = order(&world, Strategy::BlueGreen);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = request(&world, Strategy::BlueGreen);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     assert!(world.run_until(|w| w.phase() == "checking peers"));
     world.deaf = Some(name(2));
     world.pass(Duration::from_mins(1));
@@ -120,8 +132,10 @@ fn an_agent_that_is_away_while_they_look_is_given_up_on() {
 #[test]
 fn who_changes_alone_has_no_peers_to_look_at() {
     let mut world = World::serving_v1(3);
-    let order = order(&world, Strategy::Rolling { parallelism: 1 });
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = request(&world, Strategy::Rolling { parallelism: 1 });
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     assert_eq!(world.outcome(), Some(&Outcome::Promoted));

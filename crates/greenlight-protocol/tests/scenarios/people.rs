@@ -12,9 +12,11 @@ use std::time::Duration;
 #[test]
 fn a_prepared_deployment_waits_for_its_promotion() {
     let mut world = World::serving_v1(3);
-    let mut order = world.order(&[("shop", "v2")]);
-    order.promotion = Promotion::Manual;
-    world.deploy(order).expect("an idle fleet takes an order");
+    let mut request = world.request(&[("shop", "v2")]);
+    request.promotion = Promotion::Manual;
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
 
     world.pass(LONG);
     assert_eq!(world.phase(), "ready");
@@ -33,8 +35,10 @@ fn a_promotion_before_all_are_ready_is_refused() {
         world.command(Command::Promote),
         Err(Refusal::NothingUnderWay)
     );
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
 
     let refused = world.command(Command::Promote);
 
@@ -44,9 +48,11 @@ fn a_promotion_before_all_are_ready_is_refused() {
 #[test]
 fn a_prepared_deployment_that_is_aborted_leaves_nothing_new_running() {
     let mut world = World::serving_v1(3); // G2
-    let mut order = world.order(&[("shop", "v2")]);
-    order.promotion = Promotion::Manual;
-    world.deploy(order).expect("an idle fleet takes an order");
+    let mut request = world.request(&[("shop", "v2")]);
+    request.promotion = Promotion::Manual;
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
 
     let requested_by = "a person".to_owned();
@@ -63,14 +69,14 @@ fn a_prepared_deployment_that_is_aborted_leaves_nothing_new_running() {
 #[test]
 fn a_second_deployment_is_refused_while_one_is_under_way_and_the_same_one_is_attached_to() {
     let mut world = World::serving_v1(3); // G8
-    let first = world.order(&[("shop", "v2")]);
+    let first = world.request(&[("shop", "v2")]);
     world
         .deploy(first.clone())
-        .expect("an idle fleet takes an order");
+        .expect("an idle fleet takes a request");
     let before = world.records.clone();
 
     let same = world.deploy(first.clone());
-    let other = world.order(&[("shop", "v3")]);
+    let other = world.request(&[("shop", "v3")]);
     let other = world.deploy(other);
 
     assert_eq!(same, Ok(Accepted::Attached(first.deployment.clone())));
@@ -83,16 +89,18 @@ fn a_deployment_to_an_instance_that_is_away_is_refused() {
     let mut world = World::serving_v1(3);
     world.disconnect(&name(2));
 
-    let order = world.order(&[("shop", "v2")]);
+    let request = world.request(&[("shop", "v2")]);
 
-    assert_eq!(world.deploy(order), Err(Refusal::NotConnected(name(2))));
+    assert_eq!(world.deploy(request), Err(Refusal::NotConnected(name(2))));
 }
 
 #[test]
 fn a_rollback_to_a_warm_release_starts_nothing() {
     let mut world = World::serving_v1(3);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(WARM);
     let starts = world.machine(&name(1)).starts;
 
@@ -109,8 +117,10 @@ fn a_rollback_to_a_warm_release_starts_nothing() {
 #[test]
 fn a_rollback_after_the_old_release_was_retired_starts_it_again() {
     let mut world = World::serving_v1(3);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     roll_back(&mut world).expect("there is an earlier release");
@@ -123,11 +133,15 @@ fn a_rollback_after_the_old_release_was_retired_starts_it_again() {
 #[test]
 fn a_rollback_never_goes_to_a_release_that_was_itself_rolled_back() {
     let mut world = World::serving_v1(3);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
-    let order = world.order(&[("shop", "bad")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "bad")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     world.kill(&name(1), "bad");
     world.pass(LONG);
@@ -147,19 +161,23 @@ fn there_is_nothing_to_roll_back_to_after_the_first_deployment() {
     let mut world = World::serving_v1(3);
     assert_eq!(
         roll_back(&mut world),
-        Err(Refusal::NoEarlierRelease("shop".into()))
+        Err(Refusal::NoRollbackTarget("shop".into()))
     );
 }
 
 #[test]
 fn a_warm_release_is_retired_even_if_an_aborted_deployment_was_under_way_when_its_time_was_up() {
     let mut world = World::serving_v1(3);
-    let order = world.order(&[("shop", "v2")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(Duration::from_mins(14));
     // The third never hears of the next one, and so never clears its idle slot for it.
-    let order = world.order(&[("shop", "v3")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v3")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.deaf = Some(name(3));
     world.pass(Duration::from_mins(12));
     world.deaf = None;
@@ -175,9 +193,11 @@ fn a_warm_release_is_retired_even_if_an_aborted_deployment_was_under_way_when_it
 #[test]
 fn a_rolling_deployment_takes_one_wave_after_the_other() {
     let mut world = World::serving_v1(3);
-    let order = world.order_by(Strategy::Rolling { parallelism: 2 }, &[("shop", "v2")]);
+    let request = world.request_by(Strategy::Rolling { parallelism: 2 }, &[("shop", "v2")]);
 
-    world.deploy(order).expect("an idle fleet takes an order");
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
 
     let half = [Some("v2"), Some("v2"), Some("v1")].map(|v| v.map(str::to_owned));
@@ -192,9 +212,11 @@ fn a_rolling_deployment_takes_one_wave_after_the_other() {
 fn a_second_wave_that_fails_takes_the_first_one_back() {
     let mut world = World::serving_v1(3); // G2
     world.machine(&name(3)).broken.insert("v2".to_owned());
-    let order = world.order_by(Strategy::Rolling { parallelism: 2 }, &[("shop", "v2")]);
+    let request = world.request_by(Strategy::Rolling { parallelism: 2 }, &[("shop", "v2")]);
 
-    world.deploy(order).expect("an idle fleet takes an order");
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
@@ -208,8 +230,10 @@ fn a_second_wave_that_fails_takes_the_first_one_back() {
 fn the_command_before_the_switch_runs_once_when_all_are_ready_and_before_any_gate_is_held() {
     let mut world = World::serving_v1(3);
 
-    let order = with_command(world.order(&[("shop", "v2")]));
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = with_command(world.request(&[("shop", "v2")]));
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(Duration::from_secs(10));
 
     assert_eq!(world.phase(), "before the switch");
@@ -229,8 +253,10 @@ fn a_command_before_the_switch_that_fails_aborts_and_leaves_nothing_new_running(
     let mut world = World::serving_v1(3); // G2
     world.command_ends = Some(Err("no such table".to_owned()));
 
-    let order = with_command(world.order(&[("shop", "v2")]));
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = with_command(world.request(&[("shop", "v2")]));
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(WARM);
 
     let Some(Outcome::Aborted { reason }) = world.outcome() else {
@@ -244,8 +270,10 @@ fn a_command_before_the_switch_that_fails_aborts_and_leaves_nothing_new_running(
 #[test]
 fn an_agent_that_restarts_while_its_command_runs_waits_for_the_end_of_that_same_run() {
     let mut world = World::serving_v1(3);
-    let order = with_command(world.order(&[("shop", "v2")]));
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = with_command(world.request(&[("shop", "v2")]));
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(Duration::from_secs(10));
 
     world.crash_agent(&name(1));
@@ -261,8 +289,10 @@ fn an_agent_that_restarts_while_its_command_runs_waits_for_the_end_of_that_same_
 #[test]
 fn a_coordinator_that_restarts_while_the_command_runs_aborts_and_never_asks_again() {
     let mut world = World::serving_v1(3);
-    let order = with_command(world.order(&[("shop", "v2")]));
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = with_command(world.request(&[("shop", "v2")]));
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(Duration::from_secs(10));
 
     world.crash_coordinator();
@@ -281,8 +311,10 @@ fn a_coordinator_that_restarts_while_the_command_runs_aborts_and_never_asks_agai
 fn a_command_that_never_ends_is_given_up_on() {
     let mut world = World::serving_v1(3);
 
-    let order = with_command(world.order(&[("shop", "v2")]));
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = with_command(world.request(&[("shop", "v2")]));
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     let Some(Outcome::Aborted { reason }) = world.outcome() else {
@@ -296,9 +328,11 @@ fn a_command_that_never_ends_is_given_up_on() {
 fn a_prepared_deployment_runs_its_command_when_it_is_promoted_and_a_rollback_runs_none() {
     let mut world = World::serving_v1(3);
     world.command_ends = Some(Ok(String::new()));
-    let mut order = with_command(world.order(&[("shop", "v2")]));
-    order.promotion = Promotion::Manual;
-    world.deploy(order).expect("an idle fleet takes an order");
+    let mut request = with_command(world.request(&[("shop", "v2")]));
+    request.promotion = Promotion::Manual;
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(WARM);
     assert_eq!(commands(&world), []);
 

@@ -2,20 +2,22 @@
 
 use crate::world::{Gate, World, name, release};
 use crate::{LONG, WARM, alone, everywhere, roll_back, versions};
-use greenlight_protocol::coordinator::{Order, Promotion};
+use greenlight_protocol::coordinator::{DeploymentRequest, Promotion};
 use greenlight_protocol::{Accepted, AgentEvent, Color, Command, Epoch, Outcome, Policy, Refusal};
 use std::time::Duration;
 
 fn deploy(world: &mut World, releases: &[(&str, &str)]) {
-    let order = world.order(releases);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(releases);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 }
 
-fn removal(world: &World, service: &str) -> Order {
-    let mut order = world.order(&[]);
-    order.releases.insert(service.into(), None);
-    order
+fn removal(world: &World, service: &str) -> DeploymentRequest {
+    let mut request = world.request(&[]);
+    request.releases.insert(service.into(), None);
+    request
 }
 
 fn nowhere() -> Vec<Option<String>> {
@@ -43,8 +45,10 @@ fn a_rollback_goes_to_the_set_that_served_before_and_never_to_a_mixture() {
 #[test]
 fn a_failed_deployment_that_brought_a_service_removes_it_again() {
     let mut world = World::serving_v1(3); // G2
-    let order = world.order(&[("shop", "v2"), ("mail", "m1")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v2"), ("mail", "m1")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     assert_eq!(world.served("mail"), everywhere("m1"));
     world.kill(&name(1), "v2");
@@ -61,8 +65,10 @@ fn a_failed_deployment_that_brought_a_service_removes_it_again() {
 #[test]
 fn a_first_deployment_that_is_aborted_in_its_watch_leaves_nothing() {
     let mut world = World::new(3); // G2
-    let order = world.order(&[("shop", "v1")]);
-    world.deploy(order).expect("an idle fleet takes an order");
+    let request = world.request(&[("shop", "v1")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.run();
     let requested_by = "a person".to_owned();
     world
@@ -83,8 +89,8 @@ fn a_service_that_is_removed_is_stopped_once_its_time_to_come_back_is_over() {
     let mut world = World::new(3);
     deploy(&mut world, &[("shop", "v1"), ("mail", "m1")]);
 
-    let order = removal(&world, "mail");
-    world.deploy(order).expect("it is live");
+    let request = removal(&world, "mail");
+    world.deploy(request).expect("it is live");
     world.pass(WARM);
 
     assert_eq!(world.served("mail"), nowhere());
@@ -103,8 +109,8 @@ fn a_removed_service_comes_back_where_it_still_runs() {
     let mut world = World::new(3);
     deploy(&mut world, &[("shop", "v1"), ("mail", "m1")]);
     deploy(&mut world, &[("mail", "m2")]); // in the green slot
-    let order = removal(&world, "mail");
-    world.deploy(order).expect("it is live");
+    let request = removal(&world, "mail");
+    world.deploy(request).expect("it is live");
     world.pass(WARM);
     let starts = world.machine(&name(1)).starts;
 
@@ -121,8 +127,8 @@ fn a_removed_service_comes_back_where_it_still_runs() {
 fn a_gate_that_comes_back_and_knows_nothing_of_a_removal_is_closed() {
     let mut world = World::new(3);
     deploy(&mut world, &[("shop", "v1"), ("mail", "m1")]);
-    let order = removal(&world, "mail");
-    world.deploy(order).expect("it is live");
+    let request = removal(&world, "mail");
+    world.deploy(request).expect("it is live");
     world.pass(WARM);
     let gates = &mut world.machine(&name(2)).gates;
     gates.insert("mail".into(), Gate::Open(Color::Blue));
@@ -137,36 +143,40 @@ fn a_gate_that_comes_back_and_knows_nothing_of_a_removal_is_closed() {
 #[test]
 fn a_rollback_without_timers_of_its_own_has_those_of_the_latest_deployment() {
     let mut world = World::serving_v1(3);
-    let mut order = world.order(&[("shop", "v2")]);
-    order.policy.max_hold = Duration::from_millis(1_234);
+    let mut request = world.request(&[("shop", "v2")]);
+    request.policy.max_hold = Duration::from_millis(1_234);
     let policy = Policy {
         before_switch: None,
-        ..order.policy.clone()
+        ..request.policy.clone()
     };
-    world.deploy(order).expect("an idle fleet takes an order");
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
     world.pass(LONG);
 
     roll_back(&mut world).expect("there is an earlier release");
 
     let ledger = world.coordinator.as_ref().expect("it is up").ledger();
-    assert_eq!(ledger.active().expect("it is on").order.policy, policy);
+    assert_eq!(ledger.active().expect("it is on").request.policy, policy);
 }
 
 #[test]
 fn to_deploy_what_only_was_prepared_promotes_it_as_soon_as_it_is_ready() {
     for waits_already in [true, false] {
         let mut world = World::serving_v1(3);
-        let mut order = world.order(&[("shop", "v2")]);
-        order.promotion = Promotion::Manual;
-        let deployment = order.deployment.clone();
-        world.deploy(order).expect("an idle fleet takes an order");
+        let mut request = world.request(&[("shop", "v2")]);
+        request.promotion = Promotion::Manual;
+        let deployment = request.deployment.clone();
+        world
+            .deploy(request)
+            .expect("an idle fleet takes a request");
         if waits_already {
             world.pass(WARM);
             assert_eq!(world.phase(), "ready");
         }
 
-        let order = world.order(&[("shop", "v2")]);
-        let attached = world.deploy(order);
+        let request = world.request(&[("shop", "v2")]);
+        let attached = world.deploy(request);
         assert_eq!(attached, Ok(Accepted::Attached(deployment)));
         world.pass(LONG);
 
@@ -193,9 +203,9 @@ fn a_peer_that_asks_about_an_epoch_to_come_cannot_stop_the_fleet() {
 fn a_removed_service_is_brought_back_by_a_deployment_with_another_release() {
     let mut world = World::new(3);
     deploy(&mut world, &[("shop", "v1"), ("mail", "m1")]);
-    let mut order = removal(&world, "mail");
-    order.releases.insert("shop".into(), Some(release("v2")));
-    world.deploy(order).expect("it is live");
+    let mut request = removal(&world, "mail");
+    request.releases.insert("shop".into(), Some(release("v2")));
+    world.deploy(request).expect("it is live");
     world.pass(WARM);
     deploy(&mut world, &[("mail", "m9")]);
 

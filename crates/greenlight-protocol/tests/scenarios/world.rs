@@ -1,22 +1,22 @@
 //! A fleet in memory: a coordinator, agents, and beside each agent a fake gate and fake slots.
 //!
-//! Everything happens in one deterministic order: letters are delivered first in, first out, and
-//! time passes only when a test says so. Faults are made by the tests, between two letters.
+//! Everything happens in one deterministic order: messages are delivered first in, first out, and
+//! time passes only when a test says so. Faults are made by the tests, between two messages.
 //!
-//! Deliberately absent: chance. Random faults are the simulator's, all faults the model's.
+//! Deliberately absent: randomness. Random faults are the simulator's, all faults the model's.
 
 #[path = "faults.rs"]
 mod faults;
 #[path = "front.rs"]
 mod front;
 
-use greenlight_protocol::coordinator::{CoordinatorRecord, Order, Promotion};
-use greenlight_protocol::message::{PeerAnswer, Reported};
+use greenlight_protocol::coordinator::{CoordinatorRecord, DeploymentRequest, Promotion};
+use greenlight_protocol::message::{PeerAnswer, ReportEnvelope};
 use greenlight_protocol::{
     Accepted, Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Command, Coordinator,
-    CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, DeploymentId, DrainEvidence, Envelope,
-    Epoch, Incarnation, InstanceId, Outcome, Plan, Policy, Refusal, Release, ServiceName, Slot,
-    Strategy, Timestamp,
+    CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, DeploymentId, DirectiveEnvelope,
+    DrainEvidence, Epoch, Incarnation, InstanceId, Outcome, Plan, Policy, Refusal, Release,
+    ServiceName, Slot, Strategy, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -63,9 +63,9 @@ pub(crate) struct Machine {
 
 /// Something on its way.
 #[derive(Clone, Debug)]
-pub(crate) enum Letter {
-    Directive(InstanceId, Envelope),
-    Report(InstanceId, Reported),
+pub(crate) enum Message {
+    Directive(InstanceId, DirectiveEnvelope),
+    Report(InstanceId, ReportEnvelope),
     Ask {
         from: InstanceId,
         to: InstanceId,
@@ -90,7 +90,7 @@ pub(crate) struct World {
     pub(crate) coordinator: Option<Coordinator>,
     pub(crate) records: Vec<CoordinatorRecord>,
     pub(crate) machines: BTreeMap<InstanceId, Machine>,
-    pub(crate) mail: VecDeque<Letter>,
+    pub(crate) in_flight: VecDeque<Message>,
     timers: BTreeMap<(Timestamp, u64), Timer>,
     armed: u64,
     pub(crate) now: Timestamp,
@@ -110,7 +110,7 @@ impl World {
             coordinator: None,
             records: Vec::new(),
             machines: BTreeMap::new(),
-            mail: VecDeque::new(),
+            in_flight: VecDeque::new(),
             timers: BTreeMap::new(),
             armed: 0,
             now: Timestamp(0),
@@ -130,21 +130,27 @@ impl World {
     /// A fleet on which `shop` at `v1` was deployed and nothing else is left running.
     pub(crate) fn serving_v1(size: usize) -> Self {
         let mut world = Self::new(size);
-        let order = world.order(&[("shop", "v1")]);
-        world.deploy(order).expect("an idle fleet takes an order");
+        let request = world.request(&[("shop", "v1")]);
+        world
+            .deploy(request)
+            .expect("an idle fleet takes a request");
         world.pass(Duration::from_hours(1));
         world
     }
 
-    /// An order for everyone at once, named after its first version.
-    pub(crate) fn order(&self, releases: &[(&str, &str)]) -> Order {
-        self.order_by(Strategy::BlueGreen, releases)
+    /// A deployment of everyone at once, named after its first version.
+    pub(crate) fn request(&self, releases: &[(&str, &str)]) -> DeploymentRequest {
+        self.request_by(Strategy::BlueGreen, releases)
     }
 
-    /// An order with a strategy.
-    pub(crate) fn order_by(&self, strategy: Strategy, releases: &[(&str, &str)]) -> Order {
+    /// A deployment with a strategy.
+    pub(crate) fn request_by(
+        &self,
+        strategy: Strategy,
+        releases: &[(&str, &str)],
+    ) -> DeploymentRequest {
         let instances = self.machines.keys().cloned().collect();
-        Order {
+        DeploymentRequest {
             deployment: DeploymentId(releases.first().map_or("", |(_, version)| version).into()),
             requested_by: "a test".to_owned(),
             releases: releases
@@ -157,8 +163,8 @@ impl World {
         }
     }
 
-    pub(crate) fn deploy(&mut self, order: Order) -> Result<Accepted, Refusal> {
-        self.command(Command::Deploy(Box::new(order)))
+    pub(crate) fn deploy(&mut self, request: DeploymentRequest) -> Result<Accepted, Refusal> {
+        self.command(Command::Deploy(Box::new(request)))
     }
 
     pub(crate) fn command(&mut self, command: Command) -> Result<Accepted, Refusal> {
@@ -180,12 +186,15 @@ impl World {
             if reached(self) {
                 return true;
             }
-            let Some(letter) = self.mail.pop_front() else {
+            let Some(message) = self.in_flight.pop_front() else {
                 return false;
             };
-            self.deliver(letter);
+            self.deliver(message);
         }
-        panic!("the fleet never comes to rest; on its way: {:?}", self.mail);
+        panic!(
+            "the fleet never comes to rest; on its way: {:?}",
+            self.in_flight
+        );
     }
 
     /// Lets time pass: delivers, and fires what is due.
@@ -255,25 +264,25 @@ impl World {
             .map_or("down", |c| c.phase().name())
     }
 
-    fn deliver(&mut self, letter: Letter) {
-        match letter {
-            Letter::Directive(to, _) if self.deaf.as_ref() == Some(&to) => {}
-            Letter::Directive(to, envelope) => self.tell(&to, AgentEvent::Directed(envelope)),
-            Letter::Report(from, reported) => {
+    fn deliver(&mut self, message: Message) {
+        match message {
+            Message::Directive(to, _) if self.deaf.as_ref() == Some(&to) => {}
+            Message::Directive(to, envelope) => self.tell(&to, AgentEvent::Directed(envelope)),
+            Message::Report(from, envelope) => {
                 let now = self.now;
                 if let Some(coordinator) = &mut self.coordinator {
-                    let event = CoordinatorEvent::Reported { from, reported };
+                    let event = CoordinatorEvent::Reported { from, envelope };
                     let effects = coordinator.handle(event, now);
                     self.carry_out(effects);
                 }
             }
-            Letter::Ask { from, to, epoch } => {
+            Message::Ask { from, to, epoch } => {
                 self.tell(&to, AgentEvent::PeerAsked { peer: from, epoch });
             }
-            Letter::Answer { to, epoch, answer } => {
+            Message::Answer { to, epoch, answer } => {
                 self.tell(&to, AgentEvent::PeerAnswered { epoch, answer });
             }
-            Letter::Local(at, event) => self.tell(&at, event),
+            Message::Local(at, event) => self.tell(&at, event),
         }
     }
 
@@ -317,7 +326,7 @@ impl World {
                     }
                 }
                 CoordinatorEffect::Send { to, envelope } => {
-                    self.mail.push_back(Letter::Directive(to, envelope));
+                    self.in_flight.push_back(Message::Directive(to, envelope));
                 }
                 CoordinatorEffect::SetTimer { timer, after } => {
                     self.set_timer(Timer::Coordinator(timer), after);
@@ -330,8 +339,9 @@ impl World {
         for effect in effects {
             match effect {
                 AgentEffect::Persist(record) => self.machine(at).disk.push(record),
-                AgentEffect::Report(reported) => {
-                    self.mail.push_back(Letter::Report(at.clone(), reported));
+                AgentEffect::Report(envelope) => {
+                    self.in_flight
+                        .push_back(Message::Report(at.clone(), envelope));
                 }
                 AgentEffect::Gate(action) => self.gate(at, action),
                 AgentEffect::Start {
@@ -349,7 +359,7 @@ impl World {
                     let unseen = unseen.map(|peer| (peer.clone(), "no road".to_owned()));
                     let unseen = unseen.collect();
                     let event = AgentEvent::PeersChecked { epoch, unseen };
-                    self.mail.push_back(Letter::Local(at.clone(), event));
+                    self.in_flight.push_back(Message::Local(at.clone(), event));
                 }
                 AgentEffect::BeforeSwitch { epoch, .. } => {
                     let commands = &mut self.machine(at).commands;
@@ -358,16 +368,16 @@ impl World {
                     }
                     if let Some(result) = self.command_ends.clone() {
                         let event = AgentEvent::BeforeSwitchEnded { epoch, result };
-                        self.mail.push_back(Letter::Local(at.clone(), event));
+                        self.in_flight.push_back(Message::Local(at.clone(), event));
                     }
                 }
                 AgentEffect::Stop { slot, .. } => {
                     self.machine(at).apps.remove(&slot);
                     let drained = DrainEvidence::default();
                     let event = AgentEvent::SlotStopped { slot, drained };
-                    self.mail.push_back(Letter::Local(at.clone(), event));
+                    self.in_flight.push_back(Message::Local(at.clone(), event));
                 }
-                AgentEffect::AskPeer { peer, epoch } => self.mail.push_back(Letter::Ask {
+                AgentEffect::AskPeer { peer, epoch } => self.in_flight.push_back(Message::Ask {
                     from: at.clone(),
                     to: peer,
                     epoch,
@@ -376,7 +386,7 @@ impl World {
                     peer,
                     epoch,
                     answer,
-                } => self.mail.push_back(Letter::Answer {
+                } => self.in_flight.push_back(Message::Answer {
                     to: peer,
                     epoch,
                     answer,
@@ -407,7 +417,7 @@ impl World {
             assert!(before.is_none(), "`{slot}` was started while it was taken");
             AgentEvent::SlotReady { slot, incarnation }
         };
-        self.mail.push_back(Letter::Local(at.clone(), event));
+        self.in_flight.push_back(Message::Local(at.clone(), event));
     }
 }
 

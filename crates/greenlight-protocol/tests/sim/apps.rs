@@ -1,7 +1,7 @@
 //! The applications of an instance: they start, or not; pass their check, or not; die, and are
 //! drained and stopped.
 
-use super::happening::{Happening, Place};
+use super::event::{Event, Place};
 use super::oracle::{Checked, breach};
 use super::world::{Act, World};
 use greenlight_protocol::{AgentEvent, DrainEvidence, Incarnation, Release, Slot};
@@ -66,8 +66,8 @@ impl World {
             machine.agent.inbox.push_front(event);
         }
         for (slot, incarnation) in watched {
-            let pause = self.chance.micros(5_000, 300_000);
-            let check = Happening::Check {
+            let pause = self.rng.micros(5_000, 300_000);
+            let check = Event::Check {
                 at,
                 life,
                 slot,
@@ -87,18 +87,18 @@ impl World {
     ) {
         let life = self.machines[at].agent.life;
         let deadline = self.machines[at].agent.clock.takes(ready_within);
-        let pause = self.chance.micros(1_000, 50_000);
+        let pause = self.rng.micros(1_000, 50_000);
         self.machines[at].starting.insert(slot.clone(), incarnation);
         self.after(
             deadline,
-            Happening::ReadyDeadline {
+            Event::ReadyDeadline {
                 at,
                 life,
                 slot: slot.clone(),
                 incarnation,
             },
         );
-        let launch = Happening::Launch {
+        let launch = Event::Launch {
             at,
             life,
             slot,
@@ -146,19 +146,19 @@ impl World {
             passed: false,
         };
         machine.apps.insert(slot.clone(), app);
-        let pause = self.chance.micros(20_000, 800_000);
+        let pause = self.rng.micros(20_000, 800_000);
         let slot = slot.clone();
         self.after(
             pause,
-            Happening::Listens {
+            Event::Listens {
                 at,
                 slot: slot.clone(),
                 incarnation,
             },
         );
         if let Some(lives_for) = flaw.lives_for {
-            let lives_for = self.chance.micros(lives_for / 2, lives_for * 2);
-            let dies = Happening::Dies {
+            let lives_for = self.rng.micros(lives_for / 2, lives_for * 2);
+            let dies = Event::Dies {
                 at,
                 slot,
                 incarnation,
@@ -177,9 +177,9 @@ impl World {
     }
 
     fn check_soon(&mut self, at: usize, life: u64, slot: &Slot, incarnation: Incarnation) {
-        let pause = self.chance.micros(5_000, 300_000);
+        let pause = self.rng.micros(5_000, 300_000);
         let slot = slot.clone();
-        let check = Happening::Check {
+        let check = Event::Check {
             at,
             life,
             slot,
@@ -243,14 +243,14 @@ impl World {
                 reason: "sick".to_owned(),
             };
             // Before it recovers: one check goes on for life, and tells in order.
-            let pause = self.chance.micros(1_000, 400_000);
-            self.after(pause, Happening::ToAgent { at, life, event });
+            let pause = self.rng.micros(1_000, 400_000);
+            self.after(pause, Event::ToAgent { at, life, event });
         }
-        let pause = self.chance.micros(500_000, 20_000_000);
+        let pause = self.rng.micros(500_000, 20_000_000);
         let slot = slot.clone();
         self.after(
             pause,
-            Happening::Recovers {
+            Event::Recovers {
                 at,
                 slot,
                 incarnation,
@@ -299,7 +299,7 @@ impl World {
             due: self.now + deadline,
             over: false,
         });
-        self.after(deadline, Happening::DrainOver { at, life, slot });
+        self.after(deadline, Event::DrainOver { at, life, slot });
         self.look_at_drains(at);
         Ok(())
     }
@@ -332,11 +332,9 @@ impl World {
             return;
         };
         drain.over = true;
-        let pause = self
-            .chance
-            .micros(1_000, drain.patience.clamp(1_000, 50_000));
+        let pause = self.rng.micros(1_000, drain.patience.clamp(1_000, 50_000));
         let slot = slot.clone();
-        let kills = Happening::Kills {
+        let kills = Event::Kills {
             at,
             life,
             slot,
@@ -379,7 +377,7 @@ impl World {
             return Ok(());
         };
         if end == End::Died {
-            self.mishaps
+            self.faults
                 .application_ended(at, &slot.service, &app.digest);
             let life = self.machines[at].agent.life;
             let event = AgentEvent::SlotExited {
@@ -387,8 +385,8 @@ impl World {
                 incarnation: app.incarnation,
                 reason: "it died".to_owned(),
             };
-            let pause = self.chance.micros(100, 20_000);
-            self.after(pause, Happening::ToAgent { at, life, event });
+            let pause = self.rng.micros(100, 20_000);
+            self.after(pause, Event::ToAgent { at, life, event });
         }
         self.requests_lose(at, slot, app.incarnation, end)
     }
@@ -406,7 +404,7 @@ impl World {
                 slots.map(move |slot| (at, slot.clone()))
             })
             .collect();
-        (!running.is_empty()).then(|| self.chance.pick(&running))
+        (!running.is_empty()).then(|| self.rng.pick(&running))
     }
 
     pub(crate) fn disk_has_room(&mut self, at: Place) {

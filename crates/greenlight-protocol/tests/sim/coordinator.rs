@@ -1,7 +1,7 @@
 //! The coordinator's process: the real machine, its journal and its timers.
 
 use super::disk::Ending;
-use super::happening::{Happening, Letter, Place};
+use super::event::{Event, Message, Place};
 use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
 use super::world::World;
@@ -59,7 +59,7 @@ impl World {
     /// The process ends, and comes back some time later.
     pub(crate) fn end_coordinator(&mut self, ending: Ending) {
         // The power may go when the process is gone already.
-        self.coordinator.disk.end(ending, &mut self.chance);
+        self.coordinator.disk.end(ending, &mut self.rng);
         if !self.coordinator.is_up() {
             return;
         }
@@ -68,12 +68,12 @@ impl World {
             machine.link_up = false;
         }
         let pause = self.restart_after();
-        self.after(pause, Happening::Starts(Place::Coordinator));
+        self.after(pause, Event::Starts(Place::Coordinator));
     }
 
     pub(crate) fn restart_after(&mut self) -> u64 {
-        let longest = self.chance.pick(&[50_000, 500_000, 5_000_000, 15_000_000]);
-        self.chance.micros(10_000, longest)
+        let longest = self.rng.pick(&[50_000, 500_000, 5_000_000, 15_000_000]);
+        self.rng.micros(10_000, longest)
     }
 
     pub(crate) fn step_coordinator(&mut self) -> Checked {
@@ -115,9 +115,9 @@ impl World {
     }
 
     fn coordinator_works(&mut self, work: Work<CoordinatorEffect>, now: Timestamp) -> Checked {
-        if self.chance.hits(self.profile.crash_at_effect) {
+        if self.rng.hits(self.profile.crash_at_effect) {
             self.stats.count("coordinator crashed at an effect");
-            let ending = self.chance.pick(&[Ending::Process, Ending::Power]);
+            let ending = self.rng.pick(&[Ending::Process, Ending::Power]);
             self.end_coordinator(ending);
             return Ok(());
         }
@@ -135,9 +135,9 @@ impl World {
                 return Ok(());
             }
             Work::Sync => {
-                if self.chance.hits(self.profile.sync_error) {
+                if self.rng.hits(self.profile.sync_error) {
                     self.stats.count("coordinator's sync failed");
-                    self.coordinator.disk.fail_to_sync(&mut self.chance);
+                    self.coordinator.disk.fail_to_sync(&mut self.rng);
                     self.end_coordinator(Ending::Process);
                     return Ok(());
                 }
@@ -145,7 +145,7 @@ impl World {
                     self.oracle.coordinator_wrote(&durable)?;
                     self.count_outcome(&durable);
                 }
-                let took = Duration::from_micros(self.chance.around(1_500));
+                let took = Duration::from_micros(self.rng.around(1_500));
                 if let Some(coordinator) = &mut self.coordinator.machine {
                     let effects = coordinator.handle(CoordinatorEvent::Synced(took), now);
                     if !effects.is_empty() {
@@ -155,14 +155,14 @@ impl World {
             }
             Work::Effect(CoordinatorEffect::Send { to, envelope }) => {
                 let to = Place::Instance(self.names[&to]);
-                self.send(Place::Coordinator, to, Letter::Directive(envelope));
+                self.send(Place::Coordinator, to, Message::Directive(envelope));
             }
             Work::Effect(CoordinatorEffect::SetTimer { timer, after }) => {
                 let takes = self.coordinator.clock.takes(after);
                 let due = self.now + takes;
                 self.coordinator.timers.insert(timer, due);
                 let life = self.coordinator.life;
-                self.after(takes, Happening::CoordinatorTimer { life, timer, due });
+                self.after(takes, Event::CoordinatorTimer { life, timer, due });
             }
             Work::List => {}
         }
@@ -173,12 +173,12 @@ impl World {
     /// How long a sync takes here: mostly a few milliseconds, while there are faults now and
     /// then longer than any budget.
     pub(crate) fn sync_takes(&mut self) -> u64 {
-        let stalls = self.profile.loss > 0.0 && self.chance.hits(0.005);
+        let stalls = self.profile.loss > 0.0 && self.rng.hits(0.005);
         if stalls {
             self.stats.count("sync stalled");
-            return self.chance.micros(100_000, 3_000_000);
+            return self.rng.micros(100_000, 3_000_000);
         }
-        self.chance.around(1_500)
+        self.rng.around(1_500)
     }
 
     fn count_outcome(&mut self, record: &CoordinatorRecord) {
@@ -192,7 +192,7 @@ impl World {
             *self.stats.outcomes.entry(name).or_default() += 1;
             let coordinator = self.coordinator.machine.as_ref();
             let deployment = coordinator.and_then(|c| c.ledger().deployment.as_ref());
-            let all = deployment.is_some_and(|d| d.order.releases.len() == self.services.len());
+            let all = deployment.is_some_and(|d| d.request.releases.len() == self.services.len());
             match outcome {
                 Outcome::Stuck { .. } => self.may_be_split = true,
                 Outcome::Promoted if all => self.may_be_split = false,
@@ -208,16 +208,16 @@ fn format_args_of(accepted: &impl std::fmt::Debug) -> String {
 
 /// A vote that was given to an earlier term, which must not count (G6).
 fn is_stale(coordinator: &Coordinator, event: &CoordinatorEvent) -> bool {
-    let CoordinatorEvent::Reported { reported, .. } = event else {
+    let CoordinatorEvent::Reported { envelope, .. } = event else {
         return false;
     };
     let vote = matches!(
-        reported.report,
+        envelope.report,
         Report::Prepared
             | Report::PrepareFailed { .. }
             | Report::Armed { .. }
             | Report::Held(_)
             | Report::HoldRefused { .. }
     );
-    vote && reported.token.term < coordinator.term()
+    vote && envelope.token.term < coordinator.term()
 }

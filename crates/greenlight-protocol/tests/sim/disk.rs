@@ -4,7 +4,7 @@
 //! one only the beginning has come to the disk; behind it there is nothing, or what was there
 //! before. As in the real store the checksum tells, and what it does not vouch for is rolled back.
 
-use super::chance::Chance;
+use super::rng::Rng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::hash::{DefaultHasher, Hasher};
@@ -74,24 +74,24 @@ impl<Record: Clone + Serialize + DeserializeOwned> Disk<Record> {
     }
 
     /// A sync that fails: whether the disk has any of it, nobody knows.
-    pub(crate) fn fail_to_sync(&mut self, chance: &mut Chance) {
-        self.lose_some(chance);
+    pub(crate) fn fail_to_sync(&mut self, rng: &mut Rng) {
+        self.lose_some(rng);
     }
 
-    pub(crate) fn end(&mut self, ending: Ending, chance: &mut Chance) {
+    pub(crate) fn end(&mut self, ending: Ending, rng: &mut Rng) {
         if ending == Ending::Power {
-            self.lose_some(chance);
+            self.lose_some(rng);
         }
     }
 
-    fn lose_some(&mut self, chance: &mut Chance) {
+    fn lose_some(&mut self, rng: &mut Rng) {
         let length = self.unsynced.len();
-        let left = match chance.below(3) {
+        let left = match rng.below(3) {
             0 => 0,
-            1 => chance.index(length + 1),
+            1 => rng.index(length + 1),
             _ => length,
         };
-        let behind = chance.pick(&[Vec::new(), vec![0; length], self.before.clone()]);
+        let behind = rng.pick(&[Vec::new(), vec![0; length], self.before.clone()]);
         tear(&mut self.unsynced, left, &behind);
     }
 

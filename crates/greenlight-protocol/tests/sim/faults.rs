@@ -1,153 +1,115 @@
-//! Faults that come by themselves: ends of processes and machines, cuts, pauses, full disks.
+//! What has really gone wrong at each gate and with each application: the only excuses that a
+//! request has for failing (G3).
+//!
+//! A fault excuses requests of that service on that instance that lived through it, and no
+//! others. It is noted where it happens, and not where a request fails.
 
-use super::apps::End;
-use super::disk::Ending;
-use super::happening::{Happening, Place};
-use super::oracle::Checked;
-use super::profile::Kind;
-use super::world::{Act, World};
+use super::gate::Admits;
+use super::oracle::{Answer, Oracle};
+use greenlight_protocol::{InstanceId, ServiceName};
+use std::collections::{BTreeMap, BTreeSet};
 
-impl World {
-    pub(crate) fn fault(&mut self) -> Checked {
-        if self.act != Act::Chaos || self.profile.kinds.is_empty() {
-            return Ok(());
-        }
-        let pause = self.chance.micros(1_000, 2 * self.profile.between_faults);
-        self.after(pause, Happening::Fault);
-        let kind = self.chance.pick(&self.profile.kinds.clone());
-        self.strikes(kind)?;
-        // Faults like company: another one while the first is being dealt with.
-        if self.chance.hits(0.3) {
-            let kind = self.chance.pick(&self.profile.kinds.clone());
-            let pause = self.chance.micros(100, 300_000);
-            self.after(pause, Happening::Strikes(kind));
-        }
-        Ok(())
+/// How often the proxy sends a request again that applications have died under.
+pub(crate) const MOST_RESENT: u32 = 5;
+
+/// How long a request may still have to wait at the gate after its application has come back, in
+/// microseconds: longer than any hold.
+const HOLD: u64 = 4_000_000;
+
+/// Until when something lasted; nothing if it still does.
+type Until = Option<u64>;
+
+/// The faults of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// By instance: its proxy was gone.
+    proxies: BTreeMap<usize, Until>,
+    /// By instance, service and digest: that application was gone, and nobody has reached one
+    /// since.
+    applications: BTreeMap<(usize, ServiceName, String), Until>,
+    /// Where a hold has expired that sheds, and the gate was not opened since.
+    shedding: BTreeSet<(usize, ServiceName)>,
+}
+
+/// A request that fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure<'a> {
+    pub(crate) at: usize,
+    pub(crate) instance: &'a InstanceId,
+    pub(crate) service: &'a ServiceName,
+    /// What its gate admits to, or did before it was held.
+    pub(crate) admits: Option<Admits>,
+    /// When it came.
+    pub(crate) since: u64,
+    pub(crate) now: u64,
+    /// Whether it could have been sent once more.
+    pub(crate) resendable: bool,
+}
+
+impl Faults {
+    pub(crate) fn proxy_ended(&mut self, at: usize) {
+        self.proxies.insert(at, None);
     }
 
-    pub(crate) fn strikes(&mut self, kind: Kind) -> Checked {
-        if self.act != Act::Chaos {
-            return Ok(());
-        }
-        let at = self.chance.index(self.machines.len());
-        match kind {
-            Kind::CoordinatorEnds => {
-                self.stats.count("coordinator ended");
-                let ending = self.chance.pick(&[Ending::Process, Ending::Power]);
-                self.end_coordinator(ending);
-            }
-            Kind::AgentEnds => {
-                self.stats.count("agent ended");
-                self.end_agent(at, Ending::Process);
-            }
-            Kind::GateEnds => {
-                self.stats.count("gate ended");
-                self.end_gate(at, false)?;
-            }
-            Kind::InstanceLosesPower => {
-                self.stats.count("instance lost power");
-                self.end_agent(at, Ending::Power);
-                self.end_gate(at, true)?;
-                let slots: Vec<_> = self.machines[at].apps.keys().cloned().collect();
-                for slot in slots {
-                    self.ends(at, &slot, End::Died)?;
-                }
-            }
-            Kind::Partition => self.partition(at),
-            Kind::Pause => self.pause(),
-            Kind::ClockJump => {
-                self.stats.count("clock jumped");
-                self.coordinator.clock.jump(&mut self.chance, 2_000_000);
-                let clock = &mut self.machines[at].agent.clock;
-                clock.jump(&mut self.chance, 2_000_000);
-            }
-            Kind::DiskFull => {
-                self.stats.count("disk full");
-                let place = self.some_process();
-                match place {
-                    Place::Coordinator => self.coordinator.disk.full = true,
-                    Place::Instance(at) => self.machines[at].agent.disk.full = true,
-                }
-                let pause = self.chance.micros(100_000, 8_000_000);
-                self.after(pause, Happening::DiskHasRoom(place));
-            }
-            Kind::AppDies => {
-                if let Some((at, slot)) = self.some_app() {
-                    self.stats.count("app died");
-                    self.ends(at, &slot, End::Died)?;
-                }
-            }
-            Kind::AppSick => {
-                if let Some((at, slot)) = self.some_app() {
-                    self.stats.count("app fell sick");
-                    self.falls_sick(at, &slot);
-                }
-            }
-        }
-        Ok(())
+    pub(crate) fn proxy_is_back(&mut self, at: usize, now: u64) {
+        end(self.proxies.get_mut(&at), now);
     }
 
-    /// The proxy's process ends, alone or with its machine.
-    fn end_gate(&mut self, at: usize, with_machine: bool) -> Checked {
-        if !self.machines[at].gate.up {
-            return Ok(());
-        }
-        self.machines[at].gate.end(with_machine);
-        self.mishaps.proxy_ended(at);
-        self.connections_are_lost(at)?;
-        self.gate_settled(at)?;
-        let longest = self.chance.pick(&[20_000, 200_000, 3_000_000]);
-        let pause = self.chance.micros(5_000, longest);
-        self.after(pause, Happening::GateStarts(at));
-        Ok(())
+    pub(crate) fn application_ended(&mut self, at: usize, service: &ServiceName, digest: &str) {
+        let key = (at, service.clone(), digest.to_owned());
+        self.applications.insert(key, None);
     }
 
-    /// One direction or both, to the coordinator or between two instances.
-    fn partition(&mut self, at: usize) {
-        self.stats.count("partition");
-        let here = Place::Instance(at);
-        let other = if self.chance.hits(0.7) {
-            Place::Coordinator
-        } else {
-            Place::Instance(self.chance.index(self.machines.len()))
-        };
-        let (first, second) = ((here, other), (other, here));
-        let cut = self
-            .chance
-            .pick(&[vec![first], vec![second], vec![first, second]]);
-        let lasts = self.chance.pick(&[50_000, 500_000, 4_000_000, 20_000_000]);
-        let lasts = self.chance.micros(lasts / 4, lasts);
-        for (from, to) in cut {
-            self.blocked.insert((from, to));
-            self.after(lasts, Happening::PartitionHeals(from, to));
-        }
-        // The link's two ends may notice, or not.
-        if other == Place::Coordinator && self.chance.coin() {
-            self.link_breaks(at);
-            self.dial(at, false);
-        }
+    /// A request has reached it.
+    pub(crate) fn application_is_there(
+        &mut self,
+        at: usize,
+        service: &ServiceName,
+        digest: &str,
+        now: u64,
+    ) {
+        let key = (at, service.clone(), digest.to_owned());
+        end(self.applications.get_mut(&key), now);
     }
 
-    pub(crate) fn partition_heals(&mut self, from: Place, to: Place) {
-        self.blocked.remove(&(from, to));
+    /// The deadline of a hold has passed, and the policy of its cut-over is to shed.
+    pub(crate) fn begins_to_shed(&mut self, at: usize, service: ServiceName) {
+        self.shedding.insert((at, service));
     }
 
-    /// A process stands still, as after SIGSTOP; what comes in waits.
-    fn pause(&mut self) {
-        self.stats.count("process paused");
-        let longest = self.chance.pick(&[50_000, 500_000, 5_000_000]);
-        let until = self.now + self.chance.micros(1_000, longest);
-        match self.some_process() {
-            Place::Coordinator => self.coordinator.paused_until = until,
-            Place::Instance(at) => self.machines[at].agent.paused_until = until,
-        }
+    pub(crate) fn gate_opened(&mut self, at: usize, service: &ServiceName) {
+        self.shedding.remove(&(at, service.clone()));
     }
 
-    fn some_process(&mut self) -> Place {
-        let count = self.machines.len();
-        match self.chance.index(count + 1) {
-            at if at == count => Place::Coordinator,
-            at => Place::Instance(at),
+    /// Whether a request may fail like this.
+    pub(crate) fn excuse(&self, answer: Answer, failure: &Failure<'_>, oracle: &Oracle) -> bool {
+        let Failure { at, service, .. } = *failure;
+        match answer {
+            Answer::Served => true,
+            Answer::NothingDeployed => !oracle.was_served(failure.instance, service),
+            Answer::Shed => self.shedding.contains(&(at, service.clone())),
+            Answer::ProxyGone => lasted(self.proxies.get(&at), failure.since),
+            // That the deadline had passed and the application had died, was seen to there.
+            Answer::CutOffByDrain | Answer::DiedUnderIt => !failure.resendable,
+            Answer::TimedOut => {
+                let back = failure.now.saturating_sub(HOLD).max(failure.since);
+                let mut wanted = oracle.wanted(failure.instance, service, failure.admits);
+                wanted.any(|digest| {
+                    let key = (at, service.clone(), digest.to_owned());
+                    lasted(self.applications.get(&key), back)
+                })
+            }
         }
     }
+}
+
+fn end(fault: Option<&mut Until>, now: u64) {
+    if let Some(until @ None) = fault {
+        *until = Some(now);
+    }
+}
+
+/// Whether it lasted until this moment or longer.
+fn lasted(fault: Option<&Until>, moment: u64) -> bool {
+    fault.is_some_and(|until| until.is_none_or(|until| until >= moment))
 }

@@ -1,16 +1,16 @@
 //! The agent's process on one instance: the real machine, its journal, and what it drives.
 
 use super::disk::Ending;
+use super::event::{Event, Message, Place};
 use super::gate::{Admits, GateOutput, Route};
-use super::happening::{Happening, Letter, Place};
 use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
 use super::stale::is_stale;
 use super::world::World;
-use greenlight_protocol::agent::Stage;
+use greenlight_protocol::agent::Participation;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, Report,
-    Reported, ServiceName, Timestamp,
+    ReportEnvelope, ServiceName, Timestamp,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl World {
     pub(crate) fn end_agent(&mut self, at: usize, ending: Ending) {
         let machine = &mut self.machines[at];
         // The power may go when the process is gone already.
-        machine.agent.disk.end(ending, &mut self.chance);
+        machine.agent.disk.end(ending, &mut self.rng);
         if !machine.agent.is_up() {
             return;
         }
@@ -57,7 +57,7 @@ impl World {
         machine.starting.clear();
         self.link_breaks(at);
         let pause = self.restart_after();
-        self.after(pause, Happening::Starts(Place::Instance(at)));
+        self.after(pause, Event::Starts(Place::Instance(at)));
     }
 
     pub(crate) fn start_gate(&mut self, at: usize) -> Checked {
@@ -65,7 +65,7 @@ impl World {
             return Ok(());
         }
         self.machines[at].gate.start();
-        self.mishaps.proxy_is_back(at, self.now);
+        self.faults.proxy_is_back(at, self.now);
         self.pulse(at);
         self.gate_changed(at)
     }
@@ -74,8 +74,8 @@ impl World {
     fn pulse(&mut self, at: usize) {
         let machine = &self.machines[at];
         let (life, gate) = (machine.agent.life, machine.gate.life);
-        let pause = self.chance.micros(0, PULSE);
-        self.after(pause, Happening::Pulse { at, life, gate });
+        let pause = self.rng.micros(0, PULSE);
+        self.after(pause, Event::Pulse { at, life, gate });
     }
 
     pub(crate) fn pulses(&mut self, at: usize, life: u64, gate: u64) {
@@ -97,7 +97,7 @@ impl World {
         for (service, epoch) in expired {
             self.stats.count("hold expired");
             if self.oracle.sheds(epoch) {
-                self.mishaps.begins_to_shed(at, service);
+                self.faults.begins_to_shed(at, service);
             }
         }
         self.gate_changed(at)
@@ -134,19 +134,19 @@ impl World {
 
     fn agent_works(&mut self, at: usize, work: Work<AgentEffect>) -> Checked {
         let here = Place::Instance(at);
-        if self.chance.hits(self.profile.crash_at_effect) {
+        if self.rng.hits(self.profile.crash_at_effect) {
             self.stats.count("agent crashed at an effect");
             self.end_agent(at, Ending::Process);
             return Ok(());
         }
-        let mut cost = self.chance.micros(2, 60);
+        let mut cost = self.rng.micros(2, 60);
         match work {
             Work::Effect(effect) => cost += self.agent_does(at, effect)?,
             Work::Sync => {
-                if self.chance.hits(self.profile.sync_error) {
+                if self.rng.hits(self.profile.sync_error) {
                     self.stats.count("agent's sync failed");
                     let disk = &mut self.machines[at].agent.disk;
-                    disk.fail_to_sync(&mut self.chance);
+                    disk.fail_to_sync(&mut self.rng);
                     self.end_agent(at, Ending::Process);
                     return Ok(());
                 }
@@ -177,9 +177,9 @@ impl World {
                 process.work.push_front(Work::Sync);
                 return Ok(self.sync_takes());
             }
-            AgentEffect::Report(reported) => {
-                let reported = self.with_sync(reported);
-                self.send(here, Place::Coordinator, Letter::Report(reported));
+            AgentEffect::Report(envelope) => {
+                let envelope = self.with_sync(envelope);
+                self.send(here, Place::Coordinator, Message::Report(envelope));
             }
             AgentEffect::Gate(action) => return self.tell_gate(at, action),
             AgentEffect::Start {
@@ -192,7 +192,7 @@ impl World {
                 let unseen = peers.into_iter().filter(|peer| {
                     let machine = &self.machines[self.names[peer]];
                     let is_up = machine.agent.is_up() && machine.gate.up;
-                    !is_up || self.chance.hits(0.02)
+                    !is_up || self.rng.hits(0.02)
                 });
                 let unseen = unseen.map(|peer| (peer, "no road".to_owned())).collect();
                 self.tell_agent(at, life, AgentEvent::PeersChecked { epoch, unseen });
@@ -202,7 +202,7 @@ impl World {
             AgentEffect::Stop { slot, drain, stop } => self.stop(at, slot, drain, stop)?,
             AgentEffect::AskPeer { peer, epoch } => {
                 let to = Place::Instance(self.names[&peer]);
-                self.send(here, to, Letter::Ask(epoch));
+                self.send(here, to, Message::Ask(epoch));
             }
             AgentEffect::AnswerPeer {
                 peer,
@@ -210,13 +210,13 @@ impl World {
                 answer,
             } => {
                 let to = Place::Instance(self.names[&peer]);
-                self.send(here, to, Letter::Answer(epoch, answer));
+                self.send(here, to, Message::Answer(epoch, answer));
             }
             AgentEffect::SetTimer { timer, after } => {
                 let takes = self.machines[at].agent.clock.takes(after);
                 let due = self.now + takes;
                 self.machines[at].agent.timers.insert(timer, due);
-                let timer = Happening::AgentTimer {
+                let timer = Event::AgentTimer {
                     at,
                     life,
                     timer,
@@ -229,11 +229,11 @@ impl World {
     }
 
     /// The shell fills in how long its last sync took.
-    fn with_sync(&mut self, mut reported: Reported) -> Reported {
-        if let Report::Armed { sync } = &mut reported.report {
-            *sync = Duration::from_micros(self.chance.around(1_500));
+    fn with_sync(&mut self, mut envelope: ReportEnvelope) -> ReportEnvelope {
+        if let Report::Armed { sync } = &mut envelope.report {
+            *sync = Duration::from_micros(self.rng.around(1_500));
         }
-        reported
+        envelope
     }
 
     /// A hold runs beside the process, because it may wait; the rest is done in order.
@@ -241,15 +241,15 @@ impl World {
         let asker = self.machines[at].agent.life;
         match action {
             GateAction::Hold { .. } => {
-                let delay = self.chance.around(200);
-                self.after(delay, Happening::GateOrder { at, action, asker });
+                let delay = self.rng.around(200);
+                self.after(delay, Event::GateOrder { at, action, asker });
                 Ok(0)
             }
             GateAction::Open { epoch, colors } => {
                 if self.machines[at].gate.up {
                     self.open(at, epoch, colors)?;
                 }
-                Ok(self.chance.around(500))
+                Ok(self.rng.around(500))
             }
             GateAction::Park { epoch, services } => {
                 let gate = &mut self.machines[at].gate;
@@ -258,7 +258,7 @@ impl World {
                     self.tell_agent(at, asker, event);
                     self.gate_changed(at)?;
                 }
-                Ok(self.chance.around(200))
+                Ok(self.rng.around(200))
             }
         }
     }
@@ -292,7 +292,7 @@ impl World {
             return Ok(());
         };
         for (service, admits) in &admits {
-            self.mishaps.gate_opened(at, service);
+            self.faults.gate_opened(at, service);
             match admits {
                 Some(admits) => self.oracle.gate_opened(&machine.name, admits.ordinal)?,
                 None => self.oracle.gate_closed(&machine.name, service)?,
@@ -310,12 +310,12 @@ impl World {
         self.gate_changed(at)?;
         // Whoever opens and whoever does not: both are looked at right away.
         for service in colors.into_keys() {
-            let pause = self.chance.micros(0, 500);
+            let pause = self.rng.micros(0, 500);
             let probe = service.clone();
-            self.after(pause, Happening::Probe { at, service: probe });
-            let other = self.chance.index(self.machines.len());
-            let pause = self.chance.micros(500, 5_000);
-            self.after(pause, Happening::Probe { at: other, service });
+            self.after(pause, Event::Probe { at, service: probe });
+            let other = self.rng.index(self.machines.len());
+            let pause = self.rng.micros(500, 5_000);
+            self.after(pause, Event::Probe { at: other, service });
         }
         Ok(())
     }
@@ -376,7 +376,7 @@ impl World {
                 }
                 GateOutput::Deadline { turn, after } => {
                     let gate = self.machines[at].gate.life;
-                    self.after(after, Happening::GateDeadline { at, gate, turn });
+                    self.after(after, Event::GateDeadline { at, gate, turn });
                 }
             }
         }
@@ -385,8 +385,8 @@ impl World {
     }
 
     fn gate_answers(&mut self, at: usize, life: u64, event: AgentEvent) {
-        let delay = self.chance.around(200);
-        self.after(delay, Happening::ToAgent { at, life, event });
+        let delay = self.rng.around(200);
+        self.after(delay, Event::ToAgent { at, life, event });
     }
 
     /// Whether the gate lets requests through to this slot.
@@ -400,11 +400,11 @@ impl World {
 /// Which cut-over made live what the agent opens to.
 fn ordinal(agent: &Agent, service: &ServiceName, color: Color) -> Option<Epoch> {
     let ledger = agent.ledger();
-    match (ledger.live.get(service), &ledger.stage) {
+    match (ledger.live.get(service), &ledger.participation) {
         (Some(live), _) if live.color == color => Some(live.epoch),
-        (_, Stage::Armed(cut_over)) if ledger.idle_slot(service).color == color => {
+        (_, Participation::Armed(cut_over)) if ledger.idle_slot(service).color == color => {
             Some(cut_over.epoch)
         }
-        (_, Stage::Settled | Stage::Prepared(_) | Stage::Armed(_)) => None,
+        (_, Participation::Idle | Participation::Prepared(_) | Participation::Armed(_)) => None,
     }
 }

@@ -1,60 +1,60 @@
-//! The network: letters that are lost, repeated, late or cut off, and links that break.
+//! The network: messages that are lost, repeated, late or cut off, and links that break.
 //!
-//! Letters may overtake each other. What a process tells itself does not come through here.
+//! Messages may overtake each other. What a process tells itself does not come through here.
 
 use super::coordinator::Input;
-use super::happening::{Happening, Letter, Place};
+use super::event::{Event, Message, Place};
 use super::world::World;
 use greenlight_protocol::{AgentEvent, CoordinatorEvent};
 
 impl World {
-    pub(crate) fn send(&mut self, from: Place, to: Place, letter: Letter) {
-        if self.chance.hits(self.profile.loss) {
-            self.stats.count("letter lost");
+    pub(crate) fn send(&mut self, from: Place, to: Place, message: Message) {
+        if self.rng.hits(self.profile.loss) {
+            self.stats.count("message lost");
             return;
         }
-        if self.chance.hits(self.profile.duplicates) {
-            self.stats.count("letter repeated");
-            let letter = letter.clone();
+        if self.rng.hits(self.profile.duplicates) {
+            self.stats.count("message repeated");
+            let message = message.clone();
             let delay = self.delay() * 3;
-            self.after(delay, Happening::Arrives { from, to, letter });
+            self.after(delay, Event::Arrives { from, to, message });
         }
         let delay = self.delay();
-        self.after(delay, Happening::Arrives { from, to, letter });
+        self.after(delay, Event::Arrives { from, to, message });
     }
 
     fn delay(&mut self) -> u64 {
-        if self.chance.hits(self.profile.stragglers) {
-            self.stats.count("letter late");
-            return self.chance.micros(1_000, 1_500_000);
+        if self.rng.hits(self.profile.stragglers) {
+            self.stats.count("message late");
+            return self.rng.micros(1_000, 1_500_000);
         }
-        self.chance.around(self.profile.delay)
+        self.rng.around(self.profile.delay)
     }
 
-    pub(crate) fn arrives(&mut self, from: Place, to: Place, letter: Letter) {
+    pub(crate) fn arrives(&mut self, from: Place, to: Place, message: Message) {
         if self.blocked.contains(&(from, to)) {
-            self.stats.count("letter cut off");
+            self.stats.count("message cut off");
             return;
         }
-        match (to, from, letter) {
-            (Place::Coordinator, Place::Instance(from), Letter::Report(reported)) => {
+        match (to, from, message) {
+            (Place::Coordinator, Place::Instance(from), Message::Report(envelope)) => {
                 let from = self.machines[from].name.clone();
-                self.tell_coordinator(CoordinatorEvent::Reported { from, reported });
+                self.tell_coordinator(CoordinatorEvent::Reported { from, envelope });
             }
-            (Place::Instance(at), _, Letter::Directive(envelope)) => {
+            (Place::Instance(at), _, Message::Directive(envelope)) => {
                 let life = self.machines[at].agent.life;
                 self.tell_agent(at, life, AgentEvent::Directed(envelope));
             }
-            (Place::Instance(at), Place::Instance(from), Letter::Ask(epoch)) => {
+            (Place::Instance(at), Place::Instance(from), Message::Ask(epoch)) => {
                 let life = self.machines[at].agent.life;
                 let peer = self.machines[from].name.clone();
                 self.tell_agent(at, life, AgentEvent::PeerAsked { peer, epoch });
             }
-            (Place::Instance(at), _, Letter::Answer(epoch, answer)) => {
+            (Place::Instance(at), _, Message::Answer(epoch, answer)) => {
                 let life = self.machines[at].agent.life;
                 self.tell_agent(at, life, AgentEvent::PeerAnswered { epoch, answer });
             }
-            (to, from, letter) => unreachable!("{letter:?} from {from:?} to {to:?}"),
+            (to, from, message) => unreachable!("{message:?} from {from:?} to {to:?}"),
         }
     }
 
@@ -63,8 +63,8 @@ impl World {
         let agent = self.machines[at].agent.life;
         let coordinator = self.coordinator.life;
         let last = if soon { 100_000 } else { 2_000_000 };
-        let pause = self.chance.micros(5_000, last);
-        let dials = Happening::Dials {
+        let pause = self.rng.micros(5_000, last);
+        let dials = Event::Dials {
             at,
             agent,
             coordinator,
@@ -91,10 +91,10 @@ impl World {
         machine.session += 1;
         let name = machine.name.clone();
         self.tell_coordinator(CoordinatorEvent::Connected(name));
-        let delay = self.chance.around(self.profile.delay);
+        let delay = self.rng.around(self.profile.delay);
         let event = AgentEvent::Connected;
         let life = agent;
-        self.after(delay, Happening::ToAgent { at, life, event });
+        self.after(delay, Event::ToAgent { at, life, event });
     }
 
     pub(crate) fn link_is_down(&mut self, at: usize, session: u64) {
@@ -113,8 +113,8 @@ impl World {
         }
         machine.link_up = false;
         let session = machine.session;
-        let pause = self.chance.micros(500, 100_000);
-        self.after(pause, Happening::LinkIsDown { at, session });
+        let pause = self.rng.micros(500, 100_000);
+        self.after(pause, Event::LinkIsDown { at, session });
     }
 
     pub(crate) fn tell_coordinator(&mut self, event: CoordinatorEvent) {

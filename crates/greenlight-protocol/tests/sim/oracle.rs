@@ -44,7 +44,7 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 struct Known {
     participants: BTreeSet<InstanceId>,
-    /// What it brings; nothing for a service that it removes.
+    /// What it deploys; nothing for a service that it removes.
     digests: BTreeMap<ServiceName, Option<String>>,
     on_uncertain: OnUncertain,
     committed: bool,
@@ -84,8 +84,8 @@ impl Oracle {
     /// A record of the coordinator has become durable.
     pub(crate) fn coordinator_wrote(&mut self, record: &CoordinatorRecord) -> Checked {
         match record {
-            CoordinatorRecord::Begun(begin) => {
-                let cut_over = &begin.cut_over;
+            CoordinatorRecord::CutOverStarted(started) => {
+                let cut_over = &started.cut_over;
                 let digests = cut_over.releases.iter();
                 let known = Known {
                     participants: cut_over.participants.clone(),
@@ -113,7 +113,7 @@ impl Oracle {
             }
             CoordinatorRecord::TermStarted(_)
             | CoordinatorRecord::Accepted(_)
-            | CoordinatorRecord::Settled(_)
+            | CoordinatorRecord::Completed(_)
             | CoordinatorRecord::Finished { .. }
             | CoordinatorRecord::Retired(_)
             | CoordinatorRecord::Snapshot(_) => {}
@@ -125,7 +125,7 @@ impl Oracle {
     pub(crate) fn agent_wrote(&mut self, who: &InstanceId, record: &AgentRecord) -> Checked {
         let (epoch, decision) = match record {
             AgentRecord::Switched(epoch) => (*epoch, Decision::Committed),
-            AgentRecord::Refused(epoch) => (*epoch, Decision::Refused),
+            AgentRecord::Aborted(epoch) => (*epoch, Decision::Aborted),
             AgentRecord::TermSeen(_)
             | AgentRecord::Prepared(_)
             | AgentRecord::Armed(_)
@@ -154,10 +154,10 @@ impl Oracle {
                 Decision::Committed if !known.committed => {
                     return breach(format!("G5: `{who}` switched to uncommitted epoch {epoch}"));
                 }
-                Decision::Refused if known.committed => {
+                Decision::Aborted if known.committed => {
                     return breach(format!("G2: `{who}` refused committed epoch {epoch}"));
                 }
-                Decision::Committed | Decision::Refused => {}
+                Decision::Committed | Decision::Aborted => {}
             }
         }
         Ok(())
@@ -196,8 +196,8 @@ impl Oracle {
             ));
         }
         let known = self.known(ordinal)?;
-        let brought = known.digests.get(service).and_then(Option::as_deref);
-        if brought != Some(admission.digest) {
+        let new_releases = known.digests.get(service).and_then(Option::as_deref);
+        if new_releases != Some(admission.digest) {
             let digest = admission.digest;
             return breach(format!(
                 "`{digest}` of `{service}` on `{instance}` is not what epoch {ordinal} brought"

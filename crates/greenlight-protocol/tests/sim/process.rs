@@ -4,8 +4,8 @@
 //! each of these is a step of its own, so that everything else may happen in between, also its
 //! end.
 
-use super::chance::Chance;
 use super::disk::Disk;
+use super::rng::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new(chance: &mut Chance, drift: u64) -> Self {
+    pub(crate) fn new(rng: &mut Rng, drift: u64) -> Self {
         Self {
-            rate: chance.micros(1000 - drift, 1000 + drift),
-            offset: chance.micros(10_000_000, 1_000_000_000),
+            rate: rng.micros(1000 - drift, 1000 + drift),
+            offset: rng.micros(10_000_000, 1_000_000_000),
         }
     }
 
@@ -37,8 +37,8 @@ impl Clock {
     }
 
     /// Shows something else from now on, by up to this many microseconds.
-    pub(crate) fn jump(&mut self, chance: &mut Chance, by: u64) {
-        let jump = chance.micros(0, 2 * by);
+    pub(crate) fn jump(&mut self, rng: &mut Rng, by: u64) {
+        let jump = rng.micros(0, 2 * by);
         self.offset = (self.offset + jump).saturating_sub(by);
     }
 }

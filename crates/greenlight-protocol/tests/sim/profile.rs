@@ -1,6 +1,6 @@
 //! What kind of run a seed makes: how large a fleet, which faults, how often.
 
-use super::chance::Chance;
+use super::rng::Rng;
 use greenlight_protocol::Mutant;
 
 /// The faults that runs may have, and how likely.
@@ -11,12 +11,12 @@ pub(crate) struct Profile {
     pub(crate) mutant: Mutant,
     /// How long faults go on, in microseconds.
     pub(crate) chaos: u64,
-    /// Letters lost, and letters that arrive twice.
+    /// Messages lost, and messages that arrive twice.
     pub(crate) loss: f64,
     pub(crate) duplicates: f64,
-    /// Letters that take up to a second, so that later ones overtake them.
+    /// Messages that take up to a second, so that later ones overtake them.
     pub(crate) stragglers: f64,
-    /// The usual way of a letter, in microseconds.
+    /// The usual way of a message, in microseconds.
     pub(crate) delay: u64,
     /// That a process ends right before one of its effects.
     pub(crate) crash_at_effect: f64,
@@ -71,33 +71,33 @@ const KINDS: [Kind; 10] = [
 
 impl Profile {
     /// The run that belongs to a seed.
-    pub(crate) fn of(chance: &mut Chance, mutant: Mutant) -> Self {
-        let mut kinds: Vec<_> = KINDS.into_iter().filter(|_| chance.hits(0.4)).collect();
+    pub(crate) fn of(rng: &mut Rng, mutant: Mutant) -> Self {
+        let mut kinds: Vec<_> = KINDS.into_iter().filter(|_| rng.hits(0.4)).collect();
         // Every few runs nothing that serves ends by itself: then no request has an excuse to
         // fail but a drain's deadline, or a hold's that sheds.
-        let calm = chance.hits(0.2);
+        let calm = rng.hits(0.2);
         if calm {
             kinds.retain(|kind| kind.spares_what_serves());
         }
         let rates = [0.0, 0.0, 0.001, 0.005, 0.02];
         let mut profile = Self {
-            instances: chance.pick(&[1, 2, 2, 3, 3, 4]),
-            services: chance.pick(&[1, 1, 2]),
+            instances: rng.pick(&[1, 2, 2, 3, 3, 4]),
+            services: rng.pick(&[1, 1, 2]),
             mutant,
-            chaos: chance.micros(15_000_000, 45_000_000),
-            loss: chance.pick(&[0.0, 0.0, 0.02, 0.2]),
-            duplicates: chance.pick(&[0.0, 0.05, 0.3]),
-            stragglers: chance.pick(&[0.0, 0.02, 0.1]),
-            delay: chance.pick(&[200, 1_000, 5_000, 30_000]),
-            crash_at_effect: chance.pick(&rates),
-            sync_error: chance.pick(&rates),
-            between_faults: chance.pick(&[700_000, 2_000_000, 6_000_000]),
-            drift: chance.pick(&[0, 1, 50, 250]),
+            chaos: rng.micros(15_000_000, 45_000_000),
+            loss: rng.pick(&[0.0, 0.0, 0.02, 0.2]),
+            duplicates: rng.pick(&[0.0, 0.05, 0.3]),
+            stragglers: rng.pick(&[0.0, 0.02, 0.1]),
+            delay: rng.pick(&[200, 1_000, 5_000, 30_000]),
+            crash_at_effect: rng.pick(&rates),
+            sync_error: rng.pick(&rates),
+            between_faults: rng.pick(&[700_000, 2_000_000, 6_000_000]),
+            drift: rng.pick(&[0, 1, 50, 250]),
             kinds,
             bad_release: if calm {
                 0.0
             } else {
-                chance.pick(&[0.0, 0.1, 0.3])
+                rng.pick(&[0.0, 0.1, 0.3])
             },
         };
         match mutant {

@@ -1,10 +1,10 @@
 //! Rest: what a fleet must come to once faults stop, whatever happened before.
 
+use super::event::Event;
 use super::gate::Route;
-use super::happening::Happening;
 use super::oracle::{Checked, breach};
 use super::world::{Act, World};
-use greenlight_protocol::{Command, Coordinator, Outcome, Phase, Slot, StageView};
+use greenlight_protocol::{Command, Coordinator, Outcome, ParticipationView, Phase, Slot};
 
 /// How often it is looked whether the fleet is at rest, in microseconds.
 const LOOK: u64 = 1_000_000;
@@ -15,20 +15,20 @@ impl World {
         if matches!(phase, Some(Phase::Ready { .. })) {
             let requested_by = "a person".to_owned();
             let command = self
-                .chance
+                .rng
                 .pick(&[Command::Promote, Command::Abort { requested_by }]);
             self.command(command);
         }
         if self.rest().is_err() {
-            self.after(LOOK, Happening::Look);
+            self.after(LOOK, Event::Look);
             return Ok(());
         }
         match self.act {
             Act::Chaos | Act::Ending => {}
             Act::Healed => {
                 self.act = Act::LastDeployment;
-                self.last_order();
-                self.after(LOOK, Happening::Look);
+                self.last_request();
+                self.after(LOOK, Event::Look);
             }
             Act::LastDeployment => {
                 self.is_promoted()?;
@@ -45,7 +45,7 @@ impl World {
             return breach("the last deployment was not taken");
         };
         let version = format!("v{}", self.versions);
-        let mut releases = deployment.order.releases.values();
+        let mut releases = deployment.request.releases.values();
         if releases.any(|release| release.as_ref().is_none_or(|r| r.version != version)) {
             return breach("the last deployment was not taken");
         }
@@ -81,9 +81,9 @@ impl World {
             let Some(agent) = &machine.agent.machine else {
                 return breach(format!("the agent of `{name}` is down"));
             };
-            let stage = agent.status().stage;
-            if stage != StageView::Settled || machine.agent.has_work() {
-                return breach(format!("`{name}` is at {stage:?}"));
+            let participation = agent.status().participation;
+            if participation != ParticipationView::Idle || machine.agent.has_work() {
+                return breach(format!("`{name}` is at {participation:?}"));
             }
             if !machine.gate.up || !machine.link_up {
                 return breach(format!("the gate or the link of `{name}` is down"));

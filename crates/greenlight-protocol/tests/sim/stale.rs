@@ -1,19 +1,21 @@
 //! Which directives G6 forbids to change anything.
 
-use greenlight_protocol::{Agent, AgentEvent, Directive, Envelope, StageView};
+use greenlight_protocol::{Agent, AgentEvent, Directive, DirectiveEnvelope, ParticipationView};
 
 /// Whether G6 forbids the event to change anything: an older term; or, in the same term, an
 /// older cut-over than the one at hand, unless it is a decision.
 pub(crate) fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
-    let AgentEvent::Directed(Envelope { token, directive }) = event else {
+    let AgentEvent::Directed(DirectiveEnvelope { token, directive }) = event else {
         return false;
     };
     if token.term != agent.term() {
         return token.term < agent.term();
     }
-    let at_hand = match agent.status().stage {
-        StageView::Settled => agent.ledger().latest_decided(),
-        StageView::Preparing(epoch) | StageView::Prepared(epoch) | StageView::Armed(epoch) => epoch,
+    let at_hand = match agent.status().participation {
+        ParticipationView::Idle => agent.ledger().latest_decided(),
+        ParticipationView::Preparing(epoch)
+        | ParticipationView::Prepared(epoch)
+        | ParticipationView::Armed(epoch) => epoch,
     };
     match directive {
         Directive::Prepare(_) | Directive::Arm | Directive::Hold => token.epoch < at_hand,
@@ -22,6 +24,6 @@ pub(crate) fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
         | Directive::BeforeSwitch
         | Directive::Switch
         | Directive::Abort
-        | Directive::Greet => false,
+        | Directive::QueryStatus => false,
     }
 }

@@ -4,9 +4,9 @@
 //! does; any other is answered 502. Deliberately absent: connections and bodies.
 
 use super::apps::End;
+use super::event::Event;
+use super::faults::{Failure, MOST_RESENT};
 use super::gate::{Admits, RequestId, Route};
-use super::happening::Happening;
-use super::mishaps::{Failure, MOST_RESENT};
 use super::oracle::{Admission, Answer, Checked, breach};
 use super::world::{Act, World};
 use greenlight_protocol::{Incarnation, ServiceName, Slot};
@@ -16,7 +16,7 @@ const REQUEST_TIMEOUT: u64 = 30_000_000;
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum Participation {
     /// Not at the gate, or waiting there.
     Waiting,
     /// It has a place in flight and looks for a connection.
@@ -39,7 +39,7 @@ pub(crate) struct Request {
     at: usize,
     service: ServiceName,
     idempotent: bool,
-    stage: Stage,
+    participation: Participation,
     /// When it came.
     since: u64,
     /// When it last began to reach an application.
@@ -63,18 +63,18 @@ impl World {
         if self.act == Act::Ending {
             return Ok(());
         }
-        let at = self.chance.index(self.machines.len());
-        let service = self.chance.pick(&self.services.clone());
+        let at = self.rng.index(self.machines.len());
+        let service = self.rng.pick(&self.services.clone());
         self.ask(at, service)?;
         let unsettled = || self.machines.iter().any(|m| m.gate.is_unsettled());
         let gap = if self.now < self.tense_until {
-            self.chance.micros(300, 4_000)
+            self.rng.micros(300, 4_000)
         } else if self.act == Act::Chaos && unsettled() {
-            self.chance.micros(5_000, 60_000)
+            self.rng.micros(5_000, 60_000)
         } else {
-            self.chance.micros(50_000, 500_000)
+            self.rng.micros(50_000, 500_000)
         };
-        self.after(gap, Happening::Traffic);
+        self.after(gap, Event::Traffic);
         Ok(())
     }
 
@@ -86,15 +86,15 @@ impl World {
         let request = Request {
             at,
             service,
-            idempotent: self.chance.hits(0.7),
-            stage: Stage::Waiting,
+            idempotent: self.rng.hits(0.7),
+            participation: Participation::Waiting,
             since: self.now,
             reached: self.now,
             resent: 0,
             step: 0,
         };
         self.requests.insert(id, request);
-        self.after(REQUEST_TIMEOUT, Happening::RequestIsOverdue(id));
+        self.after(REQUEST_TIMEOUT, Event::RequestIsOverdue(id));
         self.try_at_gate(id)
     }
 
@@ -119,9 +119,9 @@ impl World {
             }
             Route::Open(admits) => {
                 let generation = known.generation;
-                request.stage = Stage::Claimed { admits, generation };
+                request.participation = Participation::Claimed { admits, generation };
                 gate.claim(&request.service, admits.color);
-                let takes = self.chance.micros(20, 1_000);
+                let takes = self.rng.micros(20, 1_000);
                 self.moves_after(id, takes);
                 Ok(())
             }
@@ -131,7 +131,7 @@ impl World {
     fn moves_after(&mut self, id: RequestId, micros: u64) {
         let step = self.requests[&id].step;
         let request = id;
-        self.after(micros, Happening::RequestMoves { request, step });
+        self.after(micros, Event::RequestMoves { request, step });
     }
 
     pub(crate) fn request_moves(&mut self, id: RequestId, step: u32) -> Checked {
@@ -142,14 +142,14 @@ impl World {
             return Ok(());
         }
         request.step += 1;
-        match request.stage {
-            Stage::Waiting => self.try_at_gate(id),
-            Stage::Claimed { admits, generation } => self.connects(id, admits, generation),
-            Stage::Admitting {
+        match request.participation {
+            Participation::Waiting => self.try_at_gate(id),
+            Participation::Claimed { admits, generation } => self.connects(id, admits, generation),
+            Participation::Admitting {
                 admits,
                 incarnation,
             } => self.is_written(id, admits, incarnation),
-            Stage::Sent { admits, .. } => {
+            Participation::Sent { admits, .. } => {
                 let (at, service) = (request.at, request.service.clone());
                 self.machines[at].gate.release(&service, admits.color);
                 self.answer(id, Answer::Served)?;
@@ -169,27 +169,27 @@ impl World {
         let app = machine.apps.get(&slot).filter(|app| app.listening);
         let Some(app) = app else {
             // Refused: it waits, and looks again.
-            request.stage = Stage::Waiting;
+            request.participation = Participation::Waiting;
             machine.gate.release(&service, admits.color);
-            let pause = self.chance.micros(5_000, 50_000);
+            let pause = self.rng.micros(5_000, 50_000);
             self.moves_after(id, pause);
             return self.gate_settled(at);
         };
         if machine.gate.services[&service].generation != generation {
             // Recalled: nothing of it was sent.
-            request.stage = Stage::Waiting;
+            request.participation = Participation::Waiting;
             machine.gate.release(&service, admits.color);
             self.stats.count("request recalled");
             self.gate_settled(at)?;
             return self.try_at_gate(id);
         }
-        request.stage = Stage::Admitting {
+        request.participation = Participation::Admitting {
             admits,
             incarnation: app.incarnation,
         };
         request.reached = self.now;
         machine.gate.begin_admitting(&service, admits.color);
-        let takes = self.chance.micros(5, 2_000);
+        let takes = self.rng.micros(5, 2_000);
         self.moves_after(id, takes);
         Ok(())
     }
@@ -212,17 +212,17 @@ impl World {
             digest: &app.digest,
             passed: app.passed,
         })?;
-        self.mishaps
+        self.faults
             .application_is_there(at, &slot.service, &app.digest, self.now);
-        request.stage = Stage::Sent {
+        request.participation = Participation::Sent {
             admits,
             incarnation,
         };
         machine.gate.end_admitting(&slot.service, admits.color);
-        let takes = if self.chance.hits(0.03) {
-            self.chance.micros(300_000, 4_000_000)
+        let takes = if self.rng.hits(0.03) {
+            self.rng.micros(300_000, 4_000_000)
         } else {
-            self.chance.micros(500, 20_000)
+            self.rng.micros(500, 20_000)
         };
         self.moves_after(id, takes);
         self.gate_settled(at)
@@ -240,19 +240,19 @@ impl World {
             .requests
             .iter()
             .filter(|(_, request)| request.at == at && request.service == slot.service)
-            .filter_map(|(id, request)| match request.stage {
-                Stage::Admitting {
+            .filter_map(|(id, request)| match request.participation {
+                Participation::Admitting {
                     admits,
                     incarnation: to,
                 }
-                | Stage::Sent {
+                | Participation::Sent {
                     admits,
                     incarnation: to,
                 } if admits.color == slot.color && to == incarnation => Some(*id),
-                Stage::Waiting
-                | Stage::Claimed { .. }
-                | Stage::Admitting { .. }
-                | Stage::Sent { .. } => None,
+                Participation::Waiting
+                | Participation::Claimed { .. }
+                | Participation::Admitting { .. }
+                | Participation::Sent { .. } => None,
             })
             .collect();
         if !lost.is_empty() && matches!(end, End::Drained | End::Replaced) {
@@ -264,14 +264,14 @@ impl World {
         }
         for id in lost {
             let request = self.requests.get_mut(&id).expect("it was listed");
-            let written = matches!(request.stage, Stage::Sent { .. });
+            let written = matches!(request.participation, Participation::Sent { .. });
             if matches!(end, End::CutOff { began } if request.reached > began) {
                 let name = &self.machines[at].name;
                 return breach(format!(
                     "G7: `{slot}` on `{name}` was given a request after its drain had begun"
                 ));
             }
-            request.stage = Stage::Waiting;
+            request.participation = Participation::Waiting;
             request.step += 1;
             let again = !written || request.may_be_sent_again();
             request.resent += u32::from(written);
@@ -281,7 +281,7 @@ impl World {
             }
             gate.release(&slot.service, slot.color);
             if again {
-                let pause = self.chance.micros(5_000, 50_000);
+                let pause = self.rng.micros(5_000, 50_000);
                 self.moves_after(id, pause);
             } else if end == End::Died {
                 self.answer(id, Answer::DiedUnderIt)?;
@@ -307,7 +307,7 @@ impl World {
     }
 
     pub(crate) fn overdue(&mut self, id: RequestId) -> Checked {
-        let waits = |request: &Request| request.stage == Stage::Waiting;
+        let waits = |request: &Request| request.participation == Participation::Waiting;
         if self.requests.get(&id).is_some_and(waits) {
             return self.answer(id, Answer::TimedOut);
         }
@@ -332,7 +332,7 @@ impl World {
             now: self.now,
             resendable: request.may_be_sent_again(),
         };
-        if self.mishaps.excuse(answer, &failure, &self.oracle) {
+        if self.faults.excuse(answer, &failure, &self.oracle) {
             return Ok(());
         }
         let (service, name) = (&request.service, &machine.name);

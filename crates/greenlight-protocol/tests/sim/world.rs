@@ -1,15 +1,15 @@
 //! The whole fleet in one queue: what happens next, to whom, and what that leads to.
 
 use super::apps::{App, Drain, Flaw};
-use super::chance::Chance;
 use super::coordinator::CoordinatorProcess;
+use super::event::{Event, Place};
+use super::faults::Faults;
 use super::gate::Gate;
-use super::happening::{Happening, Place};
 use super::machine::AgentProcess;
-use super::mishaps::Mishaps;
 use super::oracle::{Breach, Checked, Oracle, breach};
 use super::process::{Clock, Process};
 use super::profile::Profile;
+use super::rng::Rng;
 use super::stats::Stats;
 use super::trace::{Telling, Trace};
 use super::traffic::Request;
@@ -52,10 +52,10 @@ pub(crate) enum Act {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) profile: Profile,
-    pub(crate) chance: Chance,
+    pub(crate) rng: Rng,
     pub(crate) trace: Trace,
     pub(crate) now: u64,
-    queue: BTreeMap<(u64, u64), Happening>,
+    queue: BTreeMap<(u64, u64), Event>,
     queued: u64,
     pub(crate) act: Act,
     healed_at: u64,
@@ -73,7 +73,7 @@ pub(crate) struct World {
     pub(crate) versions: u64,
     /// Whether a deployment could neither go on nor back, and has said so.
     pub(crate) may_be_split: bool,
-    pub(crate) mishaps: Mishaps,
+    pub(crate) faults: Faults,
     pub(crate) oracle: Oracle,
     pub(crate) stats: Stats,
 }
@@ -115,8 +115,8 @@ pub(crate) fn run(seed: u64, mutant: Mutant, telling: Telling) -> Run {
 
 impl World {
     fn new(seed: u64, mutant: Mutant, telling: Telling) -> Self {
-        let mut chance = Chance::new(seed);
-        let profile = Profile::of(&mut chance, mutant);
+        let mut rng = Rng::new(seed);
+        let profile = Profile::of(&mut rng, mutant);
         let names: Vec<_> = (0..profile.instances)
             .map(|index| InstanceId(format!("i{index}")))
             .collect();
@@ -125,9 +125,9 @@ impl World {
         for name in &names {
             machines.push(Machine {
                 name: name.clone(),
-                agent: Process::new(Clock::new(&mut chance, profile.drift)),
+                agent: Process::new(Clock::new(&mut rng, profile.drift)),
                 gate: Gate::default(),
-                gate_clock: Clock::new(&mut chance, profile.drift),
+                gate_clock: Clock::new(&mut rng, profile.drift),
                 apps: BTreeMap::new(),
                 drains: Vec::new(),
                 starting: BTreeMap::new(),
@@ -142,7 +142,7 @@ impl World {
             queued: 0,
             act: Act::Chaos,
             healed_at: 0,
-            coordinator: Process::new(Clock::new(&mut chance, profile.drift)),
+            coordinator: Process::new(Clock::new(&mut rng, profile.drift)),
             machines,
             names: names.into_iter().zip(0..).collect(),
             services: services.map(ServiceName::from).collect(),
@@ -153,28 +153,28 @@ impl World {
             flaws: BTreeMap::new(),
             versions: 0,
             may_be_split: false,
-            mishaps: Mishaps::default(),
+            faults: Faults::default(),
             oracle: Oracle::default(),
             stats: Stats::default(),
             profile,
-            chance,
+            rng,
         }
     }
 
     fn run(&mut self) -> Checked {
         for at in 0..self.machines.len() {
-            self.after(0, Happening::GateStarts(at));
-            self.after(1_000, Happening::Starts(Place::Instance(at)));
+            self.after(0, Event::GateStarts(at));
+            self.after(1_000, Event::Starts(Place::Instance(at)));
         }
-        self.after(500, Happening::Starts(Place::Coordinator));
-        self.after(10_000, Happening::Traffic);
-        self.after(500_000, Happening::PersonActs);
-        self.after(self.profile.between_faults, Happening::Fault);
-        self.after(self.profile.chaos, Happening::Heals);
-        while let Some(((at, _), happening)) = self.queue.pop_first() {
+        self.after(500, Event::Starts(Place::Coordinator));
+        self.after(10_000, Event::Traffic);
+        self.after(500_000, Event::PersonActs);
+        self.after(self.profile.between_faults, Event::Fault);
+        self.after(self.profile.chaos, Event::Heals);
+        while let Some(((at, _), event)) = self.queue.pop_first() {
             self.now = at;
-            self.trace.step(at, &happening, happening.tells_something());
-            self.take(happening)?;
+            self.trace.step(at, &event, event.tells_something());
+            self.take(event)?;
             if self.act == Act::Ending && self.requests.is_empty() {
                 break;
             }
@@ -187,21 +187,20 @@ impl World {
         self.oracle.all_answered()
     }
 
-    pub(crate) fn after(&mut self, micros: u64, happening: Happening) {
+    pub(crate) fn after(&mut self, micros: u64, event: Event) {
         self.queued += 1;
-        self.queue
-            .insert((self.now + micros, self.queued), happening);
+        self.queue.insert((self.now + micros, self.queued), event);
     }
 
-    fn take(&mut self, happening: Happening) -> Checked {
-        match happening {
-            Happening::Steps { at, life } => self.step(at, life)?,
-            Happening::CoordinatorTimer { life, timer, due } => {
+    fn take(&mut self, event: Event) -> Checked {
+        match event {
+            Event::Steps { at, life } => self.step(at, life)?,
+            Event::CoordinatorTimer { life, timer, due } => {
                 if ring(&mut self.coordinator, life, timer, due) {
                     self.wake(Place::Coordinator);
                 }
             }
-            Happening::AgentTimer {
+            Event::AgentTimer {
                 at,
                 life,
                 timer,
@@ -211,72 +210,72 @@ impl World {
                     self.wake(Place::Instance(at));
                 }
             }
-            Happening::Starts(Place::Coordinator) => self.start_coordinator()?,
-            Happening::Starts(Place::Instance(at)) => self.start_agent(at)?,
-            Happening::GateStarts(at) => self.start_gate(at)?,
-            Happening::Arrives { from, to, letter } => self.arrives(from, to, letter),
-            Happening::Dials {
+            Event::Starts(Place::Coordinator) => self.start_coordinator()?,
+            Event::Starts(Place::Instance(at)) => self.start_agent(at)?,
+            Event::GateStarts(at) => self.start_gate(at)?,
+            Event::Arrives { from, to, message } => self.arrives(from, to, message),
+            Event::Dials {
                 at,
                 agent,
                 coordinator,
             } => self.dials(at, agent, coordinator),
-            Happening::LinkIsDown { at, session } => self.link_is_down(at, session),
-            Happening::ToAgent { at, life, event } => self.tell_agent(at, life, event),
-            Happening::Pulse { at, life, gate } => self.pulses(at, life, gate),
-            Happening::GateOrder { at, action, asker } => self.order_hold(at, &action, asker)?,
-            Happening::GateDeadline { at, gate, turn } => self.gate_deadline(at, gate, turn)?,
-            Happening::Launch {
+            Event::LinkIsDown { at, session } => self.link_is_down(at, session),
+            Event::ToAgent { at, life, event } => self.tell_agent(at, life, event),
+            Event::Pulse { at, life, gate } => self.pulses(at, life, gate),
+            Event::GateOrder { at, action, asker } => self.order_hold(at, &action, asker)?,
+            Event::GateDeadline { at, gate, turn } => self.gate_deadline(at, gate, turn)?,
+            Event::Launch {
                 at,
                 life,
                 slot,
                 incarnation,
                 release,
             } => self.launch(at, life, &slot, incarnation, release)?,
-            Happening::Listens {
+            Event::Listens {
                 at,
                 slot,
                 incarnation,
             } => self.listens(at, &slot, incarnation),
-            Happening::Check {
+            Event::Check {
                 at,
                 life,
                 slot,
                 incarnation,
             } => self.check(at, life, slot, incarnation),
-            Happening::ReadyDeadline {
+            Event::ReadyDeadline {
                 at,
                 life,
                 slot,
                 incarnation,
             } => self.ready_deadline(at, life, slot, incarnation),
-            Happening::Dies {
+            Event::Dies {
                 at,
                 slot,
                 incarnation,
             } => self.dies(at, &slot, incarnation)?,
-            Happening::Recovers {
+            Event::Recovers {
                 at,
                 slot,
                 incarnation,
             } => self.recovers(at, &slot, incarnation),
-            Happening::DrainOver { at, life, slot } => self.drain_over(at, life, &slot, false),
-            Happening::Kills {
+            Event::DrainOver { at, life, slot } => self.drain_over(at, life, &slot, false),
+            Event::Kills {
                 at,
                 life,
                 slot,
                 drained,
             } => self.kills(at, life, &slot, drained)?,
-            Happening::Traffic => self.traffic()?,
-            Happening::Probe { at, service } => self.ask(at, service)?,
-            Happening::RequestMoves { request, step } => self.request_moves(request, step)?,
-            Happening::RequestIsOverdue(request) => self.overdue(request)?,
-            Happening::Fault => self.fault()?,
-            Happening::Strikes(kind) => self.strikes(kind)?,
-            Happening::PartitionHeals(from, to) => self.partition_heals(from, to),
-            Happening::DiskHasRoom(at) => self.disk_has_room(at),
-            Happening::PersonActs => self.person_acts(),
-            Happening::Heals => self.heal(),
-            Happening::Look => self.look()?,
+            Event::Traffic => self.traffic()?,
+            Event::Probe { at, service } => self.ask(at, service)?,
+            Event::RequestMoves { request, step } => self.request_moves(request, step)?,
+            Event::RequestIsOverdue(request) => self.overdue(request)?,
+            Event::Fault => self.fault()?,
+            Event::Strikes(kind) => self.strikes(kind)?,
+            Event::PartitionHeals(from, to) => self.partition_heals(from, to),
+            Event::DiskHasRoom(at) => self.disk_has_room(at),
+            Event::PersonActs => self.person_acts(),
+            Event::Heals => self.heal(),
+            Event::Look => self.look()?,
         }
         Ok(())
     }
@@ -305,7 +304,7 @@ impl World {
 
     /// Plans the next step of a process that has something to do.
     pub(crate) fn wake(&mut self, at: Place) {
-        let cost = self.chance.micros(2, 60);
+        let cost = self.rng.micros(2, 60);
         self.wake_after(at, cost);
     }
 
@@ -317,7 +316,7 @@ impl World {
         };
         if let Some((life, paused_until)) = planned {
             let cost = cost.max(paused_until.saturating_sub(now));
-            self.after(cost, Happening::Steps { at, life });
+            self.after(cost, Event::Steps { at, life });
         }
     }
 
@@ -337,7 +336,7 @@ impl World {
         self.disk_has_room(Place::Coordinator);
         self.coordinator.paused_until = self.now;
         if !self.coordinator.is_up() {
-            self.after(1_000, Happening::Starts(Place::Coordinator));
+            self.after(1_000, Event::Starts(Place::Coordinator));
         }
         self.wake_anew(Place::Coordinator);
         for at in 0..self.machines.len() {
@@ -345,13 +344,13 @@ impl World {
             self.disk_has_room(here);
             self.machines[at].agent.paused_until = self.now;
             if !self.machines[at].agent.is_up() {
-                self.after(2_000, Happening::Starts(here));
+                self.after(2_000, Event::Starts(here));
             }
             if !self.machines[at].gate.up {
-                self.after(3_000, Happening::GateStarts(at));
+                self.after(3_000, Event::GateStarts(at));
             }
             self.wake_anew(here);
-            // A letter is lost with its connection: whatever was lost, there is a new one.
+            // A message is lost with its connection: whatever was lost, there is a new one.
             self.link_breaks(at);
             self.dial(at, true);
             let sick = self.machines[at].apps.iter();
@@ -363,7 +362,7 @@ impl World {
                 self.recovers(at, &slot, incarnation);
             }
         }
-        self.after(1_000_000, Happening::Look);
+        self.after(1_000_000, Event::Look);
     }
 
     /// A pause is over before its time.

@@ -17,7 +17,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Alignment, Epoch, GateAction,
-    InstanceId, InstanceStatus, PeerAnswer, Report, Reported, StageView, Token,
+    InstanceId, InstanceStatus, ParticipationView, PeerAnswer, Report, ReportEnvelope, Token,
 };
 use rustls::ClientConfig;
 use std::collections::{BTreeMap, VecDeque};
@@ -71,7 +71,7 @@ pub struct AgentShell {
     timers: Timers<AgentTimer>,
     events: UnboundedSender<ShellEvent>,
     inbox: UnboundedReceiver<ShellEvent>,
-    reports: UnboundedSender<(tokio::time::Instant, Reported)>,
+    reports: UnboundedSender<(tokio::time::Instant, ReportEnvelope)>,
     asked: BTreeMap<(InstanceId, Epoch), Vec<oneshot::Sender<PeerAnswer>>>,
     /// How long the last record took to become durable; part of what `Armed` reports.
     sync: Duration,
@@ -209,9 +209,9 @@ impl AgentShell {
                 Some(ShellEvent::ReadinessQueried(epoch, answer)) => {
                     if let Some(cut_over) = self.agent.ledger().under_way(epoch) {
                         let ledger = self.agent.ledger();
-                        let brought = cut_over.brought();
+                        let new_releases = cut_over.new_releases();
                         let prepared =
-                            brought.map(|(s, release)| (ledger.idle_slot(s), release.clone()));
+                            new_releases.map(|(s, release)| (ledger.idle_slot(s), release.clone()));
                         self.slots.check_now(prepared.collect(), answer);
                     }
                 }
@@ -229,7 +229,7 @@ impl AgentShell {
                         epoch,
                     };
                     let report = Report::Observed(evidence);
-                    self.report(Reported { token, report });
+                    self.report(ReportEnvelope { token, report });
                 }
             }
         }
@@ -252,8 +252,10 @@ impl AgentShell {
     fn tell_status(&mut self) {
         let mut status = self.agent.status();
         status.alignment = self.alignment;
-        if matches!(status.stage, StageView::Prepared(_) | StageView::Armed(_))
-            || self.told.as_ref() == Some(&status)
+        if matches!(
+            status.participation,
+            ParticipationView::Prepared(_) | ParticipationView::Armed(_)
+        ) || self.told.as_ref() == Some(&status)
         {
             return;
         }
@@ -264,7 +266,7 @@ impl AgentShell {
         };
         let report = Report::Status(status);
         let failpoint = failpoint::before(|| "tell status".to_owned());
-        self.report(Reported { token, report });
+        self.report(ReportEnvelope { token, report });
         failpoint.after_a_moment();
     }
 
@@ -284,11 +286,11 @@ impl AgentShell {
                 let began = Instant::now();
                 self.journal.append(&record)?;
                 self.sync = began.elapsed();
-                if matches!(record, AgentRecord::Retired(_) | AgentRecord::Refused(_)) {
+                if matches!(record, AgentRecord::Retired(_) | AgentRecord::Aborted(_)) {
                     self.slots.forget_old_secrets(self.agent.ledger());
                 }
             }
-            AgentEffect::Report(reported) => self.report(reported),
+            AgentEffect::Report(envelope) => self.report(envelope),
             AgentEffect::Gate(action) => self.gate(action).await,
             AgentEffect::Start {
                 slot,
@@ -331,14 +333,14 @@ impl AgentShell {
         Ok(())
     }
 
-    fn report(&self, mut reported: Reported) {
-        if let Report::Armed { sync } = &mut reported.report {
+    fn report(&self, mut envelope: ReportEnvelope) {
+        if let Report::Armed { sync } = &mut envelope.report {
             *sync = self.sync;
-        } else if let Report::Status(status) = &mut reported.report {
+        } else if let Report::Status(status) = &mut envelope.report {
             status.alignment = self.alignment;
         }
         // The sender task lives as long as the runtime does.
-        let _ = self.reports.send((tokio::time::Instant::now(), reported));
+        let _ = self.reports.send((tokio::time::Instant::now(), envelope));
     }
 
     /// Holds run beside the loop, because they may wait; the gate itself refuses a hold that
@@ -468,7 +470,7 @@ async fn observe(front: Arc<dyn Front>, epoch: Epoch, events: UnboundedSender<Sh
 fn name(effect: &AgentEffect) -> String {
     let variant = match effect {
         AgentEffect::Persist(record) => failpoint::variant(record),
-        AgentEffect::Report(reported) => failpoint::variant(&reported.report),
+        AgentEffect::Report(envelope) => failpoint::variant(&envelope.report),
         AgentEffect::Gate(action) => failpoint::variant(action),
         AgentEffect::SetTimer { timer, .. } => failpoint::variant(timer),
         AgentEffect::Start { .. }

@@ -255,10 +255,12 @@ impl Slots {
 }
 
 fn releases(ledger: &Ledger) -> impl Iterator<Item = &Release> {
-    use greenlight_protocol::agent::Stage;
-    let coming = match &ledger.stage {
-        Stage::Prepared(cut_over) | Stage::Armed(cut_over) => Some(&cut_over.releases),
-        Stage::Settled => None,
+    use greenlight_protocol::agent::Participation;
+    let coming = match &ledger.participation {
+        Participation::Prepared(cut_over) | Participation::Armed(cut_over) => {
+            Some(&cut_over.releases)
+        }
+        Participation::Idle => None,
     };
     let kept = ledger.live.values().chain(ledger.warm.values());
     kept.map(|live| &live.release)

@@ -118,8 +118,8 @@ fn annotations(receipt: &Receipt, exit: Exit) -> Vec<String> {
     }
     for cut_over in &receipt.cut_overs {
         for (name, instance) in &cut_over.instances {
-            if let Some(trouble) = &instance.trouble {
-                lines.push(annotation("error", &format!("instance {name}"), trouble));
+            if let Some(problem) = &instance.problem {
+                lines.push(annotation("error", &format!("instance {name}"), problem));
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::api::{FleetStatus, History, LogsAnswer};
 use crate::clock::utc;
 use crate::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
-use greenlight_protocol::{Alignment, Color, InstanceStatus, ServiceName, StageView};
+use greenlight_protocol::{Alignment, Color, InstanceStatus, ParticipationView, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -126,11 +126,11 @@ fn stand(instance: &InstanceStatus) -> String {
         format!("{service} {} ({color}, {health})", live.version)
     });
     let mut parts: Vec<_> = live.collect();
-    match instance.stage {
-        StageView::Settled => {}
-        StageView::Preparing(epoch) => parts.push(format!("preparing cut-over {epoch}")),
-        StageView::Prepared(epoch) => parts.push(format!("prepared for cut-over {epoch}")),
-        StageView::Armed(epoch) => parts.push(format!("armed for cut-over {epoch}")),
+    match instance.participation {
+        ParticipationView::Idle => {}
+        ParticipationView::Preparing(epoch) => parts.push(format!("preparing cut-over {epoch}")),
+        ParticipationView::Prepared(epoch) => parts.push(format!("prepared for cut-over {epoch}")),
+        ParticipationView::Armed(epoch) => parts.push(format!("armed for cut-over {epoch}")),
     }
     if parts.is_empty() {
         parts.push("connected, nothing live".to_owned());

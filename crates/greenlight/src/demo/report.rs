@@ -335,7 +335,7 @@ mod tests {
             },
             |d| drop(d[2].answered.remove("v4")),
             |d| drop(d[0].checks.pop()),
-            // The way back has claims of its own.
+            // The rollback has claims of its own.
             |d| d[2].checks.truncate(6),
             |d| d[4].checks.clear(),
         ];

@@ -94,9 +94,9 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
         let event = match event {
             LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
             LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
-            LinkEvent::Reported(from, reported) => CoordinatorEvent::Reported {
+            LinkEvent::Reported(from, envelope) => CoordinatorEvent::Reported {
                 from,
-                reported: *reported,
+                envelope: *envelope,
             },
         };
         // When the shell has ended the process is ending.

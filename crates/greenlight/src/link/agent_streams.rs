@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::Stream;
-use greenlight_protocol::{Envelope, InstanceId, Reported};
+use greenlight_protocol::{DirectiveEnvelope, InstanceId, ReportEnvelope};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ pub enum LinkEvent {
     /// An agent's stream is closed.
     Disconnected(InstanceId),
     /// An agent reported.
-    Reported(InstanceId, Box<Reported>),
+    Reported(InstanceId, Box<ReportEnvelope>),
 }
 
 /// The streams of all agents.
@@ -71,8 +71,8 @@ impl AgentStreams {
     }
 
     /// Sends directives. Those to an agent that is away wait for it, up to a bound.
-    pub fn send(&self, outgoing: &[(InstanceId, Envelope)]) {
-        let mut last: Option<(&Envelope, String)> = None;
+    pub fn send(&self, outgoing: &[(InstanceId, DirectiveEnvelope)]) {
+        let mut last: Option<(&DirectiveEnvelope, String)> = None;
         for (to, envelope) in outgoing {
             // The same directive goes to many: it is written once.
             let json = match &last {
@@ -212,13 +212,13 @@ async fn report(
     State(streams): State<AgentStreams>,
     Extension(role): Extension<Role>,
     Path(id): Path<String>,
-    Json(reported): Json<Reported>,
+    Json(envelope): Json<ReportEnvelope>,
 ) -> Response {
     if role != Role::Agent(id.clone()) {
         return StatusCode::FORBIDDEN.into_response();
     }
     // The coordinator takes every report any number of times, so nothing need be remembered here.
-    (streams.shared.events)(LinkEvent::Reported(InstanceId(id), Box::new(reported)));
+    (streams.shared.events)(LinkEvent::Reported(InstanceId(id), Box::new(envelope)));
     StatusCode::NO_CONTENT.into_response()
 }
 

@@ -2,7 +2,7 @@
 
 use super::agent_request::{AgentResponse, EVENT, NumberedRequest};
 use super::https::Https;
-use greenlight_protocol::{Envelope, Reported};
+use greenlight_protocol::{DirectiveEnvelope, ReportEnvelope};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use sse_stream::SseStream;
@@ -26,7 +26,7 @@ pub enum ServerLinkEvent {
     /// The stream is open.
     Connected,
     /// A directive.
-    Directed(Box<Envelope>),
+    Directed(Box<DirectiveEnvelope>),
     /// A request beside the protocol.
     Requested(Box<NumberedRequest>),
 }
@@ -136,12 +136,12 @@ impl ServerLink {
     }
 
     /// Sends reports for ever, in order, each until the server has it.
-    pub async fn report(self, mut reports: UnboundedReceiver<(Instant, Reported)>) {
+    pub async fn report(self, mut reports: UnboundedReceiver<(Instant, ReportEnvelope)>) {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let path = format!("/v1/agents/{}/reports", self.name);
-        while let Some((made, reported)) = reports.recv().await {
+        while let Some((made, envelope)) = reports.recv().await {
             wait_injected_delay(made, self.injected_delay).await;
-            let body = serde_json::to_vec(&reported).expect("reports serialise");
+            let body = serde_json::to_vec(&envelope).expect("reports serialise");
             let mut pause = FIRST_PAUSE;
             loop {
                 let sent = https.exchange(Method::POST, &path, body.clone());

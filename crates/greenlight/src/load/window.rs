@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_way_back_the_first_release_is_the_new_one() {
+    fn after_a_rollback_the_first_release_is_the_new_one() {
         let samples = [
             answer("v1", 1, 2),
             answer("v2", 11, 12),

@@ -57,7 +57,7 @@ impl CutOverReceipt {
                 holds: instance.switch_order.is_some_and(|switch| switch > commit),
             });
             // One that did not change has said so, and the fleet has gone back.
-            if instance.trouble.is_none() {
+            if instance.problem.is_none() {
                 checks.push(Check {
                     claim: format!("`{name}` was verified through its own Nginx"),
                     holds: instance.aligned().is_some(),
@@ -141,7 +141,7 @@ mod tests {
     fn an_instance_that_did_not_change_leaves_the_window_open_and_is_named() {
         let mut cut_over = cut_over();
         let stays = InstanceReceipt {
-            trouble: Some("it kept its configuration".to_owned()),
+            problem: Some("it kept its configuration".to_owned()),
             ..InstanceReceipt::default()
         };
         cut_over.instances = [

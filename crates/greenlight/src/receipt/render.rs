@@ -48,8 +48,8 @@ impl Receipt {
                 line(&format!("  {row}"));
             }
             for (name, instance) in &cut_over.instances {
-                if let Some(trouble) = &instance.trouble {
-                    line(&format!("  `{name}`: {}", indented(trouble)));
+                if let Some(problem) = &instance.problem {
+                    line(&format!("  `{name}`: {}", indented(problem)));
                 }
             }
             let checks = cut_over.checks();

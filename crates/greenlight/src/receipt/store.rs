@@ -3,8 +3,8 @@
 use super::{CutOverReceipt, InstanceReceipt, Receipt};
 use crate::clock;
 use greenlight_protocol::{
-    CoordinatorRecord, DeploymentId, Directive, Envelope, Epoch, InstanceId, Report, Reported,
-    ServiceName,
+    CoordinatorRecord, DeploymentId, Directive, DirectiveEnvelope, Epoch, InstanceId, Report,
+    ReportEnvelope, ServiceName,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ pub struct ReceiptStore {
     /// Shared with whoever is looking at them; one that changes meanwhile is copied.
     receipts: Vec<Arc<Receipt>>,
     order: u64,
-    /// By service: the label of what is live, as far as the records go.
+    /// By service: the version of what is live, as far as the records go.
     live: BTreeMap<ServiceName, String>,
-    /// What each cut-over that is not yet decided brings.
-    brings: BTreeMap<Epoch, BTreeMap<ServiceName, Option<String>>>,
+    /// What each cut-over that is not yet decided deploys.
+    releases_by_epoch: BTreeMap<Epoch, BTreeMap<ServiceName, Option<String>>>,
     /// Whether records are only being read again.
     replaying: bool,
 }
@@ -77,20 +77,20 @@ impl ReceiptStore {
                 let live = ledger.live.iter();
                 self.live = live.map(|(s, r)| (s.clone(), r.version.clone())).collect();
             }
-            CoordinatorRecord::Accepted(order) => {
-                if self.find(&order.deployment.0).is_some() {
+            CoordinatorRecord::Accepted(request) => {
+                if self.find(&request.deployment.0).is_some() {
                     return;
                 }
-                let services = order.releases.keys();
+                let services = request.releases.keys();
                 let previous =
                     services.filter_map(|s| Some((s.clone(), self.live.get(s)?.clone())));
                 self.receipts.push(Arc::new(Receipt {
                     previous: previous.collect(),
-                    deployment: order.deployment.0.clone(),
-                    requested_by: order.requested_by.clone(),
-                    releases: order.versions(),
-                    removed: order.removed(),
-                    started_ms: started_ms(&order.deployment).unwrap_or_else(clock::wall_ms),
+                    deployment: request.deployment.0.clone(),
+                    requested_by: request.requested_by.clone(),
+                    releases: request.versions(),
+                    removed: request.removed(),
+                    started_ms: started_ms(&request.deployment).unwrap_or_else(clock::wall_ms),
                     finished_ms: None,
                     outcome: None,
                     cut_overs: Vec::new(),
@@ -99,10 +99,10 @@ impl ReceiptStore {
                     self.receipts.remove(0);
                 }
             }
-            CoordinatorRecord::Begun(begin) => self.begun(begin),
+            CoordinatorRecord::CutOverStarted(started) => self.cut_over_started(started),
             CoordinatorRecord::Committed(epoch) => {
                 let (order, replaying) = (self.order, self.replaying);
-                for (service, version) in self.brings.remove(epoch).unwrap_or_default() {
+                for (service, version) in self.releases_by_epoch.remove(epoch).unwrap_or_default() {
                     match version {
                         Some(version) => self.live.insert(service, version),
                         None => self.live.remove(&service),
@@ -122,7 +122,7 @@ impl ReceiptStore {
                     cut_over.aborted.get_or_insert_with(|| reason.clone());
                 }
             }
-            CoordinatorRecord::Settled(epoch) => {
+            CoordinatorRecord::Completed(epoch) => {
                 if !self.replaying
                     && let Some(cut_over) = self.cut_over(*epoch)
                 {
@@ -144,11 +144,13 @@ impl ReceiptStore {
         }
     }
 
-    fn begun(&mut self, begin: &greenlight_protocol::coordinator::Begin) {
-        let cut_over = &begin.cut_over;
+    fn cut_over_started(&mut self, started: &greenlight_protocol::coordinator::CutOverStarted) {
+        let cut_over = &started.cut_over;
         let releases = cut_over.releases.iter();
-        let brings = releases.map(|(s, r)| (s.clone(), r.as_ref().map(|r| r.version.clone())));
-        self.brings.insert(cut_over.epoch, brings.collect());
+        let releases_by_epoch =
+            releases.map(|(s, r)| (s.clone(), r.as_ref().map(|r| r.version.clone())));
+        self.releases_by_epoch
+            .insert(cut_over.epoch, releases_by_epoch.collect());
         if self.cut_over(cut_over.epoch).is_some() {
             return;
         }
@@ -156,7 +158,7 @@ impl ReceiptStore {
         let receipt = CutOverReceipt {
             epoch: cut_over.epoch,
             direction: cut_over.direction,
-            reason: begin.reason.clone(),
+            reason: started.reason.clone(),
             hold_sent_ns: None,
             committed_ns: None,
             commit_sync_us: None,
@@ -175,7 +177,7 @@ impl ReceiptStore {
     }
 
     /// A directive goes out.
-    pub fn sent(&mut self, to: &InstanceId, envelope: &Envelope) {
+    pub fn sent(&mut self, to: &InstanceId, envelope: &DirectiveEnvelope) {
         self.order += 1;
         let order = self.order;
         let Some(cut_over) = self.cut_over(envelope.token.epoch) else {
@@ -197,21 +199,21 @@ impl ReceiptStore {
             | Directive::Arm
             | Directive::Abort
             | Directive::Retire
-            | Directive::Greet => {}
+            | Directive::QueryStatus => {}
         }
     }
 
     /// A report has come in.
-    pub fn reported(&mut self, from: &InstanceId, reported: &Reported) {
+    pub fn reported(&mut self, from: &InstanceId, envelope: &ReportEnvelope) {
         self.order += 1;
         let order = self.order;
-        let Some(cut_over) = self.cut_over(reported.token.epoch) else {
+        let Some(cut_over) = self.cut_over(envelope.token.epoch) else {
             return;
         };
         let Some(instance) = cut_over.instances.get_mut(from) else {
             return;
         };
-        match &reported.report {
+        match &envelope.report {
             Report::Held(evidence) => {
                 instance.held_order.get_or_insert(order);
                 instance.held_ns.get_or_insert_with(clock::monotonic_ns);
@@ -228,11 +230,11 @@ impl ReceiptStore {
             | Report::BeforeSwitchFailed { reason }
             | Report::HoldRefused { reason }
             | Report::SwitchFailed { reason }
-            | Report::Troubled { reason, .. } => {
-                instance.trouble.get_or_insert_with(|| reason.clone());
+            | Report::Unhealthy { reason, .. } => {
+                instance.problem.get_or_insert_with(|| reason.clone());
             }
             Report::PeersNotReady { unseen } => {
-                instance.trouble.get_or_insert_with(|| not_seen(unseen));
+                instance.problem.get_or_insert_with(|| not_seen(unseen));
             }
             Report::Status(_)
             | Report::Prepared

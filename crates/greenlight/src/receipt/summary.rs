@@ -55,12 +55,12 @@ impl CutOverReceipt {
             }
         }
         for (name, instance) in &self.instances {
-            if let Some(trouble) = &instance.trouble {
+            if let Some(problem) = &instance.problem {
                 add(
                     text,
                     &format!(
                         "`{name}`:\n\n```text\n{}\n```\n",
-                        trouble.replace("```", "'''")
+                        problem.replace("```", "'''")
                     ),
                 );
             }

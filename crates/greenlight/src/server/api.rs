@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::Stream;
-use greenlight_protocol::coordinator::{Accepted, Command, Order, Refusal, RollbackOrder};
+use greenlight_protocol::coordinator::{self, Accepted, Command, DeploymentRequest, Refusal};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,18 +104,18 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
             Err(response) => return response,
         },
     };
-    let brought = request.releases.into_iter();
-    let brought = brought.map(|(service, release)| (service, Some(release)));
+    let new_releases = request.releases.into_iter();
+    let new_releases = new_releases.map(|(service, release)| (service, Some(release)));
     let removed = request.remove.into_iter().map(|service| (service, None));
-    let order = Order {
+    let request = DeploymentRequest {
         deployment: new_id(),
         requested_by: request.requested_by,
-        releases: brought.chain(removed).collect(),
+        releases: new_releases.chain(removed).collect(),
         plan,
         policy,
         promotion: request.promotion,
     };
-    api.command(Command::Deploy(Box::new(order))).await
+    api.command(Command::Deploy(Box::new(request))).await
 }
 
 /// What an image's name stands for, as seen from the first instance that is there.
@@ -166,13 +166,13 @@ async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) 
         Ok(plan) => plan,
         Err(error) => return refuse(&Refusal::Plan(error), None),
     };
-    let order = RollbackOrder {
+    let request = coordinator::RollbackRequest {
         deployment: new_id(),
         requested_by: request.requested_by,
         plan,
         policy: request.policy,
     };
-    api.command(Command::Rollback(Box::new(order))).await
+    api.command(Command::Rollback(Box::new(request))).await
 }
 
 /// A rollback goes to what was live before; another version is an ordinary deployment.
@@ -482,7 +482,7 @@ fn refuse(refusal: &Refusal, since_ms: Option<u64>) -> Response {
         Refusal::NotLive(_) => "`greenlight status` lists what is live",
         Refusal::NothingUnderWay => "`greenlight status` shows how the fleet stands",
         Refusal::NotReady(_) => "wait until it is ready; `greenlight status` shows it",
-        Refusal::NoEarlierRelease(_) | Refusal::NeverDeployed => "deploy a version instead",
+        Refusal::NoRollbackTarget(_) | Refusal::NeverDeployed => "deploy a version instead",
     };
     let since = since_ms.map(|ms| format!(" since {}", utc(ms)));
     let answer = ErrorAnswer {

@@ -42,7 +42,7 @@ impl Compaction {
 mod tests {
     use super::*;
     use crate::receipt::ReceiptStore;
-    use greenlight_protocol::coordinator::{Begin, Ledger, Order, Promotion};
+    use greenlight_protocol::coordinator::{CutOverStarted, DeploymentRequest, Ledger, Promotion};
     use greenlight_protocol::plan::Position;
     use greenlight_protocol::{
         CutOver, DeploymentId, Direction, Epoch, InstanceId, Outcome, Plan, Policy, Release,
@@ -99,7 +99,7 @@ mod tests {
         };
         let releases = [("shop".into(), Some(release))].into();
         let epoch = Epoch(number);
-        let begin = Begin {
+        let started = CutOverStarted {
             position: Position::default(),
             cut_over: CutOver {
                 epoch,
@@ -111,21 +111,21 @@ mod tests {
             },
             reason: None,
         };
-        let order = Order {
+        let request = DeploymentRequest {
             deployment: deployment.clone(),
             requested_by: "a test".to_owned(),
-            releases: begin.cut_over.releases.clone(),
-            plan: Plan::compile(Strategy::BlueGreen, &begin.cut_over.participants)
+            releases: started.cut_over.releases.clone(),
+            plan: Plan::compile(Strategy::BlueGreen, &started.cut_over.participants)
                 .expect("the fleet is not empty"),
             policy: Policy::default(),
             promotion: Promotion::Automatic,
         };
         let outcome = Outcome::Promoted;
         vec![
-            CoordinatorRecord::Accepted(Box::new(order)),
-            CoordinatorRecord::Begun(Box::new(begin)),
+            CoordinatorRecord::Accepted(Box::new(request)),
+            CoordinatorRecord::CutOverStarted(Box::new(started)),
             CoordinatorRecord::Committed(epoch),
-            CoordinatorRecord::Settled(epoch),
+            CoordinatorRecord::Completed(epoch),
             CoordinatorRecord::Finished {
                 deployment,
                 outcome,

@@ -9,8 +9,8 @@ use crate::journal::{Journal, JournalError};
 use crate::receipt::{Receipt, ReceiptStore, not_seen};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
-    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId, Envelope,
-    InstanceId, Policy, Report, Reported, ServiceName,
+    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId,
+    DirectiveEnvelope, InstanceId, Policy, Report, ReportEnvelope, ServiceName,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, oneshot};
 
 /// Sends directives to agents.
-pub type SendDirectives = Box<dyn Fn(&[(InstanceId, Envelope)]) + Send>;
+pub type SendDirectives = Box<dyn Fn(&[(InstanceId, DirectiveEnvelope)]) + Send>;
 
 /// What the shell waits for.
 pub enum Input {
@@ -50,7 +50,7 @@ pub struct FleetView {
     pub receipts: Vec<Arc<Receipt>>,
     /// Progress so far of the latest deployment.
     pub progress: Vec<NumberedEvent>,
-    /// By service: the label of what was live before.
+    /// By service: the version of what was live before.
     pub before: BTreeMap<ServiceName, String>,
     /// The timers and choices of the latest deployment.
     pub policy: Policy,
@@ -142,9 +142,9 @@ impl Shell {
     }
 
     fn event(&mut self, event: CoordinatorEvent) -> Result<(), JournalError> {
-        if let CoordinatorEvent::Reported { from, reported } = &event {
-            self.receipts.reported(from, reported);
-            self.tell_report(from, reported);
+        if let CoordinatorEvent::Reported { from, envelope } = &event {
+            self.receipts.reported(from, envelope);
+            self.tell_report(from, envelope);
         }
         let effects = self.coordinator.handle(event, clock::now());
         self.carry_out(effects)
@@ -177,7 +177,7 @@ impl Shell {
 
     /// Sends what has gathered. Consecutive directives go out together, so that the last instance
     /// of a large fleet is not told later than it must be.
-    fn flush(&self, outgoing: &mut Vec<(InstanceId, Envelope)>) {
+    fn flush(&self, outgoing: &mut Vec<(InstanceId, DirectiveEnvelope)>) {
         let together = match failpoint::is_watched() {
             // Between two of them is a point too.
             true => 1,
@@ -222,7 +222,7 @@ impl Shell {
         }
         if matches!(
             record,
-            CoordinatorRecord::Finished { .. } | CoordinatorRecord::Settled(_)
+            CoordinatorRecord::Finished { .. } | CoordinatorRecord::Completed(_)
         ) {
             self.keep_receipts();
         }
@@ -256,7 +256,7 @@ impl Shell {
         }
         self.phase = key;
         if let Some(active) = self.coordinator.ledger().active() {
-            let deployment = active.order.deployment.clone();
+            let deployment = active.request.deployment.clone();
             tracing::info!(deployment = %deployment, epoch = epoch.0, phase = name, "phase");
             self.tell(
                 deployment,
@@ -268,8 +268,8 @@ impl Shell {
         }
     }
 
-    fn tell_report(&mut self, from: &InstanceId, reported: &Reported) {
-        let (word, reason) = match &reported.report {
+    fn tell_report(&mut self, from: &InstanceId, envelope: &ReportEnvelope) {
+        let (word, reason) = match &envelope.report {
             Report::Prepared => ("prepared", None),
             Report::PrepareFailed { reason } => ("not prepared", Some(reason.clone())),
             Report::PeersReady => ("sees its peers ready", None),
@@ -285,14 +285,14 @@ impl Shell {
             Report::SwitchFailed { reason } => ("not switched", Some(reason.clone())),
             Report::Aborted => ("back on the old release", None),
             Report::Retired(_) => ("retired", None),
-            Report::Troubled { reason, .. } => ("in trouble", Some(reason.clone())),
+            Report::Unhealthy { reason, .. } => ("unhealthy", Some(reason.clone())),
             Report::Status(_) | Report::InDoubt | Report::Fenced | Report::Observed(_) => return,
         };
         let Some(active) = self.coordinator.ledger().active() else {
             return;
         };
         let event = DeploymentEvent::Instance {
-            epoch: reported.token.epoch.0,
+            epoch: envelope.token.epoch.0,
             instance: from.clone(),
             report: word.to_owned(),
             reason,
@@ -303,7 +303,7 @@ impl Shell {
             .rev()
             .take(64)
             .any(|p| p.event == event);
-        let deployment = active.order.deployment.clone();
+        let deployment = active.request.deployment.clone();
         if !repeated {
             self.tell(deployment, event);
         }
@@ -332,17 +332,17 @@ impl Shell {
     fn view(&self) -> FleetView {
         let ledger = self.coordinator.ledger();
         let fleet = self.coordinator.fleet().iter();
-        let presence = self.coordinator.presence();
+        let connected = self.coordinator.connected();
         let deployment = ledger.active().map(|active| DeploymentStatus {
-            deployment: active.order.deployment.clone(),
-            requested_by: active.order.requested_by.clone(),
-            releases: active.order.versions(),
-            removed: active.order.removed(),
+            deployment: active.request.deployment.clone(),
+            requested_by: active.request.requested_by.clone(),
+            releases: active.request.versions(),
+            removed: active.request.removed(),
             phase: self.coordinator.phase().to_string(),
             waiting_for: self.coordinator.phase().waiting_for().into_iter().collect(),
             since_ms: self
                 .receipts
-                .find(&active.order.deployment.0)
+                .find(&active.request.deployment.0)
                 .map_or(0, |receipt| receipt.started_ms),
         });
         let live = ledger.live.iter();
@@ -353,20 +353,20 @@ impl Shell {
                 epoch: ledger.epoch.0,
                 live: live.map(|(s, r)| (s.clone(), r.version.clone())).collect(),
                 instances: fleet
-                    .map(|name| (name.clone(), presence.get(name).cloned()))
+                    .map(|name| (name.clone(), connected.get(name).cloned()))
                     .collect(),
                 deployment,
                 retiring: self.coordinator.is_retiring(),
-                warm: ledger.warm.is_some() && !ledger.before.is_empty(),
+                warm: ledger.warm.is_some() && !ledger.rollback_target.is_empty(),
             },
             receipts: self.receipts.all().to_vec(),
             progress: self.progress.clone(),
             before: ledger
-                .before
+                .rollback_target
                 .iter()
                 .map(|(service, release)| (service.clone(), release.version.clone()))
                 .collect(),
-            policy: latest.map(|d| d.order.policy.clone()).unwrap_or_default(),
+            policy: latest.map(|d| d.request.policy.clone()).unwrap_or_default(),
         }
     }
 }

@@ -115,7 +115,7 @@ fn what_only_a_second_run_has_passed_comes_where_it_came_there() {
 #[test]
 fn what_is_said_again_or_asked_in_doubt_is_not_certain() {
     assert!(is_certain("persist Committed#1 before"));
-    assert!(is_certain("SetTimer Doubt#1 after"));
+    assert!(is_certain("SetTimer QueryDecision#1 after"));
     assert!(!is_certain("send Hold to a#2 before"));
     assert!(!is_certain("Report InDoubt#1 after"));
 }

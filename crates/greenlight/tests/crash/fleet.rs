@@ -7,7 +7,7 @@ use greenlight::api::{FleetStatus, History};
 use greenlight::link::ApiClient;
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::message::Healthy;
-use greenlight_protocol::{Color, InstanceId, Outcome, StageView};
+use greenlight_protocol::{Color, InstanceId, Outcome, ParticipationView};
 use greenlight_proxy::admin::AdminClient;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
@@ -284,8 +284,8 @@ impl Fleet {
         let mut known = expected_files();
         for (name, instance) in &status.instances {
             let instance = instance.as_ref().ok_or(format!("`{name}` is away"))?;
-            if instance.stage != StageView::Settled {
-                return Err(format!("`{name}` is {:?}", instance.stage));
+            if instance.participation != ParticipationView::Idle {
+                return Err(format!("`{name}` is {:?}", instance.participation));
             }
             for live in instance.live.values() {
                 if live.healthy != Healthy::Yes {

@@ -1,21 +1,21 @@
-//! Which states are the same: those that differ only in letters that no longer matter, or in the
+//! Which states are the same: those that differ only in messages that no longer matter, or in the
 //! names of instances.
 
 use super::dead::Facts;
 use super::fleet::{Fleet, Place, ROOM, State};
-use super::post::{Letter, Names};
-use super::table::{LetterId, Net, NodeId, Outcome, RENAMINGS, Renaming, What};
+use super::message::{Message, Names};
+use super::table::{MessageId, Net, NodeId, Outcome, RENAMINGS, Renaming, What};
 use greenlight_protocol::Coordinator;
 use std::sync::Arc;
 
 impl Fleet {
     /// The one state that stands for all that are the same as this one.
     pub(crate) fn standing_for(&self, state: State) -> State {
-        self.canonical(&self.without_dead_letters(state))
+        self.canonical(&self.without_dead_messages(state))
     }
 
-    /// The state without the letters that no longer matter.
-    fn without_dead_letters(&self, mut state: State) -> State {
+    /// The state without the messages that no longer matter.
+    fn without_dead_messages(&self, mut state: State) -> State {
         let server = self.servers.entry(state.server);
         let machines: Vec<_> = self.machines_of(&state).collect();
         let facts = Facts {
@@ -31,33 +31,33 @@ impl Fleet {
             deaths: self.faults.deaths > 0,
             mutant: self.faults.mutant,
             net: &state.net,
-            post: &self.post,
+            messages: &self.messages,
         };
         let mut kept = Net::default();
-        for letter in state.net.letters() {
-            if facts.is_dead(letter) {
-                self.check_dead(&state, &facts, letter);
+        for message in state.net.messages() {
+            if facts.is_dead(message) {
+                self.check_dead(&state, &facts, message);
             } else {
-                kept.put(letter);
+                kept.put(message);
             }
         }
         state.net = kept;
         state
     }
 
-    fn check_dead(&self, state: &State, facts: &Facts<'_>, letter: LetterId) {
-        let read = self.read(state, letter);
-        let content = self.post.letter(letter);
+    fn check_dead(&self, state: &State, facts: &Facts<'_>, message: MessageId) {
+        let read = self.read(state, message);
+        let content = self.messages.message(message);
         let to = content.addressee();
         let node = to.map_or(state.server, |index| state.machines[index]);
-        let global = |sent: &LetterId| to.map_or(*sent, |index| self.to_global(index, *sent));
+        let global = |sent: &MessageId| to.map_or(*sent, |index| self.to_global(index, *sent));
         let sends_nothing = read[0]
             .sent
             .iter()
             .map(global)
             .all(|sent| facts.is_dead(sent) || state.net.has(sent) || self.is_reminder(sent));
         let mut idle = read[0].node == node && sends_nothing;
-        if let Letter::Directive(to, envelope) = content
+        if let Message::Directive(to, envelope) = content
             && let Some(same) = facts.same_as(*to, envelope)
         {
             let same = self.read(state, same);
@@ -66,12 +66,12 @@ impl Fleet {
         assert!(idle, "{} is not dead", content.describe());
     }
 
-    fn read(&self, state: &State, letter: LetterId) -> Arc<[Outcome]> {
-        let place = match self.post.letter(letter).addressee() {
+    fn read(&self, state: &State, message: MessageId) -> Arc<[Outcome]> {
+        let place = match self.messages.message(message).addressee() {
             Some(index) => Place::Machine(index),
             None => Place::Server,
         };
-        self.outcomes(state, place, &What::Reads(letter))
+        self.outcomes(state, place, &What::Reads(message))
     }
 
     /// Of all states that differ only in the names of instances, the least.
@@ -106,11 +106,11 @@ impl Fleet {
             return *state;
         }
         let mut net = Net::default();
-        for letter in state.net.letters() {
-            net.put(self.post.renamed(letter, renaming));
+        for message in state.net.messages() {
+            net.put(self.messages.renamed(message, renaming));
         }
         State {
-            server: self.servers.renamed(state.server, renaming, &self.post),
+            server: self.servers.renamed(state.server, renaming, &self.messages),
             machines,
             net,
             ..*state

@@ -3,7 +3,8 @@
 use super::machine::{index, name};
 use greenlight_protocol::coordinator::CoordinatorEvent;
 use greenlight_protocol::{
-    AgentEvent, Envelope, Epoch, InstanceStatus, PeerAnswer, Report, Reported, StageView, Term,
+    AgentEvent, DirectiveEnvelope, Epoch, InstanceStatus, ParticipationView, PeerAnswer, Report,
+    ReportEnvelope, Term,
 };
 
 /// New names of instances: the new index by the old one.
@@ -11,9 +12,9 @@ pub(crate) type Names = [usize; 3];
 
 /// A message; instances are named by index.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Letter {
-    Directive(usize, Envelope),
-    Report(usize, Reported),
+pub(crate) enum Message {
+    Directive(usize, DirectiveEnvelope),
+    Report(usize, ReportEnvelope),
     Ask {
         from: usize,
         to: usize,
@@ -26,7 +27,7 @@ pub(crate) enum Letter {
     },
 }
 
-impl Letter {
+impl Message {
     /// The instance that it is for; none for the coordinator.
     pub(crate) fn addressee(&self) -> Option<usize> {
         match self {
@@ -52,9 +53,9 @@ impl Letter {
 
     pub(crate) fn to_coordinator(&self) -> CoordinatorEvent {
         match self {
-            Self::Report(from, reported) => CoordinatorEvent::Reported {
+            Self::Report(from, envelope) => CoordinatorEvent::Reported {
                 from: name(*from),
-                reported: reported.clone(),
+                envelope: envelope.clone(),
             },
             Self::Directive(..) | Self::Ask { .. } | Self::Answer { .. } => {
                 unreachable!("these are for agents")
@@ -62,11 +63,11 @@ impl Letter {
         }
     }
 
-    /// The same letter in a fleet whose instances are named otherwise.
+    /// The same message in a fleet whose instances are named otherwise.
     pub(crate) fn renamed(&self, names: &Names) -> Self {
         match self {
             Self::Directive(to, envelope) => Self::Directive(names[*to], envelope.clone()),
-            Self::Report(from, reported) => Self::Report(names[*from], reported.clone()),
+            Self::Report(from, envelope) => Self::Report(names[*from], envelope.clone()),
             Self::Ask { from, to, epoch } => Self::Ask {
                 from: names[*from],
                 to: names[*to],
@@ -80,20 +81,20 @@ impl Letter {
         }
     }
 
-    /// Whether the letter only tells the coordinator that somebody waits for a decision.
+    /// Whether the message only tells the coordinator that somebody waits for a decision.
     pub(crate) fn is_reminder(&self) -> bool {
-        let Self::Report(_, reported) = self else {
+        let Self::Report(_, envelope) = self else {
             return false;
         };
-        matches!(reported.report, Report::Status(_) | Report::InDoubt)
+        matches!(envelope.report, Report::Status(_) | Report::InDoubt)
     }
 
     /// Whether no reader ever does anything on it. The tables check that against every node.
     pub(crate) fn is_idle(&self) -> bool {
         match self {
-            Self::Report(_, Reported { report, .. }) => match report {
+            Self::Report(_, ReportEnvelope { report, .. }) => match report {
                 Report::Fenced | Report::Observed(_) => true,
-                Report::Status(status) => status.stage == StageView::Settled,
+                Report::Status(status) => status.participation == ParticipationView::Idle,
                 Report::Prepared
                 | Report::PrepareFailed { .. }
                 | Report::PeersReady
@@ -107,7 +108,7 @@ impl Letter {
                 | Report::SwitchFailed { .. }
                 | Report::Aborted
                 | Report::Retired(_)
-                | Report::Troubled { .. }
+                | Report::Unhealthy { .. }
                 | Report::InDoubt => false,
             },
             Self::Answer { answer, .. } => *answer == PeerAnswer::Unknown,
@@ -118,12 +119,12 @@ impl Letter {
     /// Short, for counterexamples.
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Directive(to, Envelope { token, directive }) => {
+            Self::Directive(to, DirectiveEnvelope { token, directive }) => {
                 let directive = format!("{directive:?}");
                 let verb = directive.split(['(', ' ']).next().unwrap_or_default();
                 format!("{verb} t{} e{} to {to}", token.term, token.epoch)
             }
-            Self::Report(from, Reported { token, report }) => {
+            Self::Report(from, ReportEnvelope { token, report }) => {
                 format!("{report:?} t{} e{} from {from}", token.term, token.epoch)
             }
             Self::Ask { from, to, epoch } => format!("{from} asks {to} about e{epoch}"),
@@ -149,7 +150,7 @@ pub(crate) fn is_vote(report: &Report) -> bool {
         | Report::SwitchFailed { .. }
         | Report::Aborted
         | Report::Retired(_)
-        | Report::Troubled { .. }
+        | Report::Unhealthy { .. }
         | Report::InDoubt
         | Report::Fenced
         | Report::Observed(_) => false,
@@ -157,28 +158,28 @@ pub(crate) fn is_vote(report: &Report) -> bool {
 }
 
 /// A report without what nothing is decided by: reasons, and in a status all but the
-/// cut-over that is under way; the server checks that its stage makes no difference.
-pub(crate) fn canonical_report(reported: &Reported) -> Reported {
-    let Reported { mut token, report } = reported.clone();
+/// cut-over that is under way; the server checks that how far it is makes no difference.
+pub(crate) fn canonical_report(envelope: &ReportEnvelope) -> ReportEnvelope {
+    let ReportEnvelope { mut token, report } = envelope.clone();
     let reason = String::new();
     let report = match report {
         Report::Status(status) => {
             token.epoch = Epoch(0);
-            let stage = match status.stage {
-                StageView::Settled => StageView::Settled,
-                StageView::Preparing(epoch)
-                | StageView::Prepared(epoch)
-                | StageView::Armed(epoch) => StageView::Armed(epoch),
+            let participation = match status.participation {
+                ParticipationView::Idle => ParticipationView::Idle,
+                ParticipationView::Preparing(epoch)
+                | ParticipationView::Prepared(epoch)
+                | ParticipationView::Armed(epoch) => ParticipationView::Armed(epoch),
             };
             Report::Status(InstanceStatus {
-                stage,
+                participation,
                 ..InstanceStatus::default()
             })
         }
         Report::PrepareFailed { .. } => Report::PrepareFailed { reason },
         Report::HoldRefused { .. } => Report::HoldRefused { reason },
         Report::SwitchFailed { .. } => Report::SwitchFailed { reason },
-        Report::Troubled { service, .. } => Report::Troubled { service, reason },
+        Report::Unhealthy { service, .. } => Report::Unhealthy { service, reason },
         Report::Prepared
         | Report::PeersReady
         | Report::PeersNotReady { .. }
@@ -197,7 +198,7 @@ pub(crate) fn canonical_report(reported: &Reported) -> Reported {
         // A fact, whoever was told it; the server checks that its term is never looked at.
         token.term = Term(0);
     }
-    Reported { token, report }
+    ReportEnvelope { token, report }
 }
 
 /// A node's text without the reasons in it, which are for people and decide nothing: every
@@ -215,7 +216,10 @@ pub(crate) fn without_reasons(text: &str) -> String {
     kept
 }
 
-/// The index of the instance that a coordinator's letter goes to.
-pub(crate) fn directive(to: &greenlight_protocol::InstanceId, envelope: Envelope) -> Letter {
-    Letter::Directive(index(to), envelope)
+/// The index of the instance that a coordinator's message goes to.
+pub(crate) fn directive(
+    to: &greenlight_protocol::InstanceId,
+    envelope: DirectiveEnvelope,
+) -> Message {
+    Message::Directive(index(to), envelope)
 }

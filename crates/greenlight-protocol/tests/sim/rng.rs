@@ -1,12 +1,12 @@
-//! The one source of chance: everything random in a run comes from its seed, through here.
+//! The one source of randomness: everything random in a run comes from its seed, through here.
 
 use std::time::Duration;
 
 /// A seeded source of randomness.
 #[derive(Debug)]
-pub(crate) struct Chance(fastrand::Rng);
+pub(crate) struct Rng(fastrand::Rng);
 
-impl Chance {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
     }

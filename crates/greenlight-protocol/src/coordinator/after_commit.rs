@@ -1,7 +1,7 @@
 //! After the commit: every gate opens, the new release is watched, the old one is retired.
 
 use super::{
-    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Outcome, Phase, Verdict,
+    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Decision, Outcome, Phase,
 };
 use crate::cut_over::Direction;
 use crate::id::{Epoch, InstanceId};
@@ -17,17 +17,17 @@ impl Coordinator {
         &mut self,
         from: &InstanceId,
         epoch: Epoch,
-        trouble: Option<String>,
+        rollback_reason: Option<String>,
         now: Timestamp,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
         let Phase::Switching {
             epoch: here,
             waiting,
         } = &mut self.phase
         else {
-            if let Some(reason) = trouble {
-                self.troubled(epoch, reason, now, fx);
+            if let Some(reason) = rollback_reason {
+                self.unhealthy(epoch, reason, now, effects);
             }
             return;
         };
@@ -36,62 +36,67 @@ impl Coordinator {
         }
         waiting.remove(from);
         let complete = waiting.is_empty();
-        if trouble.is_some() {
-            self.trouble = trouble;
+        if rollback_reason.is_some() {
+            self.rollback_reason = rollback_reason;
         }
         if complete {
-            self.all_switched(epoch, now, fx);
+            self.all_switched(epoch, now, effects);
         }
     }
 
-    fn all_switched(&mut self, epoch: Epoch, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        self.record(CoordinatorRecord::Settled(epoch), fx);
-        self.watch(epoch, now, fx);
+    fn all_switched(&mut self, epoch: Epoch, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+        self.record(CoordinatorRecord::Completed(epoch), effects);
+        self.watch(epoch, now, effects);
     }
 
-    /// Observes what was cut over to; a way back is not watched but cleaned up after.
-    pub(super) fn watch(&mut self, epoch: Epoch, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        let Some((begin, _)) = self.ledger.latest() else {
+    /// Observes what was cut over to; a rollback is not watched but cleaned up after.
+    pub(super) fn watch(
+        &mut self,
+        epoch: Epoch,
+        now: Timestamp,
+        effects: &mut Vec<CoordinatorEffect>,
+    ) {
+        let Some((started, _)) = self.ledger.latest() else {
             return;
         };
-        let policy = begin.cut_over.policy.clone();
-        match begin.cut_over.direction {
+        let policy = started.cut_over.policy.clone();
+        match started.cut_over.direction {
             Direction::Back if self.ledger.warm.is_none() => {
                 // A restart between the last `Retired` and the end of the deployment.
-                self.finish_back(fx);
+                self.finish_rollback(effects);
             }
             Direction::Back => {
                 self.phase = Phase::Retiring { epoch };
-                self.begin_retire(epoch, fx);
+                self.begin_retire(epoch, effects);
             }
             Direction::Forward => {
                 self.phase = Phase::Watching { epoch };
-                if let Some(reason) = self.trouble.take() {
-                    self.troubled(epoch, reason, now, fx);
+                if let Some(reason) = self.rollback_reason.take() {
+                    self.unhealthy(epoch, reason, now, effects);
                 } else {
-                    Self::timer(CoordinatorTimer::WatchOver(epoch), policy.watch, fx);
+                    Self::timer(CoordinatorTimer::WatchOver(epoch), policy.watch, effects);
                 }
             }
         }
     }
 
-    /// A live application died or fails its check: while it is watched, the fleet goes back.
-    pub(super) fn troubled(
+    /// A live application died or fails its check: while it is watched, the fleet is rolled back.
+    pub(super) fn unhealthy(
         &mut self,
         epoch: Epoch,
         reason: String,
         now: Timestamp,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
         if self.phase.epoch() != Some(epoch) {
             return;
         }
         match &self.phase {
             Phase::Watching { .. } | Phase::Confirming { .. } => {
-                self.trouble = Some(reason);
-                self.go_back(now, fx);
+                self.rollback_reason = Some(reason);
+                self.roll_back(now, effects);
             }
-            Phase::Switching { .. } => self.trouble = Some(reason),
+            Phase::Switching { .. } => self.rollback_reason = Some(reason),
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::CheckingPeers { .. }
@@ -105,21 +110,21 @@ impl Coordinator {
     }
 
     /// The time of the watch is over, or that for the last confirmations.
-    pub(super) fn watch_over(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        let Some((begin, _)) = self.ledger.latest() else {
+    pub(super) fn watch_over(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+        let Some((started, _)) = self.ledger.latest() else {
             return;
         };
         match &self.phase {
             Phase::Watching { epoch } => {
                 let epoch = *epoch;
-                let waiting = begin.cut_over.participants.clone();
+                let waiting = started.cut_over.participants.clone();
                 self.phase = Phase::Confirming { epoch, waiting };
-                self.prompt_all(fx);
-                Self::timer(CoordinatorTimer::WatchOver(epoch), CONFIRM_WITHIN, fx);
-                Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, fx);
+                self.prompt_all(effects);
+                Self::timer(CoordinatorTimer::WatchOver(epoch), CONFIRM_WITHIN, effects);
+                Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, effects);
             }
             // Whoever is still away cannot stop the others: the decision stands.
-            Phase::Confirming { .. } => self.go_on(now, fx),
+            Phase::Confirming { .. } => self.proceed(now, effects),
             Phase::Idle
             | Phase::Preparing { .. }
             | Phase::BeforeSwitch { .. }
@@ -138,15 +143,15 @@ impl Coordinator {
         &mut self,
         from: &InstanceId,
         now: Timestamp,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
-        let Some((begin, _)) = self.ledger.latest() else {
+        let Some((started, _)) = self.ledger.latest() else {
             return;
         };
-        let Some(status) = self.presence.get(from) else {
+        let Some(status) = self.connected.get(from) else {
             return;
         };
-        let is_well = begin.cut_over.releases.iter().all(|(service, release)| {
+        let is_well = started.cut_over.releases.iter().all(|(service, release)| {
             match (status.live.get(service), release) {
                 (Some(live), Some(release)) => {
                     live.digest == release.digest && live.healthy == Healthy::Yes
@@ -159,55 +164,55 @@ impl Coordinator {
             return;
         };
         if is_well && waiting.remove(from) && waiting.is_empty() {
-            self.go_on(now, fx);
+            self.proceed(now, effects);
         }
     }
 
     /// What was cut over to is good: the next wave, or the end.
-    fn go_on(&mut self, now: Timestamp, fx: &mut Vec<CoordinatorEffect>) {
-        let Some((begin, _)) = self.ledger.latest() else {
+    fn proceed(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+        let Some((started, _)) = self.ledger.latest() else {
             return;
         };
         let next = self
             .ledger
             .active()
-            .and_then(|d| d.order.plan.after(begin.position));
+            .and_then(|d| d.request.plan.after(started.position));
         if let Some(position) = next {
-            self.begin(Direction::Forward, position, None, now, fx);
+            self.start_cut_over(Direction::Forward, position, None, now, effects);
             return;
         }
-        self.finish(Outcome::Promoted, fx);
+        self.finish(Outcome::Promoted, effects);
     }
 
     /// Ends the deployment. What is left warm, be it by this one or by one before it, has its
     /// time from now on: nothing is retired while a deployment is under way.
-    pub(super) fn finish(&mut self, outcome: Outcome, fx: &mut Vec<CoordinatorEffect>) {
+    pub(super) fn finish(&mut self, outcome: Outcome, effects: &mut Vec<CoordinatorEffect>) {
         let Some(active) = self.ledger.active() else {
             return;
         };
-        let deployment = active.order.deployment.clone();
+        let deployment = active.request.deployment.clone();
         self.phase = Phase::Idle;
-        self.trouble = None;
+        self.rollback_reason = None;
         self.record(
             CoordinatorRecord::Finished {
                 deployment,
                 outcome,
             },
-            fx,
+            effects,
         );
-        self.keep_warm(fx);
+        self.keep_warm(effects);
     }
 
     /// Sets the time at which the releases that are left warm are retired, if there are any.
-    pub(super) fn keep_warm(&self, fx: &mut Vec<CoordinatorEffect>) {
+    pub(super) fn keep_warm(&self, effects: &mut Vec<CoordinatorEffect>) {
         if let Some(warm) = &self.ledger.warm {
             let timer = CoordinatorTimer::WarmOver(warm.epoch);
-            Self::timer(timer, warm.policy.keep_warm, fx);
+            Self::timer(timer, warm.policy.keep_warm, effects);
         }
     }
 
     /// Asks everyone to drain and stop what is not live since this epoch.
-    pub(super) fn begin_retire(&mut self, epoch: Epoch, fx: &mut Vec<CoordinatorEffect>) {
+    pub(super) fn begin_retire(&mut self, epoch: Epoch, effects: &mut Vec<CoordinatorEffect>) {
         let Some(warm) = &self.ledger.warm else {
             return;
         };
@@ -217,17 +222,17 @@ impl Coordinator {
         }
         let waiting = warm.instances.clone();
         for instance in &waiting {
-            self.send(instance, epoch, Directive::Retire, fx);
+            self.send(instance, epoch, Directive::Retire, effects);
         }
         self.retiring = Some((epoch, waiting));
-        Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, fx);
+        Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, effects);
     }
 
     pub(super) fn retired(
         &mut self,
         from: &InstanceId,
         epoch: Epoch,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
         let Some((retiring, waiting)) = &mut self.retiring else {
             return;
@@ -240,33 +245,33 @@ impl Coordinator {
             return;
         }
         self.retiring = None;
-        self.record(CoordinatorRecord::Retired(epoch), fx);
+        self.record(CoordinatorRecord::Retired(epoch), effects);
         if matches!(self.phase, Phase::Retiring { .. }) {
-            self.finish_back(fx);
+            self.finish_rollback(effects);
         }
     }
 
-    fn finish_back(&mut self, fx: &mut Vec<CoordinatorEffect>) {
+    fn finish_rollback(&mut self, effects: &mut Vec<CoordinatorEffect>) {
         let reason = self
             .ledger
             .active()
             .and_then(|d| d.reason.clone())
             .unwrap_or_default();
-        self.finish(Outcome::RolledBack { reason }, fx);
+        self.finish(Outcome::RolledBack { reason }, effects);
     }
 
     /// An agent that waits for a decision gets it, if there is one.
-    pub(super) fn resolve_doubt(
+    pub(super) fn resolve_in_doubt(
         &mut self,
         from: &InstanceId,
         epoch: Epoch,
-        fx: &mut Vec<CoordinatorEffect>,
+        effects: &mut Vec<CoordinatorEffect>,
     ) {
         let directive = match self.ledger.decided.get(&epoch) {
-            Some(Verdict::Committed | Verdict::Settled) => Directive::Switch,
-            Some(Verdict::Aborted) | None => Directive::Abort,
-            Some(Verdict::Open) => return,
+            Some(Decision::Committed | Decision::Completed) => Directive::Switch,
+            Some(Decision::Aborted) | None => Directive::Abort,
+            Some(Decision::Open) => return,
         };
-        self.send(from, epoch, directive, fx);
+        self.send(from, epoch, directive, effects);
     }
 }

@@ -3,8 +3,8 @@
 use super::gate::RequestId;
 use super::profile::Kind;
 use greenlight_protocol::{
-    AgentEvent, AgentTimer, CoordinatorTimer, Envelope, Epoch, GateAction, Incarnation, PeerAnswer,
-    Release, Reported, ServiceName, Slot,
+    AgentEvent, AgentTimer, CoordinatorTimer, DirectiveEnvelope, Epoch, GateAction, Incarnation,
+    PeerAnswer, Release, ReportEnvelope, ServiceName, Slot,
 };
 
 /// A process that can be reached over the network.
@@ -16,16 +16,16 @@ pub(crate) enum Place {
 
 /// Something on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Letter {
-    Directive(Envelope),
-    Report(Reported),
+pub(crate) enum Message {
+    Directive(DirectiveEnvelope),
+    Report(ReportEnvelope),
     Ask(Epoch),
     Answer(Epoch, PeerAnswer),
 }
 
 /// One thing that happens. `life` names the start of a process that it was meant for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Happening {
+pub(crate) enum Event {
     /// A process does the next thing it has to do.
     Steps {
         at: Place,
@@ -47,7 +47,7 @@ pub(crate) enum Happening {
     Arrives {
         from: Place,
         to: Place,
-        letter: Letter,
+        message: Message,
     },
     /// The agent dials the coordinator.
     Dials {
@@ -146,7 +146,7 @@ pub(crate) enum Happening {
     Look,
 }
 
-impl Happening {
+impl Event {
     /// Whether it is worth a line when a run is told.
     pub(crate) fn tells_something(&self) -> bool {
         !matches!(
