@@ -16,14 +16,20 @@ use redb::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
-/// 2 may have a snapshot in place of its first records.
-const FORMAT: u64 = 2;
+/// How records are written. It goes up with every change of their names or shapes, because a journal
+/// of another format is refused and never converted:
+///
+/// - 1: the first one.
+/// - 2: there may be a snapshot in place of the first records.
+/// - 3: the records have the names of `docs/reference/glossary.md`.
+const FORMAT: u64 = 3;
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,18 @@ pub enum JournalError {
     /// It was written by a newer version.
     #[error("the journal `{path}` has format {found}, and this greenlight knows {FORMAT}; upgrade")]
     Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// It was written by an older version.
+    #[error(
+        "the journal `{path}` has format {found}, and this greenlight knows {FORMAT} only; let the \
+         greenlight that wrote it finish its deployment, then move the state of server, agents and \
+         proxies away and deploy again"
+    )]
+    Older {
         /// The file.
         path: PathBuf,
         /// Its format.
@@ -112,7 +130,7 @@ impl Journal {
                     about.insert("format", FORMAT)?;
                 }
                 let format = known.unwrap_or(FORMAT);
-                if format > FORMAT {
+                if format != FORMAT {
                     // What else it holds is not known here, and it stays as it is.
                     return Ok((format, 0, 0));
                 }
@@ -124,13 +142,15 @@ impl Journal {
             Ok((format, next, count))
         };
         let (found, next, count) = write().map_err(|error| failed(path, &error))?;
-        if found > FORMAT {
-            let path = path.to_owned();
-            return Err(JournalError::Newer { path, found });
+        let path = path.to_owned();
+        match found.cmp(&FORMAT) {
+            Ordering::Greater => return Err(JournalError::Newer { path, found }),
+            Ordering::Less => return Err(JournalError::Older { path, found }),
+            Ordering::Equal => {}
         }
         Ok(Self {
             database,
-            path: path.to_owned(),
+            path,
             next,
             count,
             poisoned: false,
@@ -188,7 +208,6 @@ impl Journal {
         let write = || -> Result<u64, redb::Error> {
             let transaction = self.database.begin_write()?;
             let left = {
-                transaction.open_table(ABOUT)?.insert("format", FORMAT)?;
                 let mut records = transaction.open_table(RECORDS)?;
                 let mut last = None;
                 for _ in 0..count {

@@ -94,6 +94,34 @@ fn a_journal_of_a_newer_format_is_refused_and_left_alone() -> Result<(), redb::E
 }
 
 #[test]
+fn a_journal_of_an_older_format_is_refused_with_what_to_do_and_left_alone()
+-> Result<(), redb::Error> {
+    let disk = Disk::default();
+    let older = Database::builder().create_with_backend(disk.clone())?;
+    let transaction = older.begin_write()?;
+    transaction
+        .open_table(ABOUT)?
+        .insert("format", FORMAT - 1)?;
+    let record = br#"{"settled":1}"#.as_slice();
+    transaction.open_table(RECORDS)?.insert(1, record)?;
+    transaction.commit()?;
+    drop(older);
+
+    let error = open(&disk).err().expect("it is older").to_string();
+
+    let format = format!("has format {}", FORMAT - 1);
+    assert!(error.contains(&format), "{error}");
+    assert!(error.contains("away and deploy again"), "{error}");
+    let older = Database::builder().create_with_backend(disk)?;
+    let transaction = older.begin_read()?;
+    let format = transaction.open_table(ABOUT)?.get("format")?;
+    assert_eq!(format.map(|format| format.value()), Some(FORMAT - 1));
+    let known = transaction.open_table(RECORDS)?.get(1)?;
+    assert_eq!(known.expect("it is there").value(), record);
+    Ok(())
+}
+
+#[test]
 fn what_is_on_the_disk_is_synced_when_appending_returns() {
     let disk = Disk::default();
     let mut journal = open(&disk).expect("a good disk");
