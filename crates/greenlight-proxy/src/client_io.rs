@@ -8,10 +8,11 @@
 use crate::idle::Idle;
 use crate::socket::Socket;
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -64,9 +65,7 @@ impl InterimResponses {
     }
 
     fn responses(&self) -> MutexGuard<'_, Responses> {
-        self.responses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.responses.lock()
     }
 }
 

@@ -5,9 +5,10 @@
 //! time. So one timer is kept for the connection, and only moved when it goes off too early.
 
 use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ impl Future for LazySleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alarm = self.alarm.lock();
         let deadline = self.deadline.into();
         let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         loop {

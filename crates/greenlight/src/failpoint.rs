@@ -9,13 +9,14 @@
 //! A point is called `EFFECT#OCCURRENCE before` or `… after`, counted anew for every run. Without
 //! the variable a point costs one load of a static.
 
+use parking_lot::Mutex;
 use rustix::process::{Signal, getpid, kill_process};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// What was handed to another task needs a moment to have its effect outside; a crash after it
@@ -111,7 +112,7 @@ impl Points {
     /// The effect with the number of its occurrence in this run.
     fn count(&self, effect: &str) -> String {
         let plan = self.plan().unwrap_or_default();
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.counted.lock();
         if counted.plan != plan {
             counted.plan = plan;
             counted.occurrences.clear();

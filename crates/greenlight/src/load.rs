@@ -12,9 +12,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -121,7 +122,7 @@ impl Load {
 
     /// How many requests have been answered so far, and how many of these failed.
     pub fn progress(&self) -> (usize, usize) {
-        let samples = lock(&self.samples);
+        let samples = self.samples.lock();
         let failed = samples
             .iter()
             .filter(|sample| sample.result.is_err())
@@ -131,7 +132,7 @@ impl Load {
 
     /// What became of the requests so far.
     pub fn samples(&self) -> Vec<Sample> {
-        lock(&self.samples).clone()
+        self.samples.lock().clone()
     }
 
     /// Sends nothing more, waits for the last answers, and returns everything.
@@ -139,12 +140,8 @@ impl Load {
         // If the thread has ended there is nobody to tell.
         let _ = self.stop.send(true);
         let _ = self.thread.join();
-        std::mem::take(&mut *lock(&self.samples))
+        std::mem::take(&mut *self.samples.lock())
     }
-}
-
-fn lock(samples: &Mutex<Vec<Sample>>) -> MutexGuard<'_, Vec<Sample>> {
-    samples.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -189,7 +186,7 @@ async fn drive(
             if let Some(sender) = sender {
                 idle.borrow_mut().push_back(sender);
             }
-            lock(&samples).push(Sample {
+            samples.lock().push(Sample {
                 instance,
                 sent_ns,
                 received_ns,

@@ -18,8 +18,9 @@ use greenlight_protocol::{
     Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot,
     SwitchEvidence,
 };
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -57,7 +58,7 @@ impl Opened {
     }
 
     fn count(&self, epoch: Epoch) -> usize {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest.lock();
         if latest.0 != epoch {
             *latest = (epoch, 0);
         }

@@ -18,10 +18,11 @@ use greenlight_protocol::{
     Alignment, Directive, DirectiveEnvelope, Epoch, InstanceId, Outcome as Ended, Report, Term,
     Token,
 };
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
@@ -175,7 +176,7 @@ impl Fleet {
     /// answer came, in the order they came.
     pub(super) fn ping(&self, names: &BTreeSet<InstanceId>) -> Outcome<Vec<Duration>> {
         let (sender, arrivals) = mpsc::channel();
-        let set = |pongs| *self.pongs.lock().unwrap_or_else(PoisonError::into_inner) = pongs;
+        let set = |pongs| *self.pongs.lock() = pongs;
         set(Some(sender));
         let envelope = DirectiveEnvelope {
             token: Token {
@@ -253,7 +254,7 @@ fn receive(told: mpsc::Sender<Input>, pongs: Pongs) -> impl Fn(LinkEvent) + Send
             LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
             LinkEvent::Reported(from, envelope) => {
                 if matches!(envelope.report, Report::Status(_))
-                    && let Some(pongs) = &*pongs.lock().unwrap_or_else(PoisonError::into_inner)
+                    && let Some(pongs) = &*pongs.lock()
                 {
                     // An answer that nobody waits for any more is of no interest.
                     let _ = pongs.send(monotonic_ns());

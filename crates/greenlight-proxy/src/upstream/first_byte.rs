@@ -3,10 +3,11 @@
 
 use crate::gate::Admission;
 use crate::socket::Socket;
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -71,9 +72,7 @@ impl FirstByteTracker {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Admission>> {
-        self.admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.admission.lock()
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::client::{Client, echo};
 use crate::proxy::until;
+use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -66,14 +67,12 @@ impl Load {
             user.await.expect("a user does not panic");
         }
         let failures = self.seen.failures.lock();
-        let failures = failures.unwrap_or_else(PoisonError::into_inner);
         assert!(failures.is_empty(), "{failures:?}"); // G3
         self.seen.answered.load(SeqCst)
     }
 
     fn assert_no_failure(&self) {
         let failures = self.seen.failures.lock();
-        let failures = failures.unwrap_or_else(PoisonError::into_inner);
         assert!(failures.is_empty(), "{failures:?}"); // G3
     }
 }
@@ -90,8 +89,7 @@ where
     tokio::spawn(async move {
         while !seen.is_over.load(SeqCst) {
             if let Err(error) = visit().await {
-                let failures = seen.failures.lock();
-                let mut failures = failures.unwrap_or_else(PoisonError::into_inner);
+                let mut failures = seen.failures.lock();
                 failures.push(format!("{kind}: {error}"));
                 return;
             }

@@ -13,9 +13,10 @@ use greenlight_protocol::agent::Ledger;
 use greenlight_protocol::{
     AgentEvent, Color, DrainEvidence, Epoch, Incarnation, InstanceId, Release, ServiceName, Slot,
 };
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -388,9 +389,8 @@ impl Work {
         self.addresses().insert(slot, running.address);
     }
 
-    fn addresses(&self) -> std::sync::MutexGuard<'_, BTreeMap<Slot, SocketAddr>> {
-        let addresses = self.addresses.lock();
-        addresses.unwrap_or_else(PoisonError::into_inner)
+    fn addresses(&self) -> MutexGuard<'_, BTreeMap<Slot, SocketAddr>> {
+        self.addresses.lock()
     }
 }
 

@@ -3,13 +3,14 @@
 
 use super::backoff::Backoff;
 use crate::log_file::{self, LogFile};
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -102,7 +103,7 @@ impl Supervisor {
         for kept in self.kept.drain(..).rev() {
             // The thread sees that the end is meant; only then is the process told.
             let _ = kept.thread.join();
-            let mut child = kept.child.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut child = kept.child.lock();
             end(&mut child, &kept.name);
         }
     }
@@ -136,7 +137,7 @@ fn keep_running(
                 tracing::warn!(name, %error, "a log cannot be bounded");
             }
         }
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = child.lock();
         match due {
             None => {
                 if let Ok(Some(status)) = child.try_wait() {

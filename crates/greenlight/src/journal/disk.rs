@@ -3,9 +3,10 @@
 //! What was not synced may be there, be lost, or be torn, in any order: that is all that a real
 //! disk promises.
 
+use parking_lot::{Mutex, MutexGuard};
 use redb::StorageBackend;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The disk. Its clones are the same one.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +58,7 @@ impl Disk {
     }
 
     fn state(&self) -> MutexGuard<'_, DiskState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -11,10 +11,11 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::Stream;
 use greenlight_protocol::{DirectiveEnvelope, InstanceId, ReportEnvelope};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -108,8 +109,7 @@ impl AgentStreams {
 
     /// The answers that someone waits for.
     pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        let waiting = self.shared.waiting.lock();
-        waiting.unwrap_or_else(PoisonError::into_inner)
+        self.shared.waiting.lock()
     }
 
     fn connect(&self, agent: &InstanceId, last_seen: Option<&str>) -> DirectiveStream {
@@ -150,7 +150,7 @@ impl AgentStreams {
 
 impl Shared {
     fn agents(&self) -> MutexGuard<'_, BTreeMap<InstanceId, AgentStream>> {
-        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+        self.agents.lock()
     }
 }
 

@@ -40,10 +40,11 @@ use bollard::query_parameters::{
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use greenlight_protocol::Slot;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +103,7 @@ impl DockerRuntime {
     }
 
     fn place(&self, slot: &Slot) -> Arc<Place> {
-        let mut places = lock(&self.inner.places);
+        let mut places = self.inner.places.lock();
         places.entry(slot.clone()).or_default().clone()
     }
 
@@ -121,7 +122,7 @@ impl DockerRuntime {
             image = image::ensure(&self.inner.daemon, spec, login) => image?,
             () = called_off.cancelled() => return Err(RuntimeError::CalledOff(launch.slot)),
         };
-        lock(&self.inner.recorded).note(Used {
+        self.inner.recorded.lock().note(Used {
             service: launch.slot.service.clone(),
             digest: launch.digest.clone(),
             reference: spec.reference(),
@@ -221,17 +222,17 @@ impl DockerRuntime {
 
     async fn end(&self, slot: Slot, timeout: Duration) -> Result<(), RuntimeError> {
         let place = self.place(&slot);
-        lock(&place.start).cancel();
+        place.start.lock().cancel();
         let _turn = place.turn.lock().await;
         for id in self.of_slot(&slot).await? {
             self.stop_container(&id, timeout).await?;
             self.keep_last_lines(&slot, &id).await;
             self.remove(&id).await?;
         }
-        let surplus = lock(&self.inner.recorded).surplus(&slot.service);
+        let surplus = self.inner.recorded.lock().surplus(&slot.service);
         for used in surplus {
             if image::prune(&self.inner.daemon, &used).await {
-                lock(&self.inner.recorded).forget(&used);
+                self.inner.recorded.lock().forget(&used);
             }
         }
         Ok(())
@@ -323,7 +324,7 @@ impl Runtime for DockerRuntime {
         async move {
             let place = this.place(&launch.slot);
             let called_off = CancellationToken::new();
-            *lock(&place.start) = called_off.clone();
+            *place.start.lock() = called_off.clone();
             // A task of its own: if nobody waits any more, the daemon may still have heard of the
             // container, and a stop must find it finished.
             let work = tokio::spawn(async move {
@@ -405,10 +406,6 @@ impl Images for DockerRuntime {
     ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
         self.run_job_container(launch, name, within).boxed()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn files(path: &Path, source: std::io::Error) -> RuntimeError {

@@ -14,6 +14,7 @@ use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::Slot;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid,
@@ -25,7 +26,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// No more of a log is looked at than this, in bytes, however long an application has written:
@@ -110,7 +111,7 @@ impl ProcessRuntime {
     }
 
     fn spawn(&self, launch: Launch) -> Result<Running, RuntimeError> {
-        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _starting = self.starting.lock();
         let slot = launch.slot.clone();
         let fill = |text: &str| {
             text.replace("${PORT}", &launch.port.to_string())
@@ -196,7 +197,7 @@ impl ProcessRuntime {
     /// What runs by the slots' files. Whatever else runs here has lost its leader, or its agent
     /// died before it was written down: it is ended, because nobody will ever ask for that.
     fn found(&self) -> Result<Vec<Running>, RuntimeError> {
-        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _starting = self.starting.lock();
         let entries = std::fs::read_dir(&self.dir).map_err(|source| files(&self.dir, source))?;
         let mut found = Vec::new();
         for entry in entries.flatten() {
@@ -264,7 +265,7 @@ impl ProcessRuntime {
         let ended = reap(running.pid);
         tokio::spawn(async move {
             end_rest(&self.mark_of(&running.launch)).await;
-            let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            let _starting = self.starting.lock();
             if self
                 .written(&slot)
                 .is_some_and(|record| record.is(&running))

@@ -8,10 +8,11 @@ use futures_util::future::BoxFuture;
 use greenlight::runtime::{Launch, Running, Runtime, RuntimeError};
 use greenlight::spec::Artifact;
 use greenlight_protocol::Slot;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -32,7 +33,7 @@ struct Fake {
 
 impl FakeRuntime {
     fn slots(&self) -> MutexGuard<'_, BTreeMap<Slot, Fake>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock()
     }
 
     fn begin(&self, launch: Launch) -> Result<Running, RuntimeError> {

@@ -6,10 +6,11 @@
 use futures_util::{SinkExt as _, StreamExt as _};
 use greenlight::clock::monotonic_ns;
 use greenlight::load::{Load, Mix, Sample};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -131,7 +132,6 @@ impl Traffic {
         judge_effects(&samples, effects);
         for (instance, socket) in self.sockets.iter().enumerate() {
             let sessions = socket.sessions.lock();
-            let sessions = sessions.unwrap_or_else(PoisonError::into_inner);
             judge_sessions(instance, &sessions, &self.runs);
         }
         let failed = samples.iter().filter(|s| s.result.is_err()).count();
@@ -334,10 +334,7 @@ async fn speak(target: SocketAddr, sessions: Arc<Mutex<Vec<Session>>>) {
         };
         session.ended_ns = monotonic_ns();
         let failed = session.release.is_err();
-        sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(session);
+        sessions.lock().push(session);
         if failed {
             tokio::time::sleep(SPEAK_EVERY).await;
         }

@@ -6,7 +6,7 @@ use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, StartContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
-use std::sync::{Mutex, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Docker's usual socket.
@@ -95,8 +95,8 @@ impl Daemon {
         explained
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Option<Docker>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Option<Docker>> {
+        self.known.lock()
     }
 }
 
