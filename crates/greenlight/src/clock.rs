@@ -2,7 +2,7 @@
 
 use greenlight_protocol::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds on the monotonic clock of this machine.
 pub fn monotonic_ns() -> u64 {
@@ -21,9 +21,12 @@ pub fn now() -> Timestamp {
 pub fn wall_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+        .map_or(0, millis)
+}
+
+/// A duration in whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A wall-clock time in milliseconds since 1970, for people: `2026-01-31 13:05:59 UTC`.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod atomic_file;
 pub mod cli;
 pub mod clock;
 pub mod config;

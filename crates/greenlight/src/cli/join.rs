@@ -3,6 +3,7 @@
 use super::args::{FileArg, FleetArg, duration};
 use super::fleet::connect;
 use super::{Exit, Failure, Output, print, print_json};
+use crate::clock::millis;
 use crate::config::{Host, SERVER_PORT};
 use crate::link::{
     Authority, Credentials, HttpsError, JoinError, JoinToken, PkiError, Role, TokenAnswer,
@@ -72,7 +73,7 @@ pub(super) async fn token(args: &TokenArgs, output: Output) -> Result<Exit, Fail
     let token = if let Some(state) = &args.state {
         make_here(state, instance, args.valid)?
     } else {
-        let valid_ms = u64::try_from(args.valid.as_millis()).unwrap_or(u64::MAX);
+        let valid_ms = millis(args.valid);
         let asked = TokenRequest { instance, valid_ms };
         let api = connect(&args.fleet, &args.file)?;
         let answer: TokenAnswer = api.post("/v1/tokens", &asked).await?;

@@ -1,6 +1,7 @@
 //! The built-in proxy as a front: translates the protocol's words into the proxy's.
 
 use super::{Acted, Front, FrontError, SlotAddresses};
+use crate::clock::millis;
 use crate::spec::ServiceSpec;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -187,8 +188,4 @@ fn color(color: Color) -> admin::Color {
         Color::Blue => admin::Color::Blue,
         Color::Green => admin::Color::Green,
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,6 +4,7 @@
 //! certificate counts from the next connection on, and connections that are open stay open.
 
 use super::pki::{Credentials, PkiError, file, invalid, provider};
+use crate::atomic_file::write_atomically;
 use arc_swap::ArcSwap;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject as _;
@@ -11,7 +12,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -106,12 +106,8 @@ impl Identity {
             }
             let path = dir.join("cert.pem");
             // Whole or not at all: without a certificate the process would not come back.
-            let written = tempfile::NamedTempFile::new_in(dir).and_then(|mut next| {
-                next.write_all(certificate.as_bytes())?;
-                next.as_file().sync_all()?;
-                Ok(next.persist(&path)?)
-            });
-            written.map_err(|source| file(&path, source))?;
+            write_atomically(&path, 0o600, certificate.as_bytes())
+                .map_err(|source| file(&path, source))?;
         }
         self.current.store(Arc::new(current));
         Ok(())

@@ -9,7 +9,7 @@
 //! Redeeming is one rename: of two who try, the file system lets one win, also across a crash.
 
 use super::pki::{Authority, PkiError, Role, file, fingerprint, invalid, provider};
-use crate::clock::wall_ms;
+use crate::clock::{millis, wall_ms};
 use crate::config::duration::written;
 use crate::digest::sha256_hex;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, openat, statat, unlinkat};
@@ -115,10 +115,9 @@ impl Tokens {
             secret,
             authority: fingerprint(authority.certificate())?,
         };
-        let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
         let kept = TokenRecord {
             role: role.dns_name(),
-            expires_ms: wall_ms().saturating_add(valid_ms),
+            expires_ms: wall_ms().saturating_add(millis(valid)),
         };
         self.keep(&token.secret, &kept)
             .map_err(|source| file(&self.dir, source))?;

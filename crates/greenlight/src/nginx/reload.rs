@@ -11,9 +11,8 @@
 
 use super::control::{Nginx, NginxError};
 use super::marker::{Marker, MarkerError};
+use crate::atomic_file::write_atomically;
 use crate::clock::monotonic_ns;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -109,19 +108,7 @@ impl Watch {
 
 /// Replaces a file in one step; a crash leaves the old one or the new one.
 pub(crate) fn put(path: &Path, text: &str) -> Result<(), NginxError> {
-    let write = || {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let mut file = tempfile::Builder::new()
-            .prefix(".greenlight-")
-            .tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(readable)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(|source| NginxError::Files {
+    write_atomically(path, 0o644, text.as_bytes()).map_err(|source| NginxError::Files {
         path: path.to_owned(),
         source,
     })

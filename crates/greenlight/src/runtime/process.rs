@@ -9,6 +9,7 @@
 mod mark;
 
 use super::{Launch, Running, Runtime, RuntimeError};
+use crate::atomic_file::write_atomically;
 use crate::log_file::{self, LogFile};
 use crate::spec::Artifact;
 use futures_util::FutureExt as _;
@@ -21,7 +22,6 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -385,11 +385,8 @@ fn boot_id() -> String {
 }
 
 fn write_synced(path: &Path, record: &ProcessRecord) -> io::Result<()> {
-    let next = path.with_extension("next");
     let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
-    std::fs::write(&next, bytes)?;
-    File::open(&next)?.sync_all()?;
-    std::fs::rename(&next, path)
+    write_atomically(path, 0o644, &bytes)
 }
 
 fn files(path: &Path, source: io::Error) -> RuntimeError {

@@ -6,12 +6,13 @@
 //! keeps none.
 
 use super::Secrets;
+use crate::atomic_file::write_atomically;
 use crate::spec::ServiceSpec;
 use greenlight_protocol::{Release, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -73,17 +74,7 @@ impl SecretStore {
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)?;
-        let next = path.with_extension("next");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&next)?;
-        file.write_all(&serde_json::to_vec(secrets)?)?;
-        file.sync_all()?;
-        fs::rename(&next, path)?;
-        File::open(&self.dir)?.sync_all()
+        write_atomically(path, 0o600, &serde_json::to_vec(secrets)?)
     }
 
     /// The secrets of a release, as its settings name them.
@@ -166,6 +157,7 @@ mod tests {
     use super::*;
     use crate::health::HealthCheck;
     use crate::spec::Artifact;
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
