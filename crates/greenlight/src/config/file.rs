@@ -9,12 +9,12 @@
 
 mod container;
 mod env;
-mod extensions;
 mod nginx;
 mod proxy;
 mod secret;
 mod server;
 mod setup;
+mod top;
 
 pub use container::{CpusText, LoggingSection, MemoryText, RegistrySection};
 pub use env::EnvSection;
@@ -24,7 +24,7 @@ pub use secret::SecretFrom;
 pub use server::{ServerEntry, ServerPorts, ServerSection};
 pub use setup::{SetupSection, SshSection};
 
-pub(super) use extensions::WithoutExtensions;
+pub(super) use top::{Beside, keys_of};
 
 use super::duration::DurationText;
 use super::located::Located;
@@ -34,62 +34,37 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The settings of a fleet and of what is deployed to it.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, JsonSchema)]
 #[schemars(
     title = "greenlight.yml",
+    // Flattening gives up what each of the two sections says of unknown keys.
+    extend("additionalProperties" = false),
     extend("patternProperties" = {
         "^x-": { "description": "Yours: greenlight ignores it. A good place for YAML anchors." }
     })
 )]
 pub struct File {
+    /// The keys of the fleet.
+    #[schemars(flatten)]
+    pub fleet: FleetSection,
+    /// The keys of a service, which stand beside those of the fleet if there is only one service.
+    #[schemars(flatten)]
+    pub only_service: ServiceSection,
+}
+
+/// The keys that are at the top of the file only.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FleetSection {
     /// Name of the service that is deployed: small letters, digits and hyphens.
     #[schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     pub service: Option<Located<String>>,
     /// Several services that are deployed together and cut over as one, by name. Use instead of
     /// `service`; `command`, `image`, `env` and `proxy` then belong into each of them.
     pub services: Option<Located<BTreeMap<Located<String>, Located<ServiceSection>>>>,
-    /// The program to run and its arguments. It must listen on the port in the environment
-    /// variable `PORT`. `"${PORT}"` and `"${VERSION}"` are replaced when it starts.
-    #[schemars(length(min = 1))]
-    pub command: Option<Located<Vec<Located<String>>>>,
-    /// The container image to run, in Docker on every instance. Without a tag, the release's
-    /// version is its tag. Use instead of `command`.
-    pub image: Option<Located<String>>,
-    /// What replaces the image's own command.
-    #[schemars(length(min = 1))]
-    pub cmd: Option<Located<Vec<Located<String>>>>,
-    /// Who the container runs as: `user` or `user:group`.
-    pub user: Option<Located<String>>,
-    /// What is mounted: `/path/on/the/instance:/path/inside` or `name:/path/inside`, with `:ro` if
-    /// it is only read. Blue and green run at the same time, and share it.
-    pub volumes: Option<Located<Vec<Located<String>>>>,
-    /// Labels of the container.
-    pub labels: Option<Located<BTreeMap<Located<String>, Located<String>>>>,
-    /// Docker networks that the container joins; they must exist on every instance.
-    pub networks: Option<Located<Vec<Located<String>>>>,
-    /// The most memory the container may use, such as `512m`.
-    pub memory: Option<Located<MemoryText>>,
-    /// How many processors the container may use, such as `0.5`.
-    pub cpus: Option<Located<CpusText>>,
-    /// Where the container's output goes.
-    pub logging: Option<Located<LoggingSection>>,
-    /// What Docker does when the container ends: `no`, `on-failure`, `on-failure:3`,
-    /// `unless-stopped` or `always`. The agent starts a live application again in any case; this
-    /// is for when no agent runs.
-    #[schemars(extend("default" = "no"))]
-    pub restart: Option<Located<String>>,
-    /// A command that is run once in a deployment, in a container of the new release, after it is
-    /// ready everywhere and before the switch: database migrations. If it fails, nothing switches.
-    #[schemars(length(min = 1))]
-    pub before_switch: Option<Located<Vec<Located<String>>>>,
     /// The instances of the fleet: each an address, `host` or `host:port`, or a map.
     #[schemars(required, length(min = 1))]
     pub servers: Option<Located<Vec<Located<ServerEntry>>>>,
-    /// How users reach the service, and how its health is checked.
-    pub proxy: Option<Located<ProxySection>>,
-    /// The environment of the application.
-    pub env: Option<Located<EnvSection>>,
     /// How a deployment proceeds over the fleet. This version has `blue_green` only.
     #[schemars(extend("default" = "blue_green"))]
     pub strategy: Option<Located<StrategyWord>>,
@@ -187,28 +162,6 @@ impl ServiceSection {
             ("restart", at(self.restart.as_ref())),
             ("before_switch", at(self.before_switch.as_ref())),
         ]
-    }
-}
-
-impl File {
-    /// What the top of the file says about its only service.
-    pub(super) fn only_service(&self) -> ServiceSection {
-        ServiceSection {
-            command: self.command.clone(),
-            image: self.image.clone(),
-            cmd: self.cmd.clone(),
-            user: self.user.clone(),
-            volumes: self.volumes.clone(),
-            labels: self.labels.clone(),
-            networks: self.networks.clone(),
-            memory: self.memory.clone(),
-            cpus: self.cpus.clone(),
-            logging: self.logging.clone(),
-            restart: self.restart.clone(),
-            before_switch: self.before_switch.clone(),
-            proxy: self.proxy.clone(),
-            env: self.env.clone(),
-        }
     }
 }
 

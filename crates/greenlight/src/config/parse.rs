@@ -4,7 +4,7 @@
 //! variables. They are turned into [`Diagnostic`]s here, in Greenlight's words.
 
 use super::diagnostic::Diagnostic;
-use super::file::{File, WithoutExtensions};
+use super::file::{Beside, File, FleetSection, ServiceSection, keys_of};
 use super::interpolation;
 use super::located::span_of;
 use super::suggestion::{list, suggest};
@@ -29,9 +29,28 @@ pub(super) fn parse(
     }
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false }
         .with_properties(interpolation::properties(variables));
-    serde_saphyr::from_str_with_options::<WithoutExtensions<File>>(text, options)
-        .map(|read| read.0)
-        .map_err(|error| diagnostic(error.without_snippet(), text))
+    let fleet = serde_saphyr::from_str_with_options(text, options.clone());
+    let fleet = fleet.map(|read: Beside<ServiceSection, FleetSection>| read.value);
+    let service = serde_saphyr::from_str_with_options(text, options);
+    let service = service.map(|read: Beside<FleetSection, ServiceSection>| read.value);
+    match (fleet, service) {
+        (Ok(fleet), Ok(only_service)) => Ok(File {
+            fleet,
+            only_service,
+        }),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(diagnostic(error.without_snippet(), text)),
+        // Both readings may have stopped: the one that came less far has the first fault.
+        (Err(one), Err(other)) => {
+            let [one, other] = [one.without_snippet(), other.without_snippet()];
+            let reached = |error: &Error| place(error.location(), text).offset();
+            let first = if reached(other) < reached(one) {
+                other
+            } else {
+                one
+            };
+            Err(diagnostic(first, text))
+        }
+    }
 }
 
 /// The parser's error in Greenlight's words.
@@ -45,7 +64,14 @@ fn diagnostic(error: &Error, text: &str) -> Diagnostic {
     match error {
         // The parser hides the names of keys once anything was interpolated: they may be secret.
         // A key in the file is not, so it is taken from there.
-        Error::SerdeUnknownField { expected, .. } => unknown_key(written, at, expected),
+        Error::SerdeUnknownField { expected, .. } => {
+            let at_the_top = *expected == keys_of::<FleetSection>();
+            let beside = match at_the_top {
+                true => keys_of::<ServiceSection>(),
+                false => &[],
+            };
+            unknown_key(written, at, &[expected, beside].concat())
+        }
         Error::SerdeMissingField { field, .. } => Diagnostic::MissingKey {
             key: (*field).to_owned(),
             at,

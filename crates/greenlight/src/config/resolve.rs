@@ -36,7 +36,7 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Diagnostic>
     if artifacts.into_iter().any(Artifact::has_before_switch) {
         policy.before_switch = Some(policy.prepare);
     }
-    let registry = resolver.registry(file.registry.as_ref());
+    let registry = resolver.registry(file.fleet.registry.as_ref());
     let verify = Resolver::verify_port(file, front, &nginx);
     let instances = resolver.instances(file, &services, verify.as_ref());
     let setup = resolver.setup(file, &instances);
@@ -66,7 +66,7 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn strategy(&mut self, file: &File) {
-        let Some(strategy) = &file.strategy else {
+        let Some(strategy) = &file.fleet.strategy else {
             return;
         };
         let name = match strategy.value {
@@ -88,6 +88,7 @@ impl Resolver<'_> {
         let fallback = Policy::default();
         let none = CutoverSection::default();
         let cutover = file
+            .fleet
             .cutover
             .as_ref()
             .map_or(&none, |cutover| &cutover.value);
@@ -106,16 +107,20 @@ impl Resolver<'_> {
                 true => Exclusive::Yes,
                 false => Exclusive::No,
             },
-            prepare: time("deploy_timeout", &file.deploy_timeout, fallback.prepare),
+            prepare: time(
+                "deploy_timeout",
+                &file.fleet.deploy_timeout,
+                fallback.prepare,
+            ),
             before_switch: fallback.before_switch,
-            peer_checks: match file.peer_checks.as_ref().is_none_or(|yes| yes.value) {
+            peer_checks: match file.fleet.peer_checks.as_ref().is_none_or(|yes| yes.value) {
                 true => PeerChecks::Yes,
                 false => PeerChecks::No,
             },
-            watch: time("watch", &file.watch, fallback.watch),
-            keep_warm: time("keep_warm", &file.keep_warm, fallback.keep_warm),
-            drain: time("drain_timeout", &file.drain_timeout, fallback.drain),
-            stop: time("stop_timeout", &file.stop_timeout, fallback.stop),
+            watch: time("watch", &file.fleet.watch, fallback.watch),
+            keep_warm: time("keep_warm", &file.fleet.keep_warm, fallback.keep_warm),
+            drain: time("drain_timeout", &file.fleet.drain_timeout, fallback.drain),
+            stop: time("stop_timeout", &file.fleet.stop_timeout, fallback.stop),
             rollback_attempts: fallback.rollback_attempts,
         };
         if policy.hold_budget >= policy.max_hold {

@@ -12,7 +12,7 @@ use std::path::Path;
 
 impl Resolver<'_> {
     pub(super) fn front(&mut self, file: &File) -> (FrontKind, NginxConfig) {
-        let proxy = file.proxy.as_ref().map(|proxy| &proxy.value);
+        let proxy = file.only_service.proxy.as_ref().map(|proxy| &proxy.value);
         let front = proxy.and_then(|proxy| proxy.front.as_ref());
         let section = proxy.and_then(|proxy| proxy.nginx.as_ref());
         let kind = front.map_or_else(FrontKind::default, |front| front.value);
@@ -41,7 +41,7 @@ impl Resolver<'_> {
         kind: FrontKind,
         nginx: &NginxConfig,
     ) -> Option<Located<u16>> {
-        let proxy = &file.proxy.as_ref()?.value;
+        let proxy = &file.only_service.proxy.as_ref()?.value;
         let section = proxy.nginx.as_ref();
         let written = section.and_then(|section| section.value.verify_port.as_ref());
         match kind {
@@ -55,7 +55,7 @@ impl Resolver<'_> {
 
     /// What only a gate can do must not be asked of a front that has none.
     fn needs_no_gate(&mut self, file: &File, front: SourceSpan) {
-        let Some(cutover) = &file.cutover else {
+        let Some(cutover) = &file.fleet.cutover else {
             return;
         };
         let exclusive = cutover.value.exclusive.as_ref().filter(|yes| yes.value);

@@ -33,12 +33,12 @@ impl Resolver<'_> {
         services: &[Resolved],
         verify: Option<&Located<u16>>,
     ) -> Vec<InstanceConfig> {
-        let entries = match &file.servers {
+        let entries = match &file.fleet.servers {
             Some(servers) if !servers.value.is_empty() => servers.value.as_slice(),
             Some(_) | None => {
                 self.diagnostics.push(Diagnostic::MissingKey {
                     key: "servers".to_owned(),
-                    at: match &file.servers {
+                    at: match &file.fleet.servers {
                         Some(servers) => servers.at,
                         None => SourceSpan::new(0.into(), 0),
                     },
@@ -49,6 +49,7 @@ impl Resolver<'_> {
             }
         };
         let public = file
+            .only_service
             .proxy
             .as_ref()
             .and_then(|proxy| proxy.value.port.as_ref());

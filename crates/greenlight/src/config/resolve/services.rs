@@ -41,14 +41,14 @@ impl Resolver<'_> {
     /// All services. Those with diagnostics are there too, so that others can be checked against
     /// them.
     pub(super) fn services(&mut self, file: &File) -> Vec<Resolved> {
-        let retain = file.retain_containers.as_ref();
+        let retain = file.fleet.retain_containers.as_ref();
         let retain = self.count(
             "retain_containers",
             retain,
             5,
             "not even the live one is kept",
         );
-        let resolved: Vec<Resolved> = match (&file.service, &file.services) {
+        let resolved: Vec<Resolved> = match (&file.fleet.service, &file.fleet.services) {
             (Some(one), Some(several)) => {
                 self.diagnostics.push(Diagnostic::Conflict {
                     key: "service".to_owned(),
@@ -67,10 +67,7 @@ impl Resolver<'_> {
                 });
                 Vec::new()
             }
-            (Some(name), None) => {
-                let section = file.only_service();
-                vec![self.service(name, &name.with(section), retain)]
-            }
+            (Some(name), None) => vec![self.service(name, &file.only_service, retain)],
             (None, Some(several)) => {
                 self.nothing_shared(file);
                 if several.value.is_empty() {
@@ -85,7 +82,7 @@ impl Resolver<'_> {
                     .iter()
                     .map(|(name, section)| {
                         self.only_at_the_top(&section.value);
-                        self.service(name, section, retain)
+                        self.service(name, &section.value, retain)
                     })
                     .collect()
             }
@@ -97,11 +94,18 @@ impl Resolver<'_> {
     /// With `services`, what one service has must not stand at the top.
     fn nothing_shared(&mut self, file: &File) {
         let no_proxy = ProxySection::default();
-        let proxy = file.proxy.as_ref().map_or(&no_proxy, |proxy| &proxy.value);
+        let proxy = file
+            .only_service
+            .proxy
+            .as_ref()
+            .map_or(&no_proxy, |proxy| &proxy.value);
         let misplaced = [
-            ("command", file.command.as_ref().map(|key| key.at)),
-            ("image", file.image.as_ref().map(|key| key.at)),
-            ("env", file.env.as_ref().map(|key| key.at)),
+            (
+                "command",
+                file.only_service.command.as_ref().map(|key| key.at),
+            ),
+            ("image", file.only_service.image.as_ref().map(|key| key.at)),
+            ("env", file.only_service.env.as_ref().map(|key| key.at)),
             ("proxy.host", proxy.host.as_ref().map(|key| key.at)),
             ("proxy.hosts", proxy.hosts.as_ref().map(|key| key.at)),
             (
@@ -119,7 +123,7 @@ impl Resolver<'_> {
                 proxy.request_timeout.as_ref().map(|key| key.at),
             ),
         ];
-        let of_containers = file.only_service().container_keys();
+        let of_containers = file.only_service.container_keys();
         for (key, at) in misplaced.into_iter().chain(of_containers) {
             if let Some(at) = at {
                 self.diagnostics.push(Diagnostic::Misplaced {
@@ -157,19 +161,19 @@ impl Resolver<'_> {
     fn service(
         &mut self,
         name: &Located<String>,
-        section: &Located<ServiceSection>,
+        section: &ServiceSection,
         retain: u32,
     ) -> Resolved {
         self.service_name(name);
-        let artifact = self.artifact(name, &section.value, retain);
+        let artifact = self.artifact(name, section, retain);
         let no_proxy = ProxySection::default();
-        let proxy = match &section.value.proxy {
+        let proxy = match &section.proxy {
             Some(proxy) => &proxy.value,
             None => &no_proxy,
         };
         let config = ServiceConfig {
             artifact,
-            env: self.env(section.value.env.as_ref()),
+            env: self.env(section.env.as_ref()),
             hosts: self.hosts(proxy),
             path_prefix: self.path("path_prefix", proxy.path_prefix.as_ref(), "/"),
             health: self.health(proxy.healthcheck.as_ref().map(|health| &health.value)),

@@ -10,7 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 impl Resolver<'_> {
     pub(super) fn setup(&mut self, file: &File, instances: &[InstanceConfig]) -> SetupConfig {
         let none = SetupSection::default();
-        let section = file.setup.as_ref().map_or(&none, |setup| &setup.value);
+        let section = file
+            .fleet
+            .setup
+            .as_ref()
+            .map_or(&none, |setup| &setup.value);
         // There is a first one, or a diagnostic that says so.
         let first = instances.first().map(|instance| instance.host.clone());
         let first = first.unwrap_or(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)));
