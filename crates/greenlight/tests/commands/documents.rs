@@ -1,10 +1,11 @@
-//! `--json`: one document on standard output for every verb, whatever becomes of it.
+//! `--json`: one document on standard output for every verb, whatever becomes of it; and the page
+//! that lists the verbs.
 
 use crate::shop::Shop;
 use clap::CommandFactory as _;
 use greenlight::cli::Cli;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Every verb where nothing is there, or as it cannot be meant; and how it exits.
 const REFUSED: [(&[&str], i32); 25] = [
@@ -146,6 +147,27 @@ fn what_is_lost_of_another_tool_s_file_is_in_the_document() {
     assert!(why.is_some_and(|why| !why.is_empty()), "{imported:#}");
 }
 
+/// Of `docs/reference/cli.md`.
+#[test]
+fn the_reference_of_the_commands_has_each_with_its_options_and_no_other() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/reference/cli.md")).expect("it is text");
+    let mut told = BTreeMap::new();
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        if let [_, command, _, options, _] = cells[..] {
+            let words = command.trim_matches('`').split(' ');
+            let name = words.take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()));
+            let options = options.split('`').filter(|word| word.starts_with("--"));
+            let options: BTreeSet<_> = options.map(ToOwned::to_owned).collect();
+            told.insert(name.collect::<Vec<_>>().join(" "), options);
+        }
+    }
+    let mut known = BTreeMap::new();
+    commands_of(&Cli::command(), "", &mut known);
+    assert_eq!(told, known);
+}
+
 /// The only thing on standard output.
 fn document(shop: &Shop, arguments: &[&str], code: i32) -> Value {
     let mut command = shop.command(arguments);
@@ -154,4 +176,21 @@ fn document(shop: &Shop, arguments: &[&str], code: i32) -> Value {
     let ran = crate::shop::Ran::from(command.output().expect("the binary runs"));
     assert_eq!(ran.code, code, "{arguments:?}: {ran}");
     serde_json::from_str(&ran.data).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ran}"))
+}
+
+/// By name, the commands that do something, each with the options that are shown.
+fn commands_of(of: &clap::Command, name: &str, commands: &mut BTreeMap<String, BTreeSet<String>>) {
+    let shown = of
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    for command in shown {
+        let name = format!("{name} {}", command.get_name());
+        if command.has_subcommands() {
+            commands_of(command, &name, commands);
+        } else {
+            let options = command.get_arguments().filter(|its| !its.is_hide_set());
+            let names = options.filter_map(|option| Some(format!("--{}", option.get_long()?)));
+            commands.insert(name.trim().to_owned(), names.collect());
+        }
+    }
 }
