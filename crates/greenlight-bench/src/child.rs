@@ -58,7 +58,7 @@ impl Drop for Child {
             .ok()
             .and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = kill_process(pid, Signal::TERM);
         }
         let deadline = Instant::now() + EXIT_TIMEOUT;

@@ -40,7 +40,7 @@ const APPLICATION: Weight = Weight {
     answer: Duration::from_millis(10),
     ballast_mb: 64,
 };
-/// Load before and after each deployment that is looked at.
+/// Load before and after each deployment that is measured.
 const AROUND: Duration = Duration::from_secs(1);
 /// Deployments of each way.
 const ROUNDS: usize = 5;
@@ -55,7 +55,7 @@ struct Series {
     shown: Shown,
 }
 
-/// One deployment as it is drawn: the one whose mixed window is the median.
+/// The deployment that is drawn: the one whose mixed window is the median.
 #[derive(Debug, Default)]
 struct Shown {
     figures: Figures,
@@ -63,7 +63,7 @@ struct Shown {
     samples: Vec<Sample>,
 }
 
-/// Runs the benchmark; says whether the required bounds are met.
+/// Runs the benchmark; returns whether the required bounds are met.
 pub(crate) fn run(setting: &Setting) -> Outcome<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

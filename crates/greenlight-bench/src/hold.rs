@@ -69,7 +69,7 @@ impl Round {
     }
 }
 
-/// Runs the benchmark; says whether the required bounds are met.
+/// Runs the benchmark; returns whether the required bounds are met.
 pub(crate) fn run(setting: &Setting) -> Outcome<bool> {
     let mut table = Table::new([
         "instances",
@@ -217,7 +217,7 @@ fn answer_checks() -> Outcome<u16> {
     std::thread::spawn(move || {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            // Whoever started this waits for the address or the failure.
+            // The caller waits for the address or the failure.
             let _ = sender.send(crate::application::serve(2).await);
             std::future::pending::<()>().await;
         });

@@ -29,7 +29,7 @@ impl Weight {
         ballast_mb: 0,
     };
 
-    /// As the sample application is told it.
+    /// As the sample application's variable has it.
     pub(crate) fn env(self) -> BTreeMap<String, String> {
         [
             ("STARTUP_MS", self.startup.as_millis().to_string()),

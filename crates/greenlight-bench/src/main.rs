@@ -28,7 +28,7 @@ use std::process::ExitCode;
 /// What a benchmark leads to, or why it could not run.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A benchmark; says whether its required bounds are met.
+/// A benchmark; returns whether its required bounds are met.
 type Run = fn(&Setting) -> Outcome<bool>;
 
 /// The name under which this program is the product.
@@ -79,7 +79,7 @@ enum Benchmark {
     All,
 }
 
-/// What the benchmarks are told.
+/// The options of the benchmarks.
 struct Setting {
     /// The product: this program under its name, or another build.
     greenlight: PathBuf,

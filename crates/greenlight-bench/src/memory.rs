@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Between two looks.
+/// Between two samples.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes that all processes below this one have now.
 pub(crate) fn below_this() -> std::io::Result<u64> {
     let pids = cpu_time::below(std::process::id())?;
-    // A process may end while it is looked at.
+    // A process may end while it is sampled.
     let sizes = pids.iter().filter_map(|pid| {
         let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
         parse(&rollup.ok()?)
@@ -29,7 +29,7 @@ fn parse(rollup: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Looks again and again, until it is asked for the most it saw.
+/// Samples until it is asked for the maximum.
 pub(crate) struct Peak {
     ending: Arc<AtomicBool>,
     thread: JoinHandle<u64>,

@@ -56,7 +56,7 @@ struct Round {
     failures: u64,
 }
 
-/// Runs the benchmark; says whether the required bounds are met.
+/// Runs the benchmark; returns whether the required bounds are met.
 pub(crate) fn run(setting: &Setting) -> Outcome<bool> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores < 2 {
@@ -165,7 +165,7 @@ async fn series(setting: &Setting, size: usize, name: &str) -> Outcome<Series> {
     })
 }
 
-/// `None` if requests failed: such a round says nothing about the cost of a request.
+/// `None` if requests failed: such a round does not show the cost of a request.
 #[expect(clippy::cast_precision_loss, reason = "a round has no 2^52 requests")]
 async fn measure(
     setting: &Setting,

@@ -17,7 +17,7 @@ use serde::Serialize;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Between two looks at an application or a front.
+/// Between two checks of an application or a front.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// So many answers in a row must be from the new version before a front counts as switched.
 const ENOUGH: u32 = 20;
@@ -33,7 +33,7 @@ struct Waits {
     practice_ms: Vec<f64>,
 }
 
-/// Runs the benchmark; says whether the required bounds are met.
+/// Runs the benchmark; returns whether the required bounds are met.
 pub(crate) fn run(setting: &Setting) -> Outcome<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -136,7 +136,7 @@ impl Rig {
         ports.map(|port| ([127, 0, 0, 1], port).into()).collect()
     }
 
-    /// Waits until the fleet stands as asked.
+    /// Waits until the fleet is in the requested state.
     pub(crate) async fn wait(&self, enough: impl Fn(&FleetStatus) -> bool) -> Outcome<FleetStatus> {
         let deadline = Instant::now() + FLEET_TIMEOUT;
         loop {

@@ -52,7 +52,7 @@ struct Flipped {
     hold_ms: Option<f64>,
 }
 
-/// Runs the benchmark; says whether the required bounds are met.
+/// Runs the benchmark; returns whether the required bounds are met.
 pub(crate) fn run(setting: &Setting) -> Outcome<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -182,7 +182,7 @@ async fn cut_over_again_and_again(
     Ok((load.stop(), changes, flipped_from))
 }
 
-/// A change as its receipt tells it.
+/// A change according to its receipt.
 fn told(receipt: &Receipt, from_ns: u64) -> Option<Flipped> {
     let service = ServiceName::from(SERVICE);
     let cut_over = receipt.cut_overs.first()?;

@@ -22,9 +22,9 @@
 //! What is in brackets happens only where there are followers (counting, closing), a hold came
 //! before (the note), or the hold is exclusive (no requests).
 //!
-//! Orders are fenced, each service by itself: one of an older epoch than the last one obeyed is
-//! refused, and so is a hold of an epoch that was opened. An order that is refused for one of its
-//! services changes none of them.
+//! Orders are fenced, separately for each service: one of an older epoch than the last one obeyed
+//! is refused, and so is a hold of an epoch that was opened. An order that is refused for one of
+//! its services changes none of them.
 
 mod account;
 mod follow;
@@ -78,7 +78,7 @@ pub struct GateControl<S> {
     running: BTreeMap<Ticket, Running<S>>,
     /// The last generation of any service.
     generation: u64,
-    /// How often followers were told the routing.
+    /// How often the routing was replicated to followers.
     replicated: u64,
     mutant: GateMutant,
 }
@@ -106,7 +106,7 @@ impl<S: Clone + PartialEq> GateControl<S> {
         }
     }
 
-    /// Takes an event, and says what to do. `now_ns` is the monotonic clock's.
+    /// Takes an event, and returns what to do. `now_ns` is the monotonic clock's.
     pub fn handle(
         &mut self,
         event: GateEvent<S>,
@@ -153,7 +153,7 @@ impl<S: Clone + PartialEq> GateControl<S> {
         }
     }
 
-    /// What followers and successors are told of the routing.
+    /// The routing, as followers and successors get it.
     fn routing(&self) -> RoutingState<S> {
         let services = self.services.iter().map(|(name, service)| {
             let state = ServiceState {

@@ -1,7 +1,7 @@
 //! What the gates of one service have counted, in one process or in several together.
 //!
 //! After a handover a service has a gate in each process that still has connections. What is
-//! said of the service is the counts of all of them together.
+//! reported for the service is the sum of the counts of all of them.
 
 use crate::color::Color;
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@ pub enum GateMutant {
     /// Nothing is broken.
     #[default]
     None,
-    /// The deadline of a hold lets a parked service go.
+    /// The deadline of a hold opens a parked service.
     #[cfg(feature = "mutants")]
     DeadlineEndsParking,
     /// Opening some services of a hold stops the deadline of the rest.
@@ -21,7 +21,7 @@ pub enum GateMutant {
     /// A service that was never opened is held.
     #[cfg(feature = "mutants")]
     HoldsWhatWasNeverOpened,
-    /// The last admission to the old color is told as it was at the hold.
+    /// The last admission to the old color is reported as of the hold.
     #[cfg(feature = "mutants")]
     LastAdmissionAsAtTheHold,
     /// A repeated hold forgets that the deadline has ended the first one.

@@ -1,4 +1,4 @@
-//! What the admin socket is asked and what it answers, about gates.
+//! The requests and responses of the admin socket about gates.
 //!
 //! JSON over HTTP; the proxy has the paths. Settings of a service are the proxy's, so what
 //! carries them is not here.
@@ -9,7 +9,7 @@ use crate::evidence::ServiceEvidence;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a gate does when a hold's deadline passes and nobody has said how to go on.
+/// What a gate does when a hold's deadline passes without a decision.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -18,7 +18,7 @@ pub enum OnUncertain {
     /// Open to the old color again: G3 is kept, G1 may be lost.
     #[default]
     ServeOld,
-    /// Answer 503 until told otherwise: G1 is kept, G3 is lost.
+    /// Answer 503 until another command comes: G1 is kept, G3 is lost.
     Shed,
 }
 
@@ -29,7 +29,7 @@ pub struct HoldRequest {
     /// The cut-over; an older one than was last obeyed for any of the services is refused, and
     /// so is one that was opened already.
     pub epoch: u64,
-    /// The services to hold. One that was never opened serves nobody and is not held: its
+    /// The services to hold. One that was never opened serves no requests and is not held: its
     /// requests are refused as before.
     pub services: Vec<String>,
     /// The deadline kept here, in milliseconds.

@@ -84,7 +84,7 @@ pub fn reserve_neighbours(count: u16) -> io::Result<u16> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, none))
 }
 
-/// The range from which the kernel takes ports by itself.
+/// The range from which the kernel assigns ports.
 ///
 /// Every port that this crate gives out is outside of it.
 pub fn ephemeral() -> RangeInclusive<u16> {
@@ -130,7 +130,7 @@ impl Block {
         format!("greenlight-ports/{}", number * BLOCK)
     }
 
-    /// The first of `count` neighbours of this block that nobody uses.
+    /// The first free one of `count` neighbours of this block.
     fn draw(&mut self, count: u16) -> Option<u16> {
         let count = u32::from(count);
         while self.next + count <= self.end {

@@ -4,7 +4,7 @@
 //! identified by the address it is bound to, so the same `--listen` works with and without them;
 //! several of one address (`ReusePort=yes`) are distributed over the threads like our own.
 //!
-//! Its name in `LISTEN_FDNAMES` decides nothing; it says in the log which socket is meant.
+//! Its name in `LISTEN_FDNAMES` decides nothing; it identifies the socket in the log.
 
 use crate::error::ProxyError;
 use crate::listener::{BoundSocket, ListenAddr, Listener};

@@ -25,13 +25,13 @@ pub use crate::route_table::ServiceSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a gate does when a hold's deadline passes and nobody has said how to go on.
+/// What a gate does when a hold's deadline passes without a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUncertain {
     /// Open to the old color again.
     ServeOld,
-    /// Answer 503 until told otherwise.
+    /// Answer 503 until another command comes.
     Shed,
 }
 
@@ -42,7 +42,7 @@ pub struct HoldRequest {
     /// The cut-over; an older one than was last obeyed for any of the services is refused, and
     /// so is one that was opened already.
     pub epoch: u64,
-    /// The services to hold. One that was never opened serves nobody and is not held: its
+    /// The services to hold. One that was never opened serves no requests and is not held: its
     /// requests are refused as before.
     pub services: Vec<String>,
     /// The deadline kept here, in milliseconds.
@@ -174,8 +174,8 @@ pub struct StatusAnswer {
     /// Its version; empty if it does not say.
     #[serde(default)]
     pub version: String,
-    /// When it started, in nanoseconds on the monotonic clock. Tells one process from the next
-    /// also where each has the same number, as in a container.
+    /// When it started, in nanoseconds on the monotonic clock. Distinguishes one process from the
+    /// next also where each has the same number, as in a container.
     pub started_at_ns: u64,
     /// Earlier processes that drain: they have handed over and still have connections.
     pub draining: usize,
@@ -190,7 +190,7 @@ pub struct StatusAnswer {
     pub services: BTreeMap<String, ServiceStatus>,
 }
 
-/// One service as it stands.
+/// The present state of one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     /// How it is routed.
@@ -203,7 +203,7 @@ pub struct ServiceStatus {
     pub epoch: u64,
     /// The highest epoch opened; a hold of it is late and refused.
     pub opened: u64,
-    /// Whether only opening lets its requests go.
+    /// Whether its requests wait until it is opened.
     pub parked: bool,
     /// The deadline of the hold that is on, in milliseconds from when that began.
     pub max_hold_ms: Option<u64>,

@@ -3,7 +3,7 @@
 //!
 //! hyper's server has no way to send a `103 Early Hints`, which a proxy must pass on (RFC 9110
 //! section 15.2). They are put between the responses here: when hyper has flushed everything of its
-//! own, the stream stands between two messages, and an interim response may be written.
+//! own, the stream is between two messages, and an interim response may be written.
 
 use crate::idle::Idle;
 use crate::socket::Socket;
@@ -22,7 +22,7 @@ const MAX_WAITING: usize = 64 * 1024;
 
 /// Interim responses on their way to one client.
 ///
-/// Everything happens on one thread, but hyper asks for `Send`: hence the lock, which nobody ever
+/// Everything happens on one thread, but hyper requires `Send`: hence the lock, which is never
 /// waits for, and the flag that spares it.
 #[derive(Default)]
 pub(crate) struct InterimResponses {
@@ -38,7 +38,7 @@ struct Responses {
 }
 
 impl InterimResponses {
-    /// Adds a response, as it is to be written.
+    /// Adds a response in its wire form.
     pub(crate) fn push(&self, response: &[u8]) {
         let mut responses = self.responses();
         if responses.bytes.len() + response.len() <= MAX_WAITING {

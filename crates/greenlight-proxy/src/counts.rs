@@ -1,7 +1,7 @@
-//! What a gate has counted, as one process tells another.
+//! A gate's counts, as one process sends them to another.
 //!
 //! After a handover a service has a gate in each process that still has connections. What is
-//! said of the service is the counts of all of them together.
+//! reported for the service is the sum of the counts of all of them.
 
 use crate::admin::ServiceEvidence;
 use crate::gate::{Color, Gate, InFlight};
@@ -52,7 +52,7 @@ impl Counts {
         }
     }
 
-    /// A gate goes on where that of a process that has ended stopped counting.
+    /// A gate continues with the counts of a process that has ended.
     pub(crate) fn resume(gate: &Gate, seen: &ServiceEvidence) {
         let counters = &gate.counters;
         counters.held.store(seen.held, SeqCst);

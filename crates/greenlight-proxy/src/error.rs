@@ -1,10 +1,10 @@
-//! Why a proxy cannot start or go on.
+//! Why a proxy cannot start or continue.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Why a proxy cannot start or go on.
+/// Why a proxy cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// A listening address is not to be had.
@@ -12,7 +12,7 @@ pub enum ProxyError {
     Listen {
         /// The address.
         address: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process listens where this one should, and would be left half of the users.
@@ -60,7 +60,7 @@ pub enum ProxyError {
         /// Why not.
         reason: String,
     },
-    /// The routing state is there and cannot be used. It is never silently replaced.
+    /// The routing state exists and cannot be used. It is never silently replaced.
     #[error(
         "the routing state `{path}` cannot be used ({reason}); \
          restore it, or move it away to start with no routes"
@@ -76,7 +76,7 @@ pub enum ProxyError {
     Keep {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A thread or its runtime could not be started.

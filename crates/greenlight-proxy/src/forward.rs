@@ -27,7 +27,7 @@ pub(crate) const UPSTREAM_GONE: LocalReply = LocalReply::new(
     StatusCode::BAD_GATEWAY,
     "the application went away under the request\n",
 );
-/// It took the request and said nothing for too long.
+/// It accepted the request and sent nothing for too long.
 pub(crate) const UPSTREAM_TIMED_OUT: LocalReply = LocalReply::new(
     StatusCode::GATEWAY_TIMEOUT,
     "the application did not answer in time\n",
@@ -37,7 +37,7 @@ pub(crate) const NO_SERVICE: LocalReply = LocalReply::new(
     "no service is routed for this host and path\n",
 );
 
-/// One of the ways to send a request. It says how; when and whether is decided here.
+/// One of the ways to send a request. A transport says how; this module decides when and whether.
 pub(crate) trait Transport {
     type Connection: Connection;
     type Response;

@@ -13,11 +13,11 @@
 //!    is *recalled*: nothing of it was sent, and it goes back to wait. The count goes down when
 //!    the first byte is written, or the connection fails.
 //!
-//! A hold changes the word, then waits until nobody is being admitted. After that no request can
-//! reach the old color: whoever admits later reads the changed word and is recalled. That moment
+//! A hold changes the word, then waits until no request is being admitted. After that no request
+//! can reach the old color: a later admission reads the changed word and is recalled. That moment
 //! is the acknowledgement.
 //!
-//! The deadline of a hold is kept by the proxy's own thread, not by whoever asked for it.
+//! The proxy's own thread keeps the deadline of a hold, not the caller that requested it.
 
 use crate::atomic::{AtomicI64, AtomicU64, AtomicUsize, SeqCst};
 use tokio::sync::Notify;
@@ -200,7 +200,7 @@ impl Gate {
         Route::decode(self.word.load(SeqCst))
     }
 
-    /// Changes what the gate does, for every thread at once, and wakes who waits.
+    /// Changes what the gate does, for every thread at once, and wakes the waiting requests.
     pub fn set(&self, route: Route) {
         if let Route::Open(color) = route {
             self.traffic[color.index()]
@@ -238,7 +238,7 @@ impl Gate {
         }
     }
 
-    /// Waits until the word is no longer what it was when the caller last looked.
+    /// Waits until the word differs from the one that the caller last read.
     pub async fn changed_from(&self, seen: Route) {
         let notified = self.changed.notified();
         tokio::pin!(notified);
@@ -248,7 +248,7 @@ impl Gate {
         }
     }
 
-    /// Waits until nobody is being admitted to the color. With the gate closed to it, this is
+    /// Waits until no request is being admitted to the color. With the gate closed to it, this is
     /// the moment from which nothing more reaches it.
     pub async fn none_admitting(&self, color: Color) {
         self.until(|| self.traffic[color.index()].admitting.load(SeqCst) == 0)
@@ -345,8 +345,8 @@ impl Gate {
     }
 }
 
-/// Someone who waits for a count to fall. Counted, so that requests notify nobody for nothing
-/// once the hold or the drain is over.
+/// A task that waits for a count to fall. Waiters are counted, so that requests notify only if
+/// needed once the hold or the drain is over.
 struct Watching<'a>(&'a Gate);
 
 impl<'a> Watching<'a> {
@@ -431,7 +431,7 @@ impl Admission {
         traffic.last_admission_ns.fetch_max(now_ns, SeqCst);
         if traffic.first_admission_ns.load(SeqCst) == 0 {
             let first = &traffic.first_admission_ns;
-            // Another thread may have been first; then its time stands.
+            // Another thread may have been first; then its time is kept.
             let _ = first.compare_exchange(0, now_ns, SeqCst, SeqCst);
         }
     }

@@ -36,7 +36,7 @@ use std::net::SocketAddr;
 
 /// What the admin connection becomes.
 pub(crate) const PROTOCOL: &str = "greenlight-handover";
-/// The version of what is said then.
+/// The version of the handover's protocol.
 const VERSION: u32 = 3;
 
 /// What a proxy knows that its successor must know.

@@ -14,7 +14,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// What belongs to one hop whether `Connection` says so or not.
+/// Headers that belong to one hop, whether or not `Connection` names them.
 pub(crate) const HOP_BY_HOP: [HeaderName; 7] = [
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -30,11 +30,11 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 7] = [
 pub(crate) enum Trust {
     /// Clients connect directly: what they say of themselves is replaced.
     Nobody,
-    /// Another proxy of this machine connects: what it says is kept.
+    /// Another proxy of this machine connects, so its forwarding headers are kept.
     Peer,
 }
 
-/// Removes what RFC 9110 section 7.6.1 says belongs to one hop, and what `Connection` nominates.
+/// Removes the headers of one hop (RFC 9110 section 7.6.1), and those that `Connection` nominates.
 /// Returns the protocol of an upgrade, if the message asks for one.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut upgrade = None;
@@ -77,7 +77,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     upgrade
 }
 
-/// Who the client is, as the application is told. Made once for each connection.
+/// The client's address as the application gets it. Made once for each connection.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientInfo {
     trust: Trust,
@@ -93,8 +93,8 @@ impl ClientInfo {
     }
 
     /// Writes the fields that tell the application who the client is, for what host and how, as
-    /// [`set_forwarded_headers`] sets them. What a client says of itself is already left out; of what
-    /// another proxy says, these two may be missing.
+    /// [`set_forwarded_headers`] sets them. The client's own are already removed; of those of
+    /// another proxy, these two may be missing.
     pub(crate) fn write_forwarded_headers(
         &self,
         host: &str,
@@ -144,7 +144,7 @@ impl ClientInfo {
 /// Sets the headers that tell the application who the client is, for what host and how.
 pub(crate) fn set_forwarded_headers(headers: &mut HeaderMap, host: &str, client_info: &ClientInfo) {
     if client_info.trust == Trust::Peer {
-        // What the other proxy says stands; what it leaves out is what this one knows.
+        // The other proxy's headers are kept; missing ones are added from what this one knows.
         if !headers.contains_key(X_FORWARDED_HOST) {
             set(headers, X_FORWARDED_HOST, host);
         }
@@ -181,7 +181,7 @@ fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field says for whom a request is sent. Many applications are given `_` and `-` as the
+/// Whether a field names the client of a request. Many applications see `_` and `-` as the
 /// same.
 pub(crate) fn is_claim(name: &str) -> bool {
     let same = |byte: u8| match byte {

@@ -76,7 +76,7 @@ enum Next {
     End,
 }
 
-/// Whether the connection goes on after a response.
+/// Whether the connection continues after a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
     KeepAlive,
@@ -222,7 +222,7 @@ impl<'a> FastPath<'a> {
     }
 
     /// Waits for the final head, and passes interim ones on. It is written in front of the first
-    /// piece of the body. Errs with what is to be said instead; with nothing if the client left.
+    /// piece of the body. An error has the reply to send instead; none if the client left.
     async fn final_head(
         &mut self,
         exchange: &mut Exchange,

@@ -1,7 +1,7 @@
 //! Ends what makes no progress: one wait after another, each with the same limit.
 //!
 //! Only waiting counts. A client that reads a response slowly does not make the application look
-//! idle, because nobody waits for the application meanwhile. The timer exists only once something
+//! idle, because no response is expected meanwhile. The timer exists only once something
 //! was waited for, and is moved, not made anew, for later waits.
 
 use std::future::Future;
@@ -82,7 +82,7 @@ mod tests {
         let first = poll_fn(|cx| Poll::Ready(idle.poll_expired(cx))).await;
         assert!(first.is_pending());
         idle.progressed();
-        // Nobody waits for two minutes, as when the other side reads slowly.
+        // A task may be dropped within two minutes, as when the other side reads slowly.
         sleep(limit * 2).await;
         let later = poll_fn(|cx| Poll::Ready(idle.poll_expired(cx))).await;
         assert!(later.is_pending());

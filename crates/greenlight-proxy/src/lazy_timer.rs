@@ -1,7 +1,7 @@
 //! The timer of one connection, for timeouts that are set with every request and hardly ever come.
 //!
 //! hyper sets the timeout of a request's head when it begins to wait for it, and throws it away
-//! when the head is there. A timer of the runtime costs a lock and two changes of its wheel each
+//! when the head is complete. A timer of the runtime costs a lock and two changes of its wheel each
 //! time. So one timer is kept for the connection, and only moved when it goes off too early.
 
 use hyper::rt::{Sleep, Timer};

@@ -26,7 +26,7 @@ pub struct Limits {
     pub max_body: Option<u64>,
     /// The largest request body that is kept so that it can be sent again, in bytes.
     pub max_replay: usize,
-    /// How long a proxy that was told to stop goes on with what it has, streams included.
+    /// How long a stopping proxy continues with its connections, including streams.
     pub stop_timeout: Duration,
     /// Idle connections kept to one application on one thread, by the fast path and by hyper each.
     pub max_idle: usize,

@@ -1,7 +1,8 @@
 //! Listening sockets: one per thread and TCP address, so that the kernel spreads connections.
 //!
-//! They need not be opened here: a predecessor or the service manager may have passed them. Whoever passes them, every one of them is accepted from, also by
-//! fewer threads than opened them: what the kernel queued on a socket is reset when it closes.
+//! They need not be opened here: a predecessor or the service manager may have passed them. Whoever
+//! passes them, every one of them is accepted from, also by fewer threads than opened them: what
+//! the kernel queued on a socket is reset when it closes.
 
 use crate::error::ProxyError;
 use crate::headers::Trust;
@@ -17,7 +18,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The kernel's queue of connections that nobody has accepted yet.
+/// The length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 4096;
 
 /// Where users come in.
@@ -167,8 +168,8 @@ pub(crate) fn open_all(
     Ok(sockets)
 }
 
-/// Refuses TCP addresses where somebody listens: with `SO_REUSEPORT` opening one would succeed,
-/// and the kernel would split the users between both.
+/// Refuses TCP addresses where another process listens: with `SO_REUSEPORT` opening one would
+/// succeed, and the kernel would split the users between both.
 pub(crate) fn refuse_in_use(addresses: &[ListenAddr]) -> Result<(), ProxyError> {
     for address in addresses {
         let ListenAddr::Tcp(requested) = address else {
@@ -182,7 +183,7 @@ pub(crate) fn refuse_in_use(addresses: &[ListenAddr]) -> Result<(), ProxyError> 
                     address: *requested,
                 });
             }
-            // Any other error is met again, and told, when the address is opened.
+            // Any other error occurs again, and is reported, when the address is opened.
             Ok(()) | Err(_) => {}
         }
     }
@@ -232,7 +233,7 @@ fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A socket file that nobody answers on is left over from a proxy that died: it is replaced.
+/// A socket file without a listener remains of a proxy that died, and is replaced.
 pub(crate) fn open_unix(path: &std::path::Path) -> io::Result<UnixListener> {
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -245,7 +246,8 @@ pub(crate) fn open_unix(path: &std::path::Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A unix socket for this user and one group: who connects is believed, so nobody else may.
+/// A unix socket for this user and one group: a client there is trusted, so no one else may
+/// connect.
 fn open_shared(path: &std::path::Path, group: Option<u32>) -> io::Result<UnixListener> {
     let listener = open_unix(path)?;
     if group.is_some() {

@@ -12,7 +12,7 @@ pub(crate) const PLAIN: &str = "text/plain; charset=utf-8";
 pub(crate) struct LocalReply {
     pub(crate) status: StatusCode,
     pub(crate) text: &'static str,
-    /// Whether the client is told to try again after a second.
+    /// Whether the reply has `Retry-After: 1`.
     pub(crate) retry_after: bool,
 }
 

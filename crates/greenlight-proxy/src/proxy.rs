@@ -32,7 +32,7 @@ pub struct ProxyOptions {
     /// Where users come in.
     pub listen: Vec<ListenAddr>,
     /// The group whose members may connect to the unix sockets among them, by its number; that
-    /// of this process if none. Whoever may connect is believed about whom it speaks for.
+    /// of this process if none. A client there is trusted about whom it forwards for.
     pub socket_group: Option<u32>,
     /// The admin socket.
     pub admin: PathBuf,
@@ -75,7 +75,7 @@ pub struct RunningProxy {
 }
 
 /// Runs a proxy until SIGTERM or SIGINT, then answers what is in flight and returns. Returns by
-/// itself when a successor has taken over and nothing is left here.
+/// itself when a successor leads and nothing is left here.
 pub fn run(options: &ProxyOptions) -> Result<(), ProxyError> {
     let mut proxy = RunningProxy::start(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -110,8 +110,8 @@ impl RunningProxy {
         // Found out with the first command, that would be in the middle of a deployment.
         ProxyError::need_folder(&options.state, "--state")?;
         let file = StateFile::new(options.state.clone());
-        // Read also by a successor, which gets its routing from elsewhere: what is there and is
-        // not ours must not be replaced.
+        // A successor reads it too, although it gets its routing from its predecessor: an existing
+        // file that is not ours must not be replaced.
         let kept = file.load()?;
         let handover = match options.if_running {
             IfRunning::Fail => None,
@@ -280,7 +280,7 @@ impl RunningProxy {
     pub fn stop(self) {
         self.lifecycle.send_replace(Lifecycle::Draining);
         for thread in self.threads {
-            // A thread that panicked has said so.
+            // A thread that panicked has logged it.
             let _ = thread.join();
         }
     }
@@ -306,7 +306,7 @@ where
                 .build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => {
-                    // Whoever started the thread waits for this.
+                    // The caller that started the thread waits for this.
                     let _ = built.send(Ok(()));
                     runtime.block_on(async {
                         tokio::task::spawn_local(beat(counter));

@@ -1,6 +1,6 @@
 //! A client's request as it will be sent to the application, perhaps more than once.
 //!
-//! Everything that makes a request unacceptable is decided here, before the gate is asked.
+//! Everything that makes a request unacceptable is decided here, before the gate.
 
 use crate::client_io::InterimResponses;
 use crate::headers::{ClientInfo, set_forwarded_headers, strip_hop_by_hop};
@@ -16,7 +16,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use std::sync::Arc;
 use std::task::Context;
 
-/// What is said to be the host of an HTTP/1.0 request that names none: HTTP/1.1 needs one.
+/// The host for an HTTP/1.0 request without one: HTTP/1.1 needs a host.
 const NO_HOST: &str = "localhost";
 
 /// The client of one connection.
@@ -216,7 +216,7 @@ fn name_host(parts: &mut Parts, host: &str) {
     }
 }
 
-/// An interim response as it is written to the client.
+/// An interim response in its wire form.
 fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut headers = headers.clone();
     strip_hop_by_hop(&mut headers);

@@ -1,4 +1,5 @@
-//! What the client is answered through hyper: the application's response, made fit for the next hop.
+//! What the client is answered through hyper: the application's response, made fit for the next
+//! hop.
 
 use crate::body::{Exchange, Forwarded, ResponseBody};
 use crate::gate::Kind;
@@ -16,7 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode, Version};
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
-/// To go on as if it were a response would give the client a connection that is no HTTP.
+/// Passing it on like a response would give the client a connection that is not HTTP.
 pub(crate) const UNREQUESTED_UPGRADE: LocalReply = LocalReply::new(
     StatusCode::BAD_GATEWAY,
     "the application switched protocols without being asked\n",
@@ -35,7 +36,7 @@ pub(crate) fn forward_response(
     }
     let headers = response.headers_mut();
     if headers.contains_key(TRANSFER_ENCODING) {
-        // The length is not what the body was read by (RFC 9112 section 6.3): it must not go on.
+        // The body was not read by this length (RFC 9112 section 6.3), so it must not be passed on.
         headers.remove(CONTENT_LENGTH);
     }
     strip_hop_by_hop(headers);

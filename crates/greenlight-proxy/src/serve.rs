@@ -147,7 +147,7 @@ async fn wait_for_response(
     .await
 }
 
-/// The client is to blame: its body did not come as it said.
+/// The client caused it: its body did not match its declaration.
 fn refuse_body(failure: Failure) -> LocalReply {
     match failure {
         Failure::Broken => {

@@ -25,7 +25,7 @@ impl Socket {
         })
     }
 
-    /// Reads what is there. Costs a system call only if something may be.
+    /// Reads what is available. Costs a system call only if there may be something.
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(io) => io.try_read(buf),

@@ -221,7 +221,7 @@ impl StateFile {
     }
 }
 
-/// FNV-1a over the body: finds torn and edited files, which is all that is asked of it.
+/// FNV-1a over the body: it only has to find torn and edited files.
 fn checksum(body: &str) -> String {
     let hash = body.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

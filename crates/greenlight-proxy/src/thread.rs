@@ -91,10 +91,10 @@ pub(crate) enum Lifecycle {
     /// Accept nothing yet.
     Starting,
     Serving,
-    /// A successor accepts. Let every connection go on until the response to its next request,
+    /// A successor accepts. Every connection continues until the response to its next request,
     /// which closes it; end when nothing is left.
     HandedOver,
-    /// Accept nothing more; answer what is there, close what is idle; end when nothing is left,
+    /// Accept nothing more; answer open requests, close idle connections; end when nothing is left,
     /// or the time for that is over.
     Draining,
 }
@@ -130,7 +130,7 @@ impl ThreadContext {
         FdPermit(self)
     }
 
-    /// Closes every connection to an application that nobody uses.
+    /// Closes every idle connection to an application.
     pub(crate) fn close_idle(&self) {
         self.pool.clear();
         self.raw_pool.clear();
@@ -154,7 +154,7 @@ impl ThreadContext {
         self.held.get() >= self.limits.max_held || self.out_of_fds.get() > 0
     }
 
-    /// Runs until told to leave and nothing is left.
+    /// Runs until it is draining and nothing is left.
     pub(crate) async fn run(
         self: Rc<Self>,
         listeners: Vec<Listener>,
@@ -168,7 +168,7 @@ impl ThreadContext {
             accepting.push(tokio::task::spawn_local(thread.accept(listener, lifecycle)));
         }
         for task in accepting {
-            // A task that panicked takes its listener with it; the others go on.
+            // A task that panicked drops its listener; the others continue.
             let _ = task.await;
         }
         self.closing.set(true);
@@ -312,7 +312,7 @@ impl ThreadContext {
             .with_upgrades();
         tokio::pin!(connection);
         tokio::select! {
-            // How a client's connection ends is the client's business.
+            // Errors when a client closes its connection are ignored.
             _ = &mut connection => return,
             _ = draining => connection.as_mut().graceful_shutdown(),
         }

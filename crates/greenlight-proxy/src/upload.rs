@@ -6,7 +6,7 @@
 //! may be sent again: until its first byte is written, and, if its method is idempotent, for as
 //! long as it is small.
 //!
-//! A client that waits for `100 Continue` is asked for its body when the application says so, or
+//! A client that waits for `100 Continue` gets it when the application sends it, or
 //! when the application has been silent for a while, because it may not know the expectation.
 
 use crate::idle::Idle;
@@ -26,7 +26,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep, timeout};
 
-/// How long the rest of a body that nobody wants any more is read, in all and without progress:
+/// How long the rest of an unneeded body is read, in total and without progress:
 /// closing at once would reset the connection, and the client could lose the response.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ impl Upload {
         }))))
     }
 
-    /// Its length, if the client has said it.
+    /// Its length, if the client has declared it.
     pub(crate) fn length(&self) -> Option<u64> {
         self.state().size.exact()
     }
@@ -155,7 +155,7 @@ impl Upload {
         state.keeping
     }
 
-    /// Nobody wants what has not been sent: the connection that sends it is to be closed. False
+    /// The rest of the body is not needed: the connection that sends it is to be closed. False
     /// if everything was sent.
     pub(crate) fn give_up(&self) -> bool {
         let mut state = self.state();
@@ -296,7 +296,7 @@ impl State {
 async fn linger(mut rest: Incoming) {
     let reading =
         async { while let Ok(Some(Ok(_))) = timeout(LINGER_SILENCE, rest.frame()).await {} };
-    // However it ends, the connection is closed or goes on as HTTP allows.
+    // In either case the connection is closed or continues as HTTP allows.
     let _ = timeout(LINGER, reading).await;
 }
 
@@ -316,7 +316,7 @@ impl Expectation {
         else {
             return true;
         };
-        // RFC 9110 section 10.1.1 lets nobody wait for ever.
+        // RFC 9110 section 10.1.1: a client does not wait forever.
         let patience = patience.get_or_insert_with(|| Box::pin(sleep(*limit)));
         if patience.as_mut().poll(cx).is_ready() {
             *self = Self::None;

@@ -35,7 +35,7 @@ pub(crate) trait Connection: Sized {
     /// Whether it can take a request: it is neither closed nor busy.
     fn is_good(&self) -> bool;
 
-    /// Ready when it cannot take a request. Wakes when it is not good any more, if nobody else
+    /// Ready when it cannot take a request. Wakes when it becomes unusable, if no other task
     /// notices that.
     fn poll_spoiled(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
@@ -91,7 +91,7 @@ impl<C: Connection> Pool<C> {
         self.idle.borrow_mut().clear();
     }
 
-    /// Closes what applications have closed, for ever: they may wait for it before they end.
+    /// Closes connections that applications have closed: they may wait for that before they end.
     pub(crate) async fn sweep(&self) {
         poll_fn(|cx| {
             self.sweeper.borrow_mut().clone_from(cx.waker());
@@ -105,7 +105,7 @@ impl<C: Connection> Pool<C> {
 }
 
 /// Whether a connection could not be opened because this process, or the machine, has no
-/// descriptor left. It says nothing about the application.
+/// descriptor left. That is not the application's fault.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

@@ -1,4 +1,4 @@
-//! What the server and its clients say to each other over HTTP, apart from the agents' link.
+//! The requests and responses of the server's HTTP API, without those of the agents' link.
 
 use crate::receipt::Receipt;
 use crate::secret::{RegistryLogin, Secrets};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// `POST /v1/deployments`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeployRequest {
-    /// Who asks, for people to read.
+    /// The name of the person who asks, for people to read.
     pub requested_by: String,
     /// What each service is to run.
     #[serde(default)]
@@ -29,7 +29,7 @@ pub struct DeployRequest {
     pub strategy: Strategy,
     /// Timers and choices; those of the latest deployment if none.
     pub policy: Option<Policy>,
-    /// Whether it goes on by itself once all are ready.
+    /// Whether it continues automatically when all are ready.
     pub promotion: Promotion,
 }
 
@@ -42,7 +42,7 @@ pub struct PinRequest {
     pub login: Option<RegistryLogin>,
 }
 
-/// What an image's name stands for.
+/// The digest to which an image's name resolves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PinAnswer {
     /// What.
@@ -52,9 +52,9 @@ pub struct PinAnswer {
 /// `POST /v1/rollback`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RollbackRequest {
-    /// Who asks, for people to read.
+    /// The name of the person who asks, for people to read.
     pub requested_by: String,
-    /// Only go back to this version; whatever was live before if none.
+    /// Roll back only to this version; if none, to what was live before.
     pub version: Option<String>,
     /// Timers and choices; those of the latest deployment if none.
     pub policy: Option<Policy>,
@@ -63,7 +63,7 @@ pub struct RollbackRequest {
 /// `POST /v1/promote` and `POST /v1/abort`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActRequest {
-    /// Who asks, for people to read.
+    /// The name of the person who asks, for people to read.
     pub requested_by: String,
 }
 
@@ -92,7 +92,7 @@ pub struct FleetStatus {
     pub term: u64,
     /// The last cut-over's number.
     pub epoch: u64,
-    /// By service: the label of what the fleet serves by decision.
+    /// By service: the version of what the fleet serves by decision.
     pub live: BTreeMap<ServiceName, String>,
     /// Every instance; `None` if it is not connected.
     pub instances: BTreeMap<InstanceId, Option<InstanceStatus>>,
@@ -104,14 +104,14 @@ pub struct FleetStatus {
     pub warm: bool,
 }
 
-/// A deployment as it stands.
+/// The present state of a deployment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeploymentStatus {
     /// Its id.
     pub deployment: DeploymentId,
     /// Who asked for it.
     pub requested_by: String,
-    /// By service: the label of the release it brings.
+    /// By service: the version of the release it brings.
     pub releases: BTreeMap<ServiceName, String>,
     /// The services it removes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -155,7 +155,7 @@ pub enum DeploymentEvent {
         epoch: u64,
         /// Who.
         instance: InstanceId,
-        /// What, in a word.
+        /// A short description.
         report: String,
         /// Why, if something went wrong.
         reason: Option<String>,

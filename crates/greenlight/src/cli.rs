@@ -77,7 +77,7 @@ pub fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
-/// Prints on standard output. Whoever closed it wants no more, which is no error; but a reader
+/// Prints on standard output. A reader that has closed it is no error; but a reader
 /// must not take half a document for a whole one.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout();
@@ -104,7 +104,7 @@ pub fn main() -> ExitCode {
         true => Output::Json,
         false => Output::Text,
     };
-    // A role's talk is its log; a command's talk is its own.
+    // A role writes its log to standard error; a command writes its messages there.
     let long_running = matches!(
         cli.verb,
         Verb::Server(_) | Verb::Agent(_) | Verb::Proxy(_) | Verb::SampleApp
@@ -135,7 +135,7 @@ pub fn main() -> ExitCode {
     let done = match runtime {
         Ok(runtime) => {
             let done = runtime.block_on(run(cli.verb, output));
-            // Tasks that never end must not keep the process.
+            // Tasks that never end must not keep the process alive.
             runtime.shutdown_background();
             done
         }
@@ -154,9 +154,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says why what was typed is no command, or the help or version that it asks for.
+/// Prints why the arguments are wrong, or the help or version that they ask for.
 fn answer_unparsed(error: &clap::Error) -> ExitCode {
-    // Whoever closed standard error wants no more.
+    // A reader that has closed standard error is no error.
     let _ = error.print();
     let json = std::env::args_os().any(|argument| argument == "--json");
     if error.use_stderr() && json {

@@ -1,4 +1,4 @@
-//! `greenlight.yml`: what users say about their fleet and what is deployed to it.
+//! `greenlight.yml`: the users' description of their fleet and of what is deployed to it.
 //!
 //! ```text
 //!   text ──parse──▶ File ──resolve──▶ Config          in plain types, defaults filled in
@@ -46,7 +46,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The name of the file where nobody gives another.
+/// The default name of the file.
 pub const DEFAULT_FILE: &str = "greenlight.yml";
 
 /// What `greenlight.yml` says, with defaults filled in.

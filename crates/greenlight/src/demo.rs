@@ -29,7 +29,7 @@ const RATE: u32 = 400;
 /// Every so many requests come over a new connection.
 const FRESH: u64 = 10;
 
-/// What the demo can be told.
+/// The options of the demo.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
     /// How late the control messages of the second instance are.
@@ -83,12 +83,13 @@ pub enum DemoError {
     Interrupted,
 }
 
-/// Runs the demo and shows it as it goes on. Whatever it starts is stopped again.
+/// Runs the demo and shows its progress. Everything it starts is stopped again.
 pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, DemoError> {
     let dir = options.keep.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("greenlight-demo-{}", std::process::id()))
     });
-    // From here on; what is told while things are being made is seen when they are made.
+    // Signals are caught from here on; one that arrives during the preparation takes effect after
+    // it.
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let told_to_end = async {

@@ -7,7 +7,7 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit of this process to its hard one, and says in the log what it is.
+/// Raises the soft limit of this process to its hard one, and logs it.
 pub fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;

@@ -7,7 +7,7 @@
 //!                                └── who is away, clocks ──▶ fleet findings ◀────────────┘
 //! ```
 //!
-//! Each file is one subject, with two halves: one that looks and gives facts, and one that makes
+//! Each file is one subject, with two halves: one that collects facts, and one that makes
 //! findings of facts and is tested without a machine.
 //!
 //! Deliberately absent: changing anything. Every finding says what a person can do.

@@ -1,9 +1,9 @@
 //! Failpoints: named points around every effect of server and agent, so that a test can end the
 //! process at each of them, as `kill -9` would.
 //!
-//! `GREENLIGHT_FAILPOINT_DIR` names a folder. There a test writes `ROLE.plan`, one line: the number of
-//! its run, then `count`, `kill POINT` or `pause POINT`. The process appends the points it passes
-//! to `ROLE.passed`. When it reaches the point of its plan it removes the plan, so that this
+//! `GREENLIGHT_FAILPOINT_DIR` names a folder. There a test writes `ROLE.plan`, one line: the number
+//! of its run, then `count`, `kill POINT` or `pause POINT`. The process appends the points it
+//! passes to `ROLE.passed`. When it reaches the point of its plan it removes the plan, so that this
 //! happens once only, writes `ROLE.reached`, and kills or pauses itself.
 //!
 //! A point is called `EFFECT#OCCURRENCE before` or `… after`, counted anew for every run. Without
@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// What was handed to another task needs a moment to have its effect outside; a crash after it
+/// Work that was handed to another task needs a moment to have its effect; a crash after it
 /// is only then different from a crash before.
 const LINGER: Duration = Duration::from_millis(30);
 
-/// A signal to oneself has been taken after this.
+/// By then a signal to this process itself has been delivered.
 const TAKEN_WITHIN: Duration = Duration::from_millis(200);
 
 static POINTS: OnceLock<Option<Points>> = OnceLock::new();
@@ -44,7 +44,7 @@ struct Counted {
 #[must_use = "the point after the effect is passed with `after`"]
 pub struct Failpoint(Option<(&'static Points, String)>);
 
-/// Says what this process is, for example `agent-b`. Points passed before are not points.
+/// Names this process, for example `agent-b`. Effects before this call are no failpoints.
 pub fn name_role(role: &str) {
     let points = || {
         let dir = std::env::var_os("GREENLIGHT_FAILPOINT_DIR")?;
@@ -57,7 +57,7 @@ pub fn name_role(role: &str) {
     POINTS.get_or_init(points);
 }
 
-/// Whether a test wants to see every effect by itself.
+/// Whether a test wants to see every effect separately.
 pub fn is_watched() -> bool {
     points().is_some()
 }
@@ -132,8 +132,8 @@ impl Points {
         if wanted != Some(point) {
             return;
         }
-        // The plan is carried out by whoever removes it: this thread, or another, or the test,
-        // which then knows that it will not be.
+        // The plan is carried out by the one that removes it: this thread, another one, or the
+        // test, which then knows that it will not be.
         if fs::remove_file(self.file("plan")).is_err() {
             return;
         }
@@ -144,14 +144,14 @@ impl Points {
             _ => Signal::STOP,
         };
         kill_process(getpid(), signal).expect("a process may signal itself");
-        // Another thread may be the one that takes it; until then this one must not go on.
+        // Another thread may be the one that takes it; until then this one must not continue.
         std::thread::sleep(TAKEN_WITHIN);
     }
 }
 
 fn append(path: &Path, line: &str) {
     let file = fs::File::options().create(true).append(true).open(path);
-    // What cannot be written makes its test fail, which is loud enough.
+    // If this cannot be written, the test fails.
     let _ = file.and_then(|mut file| writeln!(file, "{line}"));
 }
 

@@ -47,16 +47,16 @@ pub struct LocalInstance {
 pub enum LocalFront {
     /// The built-in proxy, on the public address.
     Builtin,
-    /// Somebody's Nginx on the public address; the proxy is behind it, on a unix socket.
+    /// An Nginx on the public address; the proxy is behind it, on a unix socket.
     Nginx {
-        /// The group of Nginx's workers, if it is not ours.
+        /// The group of Nginx's workers, if it differs from ours.
         group: Option<String>,
     },
-    /// Somebody's Nginx on the public address, and no proxy.
+    /// An Nginx on the public address, and no proxy.
     NginxReload {
         /// Where it is.
         nginx: Nginx,
-        /// The file of ours that it includes.
+        /// Our file, which it includes.
         include: NginxPath,
     },
 }

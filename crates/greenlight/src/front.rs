@@ -18,13 +18,13 @@ use greenlight_protocol::{
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Why a front did not do as it was told.
+/// Why a front did not carry out an action.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FrontError {
     /// It does not answer; it may be restarting.
     #[error("{0}")]
     Unreachable(String),
-    /// It refused, and said why.
+    /// It refused, with the reason.
     #[error("{0}")]
     Refused(String),
     /// It was to open and could not: it serves what it served.
@@ -32,7 +32,7 @@ pub enum FrontError {
     NotSwitched(String),
 }
 
-/// What an action on the gate led to.
+/// The result of an action on the gate.
 #[derive(Clone, Debug)]
 pub enum Acted {
     /// The hold is complete.
@@ -54,7 +54,7 @@ pub struct SlotAddresses {
 
 /// What receives user traffic. The agent's shell calls it; it decides nothing.
 pub trait Front: Send + Sync {
-    /// Tells where the two slots of a service are and what is routed to it.
+    /// Defines where the two slots of a service are and which requests are routed to it.
     fn define<'a>(
         &'a self,
         service: &'a ServiceName,
@@ -63,7 +63,7 @@ pub trait Front: Send + Sync {
     ) -> BoxFuture<'a, Result<(), FrontError>>;
     /// Holds, opens or parks.
     fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>>;
-    /// Waits until nothing is in flight to a slot, or the deadline; says what was left.
+    /// Waits until nothing is in flight to a slot, or until the deadline; returns what was left.
     fn drain(
         &self,
         slot: Slot,

@@ -1,7 +1,7 @@
 //! Health checks: ask an application over HTTP whether it is well, and remember its answers.
 //!
 //! While a release starts it is asked often, from every 100 ms backing off to every 500 ms, so
-//! that a deployment is not rounded up to five seconds. Afterwards the check goes on for life, at
+//! that a deployment is not rounded up to five seconds. Afterwards the check continues, at
 //! the interval.
 
 mod probe;
@@ -47,12 +47,12 @@ impl Default for HealthCheck {
     }
 }
 
-/// The answer of a port where nobody listens.
+/// The result if no process listens on the port.
 const REFUSED: &str = "connection refused";
 /// Answers kept for a person to read.
 const ANSWERS_KEPT: usize = 5;
 
-/// What an application answered lately.
+/// The last responses of an application's health check.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     last: VecDeque<String>,
@@ -78,7 +78,7 @@ impl Answers {
         told.collect()
     }
 
-    /// The last answers and the last lines that the application wrote, in words.
+    /// The last responses and the last lines that the application wrote, as text.
     pub fn explain(&self, check: &HealthCheck, log: &[String]) -> String {
         let mut text = format!("its check on `{}` does not pass", check.path);
         if !self.last.is_empty() {

@@ -6,10 +6,10 @@
 //!                           └──────── UnsupportedKeys ────────┘  listed at its end
 //! ```
 //!
-//! Nothing is dropped in silence: each key is taken, or listed with the reason. A file from the real
-//! world is never clean, so a value of an odd shape is listed as well, and no error.
+//! Nothing is dropped in silence: each key is taken, or listed with the reason. A file from the
+//! real world is never clean, so a value of an odd shape is listed as well, and no error.
 //!
-//! Deliberately absent: any look at the machines, at Docker or at other files, and whatever the two
+//! Deliberately absent: examining machines, Docker or other files, and whatever the two
 //! tools can do that is not about serving one web service from a fleet.
 
 mod compose;
@@ -60,7 +60,7 @@ pub enum ImportError {
     /// None of its services serves the web.
     #[error("none of its services publishes a port for the web")]
     NothingToServe,
-    /// It has no service of the name that was asked for.
+    /// It has no service with the requested name.
     #[error("it has no service `{name}`; it has {known}")]
     NoSuchService {
         /// The name.
@@ -71,7 +71,7 @@ pub enum ImportError {
 }
 
 impl Source {
-    /// Where such a file is, from the folder of the project; the first that is there counts.
+    /// The usual paths of such a file, relative to the project; the first that exists counts.
     pub fn usual_files(self) -> &'static [&'static str] {
         match self {
             Self::Compose => &[

@@ -3,7 +3,7 @@
 //! A record is on disk when `append` returns. After a failed write nothing more is accepted: what
 //! the disk holds is then unknown, and only a restart that reads it again can tell.
 //!
-//! One record can take the place of the first ones, so that the list does not grow for ever.
+//! One record can replace the first ones, so that the list does not grow without limit.
 
 #[cfg(test)]
 mod disk;
@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
-/// How records are written. It goes up with every change of their names or shapes, because a journal
-/// of another format is refused and never converted:
+/// How records are written. It goes up with every change of their names or shapes, because a
+/// journal of another format is refused and never converted:
 ///
 /// - 1: the first one.
 /// - 2: there may be a snapshot in place of the first records.
@@ -65,7 +65,7 @@ pub enum JournalError {
     Store {
         /// The file.
         path: PathBuf,
-        /// What the store said.
+        /// The store's error.
         reason: String,
     },
     /// An earlier write failed.
@@ -131,7 +131,7 @@ impl Journal {
                 }
                 let format = known.unwrap_or(FORMAT);
                 if format != FORMAT {
-                    // What else it holds is not known here, and it stays as it is.
+                    // Its other content is unknown here, and it stays unchanged.
                     return Ok((format, 0, 0));
                 }
                 let records = transaction.open_table(RECORDS)?;
@@ -197,7 +197,7 @@ impl Journal {
         Ok(position)
     }
 
-    /// Puts one record in the place of the first `count`. When this returns, that is on disk; if
+    /// Replaces the first `count` records by one. When this returns, that is on disk; if
     /// it is interrupted, all of it or nothing is. The others keep their positions.
     pub fn replace_first<T: Serialize>(
         &mut self,

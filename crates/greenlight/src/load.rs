@@ -1,4 +1,4 @@
-//! An open-loop load: requests leave at their appointed times, whatever becomes of the others.
+//! An open-loop load: each request leaves at its scheduled time, no matter what happens to others.
 //!
 //! It measures from outside, as users would see it, and on one clock, because it is one process.
 
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// A request that gets no answer in this time has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What became of one request. Times are nanoseconds on the monotonic clock.
+/// The result of one request. Times are nanoseconds on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Which target.
@@ -130,14 +130,14 @@ impl Load {
         (samples.len(), failed)
     }
 
-    /// What became of the requests so far.
+    /// The results of the requests so far.
     pub fn samples(&self) -> Vec<Sample> {
         self.samples.lock().clone()
     }
 
     /// Sends nothing more, waits for the last answers, and returns everything.
     pub fn stop(self) -> Vec<Sample> {
-        // If the thread has ended there is nobody to tell.
+        // If the thread has ended, it needs no signal.
         let _ = self.stop.send(true);
         let _ = self.thread.join();
         std::mem::take(&mut *self.samples.lock())
@@ -248,7 +248,7 @@ async fn connect(target: SocketAddr) -> Result<Sender, String> {
         .await
         .map_err(|error| error.to_string())?;
     tokio::task::spawn_local(async move {
-        // Its error reaches whoever waits for the answer.
+        // Its error reaches the task that waits for the response.
         let _ = connection.await;
     });
     Ok(sender)

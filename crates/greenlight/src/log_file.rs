@@ -1,6 +1,6 @@
 //! A log that another process appends to, and that must not grow without bound.
 //!
-//! Whoever writes it holds it open and knows nothing of us, so it cannot be replaced under them:
+//! The writer keeps it open and does not know us, so it cannot be replaced while it is open:
 //! past the bound it is copied aside and emptied, as logrotate's `copytruncate` does. What is
 //! written between the two is lost; a pipe would lose nothing, but dies with who reads it.
 

@@ -1,4 +1,4 @@
-//! Nginx as a neighbour: what is written for it, how it is told, how it is asked.
+//! The machine's Nginx: the files that Greenlight writes for it, their test, reload and check.
 //!
 //! ```text
 //!   greenlight.yml ──▶ Include ──▶ text ──▶ `nginx -t` on a copy ──▶ file ──▶ reload
@@ -10,8 +10,8 @@
 //! Nothing that a person typed reaches a configuration as text: an [`Include`] is made of typed
 //! values, each of which refuses what Nginx could take for syntax.
 //!
-//! Deliberately absent: editing configuration that is not ours. Users' servers, certificates and
-//! logs are theirs; they include a file of ours where they want it.
+//! Deliberately absent: editing other configuration. Users' servers, certificates and
+//! logs are theirs; they include our file where they want it.
 
 mod attach;
 mod control;

@@ -30,7 +30,7 @@ pub struct Receipt {
     pub deployment: String,
     /// Who asked for it.
     pub requested_by: String,
-    /// By service: the label of the release it brought.
+    /// By service: the version of the release it brought.
     pub releases: BTreeMap<ServiceName, String>,
     /// The services it removed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -148,7 +148,7 @@ impl CutOverReceipt {
         checks
     }
 
-    /// What can be claimed when the server has lost the order of its messages: what each gate
+    /// The claims when the server has lost the order of its messages: what each gate
     /// knows of itself.
     fn checks_of_instances(&self) -> Vec<Check> {
         let opened = self.instances.iter().filter(|(_, i)| i.gate.is_some());

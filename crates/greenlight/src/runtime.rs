@@ -1,4 +1,4 @@
-//! What runs a release: the trait that the agent's shell drives, and what it speaks of.
+//! What runs a release: the trait that the agent's shell drives, and its types.
 //!
 //! | Release | Driver |
 //! |---|---|
@@ -43,7 +43,7 @@ pub struct Launch {
     pub artifact: Artifact,
     /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.
     pub env: BTreeMap<String, String>,
-    /// What must not be written anywhere: a driver that keeps launches keeps them without it.
+    /// Secrets, which must not be written anywhere: a driver that stores launches omits them.
     #[serde(skip)]
     pub secrets: Secrets,
     /// The slot's port on this machine.
@@ -72,13 +72,13 @@ pub struct Container {
     pub started_at: String,
 }
 
-/// Why a runtime could not do as it was told.
+/// Why a runtime could not carry out an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The command names no program.
     #[error("the command of `{0}` is empty; name a program in `command`")]
     EmptyCommand(Slot),
-    /// Someone else listens where the application should.
+    /// Another process listens where the application should.
     #[error("port {port} for `{slot}` is taken by another program; stop it or configure `ports`")]
     PortTaken {
         /// The slot.
@@ -91,7 +91,7 @@ pub enum RuntimeError {
     Spawn {
         /// The program.
         program: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Docker does not answer.
@@ -101,7 +101,7 @@ pub enum RuntimeError {
     DockerAway {
         /// Its socket.
         host: String,
-        /// What went wrong.
+        /// The problem.
         reason: String,
     },
     /// An image cannot be had.
@@ -120,7 +120,7 @@ pub enum RuntimeError {
         /// What it was doing.
         doing: String,
     },
-    /// A container's name is in use by someone else.
+    /// A container's name is in use.
     #[error("a container `{0}` that is not greenlight's is in the way; rename or remove it")]
     NameTaken(String),
     /// Docker refused.
@@ -142,7 +142,7 @@ pub enum RuntimeError {
     Files {
         /// Where.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -151,15 +151,15 @@ pub enum RuntimeError {
 pub trait Runtime: Send + Sync {
     /// Starts an application in an empty slot.
     fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Running, RuntimeError>>;
-    /// What runs and is ours; after a restart of the agent this is how it finds its applications.
+    /// The running applications of this agent; it finds them by this after a restart.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Running>, RuntimeError>>;
-    /// Resolves when the application is dead, and says how it ended.
+    /// Resolves when the application is dead, with how it ended.
     fn exited(&self, running: Running) -> BoxFuture<'static, String>;
     /// Asks the application to stop, and ends it after `timeout`. Nothing of it is left.
     fn stop(&self, slot: Slot, timeout: Duration) -> BoxFuture<'_, Result<(), RuntimeError>>;
     /// The last lines that the slot's application wrote, or the one before it there.
     fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>>;
-    /// What the runtime itself knows of the application's health; a driver without such knowledge
+    /// The application's health as the runtime itself knows it; a driver without such knowledge
     /// has nothing against it.
     fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
         let _ = running;

@@ -44,7 +44,7 @@ impl fmt::Debug for SecretValue {
     }
 }
 
-/// What a release needs and must not carry.
+/// The secrets that a release needs and must not contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
     /// By name: the secret variables of its environment.
@@ -76,7 +76,7 @@ pub struct RegistryLogin {
 #[derive(Clone)]
 pub struct FingerprintKey([u8; 32]);
 
-/// Proof that a secret is the same as before, without a word about what it is.
+/// Shows whether a secret is the same as before, without revealing it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretFingerprint(String);

@@ -1,4 +1,4 @@
-//! What a role tells the service manager that started it (systemd's `sd_notify`), if one did.
+//! A role's messages to the service manager that started it (systemd's `sd_notify`), if one did.
 //!
 //! The watchdog is fed by what the role is for: its own loop must have turned since the last
 //! time. A process that merely exists is started again.
@@ -6,7 +6,7 @@
 use sd_notify::NotifyState;
 use std::time::Duration;
 
-/// Whoever started this process, and wants to know how it goes.
+/// The service manager that started this process.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceManager {
     /// Without a sign of life for this long, it ends the process.
@@ -14,7 +14,7 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// As the environment says; without one, nothing is told to nobody.
+    /// The service manager from the environment; without one, messages go nowhere.
     pub fn found() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled(),
@@ -26,7 +26,7 @@ impl ServiceManager {
         tell(&[NotifyState::Ready]);
     }
 
-    /// This process is ending, because it was told to.
+    /// Reports that this process is ending on request.
     pub fn stopping(self) {
         tell(&[NotifyState::Stopping]);
     }
@@ -36,7 +36,7 @@ impl ServiceManager {
         tell(&[NotifyState::MainPid(number)]);
     }
 
-    /// Gives signs of life as long as `alive` has something to say, for ever.
+    /// Sends heartbeats as long as `alive` answers. Never returns.
     pub async fn watched<F, E>(self, mut alive: impl FnMut() -> F)
     where
         F: Future<Output = Result<(), E>>,

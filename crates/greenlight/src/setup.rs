@@ -1,11 +1,12 @@
-//! `greenlight setup`: installs server, agents and proxies on real machines, over the system's `ssh`.
+//! `greenlight setup`: installs server, agents and proxies on real machines, over the system's
+//! `ssh`.
 //!
 //! ```text
 //!   greenlight.yml ─┐
 //!   look (a script) ┴─▶ Facts ─▶ DesiredState ─▶ changes ─▶ scripts, one machine after the other
 //! ```
 //!
-//! Looking and changing are apart: what is desired and what is there are compared here, so a second
+//! Examining and changing are separate: desired state and facts are compared here, so a second
 //! run finds nothing to change, and `--dry-run` is the same run without its second half. What
 //! happens on a machine is a few lines of shell for the tools that every systemd machine has.
 //!
@@ -39,9 +40,9 @@ pub(crate) const INSTANCE_STATE: &str = "/var/lib/greenlight/instance";
 pub(crate) const SERVER_STATE: &str = "/var/lib/greenlight/server";
 /// Where Nginx reaches the gate.
 pub(crate) const GATE: &str = "/run/greenlight/gate.sock";
-/// Who the services of an instance run as, and its applications that are commands.
+/// The user of an instance's services, and of its applications that are commands.
 pub(crate) const USER: &str = "greenlight";
-/// Who the coordinator runs as: no application may read the authority's key.
+/// The coordinator's user: no application may read the authority's key.
 pub(crate) const SERVER_USER: &str = "greenlight-server";
 /// Where an agent's peers ask it.
 pub(crate) const PEER_PORT: u16 = 9701;

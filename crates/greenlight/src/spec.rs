@@ -1,4 +1,4 @@
-//! What a release's settings are made of: the part that the protocol carries without reading it.
+//! The settings of a release: the part that the protocol carries without reading it.
 //!
 //! A release is immutable, so everything that an agent needs to run and route it travels with it:
 //! the command or image, the environment, the check, and the ports of each instance.

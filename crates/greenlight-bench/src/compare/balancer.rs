@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Quicker than HAProxy's 2 s, which favours whoever takes machines down.
+/// Quicker than HAProxy's 2 s, which favours ways that stop machines.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Checks in a row that change its mind, either way.
 const ENOUGH: u32 = 2;
@@ -25,7 +25,7 @@ pub(super) struct Balancer {
 #[derive(Default)]
 struct State {
     down: AtomicBool,
-    /// Told to leave it alone.
+    /// Taken out of rotation.
     out: AtomicBool,
 }
 

@@ -21,7 +21,7 @@ pub(super) fn write(
     let path = docs.join(PAGE);
     let page = std::fs::read_to_string(&path)
         .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
-    // What a vendor adds to the version says nothing to a reader.
+    // A vendor's suffix of the version does not help a reader.
     let kernel = machine.kernel.split('-').next().unwrap_or_default();
     let written = format!(
         "{}\nTaken on {finished}, {} cores, Linux {kernel}.\n",

@@ -19,7 +19,7 @@ const TOP: f64 = 84.0;
 const LANE: f64 = 30.0;
 const LANE_GAP: f64 = 4.0;
 const ROW: f64 = 2.0 * LANE + LANE_GAP + 22.0;
-/// What a step of the picture stands for.
+/// The meaning of a step of the picture.
 const BIN_NS: u64 = 100_000_000;
 const OLD: &str = "#8fa3bf";
 const NEW: &str = "#2e9e5b";

@@ -87,7 +87,7 @@ impl Scripts {
         Ok(())
     }
 
-    /// Each by itself, when its own check passes.
+    /// Each separately, when its own check passes.
     pub(super) async fn blue_green(
         &mut self,
         version: &str,

@@ -19,7 +19,8 @@ pub(super) enum Way {
     Recreate,
     /// One machine after the other.
     Rolling,
-    /// On each machine by itself: start the new one beside the old one, ask it every 5 s, reload.
+    /// On each machine separately: start the new one beside the old one, check it every 5 s,
+    /// reload.
     BlueGreen,
     /// Greenlight, with an Nginx that is reloaded.
     Reloading,
@@ -93,7 +94,7 @@ impl Subject {
         }
     }
 
-    /// Brings the first release, with nobody watching.
+    /// Deploys the first release, without measuring.
     pub(super) async fn deploy_first(&mut self, version: &str) -> Outcome<()> {
         match &mut self.by {
             By::Scripts(scripts) => scripts.deploy_first(version).await,

@@ -1,9 +1,9 @@
 //! An instance without a proxy and without applications: its gate obeys at once, and whatever is
-//! started runs for ever. So a hundred instances fit on one machine, and what is measured is the
-//! barrier and nothing else.
+//! started runs until the end. So a hundred instances fit on one machine, and what is measured is
+//! the barrier and nothing else.
 //!
 //! Machines of their own would not wait for each other's processors. Here the first to open would
-//! keep the last from opening, by writing down that it has: so whoever has opened its gate rests
+//! keep the last from opening, by writing its record: so an instance that has opened its gate waits
 //! until all have.
 
 use futures_util::FutureExt as _;
@@ -25,14 +25,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long a gate that is open waits for the others: for ever would hide a fault.
+/// How long a gate that is open waits for the others; without a limit it would hide a fault.
 const REST: Duration = Duration::from_secs(1);
 
 /// How many gates of a fleet have opened in its latest cut-over.
 pub(super) struct Opened {
     fleet: usize,
     latest: Mutex<(Epoch, usize)>,
-    /// The latest cut-over in which all have. Told once, by the last: to be woken costs too.
+    /// The latest cut-over in which all have. Notified once, by the last: waking costs time too.
     by_all: watch::Sender<Epoch>,
 }
 
@@ -53,7 +53,7 @@ impl Opened {
         if self.count(epoch) == self.fleet {
             self.by_all.send_replace(epoch);
         }
-        // Past its time it goes on alone, and the round is as slow as it is.
+        // Past its time it continues alone, and the round counts as slow.
         let _ = timeout(REST, by_all.wait_for(|all| *all >= epoch)).await;
     }
 

@@ -238,7 +238,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.agents.clear();
-        // If the loop has ended there is nobody to tell.
+        // If the loop has ended, it needs no message.
         let _ = self.inbox.send(Input::Stop);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -246,7 +246,7 @@ impl Drop for Fleet {
     }
 }
 
-/// What comes over the link goes to the coordinator, and the moment to whoever times it.
+/// Events of the link go to the coordinator, and their time to the measurement.
 fn receive(told: mpsc::Sender<Input>, pongs: Pongs) -> impl Fn(LinkEvent) + Send + Sync {
     move |event| {
         let event = match event {
@@ -256,7 +256,7 @@ fn receive(told: mpsc::Sender<Input>, pongs: Pongs) -> impl Fn(LinkEvent) + Send
                 if matches!(envelope.report, Report::Status(_))
                     && let Some(pongs) = &*pongs.lock()
                 {
-                    // An answer that nobody waits for any more is of no interest.
+                    // An answer without a waiting caller is ignored.
                     let _ = pongs.send(monotonic_ns());
                 }
                 CoordinatorEvent::Reported {

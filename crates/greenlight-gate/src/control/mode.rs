@@ -20,7 +20,7 @@ use crate::color::{Color, Route};
 use crate::wire::OnUncertain;
 use serde::{Deserialize, Serialize};
 
-/// The deadline of a hold, kept by the gate and not by whoever asked for the hold.
+/// The deadline of a hold, which the gate keeps, and not the caller that requested the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Deadline {
     /// In milliseconds from the moment that it is armed.
@@ -47,7 +47,7 @@ pub enum Mode {
     Held {
         /// The color that was served until now.
         served: Color,
-        /// When the hold ends by itself.
+        /// When the hold ends without a decision.
         deadline: Deadline,
     },
     /// An order to open that no hold came before keeps requests waiting until no process of this
@@ -64,7 +64,7 @@ pub enum Mode {
         /// What is left of the hold; it can only end in shedding.
         deadline: Option<Deadline>,
     },
-    /// Requests wait, and only opening lets them go.
+    /// Requests wait until the gate is opened.
     Parked {
         /// The color that was served until now.
         served: Option<Color>,
@@ -122,7 +122,7 @@ impl Mode {
         }
     }
 
-    /// Whether only opening lets requests go, and no deadline.
+    /// Whether requests wait until the gate is opened, without a deadline.
     pub fn is_parked(self) -> bool {
         match self {
             Self::Parked { .. } => true,
@@ -165,7 +165,7 @@ impl Mode {
 
     /// Whether a restart could serve what was served before, although this gate has been opened:
     /// then the opening is noted before it happens. A note without a hold before would promise
-    /// nothing, because nobody else waits.
+    /// nothing, because no one else waits.
     pub(super) fn needs_note(self, to: Option<Color>) -> bool {
         let may_serve_old = match self {
             Self::Held { .. } => true,

@@ -9,7 +9,7 @@ use crate::wire::ServicesRequest;
 use std::collections::BTreeSet;
 
 impl<S: Clone + PartialEq> Step<'_, S> {
-    /// Lets requests wait, or refuses them. The deadline of a hold that is on goes on.
+    /// Lets requests wait, or refuses them. The deadline of a running hold stays.
     pub(super) fn close(
         &mut self,
         ticket: Ticket,

@@ -61,7 +61,7 @@ pub struct ServiceState<S> {
     /// The highest epoch that was opened.
     pub opened: u64,
     /// The last cut-over, and what this process and those that have ended saw of it; only in the
-    /// state file, because whoever else is told counts for itself.
+    /// state file, because other processes count for themselves.
     pub evidence: Option<(u64, ServiceEvidence)>,
 }
 

@@ -25,7 +25,7 @@ impl ReadCounts for CountsByService {
     }
 }
 
-/// What a process is asked to do.
+/// An order to a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Order<S> {
     /// Stop admitting.
@@ -36,7 +36,7 @@ pub enum Order<S> {
     Park(ServicesRequest),
     /// Refuse requests.
     Shed(ServicesRequest),
-    /// Route a service like this; its gate stays as it is. The settings are valid.
+    /// Route a service like this; its gate does not change. The settings are valid.
     Define {
         /// The service.
         name: String,
@@ -91,7 +91,7 @@ pub enum GateEvent<S> {
     Written {
         /// The order.
         ticket: Ticket,
-        /// What went wrong.
+        /// The problem.
         result: Result<(), String>,
     },
     /// All followers route like this process, or some did not say so in time.
@@ -149,7 +149,7 @@ pub enum Durability {
 /// What an order waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Awaited {
-    /// Until nobody is being admitted to these colors in this process; then `NoneAdmitting`.
+    /// Until no request is being admitted to these colors in this process; then `NoneAdmitting`.
     NoneAdmitting(Vec<(String, Color)>),
     /// Until no request is in flight to these colors in any process; then `NoRequests`.
     NoRequests {
@@ -181,7 +181,7 @@ pub enum GateEffect<S> {
         route: Route,
     },
     /// Find requests by the services as they are now. A known service keeps its gate, a new one
-    /// gets one that does what the control says.
+    /// gets one that does what the control orders.
     SetServices,
     /// Say `DeadlinePassed` after this long.
     ArmDeadline {
@@ -191,7 +191,7 @@ pub enum GateEffect<S> {
         after_ms: u64,
     },
     /// Write [`super::GateControl::to_persist`] down. With a ticket, say `Written` before anything
-    /// else happens; without one, nobody waits for it.
+    /// else happens; without one, no one waits for it.
     Persist {
         /// The order that waits.
         ticket: Option<Ticket>,
@@ -200,7 +200,7 @@ pub enum GateEffect<S> {
     },
     /// Have all followers route like this. With a ticket, say `Replicated`.
     Replicate {
-        /// What they are told.
+        /// What they get.
         followed: Followed<S>,
         /// The order that waits, and for how long at most, in milliseconds.
         waits: Option<(Ticket, Option<u64>)>,

@@ -59,7 +59,7 @@ pub struct DeploymentRequest {
     pub plan: Plan,
     /// Timers and choices.
     pub policy: Policy,
-    /// Whether it goes on by itself once all are ready.
+    /// Whether it continues automatically when all are ready.
     pub promotion: Promotion,
 }
 

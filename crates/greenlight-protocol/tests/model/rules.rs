@@ -9,7 +9,7 @@ use greenlight_protocol::{Epoch, agent, coordinator};
 use stateright::Property;
 use std::collections::BTreeSet;
 
-/// What is looked for.
+/// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
     /// All guarantees, and that every state ends well once faults stop.

@@ -1,4 +1,4 @@
-//! How the admin socket answers: JSON, or a refusal that says what to do next.
+//! The responses of the admin socket: JSON, or a refusal that says what to do next.
 
 use super::ErrorAnswer;
 use bytes::Bytes;

@@ -23,7 +23,7 @@ pub enum AdminError {
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// What went wrong.
+        /// The problem.
         reason: String,
     },
     /// The proxy refused.
@@ -92,12 +92,12 @@ impl AdminClient {
             .await
     }
 
-    /// How the proxy stands.
+    /// The status of the proxy.
     pub async fn status(&self) -> Result<StatusAnswer, AdminError> {
         self.call(Method::GET, "/v1/status", None::<&()>).await
     }
 
-    /// Tells a follower how to route; returns when nothing more reaches a color that is not
+    /// Replicates the routing to a follower; returns when nothing more reaches a color that is not
     /// open.
     pub(super) async fn replicate(
         &self,

@@ -1,9 +1,9 @@
 //! The commands: hold, open, park, shed, drain, define, remove.
 //!
-//! Commands are fenced, each service by itself: an epoch older than the last one obeyed changes
-//! nothing, and a hold of an epoch that was opened already is late and refused. A command that is
-//! too old for one of its services changes none of them. It is answered when it is carried out
-//! here and in every follower that still has connections.
+//! Commands are fenced, separately for each service: an epoch older than the last one obeyed
+//! changes nothing, and a hold of an epoch that was opened already is late and refused. A command
+//! that is too old for one of its services changes none of them. It is answered when it is carried
+//! out here and in every follower that still has connections.
 
 use super::answer::{Answer, Refusal, conflict, read};
 use super::replication::ReplicateRequest;
@@ -226,7 +226,7 @@ impl Admin {
         }
         let replicated = self.replicate_in_time().await;
         if replicated.is_err() {
-            // Unless another command has come, what served goes on serving.
+            // Unless another command has come, the color that served continues to serve.
             let mut closed: Vec<_> = closed.into_iter().map(|(service, _)| service).collect();
             closed.retain(|service| self.is_generation_of(service, generation));
             self.reopen(&closed);
@@ -239,7 +239,8 @@ impl Admin {
         Ok(())
     }
 
-    /// Lets requests wait until their service is opened. What is not known goes nowhere already.
+    /// Lets requests wait until their service is opened. An unknown service gets no requests
+    /// anyway.
     pub(super) async fn park(self: &Rc<Self>, mut request: ServicesRequest) -> Answer<()> {
         let table = self.shared.table.load_full();
         request.services.retain(|name| table.named(name).is_some());

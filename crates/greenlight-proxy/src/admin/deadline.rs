@@ -1,4 +1,4 @@
-//! The deadline of a hold, kept here and not by whoever asked for the hold.
+//! The deadline of a hold, which the proxy keeps, and not the caller that requested the hold.
 
 use super::OnUncertain;
 use super::answer::Refusal;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 impl Admin {
     /// After a restart: a hold that was on is on again, with a fresh deadline. Followers that
-    /// still have connections are told to follow this process from now on.
+    /// still have connections follow this process from now on.
     pub(crate) fn resume(self: &Rc<Self>) {
         self.followers.discover(&self.path);
         self.resume_deadlines();
@@ -79,8 +79,8 @@ impl Admin {
         }
     }
 
-    /// Ends the generation and the deadline of these services. Returns those whose requests the hold
-    /// alone keeps back: what was parked or shed meanwhile stays so.
+    /// Ends the generation and the deadline of these services. Returns those whose requests the
+    /// hold alone keeps back: what was parked or shed meanwhile stays so.
     fn end_hold(&self, services: &[Arc<Service>]) -> Vec<Arc<Service>> {
         self.next_generation(services);
         self.change_control(services, |control| control.deadline = None);
@@ -92,14 +92,14 @@ impl Admin {
         held
     }
 
-    /// Where nobody waits for the outcome.
+    /// For callers that do not need the result.
     pub(super) fn persist_or_log(&self) {
         if let Err(Refusal(_, error, _)) = self.persist(Durability::Process) {
             tracing::error!(error, "the routing could not be kept");
         }
     }
 
-    /// Where nobody waits for the followers.
+    /// For callers that do not wait for the followers.
     pub(super) fn replicate_in_background(self: &Rc<Self>) {
         let admin = self.clone();
         tokio::task::spawn_local(async move { admin.replicate(Vec::new()).await });

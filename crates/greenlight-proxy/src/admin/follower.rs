@@ -13,14 +13,14 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// A successor that dies leaves a hold to this process's own deadline, which must come after the
-/// successor's: while that lives, it says what happens.
+/// successor's: while the successor lives, it decides.
 const LEADER_GRACE_MS: u64 = 500;
 /// How long, and how often, this process tries to report its final counts to the leader.
 const FINAL_COUNTS_TIMEOUT: Duration = Duration::from_secs(1);
 const FINAL_COUNTS_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Admin {
-    /// Routes as the successor says; answers when nothing more reaches a color that is not open.
+    /// Adopts the successor's routing; answers when nothing more reaches a color that is not open.
     pub(super) async fn apply(self: &Rc<Self>, request: ReplicateRequest) -> Answer<CountsAnswer> {
         if *self.role.borrow() != Role::Follower {
             return Err(conflict("this proxy has no successor"));
@@ -72,7 +72,7 @@ impl Admin {
         }
     }
 
-    /// Nothing is left here. Whoever leads must know what was counted; nobody else does.
+    /// Nothing is left here. Reports the counts to the leader, because no other process has them.
     pub(crate) async fn shutdown(&self) {
         if *self.role.borrow() != Role::Follower {
             // The admin socket is still this process's own.
@@ -90,7 +90,7 @@ impl Admin {
                 sleep(FINAL_COUNTS_INTERVAL).await;
             }
         };
-        // Without a leader there is nobody to tell.
+        // Without a leader there is no process to report to.
         let _ = timeout(FINAL_COUNTS_TIMEOUT, reported).await;
         let _ = std::fs::remove_file(socket);
     }

@@ -33,7 +33,7 @@ impl Followers {
         }
     }
 
-    /// Looks for the sockets of followers beside the admin socket.
+    /// Finds the sockets of followers beside the admin socket.
     pub(super) fn discover(&self, admin: &Path) {
         *self.sockets.borrow_mut() = follower_sockets(admin);
     }
@@ -54,7 +54,7 @@ impl Followers {
         change(&mut self.final_counts.borrow_mut());
     }
 
-    /// Returns when every follower follows, or is gone.
+    /// Returns when every follower has obeyed, or is gone.
     pub(super) async fn replicate(&self, request: &ReplicateRequest) {
         let replications = self.clients().into_iter().map(|(socket, client)| {
             let request = request.clone();
@@ -109,12 +109,12 @@ impl Followers {
 
     fn forget(&self, socket: &Path) {
         self.sockets.borrow_mut().retain(|known| known != socket);
-        // Nobody listens there: it is left over from a process that died.
+        // No process listens there: the file remains of a process that died.
         let _ = std::fs::remove_file(socket);
     }
 }
 
-/// Asks until there is an answer; `None` if there is nobody any more.
+/// Asks until there is an answer; `None` if the process is gone.
 async fn until_answered<A, E: std::fmt::Display, Fut>(
     socket: &Path,
     ask: impl Fn() -> Fut,

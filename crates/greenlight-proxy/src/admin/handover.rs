@@ -54,8 +54,8 @@ impl Admin {
         self.leading()?;
         let controls = self.controls.borrow();
         if controls.values().any(|s| s.deadline.is_some()) {
-            // The hold would change hands together with its deadline and with whoever waits for
-            // its answer. It is over in a moment; the successor asks again.
+            // The hold would move to the successor together with its deadline and the caller that
+            // waits for its answer. It is over in a moment; the successor asks again.
             return Err(conflict("a hold is on"));
         }
         if self.running.get() > 0 {
@@ -79,7 +79,7 @@ impl Admin {
         let handed = self.exchange(successor).await;
         if handed.is_err() {
             beside.abort();
-            // Nobody leads but this process.
+            // This process alone leads.
             let _ = std::fs::remove_file(path);
         }
         handed

@@ -192,7 +192,7 @@ impl Admin {
                 .half_close(true)
                 .serve_connection(io, service)
                 .with_upgrades();
-            // How the other side ends is its business.
+            // Errors when the other side closes its connection are ignored.
             let _ = connection.await;
         });
     }
@@ -251,7 +251,7 @@ impl Admin {
                 let ended = self.command(request).await;
                 return json(ended.map(|ended| {
                     self.followers.record_final_counts(&ended);
-                    // Nobody else has its counts now.
+                    // No other process has its counts now.
                     self.persist_or_log();
                 }));
             }

@@ -21,7 +21,7 @@ pub(crate) struct ServiceControl {
     pub(crate) epoch: u64,
     /// The highest epoch that was opened: a hold of it is late.
     pub(crate) opened: u64,
-    /// Whether only opening lets its requests go, and no deadline.
+    /// Whether its requests wait until it is opened, without a deadline.
     pub(crate) parked: bool,
     /// The deadline in milliseconds of the hold that is on, and what happens then.
     pub(crate) deadline: Option<(u64, OnUncertain)>,

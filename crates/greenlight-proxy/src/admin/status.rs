@@ -1,4 +1,4 @@
-//! What may be asked by anyone who is let in: how the proxy stands, and whether it is healthy.
+//! The read-only pages: the status of the proxy, and whether it is healthy.
 
 use super::answer::text;
 use super::commands::served;

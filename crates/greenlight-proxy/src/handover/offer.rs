@@ -43,7 +43,7 @@ impl Successor {
     }
 }
 
-/// [`Offer`] as it is sent.
+/// [`Offer`] on the wire.
 #[derive(Serialize)]
 enum OfferRef<'a> {
     Given {

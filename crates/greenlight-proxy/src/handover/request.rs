@@ -31,7 +31,7 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// Asks the proxy that runs for everything; `None` if none runs. Asks again while refused.
+    /// Requests a handover from the running proxy; `None` if none runs. Asks again while refused.
     pub(crate) fn request(admin: &Path) -> Result<Option<Self>, ProxyError> {
         let since = Instant::now();
         loop {
@@ -105,10 +105,10 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
-    /// Says that everything is ready. When this succeeds, the predecessor has stopped accepting.
+    /// Reports that everything is ready. When this succeeds, the predecessor has stopped accepting.
     pub(crate) fn confirm(mut self) -> io::Result<()> {
         self.wire.send(&Ready)?;
-        // Giving up now could leave nobody who leads: only the predecessor may still decide.
+        // Giving up now could leave no leader: only the predecessor may still decide.
         self.wire.wait_without_limit()?;
         let Accepted = self.wire.receive()?;
         Ok(())
@@ -128,7 +128,7 @@ impl From<io::Error> for RequestError {
 }
 
 /// Turns an admin connection into the handover's. Nothing is read past the answer's head: the
-/// predecessor says nothing before it has heard the successor's hello.
+/// predecessor sends nothing before the successor's hello.
 async fn upgrade(admin: &Path) -> Result<UnixStream, RequestError> {
     let stream = match tokio::net::UnixStream::connect(admin).await {
         Ok(stream) => stream,

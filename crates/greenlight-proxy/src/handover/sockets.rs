@@ -49,7 +49,7 @@ impl Sockets {
                 ProxyError::Listen { address, source }
             })?,
         };
-        // Whoever is succeeded listens still, perhaps at more than it passed on.
+        // The predecessor still listens, perhaps at more addresses than it passed on.
         if !succeeds {
             let opened = |address: &ListenAddr| users.iter().any(|user| user.requested == *address);
             let own: Vec<_> = options

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite as _;
 
-/// A client and what it has sent that nobody has looked at yet.
+/// A client and its bytes that are not parsed yet.
 pub(super) struct Client {
     pub(super) socket: Socket,
     pub(super) unread: Buffer,

@@ -38,7 +38,7 @@ pub(super) struct Exchange {
 struct Upload {
     sent: usize,
     /// An application may answer and close before it has read everything. Writing on then fails,
-    /// but the response is there to be read.
+    /// but the response can still be read.
     is_broken: bool,
 }
 
@@ -56,7 +56,7 @@ impl Upload {
 }
 
 impl Exchange {
-    /// Reads more of the response. What was not sent of the request goes on being sent: an
+    /// Reads more of the response. The rest of the request is still being sent: an
     /// application may answer while it reads.
     pub(super) fn poll_read(
         &mut self,

@@ -15,7 +15,7 @@ pub(super) enum Field {
     /// Belongs to one hop (RFC 9110 section 7.6.1).
     OneHop,
     Date,
-    /// Says for whom a request is sent.
+    /// Names the client of a request.
     ForwardedHost,
     ForwardedProto,
     Forwarded,
@@ -25,7 +25,7 @@ pub(super) enum Field {
 impl Field {
     pub(super) fn of(name: &str) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        // Names are told apart by their length first: most are none of these.
+        // The length is compared first, because most names are none of these.
         match name.len() {
             2 if is("te") => Self::Negotiation,
             4 if is("host") => Self::Host,

@@ -13,7 +13,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 pub(super) enum Framing {
     /// So many bytes.
     Length(u64),
-    /// In chunks, which go on as they are.
+    /// In chunks, which are passed on unchanged.
     Chunked(Chunk),
     /// Until the connection ends; made into chunks for the client.
     UntilClose,
@@ -28,7 +28,7 @@ pub(super) enum Chunk {
     Trailers,
 }
 
-/// What can go on to the client.
+/// What can be passed on to the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     /// So many bytes from the start of the buffer.
@@ -37,12 +37,12 @@ pub(super) struct Piece {
     pub(super) is_last: bool,
 }
 
-/// The body is not framed as its head says.
+/// The body's framing contradicts its head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
 impl Framing {
-    /// Looks at what has come.
+    /// Parses the bytes received so far.
     pub(super) fn advance(&mut self, buffer: &mut Buffer) -> Result<Piece, Malformed> {
         match self {
             Self::Length(left) => {
@@ -122,9 +122,9 @@ impl Chunk {
                     let mut trailers = [httparse::EMPTY_HEADER; MAX_TRAILERS];
                     match httparse::parse_headers(rest, &mut trailers) {
                         Ok(Status::Complete(_)) => {
-                            // Who wants trailers says so, and is not served by the fast path
-                            // (RFC 9110 section 6.5.1): the end of the body takes their place.
-                            // They stay behind it, so their connection is not used again.
+                            // A client that wants trailers sends `TE`, and is not served by the
+                            // fast path (RFC 9110 section 6.5.1): the end of the body takes their
+                            // place. They stay behind it, so their connection is not used again.
                             let end = rest.get_mut(..2).ok_or(Malformed)?;
                             end.copy_from_slice(b"\r\n");
                             at += 2;
@@ -148,7 +148,7 @@ impl Chunk {
 fn size(bytes: &[u8]) -> Result<Option<(usize, u64)>, Malformed> {
     match httparse::parse_chunk_size(bytes) {
         Ok(Status::Complete((length, size))) => {
-            // The line goes on as it is, so nobody may read it in another way.
+            // The line is passed on unchanged, so it must have only one reading.
             let line = &bytes[..length - 2];
             let is_clear = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
             let is_good = line.first().is_some_and(u8::is_ascii_hexdigit)
@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    /// What goes on of pieces that come one after the other, until the last.
+    /// What is passed on of consecutive pieces, until the last.
     fn pass(framing: &mut Framing, pieces: &[&str]) -> (String, bool) {
         let mut buffer = Buffer::new(&Rc::new(Buffers::new(256, 16, 8, 1)));
         let mut passed = Vec::new();

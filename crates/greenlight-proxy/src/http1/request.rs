@@ -39,7 +39,7 @@ pub(super) struct FastPathRequest {
     pub(super) closes: bool,
 }
 
-/// Looks at the first request of what a client has sent.
+/// Parses the first request in a client's bytes.
 pub(super) fn parse(bytes: &[u8], thread: &ThreadContext, client_info: &ClientInfo) -> Parsed {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
@@ -97,7 +97,7 @@ fn plain(
     })
 }
 
-/// What a head says that decides whom it is for and where it ends.
+/// The fields of a head that decide its service and its length.
 #[derive(Default)]
 struct Seen<'a> {
     host: Option<&'a str>,
@@ -107,7 +107,7 @@ struct Seen<'a> {
     forwarded_proto: bool,
 }
 
-/// Copies the fields that go on. `None` if one is not plain.
+/// Copies the fields to pass on. `None` if one is not plain.
 fn copy<'a>(
     fields: &[Header<'a>],
     may_speak_for_clients: bool,
@@ -155,7 +155,7 @@ fn copy<'a>(
     Some(seen)
 }
 
-/// Whether the target is a path, and of characters that nobody reads in two ways.
+/// Whether the target is a path of characters with only one reading.
 fn is_plain_target(target: &str) -> bool {
     let is_plain = |byte| {
         matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'

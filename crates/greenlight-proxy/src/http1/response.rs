@@ -30,7 +30,7 @@ pub(super) enum Parsed {
     /// Not final, and for the client.
     Interim,
     Final(Head),
-    /// Another protocol, which nobody asked for.
+    /// Another protocol, which was not requested.
     Switched,
     Malformed,
 }
@@ -44,7 +44,7 @@ pub(super) struct Head {
     pub(super) keeps_alive: bool,
 }
 
-/// Takes the next head out of the buffer and writes it, as it is for the client, to `out`.
+/// Takes the next head out of the buffer and writes it, in the client's form, to `out`.
 pub(super) fn parse(buffer: &mut Buffer, context: Context<'_>, out: &mut Vec<u8>) -> Parsed {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
@@ -116,7 +116,7 @@ fn rewrite(
     }))
 }
 
-/// What a head says of itself, its body and its connection.
+/// The framing fields of a head: for its body and its connection.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "a head says these things or does not, each by itself"
@@ -133,7 +133,7 @@ struct Seen<'a> {
     nominates: bool,
 }
 
-/// Copies the fields that go on, without those to `skip`. `None` if the length can be read in two
+/// Copies the fields to pass on, without those to `skip`. `None` if the length can be read in two
 /// ways.
 fn copy<'a>(
     fields: &[Header<'a>],
@@ -196,7 +196,7 @@ fn is_nominated(name: &str, fields: &[Header<'_>]) -> bool {
         .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// How the body is delimited (RFC 9112 section 6.3), which is said to the client.
+/// How the body is delimited (RFC 9112 section 6.3) for the client.
 fn framing(
     version: u8,
     code: u16,

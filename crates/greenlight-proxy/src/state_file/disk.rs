@@ -1,4 +1,4 @@
-//! What replacing a file asks of a disk, each step by itself, so that tests can see and spoil it.
+//! The steps of replacing a file, separately, so that tests can record them and make them fail.
 
 use std::fmt::Debug;
 use std::fs::File;

@@ -17,7 +17,7 @@ use super::monotonic_ns;
 /// The request that a connection is being given.
 ///
 /// It never leaves its thread, but hyper asks for `Send` because of upgrades: hence the lock,
-/// which nobody ever waits for, and the flag that spares it on all writes but the first.
+/// which is never contended, and the flag that avoids it on all writes but the first.
 #[derive(Default)]
 pub(crate) struct FirstByteTracker {
     armed: AtomicBool,
@@ -76,10 +76,10 @@ impl FirstByteTracker {
     }
 }
 
-/// A stream that tells its tracker what goes and comes.
+/// A stream that reports its reads and writes to its tracker.
 ///
 /// An application may answer and close before it has read the whole body. Writing on then fails,
-/// but the response is there to be read: once something of the request was written, failing writes
+/// but the response can still be read: once something of the request was written, failing writes
 /// are swallowed, and the reading side finds out how it ended.
 pub(super) struct TrackedIo {
     socket: Socket,

@@ -41,7 +41,7 @@ impl Connection for HyperConnection {
             .map_err(io::Error::other)?;
         let watched = tracker.clone();
         let task = tokio::task::spawn_local(async move {
-            // Its error reaches whoever waits for the response.
+            // Its error reaches the task that waits for the response.
             let _ = connection.with_upgrades().await;
             watched.disarm();
         });
@@ -65,7 +65,7 @@ impl Connection for HyperConnection {
         self.sender.is_ready()
     }
 
-    /// Its task closes it: nobody needs to be woken.
+    /// Its task closes it, so no waker is needed.
     fn poll_spoiled(&self, _: &mut Context<'_>) -> Poll<()> {
         match self.is_good() {
             true => Poll::Pending,
@@ -75,7 +75,7 @@ impl Connection for HyperConnection {
 }
 
 impl HyperConnection {
-    /// Closes the connection at once, whatever it is doing.
+    /// Closes the connection at once.
     pub(crate) fn abort(self) {
         self.task.abort();
     }

@@ -31,15 +31,15 @@ pub(super) struct Peers {
     pub(super) tls: Arc<ClientConfig>,
 }
 
-/// What is looked for.
+/// What is checked.
 struct PeerExpectation {
     epoch: Epoch,
     services: BTreeMap<ServiceName, ServiceSpec>,
 }
 
 impl Peers {
-    /// Looks at all of these, until each was seen ready or had its time. Says which were not, and
-    /// why.
+    /// Checks all of these until each is ready or its time is over. Returns those that were not
+    /// ready, and why.
     pub(super) async fn check_all(
         &self,
         epoch: Epoch,

@@ -1,4 +1,4 @@
-//! The agent's answers to what is asked beside the protocol.
+//! The agent's responses to requests beside the protocol.
 
 use crate::api::SlotLog;
 use crate::doctor::{Expected, MachinePaths, MachineReport};

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-/// How often the front is asked whether it is still the one that was told.
+/// How often the front is asked whether it is still the same process.
 const FRONT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the gate's totals are reported after a cut-over, and for how long.
 const OBSERVE_EVERY: Duration = Duration::from_millis(250);
@@ -75,10 +75,10 @@ pub struct AgentShell {
     asked: BTreeMap<(InstanceId, Epoch), Vec<oneshot::Sender<PeerAnswer>>>,
     /// How long the last record took to become durable; part of what `Armed` reports.
     sync: Duration,
-    /// How the server was last told that this instance stands.
+    /// The status that was last reported to the server.
     told: Option<InstanceStatus>,
     pending: Vec<AgentEffect>,
-    /// What the front answered, to be taken before anything that came in while it was asked: a
+    /// The front's responses. They are handled before events that arrived meanwhile: a
     /// directive that was repeated meanwhile must not ask it again.
     answers: VecDeque<AgentEvent>,
 }
@@ -93,7 +93,7 @@ pub(super) enum ShellEvent {
     ReadinessQueried(Epoch, oneshot::Sender<Readiness>),
     /// What runs, asked after a restart.
     Found(Vec<Running>),
-    /// The service manager wants to know whether the loop turns.
+    /// The service manager's heartbeat asks whether the loop is responsive.
     Ping(oneshot::Sender<()>),
     /// The gate's totals, for the receipt.
     Observed(Epoch, greenlight_protocol::GateEvidence),
@@ -170,7 +170,7 @@ impl AgentShell {
         Arc::new(Inbox(self.events.clone()))
     }
 
-    /// What asks whether the loop turns.
+    /// Asks whether the loop is responsive.
     pub fn ping(&self) -> impl FnMut() -> oneshot::Receiver<()> + Send + use<> {
         let events = self.events.clone();
         move || {
@@ -181,7 +181,7 @@ impl AgentShell {
         }
     }
 
-    /// Runs for ever, or until the journal fails: then the process must end, because what is not
+    /// Runs until the journal fails. Then the process must end, because what is not
     /// durable must not be acted on.
     pub async fn run(mut self) -> Result<(), JournalError> {
         let pending = std::mem::take(&mut self.pending);
@@ -247,7 +247,7 @@ impl AgentShell {
         Ok(())
     }
 
-    /// Tells the server how this instance stands whenever that has changed. Not while a cut-over
+    /// Reports the instance's status to the server whenever it has changed. Not while a cut-over
     /// is at its barrier: nothing may delay what decides there.
     fn tell_status(&mut self) {
         let mut status = self.agent.status();
@@ -387,7 +387,7 @@ impl AgentShell {
                 self.answers.push_back(failed);
             }
             (Ok(_), _) => {}
-            // When the front answers again, the protocol is told and acts again.
+            // When the front answers again, the protocol gets an event and acts again.
             (Err(FrontError::Unreachable(error)), _) => {
                 tracing::warn!(error, "the front cannot be reached");
             }
@@ -430,7 +430,7 @@ impl peer::Peer for Inbox {
     }
 }
 
-/// Tells the protocol whenever another incarnation of the front answers.
+/// Sends the protocol an event whenever another incarnation of the front answers.
 async fn watch_front(front: Arc<dyn Front>, events: UnboundedSender<ShellEvent>) {
     let mut known = None;
     loop {

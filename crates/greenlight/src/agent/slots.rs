@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 /// Lines of an application's output that a failure shows.
 const LINES_SHOWN: usize = 10;
 
-/// The pause before a runtime is asked again what runs.
+/// The pause before a runtime is queried again.
 const LIST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts, checks and stops applications for the loop.
@@ -76,7 +76,7 @@ impl Slots {
         }
     }
 
-    /// After a restart: asks the runtime what runs, until it knows. The loop goes on meanwhile,
+    /// After a restart: asks the runtime what runs, until it knows. The loop continues meanwhile,
     /// because a decision may be waited for.
     pub(super) fn list_running(&self) {
         let (runtime, events) = (self.work.runtime.clone(), self.events.clone());
@@ -217,7 +217,8 @@ impl Slots {
         });
     }
 
-    /// Checks what runs in these slots once, beside the checks that go on, for a peer that asks.
+    /// Checks what runs in these slots once, in addition to the regular checks, for a peer that
+    /// asks.
     pub(super) fn check_now(
         &self,
         prepared: BTreeMap<Slot, Release>,
@@ -228,7 +229,7 @@ impl Slots {
             let checks = prepared.iter().map(|(slot, release)| async {
                 (slot.service.clone(), work.check_now(slot, release).await)
             });
-            // Whoever asked may have given up.
+            // The caller may have given up.
             let _ = answer.send(join_all(checks).await.into_iter().collect());
         });
     }
@@ -372,7 +373,8 @@ impl Work {
         defined.map_err(|error| error.to_string())
     }
 
-    /// Where a slot is reached: where it was said to run, or at its port on this machine.
+    /// Where a slot is reached: at the address that the runtime reported, or at its port on this
+    /// machine.
     fn address(&self, slot: &Slot, ports: PortPair) -> SocketAddr {
         let published = SocketAddr::from(([127, 0, 0, 1], ports.of(slot.color)));
         self.addresses().get(slot).copied().unwrap_or(published)
@@ -394,7 +396,7 @@ impl Work {
     }
 }
 
-/// Checks an application for life, and says how it died. Ends when it is dead.
+/// Watches an application until it is dead, and returns how it died.
 async fn supervise(
     runtime: Arc<dyn Runtime>,
     running: Running,

@@ -40,7 +40,7 @@ impl Job {
         self.set(Some(&receipt.deployment), word(receipt.outcome.as_ref()));
     }
 
-    /// Tells the job that a deployment goes on without the command.
+    /// Tells the job that a deployment continues without the command.
     pub(super) fn report_ongoing(&self, deployment: &DeploymentId, state: &str) {
         self.set(Some(&deployment.to_string()), state);
     }

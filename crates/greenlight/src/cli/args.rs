@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The arguments of the command line.
 
 mod demo;
 mod roles;
@@ -41,7 +41,7 @@ pub enum Verb {
     /// Let something that is on this machine already pass its users to greenlight.
     #[command(subcommand)]
     Attach(Attach),
-    /// Say what a deployment would do, and what stands in its way. Changes nothing.
+    /// Show what a deployment would do, and what prevents it. Changes nothing.
     Plan(PlanArgs),
     /// Bring a release to the whole fleet: prepare it everywhere, then cut over together.
     Deploy(Deploy),
@@ -55,7 +55,7 @@ pub enum Verb {
     Rollback(Rollback),
     /// Stop serving services that are live; a rollback brings them back.
     Remove(Remove),
-    /// Show how the fleet stands.
+    /// Show the state of the fleet.
     Status(Status),
     /// List the latest deployments.
     History(History),

@@ -153,7 +153,7 @@ fn chosen<'a>(args: &AttachNginx, config: &'a Config) -> Result<&'a InstanceConf
     }
 }
 
-/// Nginx is changed only by somebody who has seen how.
+/// Nginx is changed only after a person has seen and confirmed the change.
 fn agreed(args: &AttachNginx, changes: &[FileChange]) -> Result<(), Failure> {
     if args.yes || changes.is_empty() {
         return Ok(());

@@ -46,7 +46,7 @@ pub(super) enum Left {
     Ready,
 }
 
-/// What `--json` prints of a deployment that goes on without the command.
+/// What `--json` prints of a deployment that continues without the command.
 #[derive(Serialize)]
 struct Ongoing<'a> {
     deployment: &'a DeploymentId,
@@ -117,7 +117,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     }
 }
 
-/// Whoever starts this command learns which deployment it waits for even if it is killed.
+/// Reports the deployment's id at once, so that a CI job knows it even if the command is killed.
 fn begun(answer: &CommandAnswer) {
     if let Some(job) = Job::current() {
         job.report_ongoing(&answer.deployment, "unknown");
@@ -170,7 +170,7 @@ pub(super) async fn rollback(args: &Rollback, output: Output) -> Result<Exit, Fa
 }
 
 /// The timers and choices of the file; none if it is not there, or if it cannot be read: to go back
-/// must not depend on a file that someone has just broken. Then those of the latest deployment hold.
+/// must not depend on a file that someone has just broken. Then the latest deployment's apply.
 fn policy_of(act: &Act) -> Option<Policy> {
     match Config::load(&act.file.file) {
         Ok(config) => Some(config.policy),
@@ -261,7 +261,7 @@ pub(super) async fn follow(
         match receipt(api, deployment).await {
             Ok(receipt) => {
                 if let Some(outcome) = receipt.outcome {
-                    // It was over before the stream said so, and nobody would say how it ended.
+                    // It was over before the stream reported it, so the stream will not say how.
                     display.show(&NumberedEvent {
                         number: seen + 1,
                         at_ms: receipt.finished_ms.unwrap_or_else(clock::wall_ms),
@@ -308,7 +308,7 @@ fn gave_up(reason: &ApiError) -> Failure {
     )
 }
 
-/// How a deployment should end for the command to have done as asked.
+/// The outcome that makes the command a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goal {
     Promoted,

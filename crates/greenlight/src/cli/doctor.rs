@@ -1,4 +1,4 @@
-//! `greenlight doctor`: asks the fleet to look at itself, or looks at this machine.
+//! `greenlight doctor`: has the fleet examine itself, or examines this machine.
 
 use super::args::{FileArg, FleetArg};
 use super::fleet::{configuration, connect, local_dir};
@@ -87,7 +87,7 @@ pub(super) async fn doctor(args: &Doctor, output: Output) -> Result<Exit, Failur
     })
 }
 
-/// Asks the server; a finding in its place if it is not reached.
+/// Asks the server; returns a finding instead if the server cannot be reached.
 async fn ask(
     args: &Doctor,
     config: Option<&Config>,
@@ -137,7 +137,7 @@ fn finding(check: &str, level: Level, found: String, todo: &str) -> Finding {
     }
 }
 
-/// Looks at this machine as each instance that it is.
+/// Examines this machine, for each instance that it is.
 async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, Failure> {
     let docker = std::env::var("DOCKER_HOST").ok();
     let machine = |state: Option<PathBuf>| MachinePaths {

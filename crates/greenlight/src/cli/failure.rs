@@ -1,4 +1,4 @@
-//! Why a command did not do as asked: what is wrong, what to do next, and the exit code.
+//! Why a command failed: what is wrong, what to do next, and the exit code.
 
 use super::Exit;
 use crate::config::ConfigError;
@@ -101,7 +101,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// What was typed makes no sense. Clap's text says why, and after an empty line what to do.
+/// The arguments are wrong. Clap's text says why, and after an empty line what to do.
 impl From<&clap::Error> for Failure {
     fn from(error: &clap::Error) -> Self {
         let text = error.to_string();

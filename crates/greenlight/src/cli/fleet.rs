@@ -39,7 +39,7 @@ pub(super) fn connect(fleet: &FleetArg, file: &FileArg) -> Result<ApiClient, Fai
     Ok(ApiClient::from_dir(&dir)?)
 }
 
-/// Who asks, for other people to read.
+/// The name of the person who asks, for other people to read.
 pub(super) fn requested_by() -> String {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     if let Some(actor) = variable("GITHUB_ACTOR") {
@@ -67,7 +67,7 @@ fn account() -> Option<String> {
     })
 }
 
-/// The label of a release if nobody gives one: the commit that is checked out beside the file.
+/// The version given, or else the commit that is checked out beside the file.
 pub(super) fn version(given: Option<&str>, file: &Path) -> Result<String, Failure> {
     if let Some(version) = given {
         check_label(version)?;

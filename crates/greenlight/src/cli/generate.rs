@@ -1,4 +1,4 @@
-//! What is made from the program's own types: schema, completions, manual pages.
+//! Files generated from the program's own types: schema, completions, manual pages.
 
 use super::args::{Cli, Completions, Man};
 use super::{Exit, Failure, print, print_json};

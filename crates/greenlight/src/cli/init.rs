@@ -44,7 +44,7 @@ fn begin(args: &Init) -> Result<(), Failure> {
         None => named_after_folder(path),
     };
     let text = starter(&service);
-    // The name may come from a person; what is written must be good.
+    // A person may have chosen the name; the file must be valid all the same.
     Config::parse(&path.display().to_string(), &text, [])?;
     write_new(path, &text)?;
     eprintln!(
@@ -83,7 +83,7 @@ fn convert(args: &Init, source: Source) -> Result<Vec<Unsupported>, Failure> {
     eprintln!(
         "wrote `{path}`; read it, put in your servers, and look at it with `greenlight plan`"
     );
-    // What stands in it came from elsewhere, so it may need a hand first.
+    // The content comes from another tool, so a person may have to change it first.
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     if let Err(error) = Config::parse(&path.to_string(), &imported.text, variables) {
@@ -198,7 +198,7 @@ fn starter(service: &str) -> String {
         |_| "greenlight".to_owned(),
         |path| path.display().to_string(),
     );
-    // A JSON string is a YAML string, whatever is in it.
+    // Every JSON string is a valid YAML string.
     let program = serde_json::to_string(&program).expect("text serialises");
     format!(
         "# What greenlight deploys, and where to. `greenlight schema` prints all that can be said here.

@@ -23,12 +23,12 @@ struct PlanDocument {
     front: FrontKind,
     /// Whether no two releases ever answer at once (G1).
     no_mixed_window: bool,
-    /// Services that are live and not in the file; they go on.
+    /// Services that are live and not in the file; they stay as they are.
     orphans: Vec<ServiceName>,
     /// That the same release is being deployed already; `deploy` attaches to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     under_way: Option<String>,
-    /// What stands in the way; a deployment would be refused.
+    /// What prevents a deployment; the server would refuse it.
     obstacles: Vec<String>,
 }
 

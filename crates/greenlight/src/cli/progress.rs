@@ -1,4 +1,4 @@
-//! A deployment as it goes on: bars on a terminal, plain lines anywhere else. Always on standard
+//! The progress of a deployment: bars on a terminal, plain lines anywhere else. Always on standard
 //! error, because standard output is for data.
 
 use crate::api::{DeploymentEvent, NumberedEvent};

@@ -125,7 +125,7 @@ fn table(rows: &[MachineDocument], dry_run: bool) -> String {
                 (None, None) => "ok",
             };
             let changes = match (row.changes.len(), &row.error) {
-                // What would have to change there, nobody knows.
+                // The changes are unknown, because the machine could not be examined.
                 (0, Some(_)) => "-".to_owned(),
                 (0, None) => "nothing to change".to_owned(),
                 (1, _) => "1 change".to_owned(),

@@ -142,7 +142,7 @@ fn stand(instance: &InstanceStatus) -> String {
     parts.join("; ")
 }
 
-/// What a deployment changes, in a few words.
+/// A short description of what a deployment changes.
 fn changes(releases: &BTreeMap<ServiceName, String>, removed: &BTreeSet<ServiceName>) -> String {
     let releases = releases.iter().map(|(s, v)| format!("{s} {v}"));
     let removed = removed.iter().map(|s| format!("{s} removed"));

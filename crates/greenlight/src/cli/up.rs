@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the fleet may take to come up.
 const COME_UP: Duration = Duration::from_secs(20);
-/// How often it is looked at until then.
+/// How often its status is polled until then.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What `--json` prints once the fleet is up.
@@ -43,7 +43,7 @@ pub(super) async fn up(args: &Up, output: Output) -> Result<Exit, Failure> {
     let failed = |what: &str, error: &std::io::Error| {
         Failure::new(Exit::Failed, format!("{what} `{}`: {error}", dir.display()))
     };
-    // Nginx, which may be somebody else, reaches the gates in it.
+    // Nginx may run as another user, and must reach the gates in it.
     let mode = if config.front == FrontKind::Nginx {
         0o711
     } else {
@@ -181,7 +181,7 @@ fn local(config: &Config, instance: &InstanceConfig) -> Result<LocalInstance, Fa
     })
 }
 
-/// A clear word now is better than a proxy that is started again and again.
+/// A clear message now is better than a proxy that is restarted forever.
 fn check_free(instance: &LocalInstance) -> Result<(), Failure> {
     let Err(error) = std::net::TcpListener::bind(instance.listen) else {
         return Ok(());

@@ -8,7 +8,7 @@ use thiserror::Error;
 /// One thing that is wrong in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Error, miette::Diagnostic)]
 pub enum Diagnostic {
-    /// A key that nobody reads.
+    /// An unknown key.
     #[error("unknown key `{key}`")]
     UnknownKey {
         /// The key as written.
@@ -42,7 +42,7 @@ pub enum Diagnostic {
         #[help]
         help: String,
     },
-    /// A word where only certain words may be.
+    /// A word that is not one of the allowed words.
     #[error("`{found}` is not known here")]
     UnknownWord {
         /// The word as written.
@@ -50,7 +50,7 @@ pub enum Diagnostic {
         /// Where.
         #[label("unknown word")]
         at: SourceSpan,
-        /// The words there are.
+        /// The allowed words.
         #[help]
         help: String,
     },
@@ -86,7 +86,7 @@ pub enum Diagnostic {
         /// Where it is used.
         #[label("used here")]
         at: SourceSpan,
-        /// What the file says about it, or how to give a default.
+        /// The reason that the file gives, or how to give a default.
         #[help]
         help: String,
     },

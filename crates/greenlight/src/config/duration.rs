@@ -60,7 +60,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         rest = after;
         first = false;
     }
-    // Fractions of a second pass through floating point; nobody means more than microseconds.
+    // Fractions of a second pass through floating point, which is exact enough for microseconds.
     Ok(Duration::from_micros(
         u64::try_from((sum + Duration::from_nanos(500)).as_micros())
             .expect("a year of microseconds fits"),
@@ -96,7 +96,7 @@ pub struct DurationText(pub String);
 
 impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The parser hands a number over as it is written when text is asked for.
+        // If the type is text, the parser passes a number on as it is written.
         String::deserialize(deserializer).map(Self)
     }
 }

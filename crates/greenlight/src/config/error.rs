@@ -14,7 +14,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is there, and cannot be read.
+    /// The file exists, and cannot be read.
     #[error("`{}` cannot be read", path.display())]
     Unreadable {
         /// The file.
@@ -40,7 +40,7 @@ impl ConfigError {
     }
 }
 
-/// A file and what is wrong with it. Shown as its first diagnostic, with the others after it.
+/// A file and its errors. It is shown as the first error, followed by the others.
 #[derive(Debug)]
 pub struct Diagnostics {
     file: NamedSource<String>,
@@ -51,7 +51,7 @@ pub struct Diagnostics {
 impl Diagnostics {
     /// The diagnostics of a text, in its order. `None` if there are none.
     pub(super) fn of(file: &str, text: &str, mut diagnostics: Vec<Diagnostic>) -> Option<Self> {
-        // What is wrong first in the file is read first; the sort keeps ties in order.
+        // Errors are shown in the order of the file; the sort is stable.
         diagnostics.sort_by_key(Diagnostic::offset);
         let mut diagnostics = diagnostics.into_iter();
         Some(Self {

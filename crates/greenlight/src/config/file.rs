@@ -3,7 +3,7 @@
 //! Nothing here is understood yet: times and addresses are still text, and every value knows its
 //! place. `super::resolve` turns a [`File`] into the configuration that the program uses.
 //!
-//! Words are taken from the tool that owns the idea: Kamal (`service`, `servers`, `proxy`,
+//! Key names come from the tool that owns the idea: Kamal (`service`, `servers`, `proxy`,
 //! `env: {clear, secret}`), Compose (`services`, `command`, `x-*`), Argo Rollouts (`strategy`).
 //! The doc comments of the fields are what an editor shows to users: they describe the file.
 
@@ -145,7 +145,7 @@ pub struct ServiceSection {
 }
 
 impl ServiceSection {
-    /// The keys that are about containers alone, and where each stands.
+    /// The keys that only containers have, and the position of each.
     pub(super) fn container_keys(&self) -> [(&'static str, Option<SourceSpan>); 10] {
         fn at<T>(key: Option<&Located<T>>) -> Option<SourceSpan> {
             key.map(|key| key.at)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs as _};
 
-/// The address of an instance. Names are resolved by whoever connects, when they connect.
+/// The address of an instance. A client resolves the name when it connects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Host {
     /// An IP address.

@@ -6,7 +6,7 @@
 //! release, so they stand for themselves here and the runtime replaces them in `command` and
 //! `env`, quoted or not.
 //!
-//! Compose replaces inside quotes too, and whoever expects that must not get a literal `${…}` in
+//! Compose replaces inside quotes too. Users who expect that must not get a literal `${…}` in
 //! silence: everywhere but in `command`, where a shell may want it, that is a diagnostic.
 
 use super::diagnostic::Diagnostic;
@@ -27,13 +27,13 @@ pub(super) fn properties(
 /// What may be left of `${…}` in a value after reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leftover {
-    /// Nothing: it is used as it is.
+    /// Nothing is wrong: the text is used unchanged.
     Nothing,
     /// `${PORT}` and `${VERSION}`: the runtime replaces them.
     Later,
 }
 
-/// Refuses a `${…}` that nobody will replace. `text` is the whole file.
+/// Refuses a `${…}` that would never be replaced. `text` is the whole file.
 pub(super) fn check(
     value: &Located<String>,
     allowed: Leftover,
@@ -54,7 +54,7 @@ pub(super) fn check(
                      replaced from the environment"
             )
         } else {
-            // `$${NAME}`: asked for, and right in the application's environment only.
+            // `$${NAME}` is allowed only in commands and in the application's environment.
             if allowed == Leftover::Later {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! A value together with the bytes of the file that it came from.
 //!
-//! Every value of `greenlight.yml` that can be wrong by itself is read as one of these, so that a
+//! Every value of `greenlight.yml` that can be wrong on its own is read as one of these, so that a
 //! diagnostic found long after parsing can still point at its place. The YAML parser's own wrapper
 //! is kept behind this one, because the parser is young and may have to be replaced.
 
@@ -10,12 +10,12 @@ use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// A value and where it stands. Two are equal, and ordered, by their values alone.
+/// A value and its position. Equality and order depend on the value alone.
 #[derive(Clone, Debug)]
 pub struct Located<T> {
     /// What was read.
     pub value: T,
-    /// Where it stands, in bytes.
+    /// Its position, in bytes.
     pub at: SourceSpan,
 }
 

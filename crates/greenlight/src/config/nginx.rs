@@ -5,10 +5,10 @@ use crate::nginx::{ForwardHeaders, Nginx, NginxPath, ValueError};
 use greenlight_protocol::InstanceId;
 use std::path::PathBuf;
 
-/// Stands for the instance's name in a path.
+/// The placeholder for the instance's name in a path.
 pub(super) const INSTANCE: &str = "{instance}";
 
-/// What the file says of the Nginx of every server. `{instance}` is still in the paths.
+/// The settings of the Nginx of every server. The paths still contain `{instance}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NginxConfig {
     /// The file that we write.
@@ -21,7 +21,7 @@ pub struct NginxConfig {
     pub binary: String,
     /// The first instance's port for verifying.
     pub verify_port: u16,
-    /// Whether a load balancer stands before it.
+    /// Whether a load balancer is in front of it.
     pub forward_headers: ForwardHeaders,
     /// The group of its workers.
     pub group: Option<String>,

@@ -1,7 +1,7 @@
 //! From text to [`File`]: the only module that speaks to the YAML parser.
 //!
 //! The parser finds the diagnostics of form: no YAML, unknown and repeated keys, wrong types, unset
-//! variables. They are turned into [`Diagnostic`]s here, in Greenlight's words.
+//! variables. They are turned into [`Diagnostic`]s here, as messages of Greenlight.
 
 use super::diagnostic::Diagnostic;
 use super::file::{Beside, File, FleetSection, ServiceSection, keys_of};
@@ -53,7 +53,7 @@ pub(super) fn parse(
     }
 }
 
-/// The parser's error in Greenlight's words.
+/// The parser's error as a message of Greenlight.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the parser has 60 errors, most of which a configuration never meets"
@@ -174,7 +174,7 @@ fn syntax(error: &Error, text: &str, at: SourceSpan) -> Diagnostic {
         None
     };
     let message = error.to_string();
-    // The parser's own " at line 3, column 5" is said by the report already.
+    // The report already shows the place, so " at line 3, column 5" is removed.
     let message = message
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(message, _)| message);

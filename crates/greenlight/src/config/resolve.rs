@@ -1,7 +1,7 @@
 //! From [`File`] to [`Config`]: defaults filled in, every value understood and checked.
 //!
-//! Diagnostics are collected, not returned one by one: whoever writes a file wants to see them all.
-//! Where a value is faulty its default stands in, so that the checks after it can go on.
+//! Diagnostics are collected, not returned one by one, so that a user sees all of them at once.
+//! A faulty value is replaced by its default, so that later checks can continue.
 
 mod container;
 mod front;
@@ -58,7 +58,7 @@ pub(super) fn resolve(file: &File, text: &str) -> Result<Config, Vec<Diagnostic>
     })
 }
 
-/// The whole text, and what was found wrong so far.
+/// The whole text, and the errors found so far.
 struct Resolver<'a> {
     text: &'a str,
     diagnostics: Vec<Diagnostic>,
@@ -168,7 +168,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// A port number; the type has refused what is above 65535.
+    /// A port number. The type already excludes numbers above 65535.
     fn port(&mut self, key: &str, port: &Located<u16>) -> u16 {
         if port.value == 0 {
             let help = "write a number from 1 to 65535";

@@ -33,7 +33,7 @@ pub struct ServiceConfig {
 pub struct EnvConfig {
     /// Variables and their values. `${PORT}` and `${VERSION}` are still in them.
     pub clear: BTreeMap<String, String>,
-    /// By name: where whoever deploys takes the value from.
+    /// By name: where the deploy command reads the value.
     pub secret: BTreeMap<String, SecretSource>,
 }
 

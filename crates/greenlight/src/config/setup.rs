@@ -5,7 +5,7 @@ use super::Host;
 /// Where servers listen unless told otherwise.
 pub const SERVER_PORT: u16 = 9700;
 
-/// What the file says about installing the fleet.
+/// The settings for installing the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetupConfig {
     /// The machine of the coordinator.

@@ -1,6 +1,6 @@
-//! "Did you mean": the nearest of the words that would have been right.
+//! "Did you mean": the known word that is most similar to an unknown one.
 
-/// How alike two words must be, from 0 to 1, before one is offered for the other.
+/// How similar two words must be, from 0 to 1, before one is suggested for the other.
 const ALIKE: f64 = 0.75;
 
 /// The word that was probably meant.

@@ -14,10 +14,10 @@ const COMMAND: &str = "sample-app";
 /// The port in the container.
 const APP_PORT: u16 = 3000;
 
-/// How long a daemon may take for a container that nobody waits for any more.
+/// How long a daemon may take for a container that no one waits for any more.
 const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
-/// The sample application, as it is run.
+/// How the sample application is run.
 pub(super) enum Application {
     Process { program: String },
     Container { image: OwnImage },
@@ -68,7 +68,7 @@ impl Application {
         }
     }
 
-    /// What a person is told of it, if there is anything to tell.
+    /// A remark about it for people, if there is one.
     pub(super) fn described(&self) -> Option<String> {
         match self {
             Self::Process { .. } => None,

@@ -17,7 +17,7 @@ use std::path::Path;
 pub struct WrittenNginx {
     /// Where it is.
     pub nginx: Nginx,
-    /// The file of ours that it includes.
+    /// Our file, which it includes.
     pub include: NginxPath,
 }
 

@@ -52,7 +52,7 @@ pub struct DemoReport {
 pub struct DeploymentReport {
     /// What it was to show.
     pub title: String,
-    /// The label of the release that it brought.
+    /// The version of the release that it brought.
     pub release: String,
     /// How it ended; nothing if it did not end the same way everywhere.
     pub outcome: Option<Outcome>,

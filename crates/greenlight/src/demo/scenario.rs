@@ -1,7 +1,7 @@
-//! What the demo runs on: two instances with a sample application, and whoever leads them.
+//! The fleet of the demo: two instances with a sample application, and their server or servers.
 //!
 //! With the barrier one server leads both. Without it each instance is a fleet of its own, and
-//! what both are told at the same time each does by itself.
+//! both get the same commands at the same time and carry them out separately.
 
 use super::application::Application;
 use super::{Barrier, DemoError, DemoOptions, write_nginx};
@@ -35,10 +35,10 @@ const AROUND: Duration = Duration::from_millis(400);
 const COME_UP: Duration = Duration::from_secs(20);
 /// How long the gates may take to tell what they saw of a cut-over, after its end.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
-/// How often either is looked at until then.
+/// How often either is polled until then.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Two instances, and whoever leads them.
+/// Two instances, and their server or servers.
 pub(super) struct Scenario<'a> {
     application: &'a Application,
     dir: PathBuf,
@@ -129,7 +129,7 @@ impl<'a> Scenario<'a> {
         })
     }
 
-    /// Stops whatever was started.
+    /// Stops everything that was started.
     pub(super) async fn take_down(self) {
         self.display.into_inner().end();
         for fleet in self.fleets {

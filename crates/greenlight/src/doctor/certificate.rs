@@ -9,7 +9,7 @@ const SOON_DAYS: i64 = 30;
 const RENEW: &str = "agents renew it while they reach the server, so look at the agent's log; then \
                      `greenlight join` with a new token, or start `greenlight up` again";
 
-/// Looks at a certificate in PEM.
+/// Examines a certificate in PEM.
 pub(super) fn check(path: &Path) -> Option<Finding> {
     let text = std::fs::read(path).ok()?;
     let (_, pem) = parse_x509_pem(&text).ok()?;

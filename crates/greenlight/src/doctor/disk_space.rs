@@ -66,7 +66,7 @@ pub(super) fn images(root: &Path, free: Option<u64>, present: Option<u64>) -> Fi
     }
 }
 
-/// What `/proc/meminfo` says is available, in bytes.
+/// The available memory, from `/proc/meminfo`, in bytes.
 pub(super) fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     procfs::kilobytes(&text, "MemAvailable:")
@@ -102,7 +102,7 @@ pub(super) fn memory(available: Option<u64>, needs: Option<u64>) -> Finding {
     }
 }
 
-/// The journal's size, if it is there.
+/// The journal's size, if it exists.
 pub(super) fn journal(path: &Path) -> Option<Finding> {
     let size = std::fs::metadata(path).ok()?.len();
     let found = format!("`{}` takes {}", path.display(), mib(size));

@@ -74,7 +74,7 @@ async fn ask(
     })
 }
 
-/// What is to be said of a daemon that was asked, if containers are wanted.
+/// The findings about a daemon that was queried, if containers are expected.
 pub(super) fn judge(facts: &Result<Facts, String>) -> Vec<Finding> {
     let facts = match facts {
         Ok(facts) => facts,

@@ -1,4 +1,4 @@
-//! One machine looked at by itself: what an agent answers, and what `doctor --local` does.
+//! The examination of one machine: by its agent, or by `doctor --local`.
 
 use super::expected::Expected;
 use super::{Finding, certificate, clock, disk_space, docker, nginx, ports, proxy};
@@ -17,16 +17,16 @@ pub struct MachinePaths {
     pub admin: Option<PathBuf>,
     /// Docker's socket; its usual one if none.
     pub docker: Option<String>,
-    /// The folder in which the rest of the machine is looked at: `/`, or where that is mounted.
+    /// The folder with the machine's files: `/`, or where that is mounted.
     pub root: PathBuf,
 }
 
 /// What was found on one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineReport {
-    /// The version that looked.
+    /// The version that examined it.
     pub version: String,
-    /// The version of the proxy, if it says.
+    /// The version of the proxy, if it reports one.
     pub proxy: Option<String>,
     /// The version of Docker, if it was asked and answered.
     pub docker: Option<String>,
@@ -47,7 +47,7 @@ impl MachinePaths {
         std::env::var_os("GREENLIGHT_ROOT").map_or_else(|| "/".into(), PathBuf::from)
     }
 
-    /// Looks at this machine. `running` is what the instance's runtime runs.
+    /// Examines this machine. `running` is what the instance's runtime runs.
     pub async fn examine(&self, expected: Option<&Expected>, running: &[Running]) -> MachineReport {
         let received_ms = wall_ms();
         let mut findings = vec![kernel(), clock::keeper(&self.root)];
@@ -106,7 +106,7 @@ fn needs(expected: &Expected, running: &[Running]) -> Option<u64> {
 }
 
 fn kernel() -> Finding {
-    // Processes are told from later ones of the same number by their descriptors.
+    // A descriptor (pidfd) distinguishes a process from a later one with the same number.
     const OLDEST: (u32, u32) = (5, 3);
     const CHECK: &str = "kernel";
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

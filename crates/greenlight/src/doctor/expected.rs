@@ -42,11 +42,11 @@ pub struct ExpectedNginx {
     pub conf: PathBuf,
     /// The file with its master's number.
     pub pid: PathBuf,
-    /// The file of ours that it includes.
+    /// Our file, which it includes.
     pub include: PathBuf,
     /// Where its workers say what they serve.
     pub verify_port: u16,
-    /// Whether a load balancer stands before it.
+    /// Whether a load balancer is in front of it.
     pub forward_headers: ForwardHeaders,
 }
 

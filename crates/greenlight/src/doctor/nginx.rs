@@ -11,8 +11,8 @@ use std::path::Path;
 
 const ATTACH: &str = "run `greenlight attach nginx` there";
 
-/// Looks at the Nginx that the file wants. `root` is the folder in which the rest of the machine
-/// is looked at.
+/// Examines the Nginx that the file describes. `root` is the folder with the machine's
+/// files.
 pub(super) async fn check(expected: &Expected, there: &ExpectedNginx, root: &Path) -> Vec<Finding> {
     let nginx = Nginx {
         binary: there.binary.clone(),
@@ -200,12 +200,12 @@ fn reads(dump: &str, file: &Path) -> bool {
     dump.lines().any(|other| other == line)
 }
 
-/// Whether somebody passes to our upstream without our location.
+/// Whether a server passes requests to our upstream without our location.
 fn passes_by_hand(dump: &str, service: &ServiceName) -> bool {
     let pass = format!("proxy_pass http://greenlight_{service}");
     dump.lines().any(|line| {
         let rest = line.trim().strip_prefix(&pass);
-        // Our own file asks the gate whether it is there, which passes no user's request.
+        // Our own file checks whether the gate exists, which passes no user's request.
         rest.is_some_and(|rest| rest.starts_with(';'))
     })
 }
@@ -268,7 +268,7 @@ impl Accounts {
     }
 }
 
-/// Whether a worker comes to the gate's socket.
+/// Whether a worker can reach the gate's socket.
 fn check_gate(socket: &Path, worker: Option<&Accounts>) -> Finding {
     const CHECK: &str = "gate socket";
     let shown = socket.display();

@@ -16,9 +16,9 @@ struct Port {
     number: u16,
     /// What it is for.
     purpose: String,
-    /// Whether something of ours should listen there now.
+    /// Whether the fleet should listen there now.
     expected: ExpectedHolder,
-    /// Who listens; none if nobody does, empty if they cannot be seen.
+    /// The processes that listen; `None` if none does, empty if they cannot be seen.
     holders: Option<Vec<Named>>,
 }
 
@@ -26,13 +26,13 @@ struct Port {
 enum ExpectedHolder {
     /// Nobody.
     Nobody,
-    /// What these processes are; they are ours.
+    /// The processes of ours that should listen.
     Ours(BTreeSet<i32>),
     /// A process of this name.
     Program(&'static str),
 }
 
-/// Looks at every port that the file names. `running` is what the agent's runtime runs, `proxy`
+/// Examines every port that the file names. `running` is what the agent's runtime runs, `proxy`
 /// the process of its proxy.
 pub(super) fn check(expected: &Expected, running: &[Running], proxy: Option<i32>) -> Vec<Finding> {
     let mut requested = Vec::new();
@@ -79,7 +79,7 @@ pub(super) fn check(expected: &Expected, running: &[Running], proxy: Option<i32>
     ports.map(|port| judge(&port)).collect()
 }
 
-/// Holders that belong to what is ours are ours as well.
+/// Processes that belong to a process of ours are ours as well.
 fn with_descendants(
     expected: ExpectedHolder,
     listening: &BTreeMap<u16, Vec<u64>>,
@@ -126,7 +126,7 @@ fn judge(port: &Port) -> Finding {
                 ),
             }
         }
-        // Where Docker routes by the kernel alone nobody listens.
+        // If Docker routes in the kernel only, no process listens.
         (ExpectedHolder::Program("docker-proxy"), None) => {
             Finding::ok(CHECK, format!("{place} is a container's"))
         }

@@ -15,7 +15,7 @@ struct Descriptors {
     most: u64,
 }
 
-/// What is to be said of a proxy that was asked.
+/// The findings about a proxy that was queried.
 pub(super) fn check(status: &Result<ProxyStatus, String>) -> Vec<Finding> {
     let proxy = match status {
         Ok(proxy) => proxy,

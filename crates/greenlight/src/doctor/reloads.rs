@@ -1,7 +1,7 @@
 //! What else reloads Nginx on this machine: each reload closes kept connections, at a time that no
 //! deployment chose.
 //!
-//! It reads files in the usual places and looks at their words. It cannot know what a program
+//! It reads files in the usual places and searches for words. It cannot know what a program
 //! does that is merely named there.
 
 use super::Finding;
@@ -29,7 +29,7 @@ const PLACES: [&str; 14] = [
     "etc/systemd/system/*.service.d/*.conf",
 ];
 
-/// Looks in the usual places below `root`.
+/// Searches the usual places below `root`.
 pub(super) fn check(root: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     for path in files(root) {
@@ -78,7 +78,7 @@ fn reloads(line: &str) -> bool {
     if compact == "installer=nginx" {
         return true;
     }
-    // What a unit does when it is asked to reload is not a reload.
+    // `ExecReload=` of a unit runs only when the unit is asked to reload.
     if line.starts_with("ExecReload") || !line.contains("nginx") {
         return false;
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(50);
 /// The longest pause: one that can never start must not take the machine from the others.
 const LAST: Duration = Duration::from_secs(10);
-/// Whoever has run for so long could start: it begins with the first pause again. A crash now and
+/// A process that has run for so long could start, so its pauses begin anew. A crash now and
 /// then, however often, must not keep a gate waiting for its agent.
 const WELL: Duration = Duration::from_secs(1);
 
@@ -22,7 +22,7 @@ impl Backoff {
     }
 
     /// The pause before the next start of a process that has run for this long. One that was killed
-    /// did not end by itself, and so could start.
+    /// did not end on its own, and so could start.
     pub(super) fn pause_after(&mut self, ran: Duration, killed: bool) -> Duration {
         if killed || ran >= WELL {
             self.next = FIRST;

@@ -1,7 +1,7 @@
-//! `greenlight proxy` as a process: what it tells the service manager, and how it is upgraded.
+//! `greenlight proxy` as a process: its messages to the service manager, and its upgrade.
 //!
-//! On SIGUSR2 it starts the program that is now installed in its place, with the same arguments
-//! and `--take-over`. That one takes sockets and routing over; this one tells the service manager
+//! On SIGUSR2 it starts the program that is now installed in its place, with the same arguments and
+//! `--take-over`. That one takes over sockets and routing; this one reports to the service manager
 //! which process counts now, and ends with its last connection.
 
 use crate::descriptors::raise_limit;
@@ -104,7 +104,7 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// Waits until a successor has ended; for ever if there is none.
+/// Waits until a successor has ended; never returns if there is none.
 async fn exit(successor: &mut Option<Child>) -> io::Result<ExitStatus> {
     match successor {
         Some(child) => child.wait().await,
@@ -116,7 +116,7 @@ async fn exit(successor: &mut Option<Child>) -> io::Result<ExitStatus> {
 fn start_successor() -> io::Result<Child> {
     let mut arguments = std::env::args_os();
     let own = arguments.next().map(PathBuf::from).unwrap_or_default();
-    // What the kernel says of this process is the file that was replaced.
+    // The kernel's path of this process may be that of the replaced file.
     let program = match own.is_absolute() {
         true => own,
         false => std::env::current_exe()?,
@@ -126,7 +126,7 @@ fn start_successor() -> io::Result<Child> {
     if !arguments.contains(&take_over) {
         arguments.push(take_over);
     }
-    // What was said of this process by its number is not about the next.
+    // A status of this process, by its number, does not apply to the next one.
     Command::new(program)
         .args(arguments)
         .env_remove("WATCHDOG_PID")

@@ -76,7 +76,7 @@ pub enum AgentFront {
     Reload {
         /// Where it is.
         nginx: Nginx,
-        /// The file of ours that it includes.
+        /// Our file, which it includes.
         include: NginxPath,
     },
 }
@@ -173,7 +173,7 @@ async fn listen(at: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-/// The server's own certificate: the one it has, as long as that is good for a while.
+/// The server's own certificate: the present one, as long as it is valid for some time.
 fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>, PkiError> {
     let dir = state.join("identity");
     let good = Identity::load(&dir).ok().filter(|identity| {
@@ -187,7 +187,7 @@ fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>,
     Identity::load(&dir)
 }
 
-/// Runs an agent until SIGTERM. Applications go on without it.
+/// Runs an agent until SIGTERM. Applications continue without it.
 pub async fn run_agent(role: AgentRole) -> RoleResult {
     failpoint::name_role(&format!("agent-{}", role.name));
     let dir = role.state.join("identity");

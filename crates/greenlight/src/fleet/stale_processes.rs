@@ -1,6 +1,6 @@
-//! What a fleet goes on running when its keeper was killed, and its end.
+//! Ends the processes that a fleet keeps running after its keeper was killed.
 //!
-//! Server, agents and proxies are told to end, so that new ones can take their places.
+//! Server, agents and proxies are ended, so that new ones can replace them.
 //! Applications are left alone: the next agents adopt them.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,9 +14,9 @@ const TERMINATION_TIMEOUT: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// Ends the roles that a killed keeper of the fleet in `dir` left behind; tells how many.
+/// Ends the roles that a killed keeper of the fleet in `dir` left behind; returns how many.
 ///
-/// The caller holds the fleet's lock, so that nobody keeps them.
+/// The caller holds the fleet's lock, so no other process keeps them.
 pub fn end_stale_processes(dir: &Path) -> usize {
     let (Ok(dir), Ok(entries)) = (dir.canonicalize(), std::fs::read_dir(dir.join("run"))) else {
         return 0;
@@ -27,7 +27,7 @@ pub fn end_stale_processes(dir: &Path) -> usize {
         .filter(|path| path.extension().is_some_and(|ending| ending == "pid"));
     let running: Vec<_> = noted.filter_map(|note| open(&note, &dir)).collect();
     for process in &running {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = pidfd_send_signal(process, Signal::TERM);
     }
     for process in &running {
@@ -40,7 +40,7 @@ pub fn end_stale_processes(dir: &Path) -> usize {
     running.len()
 }
 
-/// Waits for the end of a process, but not for ever.
+/// Waits for the end of a process, for a limited time.
 fn has_ended(process: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(process, PollFlags::IN)];
     matches!(poll(&mut ended, Some(&TERMINATION_TIMEOUT)), Ok(1))
@@ -51,7 +51,7 @@ fn has_ended(process: &OwnedFd) -> bool {
 fn open(note: &Path, dir: &Path) -> Option<OwnedFd> {
     let pid: i32 = std::fs::read_to_string(note).ok()?.trim().parse().ok()?;
     let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    // Looked at once it is held: what is read is about the process that will be told.
+    // Read after the descriptor is open, so that it is about the process that gets the signal.
     let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let mut arguments = arguments.split(|byte| *byte == 0);
     let ours = arguments.any(|argument| {

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often a process is looked at.
+/// How often a process is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often the size of its log is looked at.
+/// How often the size of its log is checked.
 const LOOK_AT_LOG: Duration = Duration::from_secs(1);
 /// How long a process gets to end after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,10 +70,11 @@ impl Supervisor {
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)
-                // An interrupt at the terminal is for whoever keeps them: it ends them in order.
+                // An interrupt at the terminal must reach only their keeper, which ends them in
+                // order.
                 .process_group(0)
                 .spawn()?;
-            // Whoever reads it finds the old number or the new one, never half of it.
+            // A reader finds the old number or the new one, never half of it.
             let next = dir.join(format!("{own_name}.pid.next"));
             let noted = std::fs::write(&next, child.id().to_string())
                 .and_then(|()| std::fs::rename(next, dir.join(format!("{own_name}.pid"))));
@@ -168,7 +169,7 @@ fn keep_running(
 
 fn end(child: &mut Child, name: &str) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill_process(pid, Signal::TERM);
     }
     let deadline = Instant::now() + END_TIMEOUT;

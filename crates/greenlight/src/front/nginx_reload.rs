@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// The pause between two looks at the connections of a slot.
+/// The pause between two counts of the connections of a slot.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// An Nginx that is reloaded.
@@ -186,7 +186,7 @@ impl NginxReloadFront {
         }
     }
 
-    /// Nginx has not taken the file: it is put back, and the reason looked for in it.
+    /// Nginx has not accepted the file: restores the old one, and tests the new one for the reason.
     async fn undo(&self, written: &Include, silence: NotReloaded) -> FrontError {
         let tested = self.nginx.test().await;
         let mut reason = silence.to_string();

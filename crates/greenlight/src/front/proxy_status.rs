@@ -1,4 +1,4 @@
-//! What a proxy says of itself, for whoever only wants to know how it stands.
+//! The status that a proxy reports, for callers that only read it.
 
 use greenlight_proxy::admin::AdminClient;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A proxy answers in microseconds, or not at all.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A proxy as it says that it stands.
+/// A proxy's status, as it reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyStatus {
     /// Its process.

@@ -22,7 +22,7 @@ impl Probe {
         Self { address, check }
     }
 
-    /// Asks once. `Ok` if it is well; either way the answer in words.
+    /// Checks once. `Ok` if it is healthy; either way the response as text.
     pub async fn ask(&self) -> Result<String, String> {
         let limit = self.check.timeout;
         match tokio::time::timeout(limit, self.exchange()).await {

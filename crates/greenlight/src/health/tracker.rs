@@ -1,11 +1,11 @@
-//! Counts passes and failures in a row, and says when to ask next. No clock, no sockets.
+//! Counts passes and failures in a row, and says when to check next. No clock, no sockets.
 
 use super::HealthCheck;
 use std::time::Duration;
 
 /// The wait before the second probe of a starting application.
 const FIRST_INTERVAL: Duration = Duration::from_millis(100);
-/// The longest wait while it starts: nobody has to wait for longer once it is ready.
+/// The longest wait while it starts, and so the longest delay after it is ready.
 const LAST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What has changed with an answer.
@@ -15,7 +15,7 @@ pub enum HealthChange {
     Same,
     /// It has become ready.
     Ready,
-    /// It was ready and is not well any more.
+    /// It was ready and is now unhealthy.
     Unhealthy,
 }
 
@@ -84,7 +84,7 @@ impl HealthTracker {
                 *next = (now * 3 / 2).min(LAST_INTERVAL).min(self.interval);
                 now
             }
-            // One failure is looked into at once; so is the way back to health.
+            // After a failure the next check comes soon, to confirm it or to clear it.
             Health::Ready if self.failed > 0 => FIRST_INTERVAL.min(self.interval),
             Health::Ready | Health::Unhealthy => self.interval,
         }

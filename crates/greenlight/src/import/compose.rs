@@ -1,4 +1,4 @@
-//! `docker-compose.yml`: which of its services serve the web, and what is said about each.
+//! `docker-compose.yml`: which of its services serve the web, and the settings of each.
 //!
 //! Compose knows one machine and Greenlight a fleet, so the servers are left to the person.
 
@@ -74,8 +74,8 @@ pub(super) fn draft(
     Ok(draft)
 }
 
-/// The services that serve the web, and whether some stay in Compose that they may need. What becomes
-/// of each other one is said.
+/// The services that serve the web, and whether some stay in Compose that they may need. What
+/// becomes of each other one is said.
 fn choose(
     mut services: Section,
     only: Option<&str>,

@@ -1,4 +1,4 @@
-//! What is known of the `greenlight.yml` to be, in types: what both importers fill in.
+//! The future `greenlight.yml` as types, which both importers fill in.
 
 use super::scalar::Scalar;
 
@@ -47,7 +47,7 @@ pub(super) struct Noted<T> {
     pub(super) note: Option<String>,
 }
 
-/// A secret: the application's variable, and that of whoever deploys if it has another name.
+/// A secret: the application's variable, and the deploy command's if it has another name.
 #[derive(Clone, Debug)]
 pub(super) struct SecretDraft {
     pub(super) name: Scalar,

@@ -1,7 +1,7 @@
 //! Kamal's `config/deploy.yml`, of Kamal 2 and, where it differs, of Kamal 1.
 //!
 //! The web role becomes the service. Other roles and accessories serve no requests and stay with
-//! Kamal, which goes on working beside Greenlight.
+//! Kamal, which continues to work beside Greenlight.
 
 mod parts;
 mod roles;
@@ -84,7 +84,7 @@ const PROXY: &[(&str, &str)] = &[
     ("run", "greenlight's proxy is started by `greenlight proxy`"),
 ];
 
-/// Reads a file whose Ruby has been seen to. `name` replaces that of the service.
+/// Reads a file whose Ruby has been replaced. `name` replaces that of the service.
 pub(super) fn draft(
     file: &Value,
     name: Option<&str>,
@@ -167,7 +167,7 @@ fn image(
     }
 }
 
-/// Who pulls, and the variable with the password. A registry may need neither.
+/// The user name, and the variable with the password. A registry may need neither.
 fn login(
     registry: &mut Section,
     server: Option<&str>,

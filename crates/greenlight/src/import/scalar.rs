@@ -1,11 +1,11 @@
 //! Values as `greenlight.yml` writes them, with `${NAME}` where they depend on the environment.
 //!
-//! Greenlight replaces `${NAME}` in plain text only, never between quotes. So a value with one in it
-//! must be plain, and a value without is quoted wherever YAML could take it for something else.
+//! Greenlight replaces `${NAME}` in plain text only, never between quotes. So a value with one in
+//! it must be plain, and a value without is quoted wherever YAML could take it for something else.
 
 use std::fmt;
 
-/// A value as it stands in the file.
+/// A value as it is written in the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Scalar(String);
 
@@ -46,13 +46,14 @@ impl Scalar {
         let is_address = text.parse::<std::net::Ipv4Addr>().is_ok();
         match plain || is_address || is_amount(text) {
             true => Self(text.to_owned()),
-            // A JSON string is a YAML string, whatever is in it.
+            // Every JSON string is a valid YAML string.
             false => Self(serde_json::to_string(text).expect("text serialises")),
         }
     }
 }
 
-/// Whether a text is numbers with units, such as `1m30s` or `512m`, which YAML takes for nothing else.
+/// Whether a text is numbers with units, such as `1m30s` or `512m`, which YAML takes for nothing
+/// else.
 fn is_amount(text: &str) -> bool {
     let mut rest = text;
     while !rest.is_empty() {

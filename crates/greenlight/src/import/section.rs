@@ -1,14 +1,14 @@
-//! A map of the file, of which keys are taken; what is left at the end is not carried over.
+//! A map of the file. Converters take its keys; the keys left at the end are listed as unsupported.
 
 use super::unsupported::UnsupportedKeys;
 use serde_json::{Map, Value};
 
 /// Why a value of an odd shape is left out.
 const ODD: &str = "it has a shape that is not understood; write it by hand";
-/// Why a key that nobody knows is left out.
+/// The reason for an unknown key.
 const UNKNOWN: &str = "greenlight has nothing like it";
 
-/// A map of the file and where it stands.
+/// A map of the file and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Section {
     path: String,
@@ -43,7 +43,7 @@ impl Section {
         Self::at(path, Value::Object(map))
     }
 
-    /// Where a key of this map stands.
+    /// The position of a key of this map.
     pub(super) fn path(&self, key: &str) -> String {
         match self.path.as_str() {
             "" => key.to_owned(),
@@ -51,7 +51,7 @@ impl Section {
         }
     }
 
-    /// Where this map stands.
+    /// The position of this map.
     pub(super) fn own_path(&self) -> &str {
         &self.path
     }
@@ -88,7 +88,7 @@ impl Section {
         count.ok()
     }
 
-    /// Takes `true` or `false`; what is neither stays.
+    /// Takes `true` or `false`; any other value stays.
     pub(super) fn word(&mut self, key: &str) -> Option<bool> {
         let word = self.map.get(key)?.as_bool()?;
         self.map.remove(key);
@@ -105,7 +105,7 @@ impl Section {
         section
     }
 
-    /// Takes every map in this one, by key; what is no map is left.
+    /// Takes every map in this one, by key; any other value stays.
     pub(super) fn sections(&mut self) -> Vec<(String, Self)> {
         let keys: Vec<_> = self.map.keys().cloned().collect();
         let section = |key: String| {
@@ -164,7 +164,7 @@ impl Section {
         pairs
     }
 
-    /// Lists what was not taken, with the reason from a table of keys. An empty reason passes a
+    /// Lists the keys that were not taken, with the reason from a table. An empty reason passes a
     /// key over, as `x-` does: there is nothing to lose.
     pub(super) fn leave(self, reasons: &[(&str, &str)], unsupported: &mut UnsupportedKeys) {
         for key in self.map.keys().filter(|key| !key.starts_with("x-")) {

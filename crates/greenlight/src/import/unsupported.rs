@@ -5,7 +5,7 @@ use serde::Serialize;
 /// One thing that `greenlight.yml` has no place for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unsupported {
-    /// Where it stands in the file: keys with dots between them.
+    /// Its position in the file: keys with dots between them.
     pub what: String,
     /// Why it is left out, and what to do about it.
     pub why: String,

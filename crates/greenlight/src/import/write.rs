@@ -12,7 +12,7 @@ const WIDTH: usize = 98;
 /// The ports of the first service; each further one takes the next two.
 const FIRST_PORT: u16 = 8080;
 
-/// A key, what is said above it, and what it has.
+/// A key, the comment above it, and its value.
 struct Entry {
     note: Option<String>,
     key: String,
@@ -310,7 +310,7 @@ impl Entry {
     }
 }
 
-/// A comment, broken between words; what begins with a bullet goes on below it.
+/// A comment, broken between words; lines after a bullet are indented.
 fn comment(text: &mut String, depth: usize, bullet: &str, words: &str) {
     let indent = "  ".repeat(depth);
     let mut row = format!("{indent}# {bullet}");

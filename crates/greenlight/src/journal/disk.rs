@@ -1,4 +1,4 @@
-//! A disk for the tests: it notes what it is told, can fail to sync, and can lose its power.
+//! A disk for the tests: it records all operations, can fail to sync, and can lose its power.
 //!
 //! What was not synced may be there, be lost, or be torn, in any order: that is all that a real
 //! disk promises.
@@ -19,7 +19,7 @@ struct DiskState {
     fails_to_sync: bool,
 }
 
-/// What the disk was told and has done.
+/// The operations that the disk got and has done.
 #[derive(Clone, Debug)]
 pub(super) enum Told {
     SetLen(usize),

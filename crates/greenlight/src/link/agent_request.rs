@@ -1,7 +1,7 @@
 //! Requests to agents beside the protocol: the agent dialled out, so a request goes down its
 //! stream of directives and the answer comes back as a POST.
 //!
-//! Requests are not kept: one that is lost is asked again by whoever still wants to know. That
+//! Requests are not kept: the caller repeats one that is lost. That
 //! also keeps secrets, which travel this way, out of the kept streams.
 
 use super::agent_streams::AgentStreams;
@@ -30,7 +30,7 @@ pub enum AgentRequest {
         /// The last so many lines of each.
         lines: usize,
     },
-    /// What an image's name stands for.
+    /// The digest to which an image's name resolves.
     Pin {
         /// The name.
         image: String,
@@ -95,13 +95,13 @@ impl Waiting {
         let (sender, receiver) = oneshot::channel();
         self.next += 1;
         self.senders.insert(self.next, (agent.clone(), sender));
-        // Whoever stopped waiting is forgotten here, so that the map cannot grow for ever.
+        // Callers that stopped waiting are removed, so that the map cannot grow without limit.
         self.senders.retain(|_, (_, sender)| !sender.is_closed());
         (self.next, receiver)
     }
 
     pub(super) fn answered(&mut self, number: u64, from: &InstanceId, answer: AgentResponse) {
-        // Only whoever was asked can answer.
+        // Only the agent that was asked can answer.
         if self
             .senders
             .get(&number)

@@ -98,7 +98,7 @@ impl AgentStreams {
         }
     }
 
-    /// Sends an event that is not kept; whether anyone is there to hear it.
+    /// Sends an event that is not kept; returns whether the agent is connected.
     pub(super) fn send_ephemeral(&self, to: &InstanceId, event: Bytes) -> bool {
         let agents = self.shared.agents();
         let stream = agents
@@ -107,7 +107,7 @@ impl AgentStreams {
         stream.is_some_and(|stream| stream.send(event).is_ok())
     }
 
-    /// The answers that someone waits for.
+    /// The responses that a caller waits for.
     pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.shared.waiting.lock()
     }

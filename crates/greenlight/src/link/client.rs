@@ -19,7 +19,7 @@ pub enum ApiError {
     /// There are no credentials here.
     #[error("there are no credentials in `{0}`")]
     NoCredentials(PathBuf),
-    /// Credentials are there and cannot be used.
+    /// Credentials exist and cannot be used.
     #[error(transparent)]
     Credentials(#[from] PkiError),
     /// The server does not answer.
@@ -49,7 +49,7 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// A client with the credentials in `dir`; the file `server` there says where to connect.
+    /// A client with the credentials in `dir`; the file `server` there has the server's address.
     pub fn from_dir(dir: &Path) -> Result<Self, ApiError> {
         let server = std::fs::read_to_string(dir.join("server")).ok();
         let Some(server) = server.and_then(|text| text.trim().parse().ok()) else {
@@ -133,7 +133,7 @@ impl ApiClient {
     }
 }
 
-/// Whether to go on following.
+/// Whether to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
     /// More.

@@ -23,7 +23,7 @@ pub(super) struct FingerprintVerifier {
 struct OtherAuthority;
 
 impl FingerprintVerifier {
-    /// TLS of someone who has no certificate yet.
+    /// TLS of a client without a certificate.
     pub(super) fn client_config(fingerprint: &str) -> Result<Arc<ClientConfig>, PkiError> {
         let verifier = Self {
             fingerprint: fingerprint.to_owned(),

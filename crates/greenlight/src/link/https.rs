@@ -21,7 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpsError {
-    /// Nobody listens there.
+    /// No process listens there.
     #[error("nothing answers at {0}")]
     Refused(SocketAddr),
     /// The other side is not who it should be, or the connection broke.
@@ -29,7 +29,7 @@ pub enum HttpsError {
     Broken {
         /// The other side.
         address: SocketAddr,
-        /// What went wrong.
+        /// The problem.
         reason: String,
     },
 }
@@ -48,7 +48,7 @@ impl Https {
         Self::new(address, SERVER_NAME.to_owned(), tls)
     }
 
-    /// A connection to whoever has this name in its certificate.
+    /// A connection to the peer that has this name in its certificate.
     pub fn new(address: SocketAddr, name: String, tls: Arc<ClientConfig>) -> Self {
         Self {
             address,
@@ -134,7 +134,7 @@ impl Https {
             .await
             .map_err(|error| self.broken(&error))?;
         tokio::spawn(async move {
-            // Its error reaches whoever waits for the answer.
+            // Its error reaches the task that waits for the response.
             let _ = connection.await;
         });
         Ok(sender)

@@ -1,4 +1,4 @@
-//! How a machine comes to have a certificate: with a token at first, with its own later.
+//! How a machine gets a certificate: with a token at first, later with the certificate itself.
 //!
 //! ```text
 //!   joins                                        server
@@ -33,7 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A request and a token are small, and strangers send them.
+/// The largest body: requests and tokens are small, and clients without a certificate send them.
 const LARGEST: usize = 16 * 1024;
 /// The file in the server's folder that names its fleet.
 const FLEET: &str = "fleet.json";
@@ -187,7 +187,7 @@ impl Enrollment {
 }
 
 async fn admit(State(enrollment): State<Enrollment>, Json(asked): Json<JoinRequest>) -> Response {
-    // Looked at before the token is used up.
+    // Checked before the token is used up.
     let request = match Request::parse(&asked.request) {
         Ok(request) => request,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error, "use the same version"),

@@ -1,5 +1,5 @@
-//! What agents ask each other: do you know the decision of this epoch, and is what you have prepared
-//! for it ready?
+//! What agents ask each other: do you know the decision of this epoch, and is what you have
+//! prepared for it ready?
 
 use super::https::Https;
 use super::pki::Role;
@@ -17,12 +17,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A peer that takes longer is asked for its decision again later.
+/// How long a peer may take to answer; it is asked again later.
 const DECISION_WITHIN: Duration = Duration::from_millis(500);
 /// How long a peer may take to check what it has prepared, the way there included.
 const READINESS_WITHIN: Duration = Duration::from_secs(8);
 
-/// By service: what its check answers right now, well or not.
+/// By service: the present result of its health check.
 pub type Readiness = BTreeMap<ServiceName, Result<String, String>>;
 
 /// What answers the questions of peers.

@@ -1,6 +1,6 @@
 //! Certificates: one authority a fleet, owned by the server; a role in every certificate.
 //!
-//! Whoever gets one makes its key itself and sends a request to be signed. Of a request only the
+//! A machine creates its key itself and sends a certificate request. Of a request only the
 //! key counts: the role comes from the token, or from the certificate that is renewed.
 
 mod credentials;
@@ -31,10 +31,10 @@ const AGENT_SUFFIX: &str = ".agent.greenlight.internal";
 const FINGERPRINT_KEY: &str = "fingerprint.key";
 const AUTHORITY_YEARS: u64 = 10;
 const DAY: Duration = Duration::from_hours(24);
-/// How long a certificate is good for unless said otherwise. It is renewed long before.
+/// How long a certificate is valid by default. It is renewed long before.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(90 * 24);
 
-/// Who someone is, by certificate.
+/// The role that a certificate gives.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// The coordinator's process.
@@ -53,7 +53,7 @@ pub enum PkiError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A certificate or key is not what it should be.
@@ -61,7 +61,7 @@ pub enum PkiError {
     Invalid(String),
 }
 
-/// The same for operators: their folders are copied to where nobody renews them.
+/// The same for operators: their folders are copied to places where no process renews them.
 const OPERATOR_LIFETIME: Duration = Duration::from_hours(365 * 24);
 
 /// The certificate authority of a fleet.
@@ -90,7 +90,7 @@ impl Authority {
         }
         let key = KeyPair::generate().map_err(invalid)?;
         let certificate = params.self_signed(&key).map_err(invalid)?.pem();
-        // The key last: as long as it is missing, a half-made authority is made anew.
+        // The key comes last: as long as it is missing, an incomplete authority is made anew.
         fs::write(&cert_path, &certificate).map_err(|source| file(&cert_path, source))?;
         write_secret(&key_path, &key.serialize_pem())?;
         Ok(Self {
@@ -137,7 +137,7 @@ impl Authority {
         })
     }
 
-    /// Signs a request of someone who holds the role.
+    /// Signs a certificate request for the role.
     pub fn sign(&self, role: &Role, request: &Request) -> Result<String, PkiError> {
         self.certify(role, &request.0.public_key)
     }
@@ -168,7 +168,7 @@ impl Authority {
 pub struct Request(CertificateSigningRequestParams);
 
 impl Request {
-    /// Makes one for a key, as PEM; what else stands in it is ignored.
+    /// Makes a request for a key in PEM. The server ignores its other content.
     pub fn make(key: &str) -> Result<String, PkiError> {
         let key = KeyPair::from_pem(key).map_err(invalid)?;
         let request = CertificateParams::default().serialize_request(&key);
@@ -202,7 +202,7 @@ pub fn fingerprint(pem: &str) -> Result<String, PkiError> {
 }
 
 impl Role {
-    /// The name that stands for the role in certificates.
+    /// The role's name in certificates.
     pub fn dns_name(&self) -> String {
         match self {
             Self::Server => SERVER_NAME.to_owned(),

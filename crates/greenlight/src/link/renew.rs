@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Clocks are set, and machines sleep: the time is looked at again at least this often.
+/// Clocks are set, and machines sleep: the time is read again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// The shortest pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -18,14 +18,14 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who renews.
 pub enum Renewal {
-    /// The server at this address is asked, with the certificate that is still good.
+    /// The server at this address renews it, with the certificate that is still valid.
     OverLink(SocketAddr),
     /// The server itself, for itself.
     Own(Arc<Authority>),
 }
 
 impl Renewal {
-    /// Keeps a certificate fresh, for ever.
+    /// Renews a certificate in time. Never returns.
     pub async fn keep_fresh(self, identity: Arc<Identity>) {
         let mut told = false;
         loop {

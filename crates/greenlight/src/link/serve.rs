@@ -17,12 +17,12 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection of somebody without a certificate may last: joining is one request.
+/// How long a connection without a certificate may last: joining is one request.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after `accept` failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` to whoever has a certificate of the fleet, until the task is dropped.
+/// Serves `router` to clients with a certificate of the fleet, until the task is dropped.
 /// Handlers find the caller's [`Role`] in the request's extensions.
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router) {
     serve_with_optional_client_auth(listener, tls, router, Router::new()).await;
@@ -81,11 +81,11 @@ async fn serve_connection(
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // How the other side ends is its business.
+    // Errors when the other side closes its connection are ignored.
     let _ = tokio::time::timeout(limit, served).await;
 }
 
-/// Lets only callers through whose role `permitted` accepts.
+/// Admits only callers whose role `permitted` accepts.
 pub fn allow(router: Router, permitted: fn(&Role) -> bool) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| async move {
         match request.extensions().get::<Role>() {

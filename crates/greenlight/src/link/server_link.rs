@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 /// Waits between two tries to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
-/// Without as much as a heartbeat for this long, the connection is taken for dead.
+/// A connection without even a heartbeat for this long counts as dead.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long the server may take to accept a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ pub struct ServerLink {
 }
 
 impl ServerLink {
-    /// Takes directives for ever, and tells `events`.
+    /// Receives directives and passes them to `events`. Never returns.
     pub async fn listen(self, events: UnboundedSender<ServerLinkEvent>) {
         let mut pause = FIRST_PAUSE;
         let mut position: Option<String> = None;
@@ -96,7 +96,7 @@ impl ServerLink {
             }
         };
         let arrive = |event| {
-            // If nobody takes events any more, the agent is ending.
+            // If the receiver of events is gone, the agent is ending.
             let _ = arrivals.send((Instant::now(), event));
         };
         arrive(ServerLinkEvent::Connected);
@@ -135,7 +135,7 @@ impl ServerLink {
         }
     }
 
-    /// Sends reports for ever, in order, each until the server has it.
+    /// Sends reports in order, each until the server has accepted it. Never returns.
     pub async fn report(self, mut reports: UnboundedReceiver<(Instant, ReportEnvelope)>) {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let path = format!("/v1/agents/{}/reports", self.name);

@@ -6,7 +6,7 @@
 //!   tokens/HASH.used              the same once it was redeemed
 //! ```
 //!
-//! Redeeming is one rename: of two who try, the file system lets one win, also across a crash.
+//! Redeeming is one rename: if two clients try, the file system lets one win, also across a crash.
 
 use super::pki::{Authority, PkiError, Role, file, fingerprint, invalid, provider};
 use crate::clock::{millis, wall_ms};
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How long a token is good for at most.
+/// How long a token is valid at most.
 const LONGEST: Duration = Duration::from_hours(24);
 const PREFIX: &str = "gl1";
 /// Random bytes of a secret.
@@ -34,7 +34,7 @@ const REMEMBERED: Duration = Duration::from_hours(7 * 24);
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     secret: String,
-    /// The SHA-256 of the authority's certificate: who joins trusts nobody else.
+    /// The SHA-256 of the authority's certificate: the joining machine trusts nothing else.
     pub(super) authority: String,
 }
 
@@ -50,7 +50,7 @@ pub enum TokenError {
     /// The server has never made it, or has forgotten it.
     #[error("this server knows no such token")]
     Unknown,
-    /// Somebody has used it.
+    /// It was used.
     #[error("the token was used already")]
     Used,
     /// It is too old.
@@ -64,7 +64,7 @@ pub enum TokenError {
 /// Why a token cannot be made for so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValidityError {
-    /// Nobody could use it.
+    /// Its validity is zero.
     #[error("a token that is good for no time lets nobody join")]
     Never,
     /// It would lie around for too long.
@@ -72,7 +72,7 @@ pub enum ValidityError {
     TooLong,
 }
 
-/// Refuses a time for which no token is good.
+/// Refuses a validity that no token may have.
 pub fn check_validity(valid: Duration) -> Result<Duration, ValidityError> {
     if valid.is_zero() {
         return Err(ValidityError::Never);
@@ -129,8 +129,8 @@ impl Tokens {
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)?;
-        // Root may do this in a folder of somebody else, who may put links there. So no link is
-        // followed, and all that comes is about what was opened.
+        // Root may do this in another user's folder, and that user may put links there. So no link
+        // is followed, and all that comes is about what was opened.
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = File::from(open(&self.dir, flags, Mode::empty())?);
         forget_old(&dir);
@@ -139,7 +139,7 @@ impl Tokens {
         let mut file = File::from(openat(&dir, name(secret), flags, mode)?);
         file.write_all(&serde_json::to_vec(kept)?)?;
         file.sync_all()?;
-        // Made by root for a server that is somebody else: that one must be able to read it.
+        // If root makes it for a server of another user, that user must be able to read it.
         let state = self.dir.parent().unwrap_or(&self.dir).metadata()?;
         for made in [&dir, &file] {
             if made.metadata()?.uid() != state.uid() {
@@ -189,7 +189,7 @@ fn name(secret: &str) -> String {
     sha256_hex(secret.as_bytes())
 }
 
-/// Removes what nobody will ask about any more.
+/// Removes tokens that are no longer needed.
 fn forget_old(dir: &File) {
     let Ok(entries) = Dir::read_from(dir) else {
         return;

@@ -16,7 +16,7 @@ pub struct Flip {
     pub old: BTreeSet<String>,
     /// Served after.
     pub new: String,
-    /// When it was decided, by whoever decided. Of two changes in a row, answers before the second
+    /// When it was decided. Of two changes in a row, answers before the second
     /// belong to the first.
     pub decided_ns: u64,
 }

@@ -1,7 +1,7 @@
 //! `greenlight attach nginx`: the one time that Nginx is reloaded for a gate.
 //!
-//! Compare, show, write, test, reload, ask through Nginx; whatever goes wrong, what was there
-//! before is there again.
+//! Compare, show, write, test, reload, send a request through Nginx. If any step fails, the earlier
+//! files are restored.
 
 use super::control::{Nginx, NginxError};
 use super::dry_run::Copied;
@@ -42,7 +42,7 @@ pub struct Attached {
     pub missing: Vec<(Label, PathBuf)>,
 }
 
-/// Why nothing was attached. What was there before is there.
+/// Why nothing was attached. The earlier files are in place.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// Nginx.
@@ -54,7 +54,7 @@ pub enum AttachError {
     /// The marker.
     #[error(transparent)]
     Marker(#[from] MarkerError),
-    /// The file is not ours to write.
+    /// The file belongs to somebody else.
     #[error("`{path}` is left alone: {source}", path = .path.display())]
     NotOurs {
         /// The file.
@@ -73,7 +73,7 @@ pub enum AttachError {
         /// The file.
         include: NginxPath,
     },
-    /// What is live would lose its port.
+    /// The live release would lose its port.
     #[error(
         "`{service}` is live on port {port}, which is none of its ports any more; keep its `ports` \
          while it runs"
@@ -89,7 +89,7 @@ pub enum AttachError {
     GateAway {
         /// Its socket.
         socket: NginxPath,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Nginx does not reach the gate.
@@ -153,7 +153,7 @@ impl Attachment {
         Ok(changes)
     }
 
-    /// What is wanted, with what is live as it is.
+    /// The desired include; what is live stays as it is.
     fn merged(&self, before: Option<&str>) -> Result<Include, AttachError> {
         let mut wanted = self.wanted.clone();
         let Some(text) = before else {
@@ -196,7 +196,7 @@ impl Attachment {
         Ok(wanted)
     }
 
-    /// Writes the changes, tests them, reloads Nginx once, and asks through it.
+    /// Writes the changes, tests them, reloads Nginx once, and sends a request through it.
     pub async fn carry_out(&self, changes: &[FileChange]) -> Result<Attached, AttachError> {
         for upstream in self.wanted.upstreams.values() {
             if let Upstream::Gate(socket) = upstream {
@@ -217,7 +217,7 @@ impl Attachment {
         let main = self.include.as_path();
         let (include, locations): (Vec<_>, Vec<_>) =
             changes.iter().partition(|change| change.path == main);
-        // A location that is there is a condition for the test, if a server includes it already.
+        // The test needs the location if a server includes it already.
         for change in locations {
             put(&change.path, &change.after)?;
         }
@@ -289,7 +289,7 @@ impl Attachment {
     }
 }
 
-/// Nginx must not be sent where nobody is.
+/// Nginx must not be connected to a gate that does not exist.
 async fn find_gate(socket: &NginxPath) -> Result<(), AttachError> {
     let found = tokio::net::UnixStream::connect(socket.as_path()).await;
     found.map(drop).map_err(|source| AttachError::GateAway {
@@ -298,7 +298,7 @@ async fn find_gate(socket: &NginxPath) -> Result<(), AttachError> {
     })
 }
 
-/// G3: before Nginx is said to be attached, a request has come through to each gate.
+/// G3: Nginx counts as attached only after a request through it has reached each gate.
 async fn ask_through(include: &Include, marker: Marker) -> Result<(), AttachError> {
     for (service, upstream) in &include.upstreams {
         let Upstream::Gate(socket) = upstream else {

@@ -1,7 +1,7 @@
-//! The Nginx of this machine: tested, reloaded, and its processes looked at.
+//! The Nginx of this machine: testing it, reloading it, and examining its processes.
 //!
-//! A reload is asked for by SIGHUP to the master, which is what `nginx -s reload` does after it
-//! has read the configuration once more. That the signal was sent says nothing about whether the
+//! A reload is SIGHUP to the master, which is what `nginx -s reload` sends after it
+//! has read the configuration once more. Sending the signal says nothing about whether the
 //! master liked what it read: only its workers can (see `marker.rs`).
 
 use super::dry_run::{Copied, copy_with};
@@ -24,10 +24,10 @@ pub enum NginxError {
     NotRun {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It takes for ever.
+    /// It does not end in time.
     #[error("`nginx -t` did not end within {} s", TEST_WITHIN.as_secs())]
     TestTooLong,
     /// The configuration is not good.
@@ -41,12 +41,12 @@ pub enum NginxError {
         /// What is wrong with it.
         what: String,
     },
-    /// The master cannot be told.
+    /// The master cannot be signalled.
     #[error("nginx (process {pid}) cannot be told to reload: {source}")]
     NotTold {
         /// The master.
         pid: i32,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Its files cannot be used.
@@ -54,7 +54,7 @@ pub enum NginxError {
     Files {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -79,7 +79,7 @@ pub(crate) struct Process {
 }
 
 impl Nginx {
-    /// Tests the configuration as it is.
+    /// Tests the present configuration.
     pub async fn test(&self) -> Result<(), NginxError> {
         self.test_file(&self.conf).await
     }
@@ -89,7 +89,7 @@ impl Nginx {
         let copy = copy_with(&self.conf, include, text)?;
         let tested = self.test_file(copy.conf()).await;
         let copied = copy.copied();
-        // Removed before anybody looks, and also if the test failed.
+        // Removed in any case, also if the test failed.
         drop(copy);
         tested.map(|()| copied)
     }
@@ -104,7 +104,7 @@ impl Nginx {
         self.read_by_nginx("-T", &self.conf).await
     }
 
-    /// Lets Nginx read a configuration without running it: `-t` tests it, `-T` prints it too.
+    /// Has Nginx read a configuration without running it: `-t` tests it, `-T` prints it too.
     async fn read_by_nginx(&self, how: &str, conf: &Path) -> Result<String, NginxError> {
         let mut command = Command::new(&self.binary);
         command.arg(how).arg("-q").arg("-c").arg(conf);
@@ -157,7 +157,7 @@ impl Nginx {
         }
     }
 
-    /// Asks the master to read its configuration again.
+    /// Signals the master to read its configuration again.
     pub(crate) fn reload(&self) -> Result<(), NginxError> {
         let master = self.master()?;
         let pid = Pid::from_raw(master.pid).expect("a process that runs has a number above 0");

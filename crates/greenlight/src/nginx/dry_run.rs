@@ -1,6 +1,6 @@
 //! A copy of the configuration in which one file has another text, for `nginx -t`.
 //!
-//! The text in question must not stand in the real file before it is meant: whoever reloads or
+//! The new text must not be in the real file before its time: anyone who reloads or
 //! restarts Nginx in that moment would bring it into effect. So the copy is of the main file, in
 //! the same folder, because relative paths count from there; includes that lead to the file in
 //! question are followed, and written out in their place. All others stay as they are.
@@ -100,7 +100,7 @@ impl Copier<'_> {
             }
             let inner = match read(&file) {
                 Ok(text) => self.rewrite(&text, deeper)?,
-                // Nginx will say better what is wrong with it.
+                // Nginx's own message about it is better.
                 Err(_) => None,
             };
             match inner {

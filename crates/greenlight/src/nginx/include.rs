@@ -1,10 +1,10 @@
 //! The file that Nginx includes, as typed values; written as text, and read back from it.
 //!
-//! The file is the state: its second line says in JSON what the rest says to Nginx. So what is on
-//! disk, what Nginx reads at its next start, and what we believe cannot disagree. A file whose
+//! The file is the state: its second line has in JSON what the rest has in Nginx's syntax. So the
+//! disk, Nginx's next start and our own view cannot disagree. A file whose
 //! rest is not what its second line gives was edited by hand, and is not touched without asking.
 //!
-//! What Nginx is told, and why:
+//! What the file says, and why:
 //!
 //! - `proxy_next_upstream error` with a single server never sends a request to another one. It
 //!   only sends again, once, what met a kept connection that had died, and nothing with a body.
@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 
 const HEAD: &str =
     "# Written by greenlight. Do not edit: attaching and cut-overs write it again.\n";
-/// Begins the line that says what the rest says.
+/// The prefix of the line that has the state as JSON.
 const STATE: &str = "# greenlight: ";
 /// Connections to an upstream that each worker keeps.
 const KEEPALIVE: u32 = 64;
@@ -31,20 +31,20 @@ pub struct Include {
     pub generation: u64,
     /// The loopback port where they say it.
     pub verify_port: u16,
-    /// Whether clients may say who they are.
+    /// Whether forwarding headers of the client are kept.
     pub forward_headers: ForwardHeaders,
     /// By service: where its requests go.
     pub upstreams: BTreeMap<Label, Upstream>,
 }
 
-/// Whether what comes in says truly who asks.
+/// Whether incoming forwarding headers can be trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ForwardHeaders {
     /// Clients connect directly: what they say of themselves is replaced.
     #[default]
     No,
-    /// Only a load balancer connects: what it says is kept.
+    /// Only a load balancer connects, so its headers are kept.
     Yes,
 }
 
@@ -77,7 +77,7 @@ pub enum Target {
     Parked,
 }
 
-/// Why a file is not an include of ours.
+/// Why a file is not an include that we wrote.
 #[derive(Debug, thiserror::Error)]
 pub enum IncludeError {
     /// It was not written by this program.
@@ -186,7 +186,7 @@ impl Include {
         marker
     }
 
-    /// What stands in the `location` of a service: a file of its own, which cut-overs leave alone.
+    /// The `location` of a service: a file of its own, which cut-overs do not change.
     pub fn render_location(&self, service: &Label) -> String {
         let claims = match self.forward_headers {
             ForwardHeaders::No => NO_CLAIMS,
@@ -195,7 +195,7 @@ impl Include {
         format!("{LOCATION_HEAD}proxy_pass http://greenlight_{service};\n{LOCATION}{claims}")
     }
 
-    /// Whether a file is a location of ours.
+    /// Whether a file is a location that we wrote.
     pub fn is_location(text: &str) -> bool {
         text.starts_with(LOCATION_HEAD)
     }

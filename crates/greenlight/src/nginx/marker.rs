@@ -1,4 +1,4 @@
-//! The generation that a worker serves, asked through Nginx itself.
+//! The generation that a worker serves, queried through Nginx itself.
 //!
 //! Each question comes over a new connection, so any worker that accepts may answer it: during a
 //! reload that is old ones and new ones in turns.
@@ -20,10 +20,10 @@ const LONGEST: usize = 64 * 1024;
 /// Why a worker did not say what it serves.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MarkerError {
-    /// Nobody answers.
+    /// Nothing answers.
     #[error("nginx does not answer at {0} ({1}); run `greenlight attach nginx`")]
     Silent(SocketAddr, String),
-    /// Somebody else does.
+    /// Something else answers.
     #[error(
         "what answers at {0} is not greenlight's include in nginx (status {1}); give \
          `proxy.nginx.verify_port` a free port"
@@ -31,7 +31,7 @@ pub enum MarkerError {
     Somebody(SocketAddr, u16),
 }
 
-/// Asks the workers on loopback.
+/// Queries the workers on loopback.
 #[derive(Clone, Copy, Debug)]
 pub struct Marker {
     address: SocketAddr,
@@ -54,7 +54,7 @@ impl Marker {
         }
     }
 
-    /// What comes back for a path, from whoever answers.
+    /// The response to a request for a path.
     pub async fn get(self, path: &str) -> Result<(StatusCode, String), MarkerError> {
         let silent = |error: String| MarkerError::Silent(self.address, error);
         match tokio::time::timeout(MARKER_TIMEOUT, self.exchange(path)).await {

@@ -1,4 +1,4 @@
-//! An Nginx of our own: for the demo and the tests, beside whatever the machine has.
+//! A private Nginx for the demo and the tests, beside the machine's own.
 //!
 //! It keeps everything in one folder, runs in the foreground as a child, and ends with this.
 
@@ -31,7 +31,7 @@ impl PrivateNginx {
     pub fn write(dir: &Path, user: &str, http: &str) -> io::Result<Nginx> {
         std::fs::create_dir_all(dir.join("conf.d"))?;
         let dir = dir.canonicalize()?;
-        // Only root may become somebody else, and root's default is a user that may not exist.
+        // Only root may change its user, and Nginx's default user may not exist.
         let user = match (user, rustix::process::geteuid().is_root()) {
             (_, false) => String::new(),
             ("", true) => "user root;".to_owned(),
@@ -71,7 +71,7 @@ impl PrivateNginx {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // An interrupt at the terminal is for whoever keeps it.
+            // An interrupt at the terminal must not reach it; its owner stops it.
             .process_group(0)
             .spawn()
             .map_err(not_run)?;
@@ -81,7 +81,7 @@ impl PrivateNginx {
         while !all_accept(&private.nginx) {
             let gone = private.child.try_wait().is_ok_and(|ended| ended.is_some());
             if gone || Instant::now() > deadline {
-                // It says why, as it would have said on its terminal.
+                // Its output says why.
                 private.nginx.test().await?;
                 private.nginx.master()?;
             }
@@ -106,7 +106,7 @@ impl PrivateNginx {
 impl Drop for PrivateNginx {
     fn drop(&mut self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = kill_process(pid, Signal::TERM);
         }
         let deadline = Instant::now() + START_OR_STOP_TIMEOUT;

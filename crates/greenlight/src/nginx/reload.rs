@@ -1,13 +1,13 @@
 //! From one configuration to the next: written, reloaded, and verified through Nginx itself.
 //!
 //! ```text
-//!   HUP ──▶ master reads ──▶ new workers accept ── ~100 ms ──▶ old workers are told to leave
+//!   HUP ──▶ master reads ──▶ new workers accept ── ~100 ms ──▶ old workers shut down
 //!             │                    └───── both accept ─────┘
-//!             └─ does not like it: says so in its log, and everything stays as it was
+//!             └─ refuses it: writes that to its log, and everything stays as it was
 //! ```
 //!
-//! It is verified when the marker has only new answers and none of the workers of before accepts
-//! any more. Nginx reports a refusal to nobody, so one shows only as answers that stay old.
+//! It is verified when the marker has only new answers and no old worker accepts connections
+//! any more. Nginx reports a refusal only in its log, so we see it only as answers that stay old.
 
 use super::control::{Nginx, NginxError};
 use super::marker::{Marker, MarkerError};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const WITHIN: Duration = Duration::from_secs(5);
 /// The pause between two questions.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
-/// New answers in a row that are believed.
+/// How many new answers in a row count as proof.
 const IN_A_ROW: u32 = 3;
 
 /// What the marker answered while the configuration changed, on the monotonic clock.
@@ -32,7 +32,7 @@ pub struct ReloadEvidence {
     pub last_old_ns: Option<u64>,
 }
 
-/// Nginx was told to reload, and its answers stayed old.
+/// Nginx was signalled to reload, and its answers stayed old.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "nginx kept its configuration when it was told to reload: after {} s its workers still say \

@@ -1,4 +1,4 @@
-//! The values that may stand in a configuration of ours, each of a shape that is no syntax.
+//! The values that may appear in a configuration that we write. None can contain Nginx syntax.
 //!
 //! Nginx gives a meaning to quotes, braces, semicolons, dollars, blanks, backslashes and `#`. None
 //! of them is quoted here: a value that has one is refused, because a quoting rule that is wrong

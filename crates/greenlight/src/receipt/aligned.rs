@@ -1,4 +1,4 @@
-//! What a receipt says of a front without a gate: not a proof, but a measurement.
+//! The receipt of a front without a gate: not a proof, but a measurement.
 //!
 //! The mixed window is from the first answer of the new release on any instance to the last of the
 //! old one on any. Each instance says how long before its report it saw either, so both are put on
@@ -20,7 +20,7 @@ pub struct AlignedReceipt {
 }
 
 impl CutOverReceipt {
-    /// Looks at what the instances have said so far.
+    /// Evaluates what the instances have reported so far.
     pub(super) fn measure(&mut self) {
         let of = |alignment| alignment == Alignment::Aligned;
         let is_aligned = self.instances.values().any(|instance| {
@@ -48,7 +48,7 @@ impl CutOverReceipt {
         Some(last_old.saturating_sub(first_new))
     }
 
-    /// What can be claimed without a gate: G5, and that each instance was looked at from outside.
+    /// The claims without a gate: G5, and that each instance was verified from outside.
     pub(super) fn checks_of_aligned(&self, commit: u64) -> Vec<Check> {
         let mut checks = Vec::new();
         for (name, instance) in &self.instances {
@@ -56,7 +56,7 @@ impl CutOverReceipt {
                 claim: format!("`{name}` was told to switch after the commit was durable"),
                 holds: instance.switch_order.is_some_and(|switch| switch > commit),
             });
-            // One that did not change has said so, and the fleet has gone back.
+            // One that did not change has reported it, and the fleet has rolled back.
             if instance.problem.is_none() {
                 checks.push(Check {
                     claim: format!("`{name}` was verified through its own Nginx"),

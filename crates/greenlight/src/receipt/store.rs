@@ -16,7 +16,7 @@ pub const KEPT: usize = 100;
 /// The receipts of the latest deployments, newest last.
 #[derive(Clone, Debug, Default)]
 pub struct ReceiptStore {
-    /// Shared with whoever is looking at them; one that changes meanwhile is copied.
+    /// Shared with their readers; one that changes meanwhile is copied.
     receipts: Vec<Arc<Receipt>>,
     order: u64,
     /// By service: the version of what is live, as far as the records go.
@@ -263,7 +263,7 @@ impl ReceiptStore {
     }
 }
 
-/// Which peers an instance does not see ready, in words.
+/// The peers that an instance does not see ready, as text.
 pub(crate) fn not_seen(unseen: &BTreeMap<InstanceId, String>) -> String {
     let peers = unseen
         .iter()

@@ -19,7 +19,7 @@ const LETTER_PX: usize = 8;
 pub(super) fn timeline(cut_over: &CutOverReceipt) -> Option<String> {
     let asked = cut_over.hold_sent_ns?;
     let mut shown: Vec<_> = cut_over.instances.iter().collect();
-    // Those that held everyone else up are what a person looks for.
+    // A reader looks for the instances that delayed the others.
     shown.sort_by_key(|(_, instance)| std::cmp::Reverse(last_ns(instance).unwrap_or(u64::MAX)));
     shown.truncate(MOST_INSTANCES);
     shown.sort_by_key(|(name, _)| *name);

@@ -5,7 +5,7 @@
 //!   stop  ─▶ SIGTERM, timeout, SIGKILL ─▶ keep the last lines ─▶ remove ─▶ prune what we recorded
 //! ```
 //!
-//! What is ours is told by a label with this agent's own mark; nothing else is ever touched, and
+//! A label with this agent's mark identifies its containers; it touches no others, and
 //! everything that a restarted agent must know is in the container's labels. Works with Docker
 //! 20.10 and newer, and with Podman's compatible socket.
 //!
@@ -48,10 +48,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a daemon that does not answer is left alone before it is asked again.
+/// The pause before a daemon that did not answer is asked again.
 const AWAY_PAUSE: Duration = Duration::from_millis(200);
-/// How often a container is looked at although nothing was heard of its end: a daemon that starts
-/// it again by itself may have told nobody.
+/// How often a container is inspected although no event came: a daemon that restarts
+/// it on its own may send no event.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The last lines of a removed container that are kept for people.
 const LINES_KEPT: usize = 1000;
@@ -325,7 +325,7 @@ impl Runtime for DockerRuntime {
             let place = this.place(&launch.slot);
             let called_off = CancellationToken::new();
             *place.start.lock() = called_off.clone();
-            // A task of its own: if nobody waits any more, the daemon may still have heard of the
+            // A task of its own: if the caller is gone, the daemon may still have received the
             // container, and a stop must find it finished.
             let work = tokio::spawn(async move {
                 let _turn = place.turn.lock().await;

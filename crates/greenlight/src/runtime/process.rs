@@ -1,10 +1,11 @@
 //! The process runtime: a command with `PORT` set, in a process group of its own.
 //!
-//! Applications outlive the agent. Each slot has a file that says what runs there: the process,
-//! when it started, and in which boot of the machine; together they tell a process from another
-//! that was given the same number later. Output goes to a file, because a pipe would die with the
-//! agent; the agent keeps it to a bound. Death is noticed by pidfd, which also works for processes that are not our children.
-//! What an application leaves behind when it dies is ended with it, found by its mark.
+//! Applications outlive the agent. Each slot has a file that describes what runs there: the
+//! process, when it started, and in which boot of the machine; together they tell a process from
+//! another that was given the same number later. Output goes to a file, because a pipe would die
+//! with the agent; the agent keeps it to a bound. Death is noticed by pidfd, which also works for
+//! processes that are not our children. What an application leaves behind when it dies is ended
+//! with it, found by its mark.
 
 mod mark;
 
@@ -29,15 +30,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No more of a log is looked at than this, in bytes, however long an application has written:
-/// its death must be told at once.
+/// At most this much of a log is read, in bytes, however much an application has written:
+/// its death must be reported at once.
 const TAIL: u64 = 1024 * 1024;
-/// How often the size of a log is looked at.
+/// How often the size of a log is checked.
 const LOOK_AT_LOG: Duration = Duration::from_secs(1);
-/// How long to wait between two looks at what must be gone.
+/// How long to wait between two checks for what must be gone.
 const GONE_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the service manager tells the agent, and nobody else: an application that spoke there
+/// Variables of the service manager for the agent alone: an application that used them
 /// would speak for the agent.
 const OF_THE_AGENT: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
@@ -49,7 +50,7 @@ pub struct ProcessRuntime {
     starting: Arc<Mutex<()>>,
 }
 
-/// What the slot's file says.
+/// The content of the slot's file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct ProcessRecord {
     running: Running,
@@ -86,7 +87,7 @@ impl ProcessRuntime {
         LogFile::new(self.path(slot, "log"))
     }
 
-    /// Keeps what the application writes to its bound, for ever.
+    /// Keeps the application's log within its bound. Never returns.
     async fn bound_log(&self, slot: &Slot) {
         loop {
             tokio::time::sleep(LOOK_AT_LOG).await;
@@ -187,15 +188,15 @@ impl ProcessRuntime {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// What the slot's file says, if it is still true.
+    /// The content of the slot's file, if the process still exists.
     fn recorded(&self, slot: &Slot) -> Option<ProcessRecord> {
         let record = self.written(slot)?;
         (record.boot == boot_id() && start_ticks(record.running.pid) == Some(record.started))
             .then_some(record)
     }
 
-    /// What runs by the slots' files. Whatever else runs here has lost its leader, or its agent
-    /// died before it was written down: it is ended, because nobody will ever ask for that.
+    /// What runs according to the slots' files. Any other process here has lost its leader, or its
+    /// agent died before writing it down. It is ended, because no record mentions it.
     fn found(&self) -> Result<Vec<Running>, RuntimeError> {
         let _starting = self.starting.lock();
         let entries = std::fs::read_dir(&self.dir).map_err(|source| files(&self.dir, source))?;
@@ -270,7 +271,7 @@ impl ProcessRuntime {
                 .written(&slot)
                 .is_some_and(|record| record.is(&running))
             {
-                // If it cannot be removed, it is at least known to speak of nobody.
+                // If it cannot be removed, it at least names no running process.
                 let _ = std::fs::remove_file(self.path(&slot, "json"));
             }
         });
@@ -340,7 +341,7 @@ async fn died(record: &ProcessRecord) {
         .spawn(move || {
             let mut fds = [PollFd::new(&fd, PollFlags::IN)];
             while poll(&mut fds, None).is_err() {}
-            // Whoever waited may have gone.
+            // The caller may be gone.
             let _ = sender.send(());
         });
     if let Err(error) = waiting {

@@ -1,4 +1,4 @@
-//! Where whoever deploys takes secret values from: the environment, a file, or a command.
+//! The sources of secret values for the deploy command: the environment, a file, or a command.
 
 use super::SecretValue;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum SecretSource {
     Command(Vec<String>),
 }
 
-/// Why a secret's value cannot be had. No message tells any of it.
+/// Why a secret's value is not available. No message contains any of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
 #[error("the secret `{name}` cannot be read: {reason}")]
 pub struct SecretError {
@@ -66,7 +66,7 @@ impl SecretSource {
                 let (program, arguments) = words
                     .split_first()
                     .ok_or_else(|| failed("its command is empty".to_owned(), "name a program"))?;
-                // What it says on standard error is for the person who waits for it.
+                // Its standard error goes to the person who waits for it.
                 let output = Command::new(program)
                     .args(arguments)
                     .current_dir(home)

@@ -29,7 +29,7 @@ pub enum SecretStoreError {
     File {
         /// Which.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The release's values are not here.
@@ -57,7 +57,7 @@ impl SecretStore {
         Self { dir: dir.into() }
     }
 
-    /// Keeps the secrets of a release. When this returns, they are on disk.
+    /// Stores the secrets of a release. When this returns, they are on disk.
     pub fn store(
         &self,
         service: &ServiceName,

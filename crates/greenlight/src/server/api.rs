@@ -118,7 +118,7 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
     api.command(Command::Deploy(Box::new(request))).await
 }
 
-/// What an image's name stands for, as seen from the first instance that is there.
+/// The digest to which an image's name resolves, as seen from the first connected instance.
 async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Response {
     let view = match api.view().await {
         Ok(view) => view,
@@ -368,7 +368,7 @@ async fn events(
 }
 
 impl Api {
-    /// Has the values of secrets on every instance before anything is decided: whatever fails
+    /// Stores the values of secrets on every instance before anything is decided: whatever fails
     /// later, an application finds them where it starts.
     async fn deliver_secrets(
         &self,
@@ -438,7 +438,7 @@ impl Api {
         }
     }
 
-    /// A refusal; one for being busy also says since when.
+    /// A refusal; if another deployment is under way, also since when.
     async fn refuse(&self, refusal: &Refusal) -> Response {
         let Refusal::Busy { .. } = refusal else {
             return refuse(refusal, None);

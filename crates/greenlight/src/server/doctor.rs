@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long an agent may look: Nginx may have to resolve names to print its configuration.
 const DOCTOR_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Asks all at once; `connected` says of each instance whether its agent is there.
+/// Asks all at once; `connected` says for each instance whether its agent is connected.
 pub(super) async fn examine_fleet(
     streams: &AgentStreams,
     connected: BTreeMap<InstanceId, bool>,

@@ -125,7 +125,7 @@ impl Shell {
                         Err(refusal) => Err(refusal),
                     };
                     let failpoint = failpoint::before(|| "answer".to_owned());
-                    // The asker may have gone away; the command stands (G8).
+                    // The client may be gone; the command is valid all the same (G8).
                     let _ = answer.send(reply);
                     failpoint.after_a_moment();
                 }
@@ -217,7 +217,7 @@ impl Shell {
                     outcome: outcome.clone(),
                 },
             );
-            // Nobody waits for it now, and nothing is held.
+            // No request is held now, so the time that this takes delays nobody.
             self.compaction.compact_if_long(&mut self.journal)?;
         }
         if matches!(
@@ -325,7 +325,7 @@ impl Shell {
             event,
         };
         self.progress.push(progress.clone());
-        // Nobody may be listening.
+        // There may be no receiver.
         let _ = self.progress_sent.send(progress);
     }
 

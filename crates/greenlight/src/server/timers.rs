@@ -1,4 +1,4 @@
-//! Timers as a list of what is due, for a loop that waits for whatever comes first.
+//! Timers as a list of deadlines, for a loop that waits for the next one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

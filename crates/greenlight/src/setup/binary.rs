@@ -11,7 +11,7 @@ pub struct Binary {
     pub path: PathBuf,
     /// The SHA-256 of its bytes.
     pub digest: String,
-    /// What `uname -m` says where it runs.
+    /// The output of `uname -m` on a machine that runs it.
     pub machine: String,
 }
 

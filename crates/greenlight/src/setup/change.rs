@@ -8,7 +8,7 @@ use crate::digest::sha256_hex;
 use crate::link::Role;
 use std::fmt;
 
-/// One change, in the words of the dry run; they are made in the order of this list.
+/// One change. Changes are made in the order of this list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A user for services.
@@ -116,7 +116,7 @@ fn start(unit: &Unit, facts: &Facts, digest: &str, anew: bool) -> Option<Change>
     let Some(command) = &unit.command else {
         return anew.then_some(Change::Restart(name));
     };
-    // A proxy that has taken over says so in its command line, and is the same.
+    // A proxy that has taken over has `--take-over` in its command line, and is otherwise the same.
     let runs = facts.command_of(name).unwrap_or_default();
     let runs = runs.strip_suffix(" --take-over").unwrap_or(runs);
     if anew || runs != command {
@@ -132,7 +132,7 @@ fn start(unit: &Unit, facts: &Facts, digest: &str, anew: bool) -> Option<Change>
 }
 
 impl Change {
-    /// The script that makes it, as root. What it reads is said where it is run.
+    /// The script that makes the change, as root. `install.rs` says what it reads from its input.
     pub(super) fn script(&self, desired: &DesiredState, server: &str) -> String {
         let agent = if desired.agent_is_root { "root" } else { USER };
         match self {

@@ -49,7 +49,7 @@ pub struct DesiredState {
     pub server: bool,
 }
 
-/// The machines of a fleet, that of the coordinator first; or why they cannot be told.
+/// The machines of a fleet, that of the coordinator first; or why they are unknown.
 pub fn machines(config: &Config) -> Result<Vec<TargetMachine>, String> {
     let mut machines = vec![TargetMachine {
         host: config.setup.server.clone(),

@@ -1,10 +1,10 @@
-//! What is on a machine: asked by one script, which changes nothing.
+//! The facts about a machine, collected by one script that changes nothing.
 
 use super::units::ALL;
 use super::{INSTANCE_STATE, PROGRAM, SERVER_STATE, SERVER_USER, UNITS, USER};
 use std::collections::BTreeMap;
 
-/// What is on a machine.
+/// The facts about a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts(BTreeMap<String, String>);
 
@@ -63,22 +63,22 @@ exit 0
         cores.unwrap_or(1)
     }
 
-    /// The version of systemd, if that is there.
+    /// The version of systemd, if it is installed.
     pub fn systemd(&self) -> Option<u32> {
         self.get("systemd")?.parse().ok()
     }
 
-    /// Whether a user is there.
+    /// Whether a user exists.
     pub fn has_user(&self, name: &str) -> bool {
         self.get(&format!("user {name}")).is_some()
     }
 
-    /// Whether a group is there.
+    /// Whether a group exists.
     pub fn has_group(&self, name: &str) -> bool {
         self.get(&format!("group {name}")).is_some()
     }
 
-    /// The SHA-256 of a file, if it is there.
+    /// The SHA-256 of a file, if it exists.
     pub fn digest(&self, path: &str) -> Option<&str> {
         self.get(&format!("file {path}"))
     }
@@ -103,7 +103,7 @@ exit 0
         self.get(&format!("command {unit}"))
     }
 
-    /// Whose certificate the instance has.
+    /// The role in the instance's certificate.
     pub fn role(&self) -> Option<&str> {
         self.get("role")
     }

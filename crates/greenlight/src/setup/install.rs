@@ -1,7 +1,7 @@
 //! The installation of a fleet: the coordinator's machine, then the others one after the other.
 //!
-//! A machine that cannot be reached is named, and the others go on. Without the coordinator
-//! nothing can go on.
+//! A machine that cannot be reached is named, and setup continues with the others. Without the
+//! coordinator's machine it stops.
 
 use super::binary::Binary;
 use super::change::{Change, changes};
@@ -36,7 +36,7 @@ pub struct Installation<'a> {
     pub aim: Aim,
     /// Whether to say only what would be done.
     pub dry_run: bool,
-    /// What is told about each step.
+    /// Reports each step.
     pub tell: &'a dyn Fn(&str),
 }
 
@@ -58,7 +58,7 @@ pub struct Done {
     pub changes: Vec<Change>,
     /// Why it is not as it should be, if it is not.
     pub failure: Option<MachineFailure>,
-    /// Whether the server sees its instance; `None` if it is none, or nobody looked.
+    /// Whether the server sees its instance; `None` if it is no instance, or this was not checked.
     pub connected: Option<bool>,
 }
 
@@ -100,7 +100,7 @@ impl From<RemoteError> for MachineFailure {
 }
 
 impl Installation<'_> {
-    /// Installs what is missing; what became of each machine.
+    /// Installs what is missing; returns the result for each machine.
     pub async fn run(&self) -> Result<Vec<Done>, MachineFailure> {
         let machines = machines(self.config).map_err(|error| MachineFailure {
             error,
@@ -161,7 +161,7 @@ impl Installation<'_> {
         Ok(())
     }
 
-    /// Brings one machine to what is desired.
+    /// Brings one machine to the desired state.
     async fn one(
         &self,
         machines: &[TargetMachine],
@@ -195,7 +195,7 @@ impl Installation<'_> {
         if needed.iter().any(restarts) {
             self.refuse_during_a_deployment().await?;
         }
-        // The coordinator comes first: whoever joins needs it.
+        // The coordinator comes first, because machines join through it.
         let (first, then): (Vec<_>, Vec<_>) = needed
             .into_iter()
             .partition(|change| !desired.server || is_for_server(change));
@@ -237,7 +237,7 @@ impl Installation<'_> {
         Ok(())
     }
 
-    /// Makes changes in order, or says that it would. Few scripts for many changes: a connection
+    /// Makes changes in order, or reports that it would. Few scripts for many changes: a connection
     /// takes longer than most of them.
     async fn make(
         &self,

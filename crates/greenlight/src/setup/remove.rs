@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::units::{AGENT, ALL, PROXY, SERVER, SOCKET};
 use super::{PROGRAM, SERVER_USER, UNITS, USER};
 
-/// Whether anything of ours is there.
+/// Whether anything of Greenlight is installed.
 pub(super) fn is_there(facts: &Facts) -> bool {
     let mut units = ALL.iter().map(|unit| format!("{UNITS}/{unit}"));
     facts.has_user(USER)

@@ -1,5 +1,5 @@
 //! One machine, reached with the system's `ssh`: the user's configuration, agent and known hosts
-//! apply, and nothing is ever asked.
+//! apply, and it never asks for anything.
 
 use crate::config::SshConfig;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ const NO_CONNECTION: i32 = 255;
 /// A machine, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    /// Its name or address, as `ssh` is told.
+    /// Its name or address, as an argument of `ssh`.
     pub host: String,
     ssh: SshConfig,
 }
@@ -42,7 +42,7 @@ pub enum RemoteError {
     Unreachable {
         /// The command to try by hand.
         command: String,
-        /// What `ssh` said.
+        /// The output of `ssh`.
         said: String,
     },
     /// The script failed there.
@@ -118,7 +118,7 @@ impl Remote {
         };
         let mut child = ssh.spawn().map_err(RemoteError::NoSsh)?;
         if let (Some(text), Some(mut stdin)) = (text, child.stdin.take()) {
-            // If nobody reads it, what the script says is the reason.
+            // If the script does not read its input, its output is the reason.
             let _ = stdin.write_all(text.as_bytes()).await;
         }
         let output = child.wait_with_output().await.map_err(RemoteError::NoSsh)?;

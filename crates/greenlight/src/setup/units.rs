@@ -1,4 +1,4 @@
-//! The unit files: what systemd starts, as whom, and what it keeps from it.
+//! The unit files: what systemd starts, as which user, and in which sandbox.
 //!
 //! Each value that comes from outside is a name, an address or a path that was checked where it
 //! was read. [`refuse`] looks once more for what would end a value in a unit.
@@ -11,9 +11,9 @@ pub(super) const SERVER: &str = "greenlight-server.service";
 pub(super) const AGENT: &str = "greenlight-agent.service";
 pub(super) const PROXY: &str = "greenlight-proxy.service";
 pub(super) const SOCKET: &str = "greenlight-proxy.socket";
-/// Where the built-in front answers load balancers.
+/// The port on which the built-in front answers a load balancer's health checks.
 const STATUS_PORT: u16 = 9702;
-/// Where a proxy behind Nginx answers them.
+/// The port on which a proxy behind Nginx answers them.
 const NGINX_STATUS_PORT: u16 = 9070;
 /// Every unit that setup may write, in the order in which they are started.
 pub(super) const ALL: [&str; 4] = [SERVER, SOCKET, PROXY, AGENT];
@@ -137,7 +137,7 @@ pub(super) fn socket(listen: &str, status: SocketAddr, times: usize, group: Opti
     }
     writeln!(text, "ListenStream={status}").expect("a string takes all");
     text.push_str(match path {
-        // It goes on to listen while the proxy is started again.
+        // It keeps listening while the proxy restarts.
         None => "ReusePort=yes\nNoDelay=yes\n",
         Some(_) => "SocketMode=0660\nDirectoryMode=0755\n",
     });
@@ -153,7 +153,7 @@ pub(super) fn socket(listen: &str, status: SocketAddr, times: usize, group: Opti
     }
 }
 
-/// What an agent is told.
+/// The arguments of an agent.
 pub(super) struct AgentUnit<'a> {
     pub(super) name: &'a str,
     pub(super) server: SocketAddr,
@@ -199,7 +199,7 @@ pub(super) fn agent(agent: &AgentUnit<'_>) -> Unit {
         false => more.push_str(SANDBOX),
     }
     if needs.processes {
-        // Applications are started by the agent and live in its sandbox. They go on when it is
+        // The agent starts applications, and they live in its sandbox. They continue when it is
         // stopped, and must keep their temporary files then.
         more.push_str(
             "RestrictAddressFamilies=AF_NETLINK\nProtectSystem=full\nProtectHome=read-only\n\
@@ -222,7 +222,7 @@ pub(super) fn agent(agent: &AgentUnit<'_>) -> Unit {
     service(AGENT, "this instance's agent", head, &command, &more)
 }
 
-/// Where users come in on a machine, and where a load balancer asks whether it is well.
+/// Where users connect on a machine, and where a load balancer checks its health.
 pub(super) fn public(v6: bool, port: u16) -> (String, SocketAddr) {
     (anywhere(v6, port).to_string(), anywhere(v6, STATUS_PORT))
 }

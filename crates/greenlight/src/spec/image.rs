@@ -17,7 +17,7 @@ pub struct ImageSpec {
     pub cmd: Option<Vec<String>>,
     /// The port that the application listens on inside its container.
     pub app_port: u16,
-    /// Who it runs as, `user` or `user:group`; as the image says if none.
+    /// The user that it runs as, `user` or `user:group`; the image's if none.
     pub user: Option<String>,
     /// Binds and named volumes, as in `docker run --volume`.
     pub volumes: Vec<String>,
@@ -60,7 +60,7 @@ impl ImageSpec {
         }
     }
 
-    /// What Docker is asked for: exactly what the release was made of.
+    /// The reference that Docker gets: exactly the image that the release was made of.
     pub fn reference(&self) -> String {
         match &self.pinned {
             Some(Pin::Manifest(digest)) => format!("{}@{digest}", repository(&self.image)),
@@ -103,7 +103,7 @@ pub fn repository(image: &str) -> &str {
     }
 }
 
-/// Whether a name says which of the repository's images is meant.
+/// Whether a name contains a tag or a digest.
 pub fn is_specific(image: &str) -> bool {
     image.len() > repository(image).len()
 }

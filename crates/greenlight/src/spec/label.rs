@@ -1,10 +1,10 @@
 //! What may label a release: what may also be an image's tag, because a release without a tag of
-//! its own has its label for one. So a label is also one word in every line that shows it.
+//! its own has the version for one. So a version is also one word in every line that shows it.
 
 /// The most letters, as of a tag.
 const LONGEST: usize = 128;
 
-/// Why a text cannot label a release.
+/// Why a text cannot be a release's version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` cannot label a release")]
 pub struct LabelError(String);
@@ -15,7 +15,7 @@ impl LabelError {
                                     `.` nor `-` first, as for an image's tag";
 }
 
-/// Refuses a text that cannot label a release.
+/// Refuses a text that cannot be a release's version.
 pub fn check_label(text: &str) -> Result<(), LabelError> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let is_label = (1..=LONGEST).contains(&text.len())

@@ -97,7 +97,7 @@ impl Family {
 impl Drop for Family {
     fn drop(&mut self) {
         for child in self.children().into_iter().filter_map(Pid::from_raw) {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = kill_process(child, Signal::KILL);
         }
         let _ = self.0.kill();

@@ -227,7 +227,7 @@ impl Drop for Shop {
                 .to_str()
                 .and_then(|pid| pid.parse().ok());
             if let Some(pid) = pid.and_then(Pid::from_raw) {
-                // It may have ended by itself.
+                // It may have ended already.
                 let _ = kill_process(pid, Signal::KILL);
             }
         }

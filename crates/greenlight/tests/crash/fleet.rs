@@ -47,7 +47,7 @@ pub(crate) struct Fleet {
     api: ApiClient,
     instances: Vec<Instance>,
     versions: u32,
-    /// The label of what the fleet serves.
+    /// The version of what the fleet serves.
     live: String,
 }
 
@@ -114,7 +114,7 @@ impl Fleet {
             .collect()
     }
 
-    /// The label of what the fleet serves, as it was when it last settled.
+    /// The version of what the fleet serves, as it was when it last settled.
     pub(crate) fn live(&self) -> &str {
         &self.live
     }

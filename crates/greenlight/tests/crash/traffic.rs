@@ -1,7 +1,7 @@
 //! Users' traffic over the whole of a test, and what it must not have seen.
 //!
 //! GET and POST over new and kept connections to both instances, and a WebSocket to each. Every
-//! release has a label of its own, so each answer tells by whom it was given.
+//! release has a version of its own, so each response shows who gave it.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use greenlight::clock::monotonic_ns;

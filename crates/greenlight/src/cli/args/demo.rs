@@ -1,4 +1,4 @@
-//! What can be said to the demo.
+//! The arguments of the demo.
 
 use super::lateness;
 use crate::front::FrontKind;

@@ -1,4 +1,4 @@
-//! What can be said to the long-running roles.
+//! The arguments of the long-running roles.
 
 use super::{at_least_one, duration, lateness};
 use crate::cli::{Exit, Failure};
@@ -52,7 +52,7 @@ pub struct Agent {
     /// The admin socket of the proxy that receives user traffic.
     #[arg(long, value_name = "PATH", required_unless_present = "nginx_include")]
     pub proxy_admin: Option<PathBuf>,
-    /// Instead of a proxy: the file of ours that Nginx includes, which is reloaded.
+    /// Instead of a proxy: our file, which Nginx includes and reloads.
     #[arg(long, value_name = "FILE", conflicts_with = "proxy_admin", value_parser = nginx_path)]
     pub nginx_include: Option<NginxPath>,
     /// That Nginx.
@@ -196,7 +196,7 @@ fn instance(text: &str) -> Result<InstanceId, String> {
     }
 }
 
-/// Who is away for a short while must not have to join again.
+/// A machine that is away for a short time must not have to join again.
 fn lifetime(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_hours(1);
     let lifetime = duration(text)?;

@@ -1,4 +1,4 @@
-//! The settings of containers, in the words of Kamal and Compose.
+//! The settings of containers. The keys have the names that Kamal and Compose use.
 
 use super::secret::SecretFrom;
 use crate::config::located::Located;
@@ -43,7 +43,7 @@ pub struct CpusText(pub String);
 
 impl<'de> Deserialize<'de> for MemoryText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The parser hands a number over as it is written when text is asked for.
+        // If the type is text, the parser passes a number on as it is written.
         String::deserialize(deserializer).map(Self)
     }
 }

@@ -14,9 +14,9 @@ use std::fmt;
 pub struct EnvSection {
     /// Variables and their values.
     pub clear: BTreeMap<Located<String>, Located<String>>,
-    /// Variables whose values are secret, and where whoever deploys takes them from.
+    /// Variables whose values are secret, and where the deploy command reads them.
     pub secret: BTreeMap<Located<String>, Located<SecretFrom>>,
-    /// A variable that stands beside `clear` or `secret`, where it does not belong.
+    /// A variable beside `clear` or `secret`, which is an error.
     pub stray: Option<Located<String>>,
 }
 

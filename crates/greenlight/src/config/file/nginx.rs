@@ -1,4 +1,4 @@
-//! The `proxy.nginx` section: where the Nginx of a server is, and what is written for it.
+//! The `proxy.nginx` section: the Nginx of each server, and the file that is written for it.
 
 use crate::config::located::Located;
 use schemars::JsonSchema;

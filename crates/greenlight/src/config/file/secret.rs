@@ -1,4 +1,4 @@
-//! Where a secret comes from, as the file says it. The value itself is never in the file.
+//! The source of a secret, as written in the file. The value itself is never in the file.
 
 use crate::config::located::Located;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,7 +10,7 @@ use std::fmt;
 /// Where a secret comes from.
 #[derive(Clone, Debug)]
 pub enum SecretFrom {
-    /// Nothing said: the environment variable of the secret's own name.
+    /// No source is given: the environment variable of the secret's own name.
     Name,
     /// `[NAME]` or `{ env: NAME }`.
     Environment(Located<String>),

@@ -1,4 +1,4 @@
-//! An entry of `servers`: an address as text, or a map when more is to be said.
+//! An entry of `servers`: an address as text, or a map with more settings.
 
 use super::proxy::PortsSection;
 use crate::config::located::Located;

@@ -122,7 +122,7 @@ enum Read<T> {
     Skipped,
 }
 
-/// Reads a key where the parser stands, so that a refusal is reported at the key's own place.
+/// Reads a key at the parser's position, so that a refusal is reported at the key.
 /// The seed is lent: it is used up by the first key that is not passed over.
 struct Key<'a, S> {
     seed: &'a mut Option<S>,

@@ -12,13 +12,13 @@ use crate::spec::{Artifact, Cpus, ImageSpec, LogOptions, Memory, Restart};
 use miette::SourceSpan;
 use std::collections::BTreeMap;
 
-/// The port inside a container that says nothing about it; Kamal's.
+/// The default port inside a container, which is Kamal's.
 const APP_PORT: u16 = 80;
 /// Docker refuses to limit memory to less.
 const LEAST_MEMORY: u64 = 6 * 1024 * 1024;
 
 impl Resolver<'_> {
-    /// What a service runs. Where that is faulty, something harmless stands in.
+    /// What a service runs. If that is faulty, a harmless value replaces it.
     pub(super) fn artifact(
         &mut self,
         name: &Located<String>,
@@ -352,7 +352,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// Where a secret comes from; `None` if nothing is said and it has no name of its own.
+    /// Where a secret comes from; `None` if no source is given and it has no name of its own.
     pub(super) fn secret_source(&mut self, name: &str, from: &SecretFrom) -> Option<SecretSource> {
         match from {
             SecretFrom::Name if name.is_empty() => None,

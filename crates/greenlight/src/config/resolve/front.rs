@@ -53,7 +53,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// What only a gate can do must not be asked of a front that has none.
+    /// A front without a gate must not be asked for what only a gate can do.
     fn needs_no_gate(&mut self, file: &File, front: SourceSpan) {
         let Some(cutover) = &file.fleet.cutover else {
             return;

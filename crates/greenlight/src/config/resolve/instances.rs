@@ -14,7 +14,7 @@ use greenlight_protocol::{Color, InstanceId, ServiceName};
 use miette::SourceSpan;
 use std::collections::BTreeMap;
 
-/// The public port of a proxy that nothing is said about.
+/// The default public port of a proxy.
 const DEFAULT_PORT: u16 = 80;
 
 /// A server that was read: its address is understood, its name not yet made.
@@ -238,7 +238,7 @@ impl Resolver<'_> {
     }
 }
 
-/// A server's host, with its port if the host is there more than once.
+/// A server's host, with its port if several servers have this host.
 fn made_name(server: &Server<'_>, servers: &[Server<'_>]) -> String {
     let host = server.host.to_string().replace(':', "-");
     let same = servers.iter().filter(|other| other.host == server.host);
@@ -301,7 +301,7 @@ fn uses_of(
     uses
 }
 
-/// The port where the Nginx of an instance says what it serves.
+/// The port on which the Nginx of an instance reports what it serves.
 fn verifying(index: usize, servers: &[Server<'_>], name: &str, first: &Located<u16>) -> PortUse {
     let server = &servers[index];
     let before = servers[..index].iter();

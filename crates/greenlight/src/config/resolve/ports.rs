@@ -2,7 +2,7 @@
 //!
 //! Instances are on one machine if they have the same host, or all are on loopback, where only
 //! public ports may repeat, on different addresses: applications listen on one loopback address
-//! whatever their instance is called.
+//! whatever the name of their instance.
 
 use super::Resolver;
 use crate::config::diagnostic::Diagnostic;
@@ -51,7 +51,7 @@ impl Resolver<'_> {
                     continue;
                 }
                 if first.host == second.host && first.is_public() && second.is_public() {
-                    // The same server twice: that has been said.
+                    // The same server twice was reported before.
                     continue;
                 }
                 let (first_at, at) = match same_instance {

@@ -16,7 +16,7 @@ use greenlight_protocol::ServiceName;
 use miette::SourceSpan;
 use std::time::Duration;
 
-/// The local ports of a service that says nothing about them.
+/// The local ports of a service without `ports`.
 const DEFAULT_PORTS: PortPair = PortPair {
     blue: 8080,
     green: 8081,
@@ -424,7 +424,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Two services with a host and a path in common would be told apart by nothing.
+    /// Two services that share a host and a path could not be told apart.
     fn routes_differ(&mut self, services: &[Resolved]) {
         let path = |service: &Resolved| {
             let path = &service.config.path_prefix;

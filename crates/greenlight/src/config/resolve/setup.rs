@@ -15,7 +15,7 @@ impl Resolver<'_> {
             .setup
             .as_ref()
             .map_or(&none, |setup| &setup.value);
-        // There is a first one, or a diagnostic that says so.
+        // There is a first one, or an error was reported.
         let first = instances.first().map(|instance| instance.host.clone());
         let first = first.unwrap_or(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let (server, port) = match &section.server {

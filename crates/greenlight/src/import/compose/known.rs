@@ -80,11 +80,11 @@ const PROXIES: &[&str] = &[
 pub(super) enum Kind {
     /// It serves requests from outside.
     Web,
-    /// It works without being asked from outside.
+    /// It needs no requests from outside.
     Worker,
     /// A database, a queue, a tool; with its image's name.
     Backend(String),
-    /// What stands before the others; with its image's name.
+    /// A proxy before the others, with its image's name.
     Proxy(String),
 }
 

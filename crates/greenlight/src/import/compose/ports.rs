@@ -4,7 +4,7 @@ use super::variable::known_now;
 use crate::import::section::text_of;
 use serde_json::Value;
 
-/// A published port: inside the container, and outside if that is said.
+/// A published port: inside the container, and outside if that is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Published {
     pub(super) inside: u16,

@@ -125,7 +125,7 @@ pub(super) fn labels(
                 unsupported.add(at, why);
             }
         } else if of_traefik.is_some_and(|name| name.contains(".loadbalancer.server.")) {
-            // The same port is found by what is published or exposed.
+            // The published or exposed port says the same.
         } else if ["traefik.", "caddy"]
             .iter()
             .any(|tool| name.starts_with(tool))

@@ -92,7 +92,7 @@ const DEPLOY: &[(&str, &str)] = &[
     ("labels", "they are of Swarm's services, not of containers"),
 ];
 
-/// Reads a service. Also says which port was public.
+/// Reads a service. Also returns the port that was public.
 pub(super) fn service(
     name: &str,
     mut section: Section,

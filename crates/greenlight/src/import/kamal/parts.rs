@@ -7,7 +7,7 @@ use crate::import::scalar::Scalar;
 use crate::import::section::Section;
 use crate::import::unsupported::UnsupportedKeys;
 
-/// `env`: variables, or `clear`, `secret` and `tags`. What is there already is replaced.
+/// `env`: variables, or `clear`, `secret` and `tags`. Existing entries are replaced.
 pub(super) fn environment(
     mut env: Section,
     service: &mut ServiceDraft,

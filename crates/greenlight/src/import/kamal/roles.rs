@@ -65,7 +65,7 @@ pub(super) fn servers(
             continue;
         }
         hosts(&mut section, draft, unsupported);
-        // `true` says only what is so here anyway.
+        // `true` is the default here.
         section.word("proxy");
         if is_primary {
             settings(&mut section, service, unsupported);

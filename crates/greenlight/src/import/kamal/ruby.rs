@@ -1,6 +1,6 @@
 //! The Ruby in Kamal's file, which is a template before it is YAML.
 //!
-//! Ruby is not run. What looks up a variable of the environment is understood, and any other value
+//! Ruby is not executed. Look-ups of environment variables are converted, and any other value
 //! with Ruby in it is left out.
 
 use crate::import::scalar::Scalar;
@@ -9,7 +9,7 @@ use crate::import::unsupported::UnsupportedKeys;
 /// Why a value with Ruby in it is left out.
 pub(super) const UNWRITABLE: &str = "it is made by Ruby, which is not run; set it by hand";
 
-/// What a look-up becomes until the YAML is read: text that YAML passes on as it is.
+/// The placeholder for a look-up until the YAML is read: text that YAML passes on unchanged.
 const BEGIN: &str = "<%={";
 const END: &str = "}%>";
 
@@ -64,7 +64,7 @@ pub(super) fn scalar(text: &str) -> Option<Scalar> {
     if !text.contains("<%") {
         return Scalar::literal(text);
     }
-    // Marked look-ups become variables, and what looks like one already stays text.
+    // Marked look-ups become variables; text that looks like a variable stays text.
     let out = text
         .replace("${", "$${")
         .replace(BEGIN, "${")

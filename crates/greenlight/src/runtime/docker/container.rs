@@ -15,7 +15,7 @@ use std::path::Path;
 /// The label of a container that fills a slot, as opposed to one that runs once.
 pub(super) const IN_SLOT: &str = "greenlight.launch";
 
-/// What tells this agent's containers from all others, other agents' included.
+/// The label that distinguishes this agent's containers from all others, including other agents'.
 #[derive(Clone, Debug)]
 pub(super) struct Mark(String);
 
@@ -57,7 +57,7 @@ pub(super) fn slot_label(slot: &Slot) -> String {
     format!("greenlight.slot={slot}")
 }
 
-/// What a container of ours was started with.
+/// The launch that a container of ours was started with.
 pub(super) fn launch_of(labels: &HashMap<String, String>) -> Option<Launch> {
     serde_json::from_str(labels.get(IN_SLOT)?).ok()
 }

@@ -15,7 +15,7 @@ const USUAL: &str = "unix:///var/run/docker.sock";
 const REQUEST_TIMEOUT_SECONDS: u64 = 3600;
 /// How long a container may be in a state that only Podman knows.
 const PASSING: Duration = Duration::from_secs(2);
-/// The pause before it is looked at again.
+/// The pause before it is inspected again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A daemon.
@@ -56,7 +56,7 @@ impl Daemon {
         Ok(docker)
     }
 
-    /// A container as it stands; `None` if there is no such.
+    /// The present state of a container; `None` if it does not exist.
     pub(super) async fn inspect(
         &self,
         id: &str,
@@ -85,7 +85,7 @@ impl Daemon {
         &self.host
     }
 
-    /// An error in Greenlight's words.
+    /// An error as messages of Greenlight.
     pub(super) fn explain(&self, doing: &str, error: &Error) -> RuntimeError {
         let explained = daemon_error::explain(&self.host, doing, error);
         if matches!(explained, RuntimeError::DockerAway { .. }) {

@@ -1,6 +1,6 @@
 //! Docker's errors in Greenlight's words: what happened, and what to do about it.
 //!
-//! Docker tells most of them apart by text only. What is matched here is matched for a better
+//! Docker distinguishes most of them only by text. The matches here serve only a better
 //! message; nothing is decided by it but that a container that is gone need not be removed.
 
 use crate::runtime::RuntimeError;
@@ -27,7 +27,7 @@ pub(super) fn is_being_removed(error: &Error) -> bool {
     conflict(error).is_some_and(|message| message.contains("already in progress"))
 }
 
-/// Whether a published port is someone else's.
+/// Whether a published port is in use.
 pub(super) fn is_port_taken(error: &Error) -> bool {
     let message = said(error).unwrap_or_default();
     message.contains("port is already allocated") || message.contains("address already in use")
@@ -101,7 +101,7 @@ fn conflict(error: &Error) -> Option<&str> {
     Some(message)
 }
 
-/// What the daemon said; `None` if it said nothing, because it is not there.
+/// The daemon's message; `None` if no daemon answered.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the client has dozens of errors; all others mean that no answer came"

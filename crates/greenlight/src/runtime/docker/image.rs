@@ -1,4 +1,4 @@
-//! Images: what a name stands for, having it here, and removing it again.
+//! Images: resolving a name, pulling, and removing.
 
 use super::daemon::Daemon;
 use super::daemon_error;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-/// How long a registry may take to say what a name stands for.
+/// How long a registry may take to resolve a name.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Has the image here, pulled if it is not, and gives its id.
@@ -49,7 +49,7 @@ pub(super) async fn ensure(
     }
 }
 
-/// What a name stands for: in its registry, or only here.
+/// Resolves a name: in its registry, or only here.
 pub(super) async fn pin(
     daemon: &Daemon,
     image: &str,
@@ -86,14 +86,14 @@ pub(super) async fn pin(
     }
 }
 
-/// Removes an image that an earlier release used, if nobody else uses it. Whether it is done with.
+/// Removes an image that an earlier release used, unless it is in use. Returns whether it is gone.
 pub(super) async fn prune(daemon: &Daemon, used: &Used) -> bool {
     let Ok(docker) = daemon.connect().await else {
         return false;
     };
     let name = match inspect(daemon, &used.reference).await {
         Ok(Some(id)) if id == used.id => &used.reference,
-        // The name has moved on to another image, which is not ours to remove.
+        // The name now belongs to another image, which we must not remove.
         Ok(Some(_) | None) => &used.id,
         Err(_) => return false,
     };
@@ -107,7 +107,7 @@ pub(super) async fn prune(daemon: &Daemon, used: &Used) -> bool {
             true
         }
         Err(error) if daemon_error::is_missing(&error) => true,
-        // A container uses it, or someone gave it another name.
+        // A container uses it, or it has another name.
         Err(error) => {
             tracing::debug!(%error, image = used.reference, "an image is kept");
             false
@@ -151,7 +151,7 @@ async fn pull(
     Ok(())
 }
 
-/// What the configuration says for this registry, or what this machine has, or nothing.
+/// The credentials of the configuration for this registry, or this machine's, or none.
 async fn credentials(
     image: &str,
     login: Option<&RegistryLogin>,
@@ -188,7 +188,7 @@ async fn credentials(
             CredentialRetrievalError::NoCredentialConfigured
             | CredentialRetrievalError::ConfigNotFound,
         ) => Ok(None),
-        // The library says the same of a file that is not there as of one that cannot be read.
+        // The library returns the same error for a missing file as for an unreadable one.
         Err(CredentialRetrievalError::ConfigReadError) if !has_docker_config() => Ok(None),
         Err(
             error @ (CredentialRetrievalError::HelperCommunicationError

@@ -1,4 +1,4 @@
-//! What Docker says of a container, in the runtime's words: where it is reached, how it ended,
+//! Docker's state of a container, as the runtime's types: where it is reached, how it ended,
 //! and whether its image's own check has anything against it.
 
 use crate::runtime::{Container, Launch, Running};
@@ -6,7 +6,7 @@ use crate::spec::Artifact;
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-/// What runs, by what Docker says of its container.
+/// The running application, from the state of its container.
 pub(super) fn running(launch: Launch, inspected: &ContainerInspectResponse) -> Running {
     let state = inspected.state.as_ref();
     let published = SocketAddr::from(([127, 0, 0, 1], launch.port));
@@ -73,7 +73,7 @@ pub(super) fn end_of(
     Some(end)
 }
 
-/// What the image's own `HEALTHCHECK` says, if it has one.
+/// The result of the image's own `HEALTHCHECK`, if it has one.
 pub(super) fn image_check(inspected: &ContainerInspectResponse) -> Result<(), String> {
     let health = inspected
         .state

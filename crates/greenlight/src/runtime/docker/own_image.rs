@@ -6,8 +6,8 @@
 //!   remove ◀── all containers with that label ◀── the image
 //! ```
 //!
-//! No registry is asked and nothing is pulled. Containers inherit the labels of their image, and
-//! that is how they are found: also those that nobody else knows of any more.
+//! It uses no registry and pulls nothing. Containers inherit the labels of their image, and
+//! that is how they are found, including those that no record mentions.
 
 mod packing;
 
@@ -104,8 +104,8 @@ impl OwnImage {
 
     /// Removes every container that was made of it, running or not, and then the image.
     ///
-    /// A daemon that was asked for a container goes on making it when the asker has ended, and
-    /// lists it only when it is made; that also outlives the image. So for as long as `late`,
+    /// A daemon that was asked for a container continues to create it after the client has ended,
+    /// and lists it only when it is made; that also outlives the image. So for as long as `late`,
     /// containers that come afterwards are removed as well.
     pub async fn remove(self, late: Duration) -> Result<(), RuntimeError> {
         let began = Instant::now();

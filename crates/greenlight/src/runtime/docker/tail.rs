@@ -5,7 +5,7 @@ use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::StreamExt as _;
 use std::pin::pin;
 
-/// The last `lines` lines of a container; or one line that says why they cannot be had.
+/// The last `lines` lines of a container; or one line that says why they are not available.
 pub(super) async fn lines(daemon: &Daemon, id: &str, lines: usize) -> Vec<String> {
     let Ok(docker) = daemon.connect().await else {
         return Vec::new();

@@ -1,8 +1,8 @@
 //! The mark that everything of a slot carries in its environment, and finding it again.
 //!
 //! A process that died may have left children, and an agent may die between starting a process
-//! and writing that down. Neither may keep a port for ever. Children inherit the environment, so
-//! the mark finds them whoever their parent is, and never finds a stranger.
+//! and writing that down. Neither may keep a port. Children inherit the environment, so
+//! the mark finds them whatever their parent is, and never finds an unrelated process.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::Path;
@@ -41,7 +41,7 @@ pub(super) fn find(mark: &Path) -> Vec<(i32, String)> {
 /// Ends a process that carries a mark.
 pub(super) fn kill(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill_process(pid, Signal::KILL);
     }
 }
