@@ -278,7 +278,7 @@ impl Coordinator {
             }
             CoordinatorTimer::PeersDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::CheckingPeers { .. }) {
-                    self.abort_waiting("has not said in time how it sees its peers", effects);
+                    self.abort_waiting("has not reported on its peers in time", effects);
                 }
             }
             CoordinatorTimer::ArmDeadline(epoch) if here == Some(epoch) => {
@@ -288,7 +288,7 @@ impl Coordinator {
             }
             CoordinatorTimer::BeforeSwitchDeadline(epoch) if here == Some(epoch) => {
                 if matches!(self.phase, Phase::BeforeSwitch { .. }) {
-                    self.abort_waiting("has not ended `before_switch` in time", effects);
+                    self.abort_waiting("has not finished `before_switch` in time", effects);
                 }
             }
             CoordinatorTimer::HoldBudget(epoch) if here == Some(epoch) => {

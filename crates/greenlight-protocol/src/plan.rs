@@ -69,7 +69,7 @@ pub enum PlanError {
     #[error("`parallelism` is 0; a wave needs at least one instance")]
     EmptyWave,
     /// A step that splits traffic between two releases.
-    #[error("a step to {share} % needs a gate that splits traffic, which this build has not")]
+    #[error("a step to {share} % needs a gate that splits traffic; this version has none")]
     SplitTraffic {
         /// The share asked for.
         share: u8,

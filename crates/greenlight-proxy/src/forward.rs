@@ -25,7 +25,7 @@ const MOST_RESENT: u32 = 5;
 /// The application may have seen the request, or a part of it.
 pub(crate) const UPSTREAM_GONE: LocalReply = LocalReply::new(
     StatusCode::BAD_GATEWAY,
-    "the application went away under the request\n",
+    "the application closed the connection before it answered\n",
 );
 /// It accepted the request and sent nothing for too long.
 pub(crate) const UPSTREAM_TIMED_OUT: LocalReply = LocalReply::new(
@@ -145,7 +145,7 @@ impl<'a> Forwarding<'a> {
                     Try::Done(response) => return response,
                     Try::Wait if !self.take_waiting_permit() => {
                         self.gate().note_failed();
-                        let text = "the application is away, and too many wait for it\n";
+                        let text = "the application is down, and too many requests wait for it\n";
                         return Err(LocalReply::unavailable(text));
                     }
                     Try::Wait => self.wait_for_application(seen).await,

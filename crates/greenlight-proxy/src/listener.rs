@@ -163,7 +163,7 @@ pub(crate) fn open_all(
     }
     for unwanted in inherited {
         let address = unwanted.address.to_string();
-        tracing::warn!(address, "no longer listening on an address of before");
+        tracing::warn!(address, "no longer listening on an earlier address");
     }
     Ok(sockets)
 }
@@ -282,7 +282,7 @@ mod tests {
             "{refused:?}"
         );
         drop(theirs);
-        refuse_in_use(&taken).expect("nobody listens any more");
+        refuse_in_use(&taken).expect("no process listens any more");
     }
 
     #[test]

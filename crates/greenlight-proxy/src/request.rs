@@ -56,7 +56,7 @@ impl Outgoing {
             return Err(LocalReply::new(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         if !is_plainly_chunked(&parts.headers) {
-            let text = "of transfer codings, only `chunked` is understood\n";
+            let text = "the only supported transfer coding is `chunked`\n";
             return Err(LocalReply::new(StatusCode::NOT_IMPLEMENTED, text));
         }
         let protocol = strip_hop_by_hop(&mut parts.headers);
@@ -198,7 +198,7 @@ fn host_of(parts: &Parts) -> Result<String, LocalReply> {
     };
     match std::str::from_utf8(host) {
         Ok(text) if is_host(host) => Ok(text.to_owned()),
-        Ok(_) | Err(_) => bad("this cannot be a host\n"),
+        Ok(_) | Err(_) => bad("the host is not valid\n"),
     }
 }
 

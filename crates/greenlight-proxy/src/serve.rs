@@ -150,12 +150,13 @@ async fn wait_for_response(
 /// The client caused it: its body did not match its declaration.
 fn refuse_body(failure: Failure) -> LocalReply {
     match failure {
-        Failure::Broken => {
-            LocalReply::new(StatusCode::BAD_REQUEST, "the request's body broke off\n")
-        }
+        Failure::Broken => LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            "the request's body is incomplete\n",
+        ),
         Failure::Stalled => LocalReply::new(
             StatusCode::REQUEST_TIMEOUT,
-            "the request's body did not come\n",
+            "the request's body did not arrive in time\n",
         ),
         Failure::TooLarge => LocalReply::new(
             StatusCode::PAYLOAD_TOO_LARGE,

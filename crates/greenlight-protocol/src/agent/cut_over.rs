@@ -159,7 +159,7 @@ impl Agent {
                 effects.push(AgentEffect::Gate(self.hold_action(&cut_over)));
             }
             Hold::Open => {
-                let reason = "the new release is not healthy any more".to_owned();
+                let reason = "the new release is no longer healthy".to_owned();
                 self.report(epoch, Report::HoldRefused { reason }, effects);
             }
             Hold::Asked => {}

@@ -23,7 +23,7 @@ pub(super) type Answer<T> = Result<T, Refusal>;
 
 /// What somebody else did, or is doing, stands against the order.
 pub(super) fn conflict(error: impl Into<String>) -> Refusal {
-    Refusal(StatusCode::CONFLICT, error.into(), "ask for the status")
+    Refusal(StatusCode::CONFLICT, error.into(), "query the status")
 }
 
 pub(super) fn not_found(path: &str) -> Refusal {

@@ -95,7 +95,7 @@ impl Admin {
     /// For callers that do not need the result.
     pub(super) fn persist_or_log(&self) {
         if let Err(Refusal(_, error, _)) = self.persist(Durability::Process) {
-            tracing::error!(error, "the routing could not be kept");
+            tracing::error!(error, "the routing could not be written");
         }
     }
 

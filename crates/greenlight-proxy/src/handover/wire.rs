@@ -57,7 +57,7 @@ impl Wire {
         let length = u32::from_be_bytes(length);
         if length > MAX_FRAME {
             return Err(io::Error::other(
-                "the other side does not speak this language",
+                "the other side does not speak this protocol",
             ));
         }
         let mut body = vec![0; length as usize];

@@ -78,12 +78,12 @@ impl Peers {
         expected: &PeerExpectation,
     ) -> Result<(), String> {
         let Some(address) = self.agents.get(peer).copied() else {
-            return Err("this agent was not told where it is (`--peers`)".to_owned());
+            return Err("this agent does not know its address (`--peers`)".to_owned());
         };
         let asked = peer::ask_readiness(address, peer, expected.epoch, self.tls.clone());
         let readiness = asked
             .await
-            .map_err(|error| format!("its agent cannot be asked: {error}"))?;
+            .map_err(|error| format!("its agent cannot be reached: {error}"))?;
         for service in expected.services.keys() {
             match readiness.get(service) {
                 Some(Ok(_)) => {}

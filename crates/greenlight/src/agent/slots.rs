@@ -87,7 +87,7 @@ impl Slots {
                         let _ = events.send(ShellEvent::Found(running));
                         return;
                     }
-                    Err(error) => tracing::error!(%error, "the runtime cannot say what runs"),
+                    Err(error) => tracing::error!(%error, "the runtime cannot list what runs"),
                 }
                 tokio::time::sleep(LIST_PAUSE).await;
             }
@@ -426,7 +426,7 @@ async fn supervise(
     let log = runtime.logs(&slot, LINES_SHOWN).await;
     // G2: of a dead application nothing is left, a stopped container included.
     if let Err(error) = runtime.stop(slot.clone(), Duration::ZERO).await {
-        tracing::warn!(%error, "what a dead application left could not be removed");
+        tracing::warn!(%error, "the remains of a dead application could not be removed");
     }
     let mut reason = ended;
     if !log.is_empty() {

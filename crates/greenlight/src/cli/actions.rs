@@ -84,7 +84,7 @@ fn append(path: Option<&Path>, text: &str) {
     if let Err(error) = written {
         // The deployment is what it is, whether or not the job can show it.
         let path = path.display();
-        eprintln!("warning: the job cannot be told: `{path}`: {error}");
+        eprintln!("warning: the job's file `{path}` cannot be written: {error}");
     }
 }
 

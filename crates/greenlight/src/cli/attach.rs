@@ -72,7 +72,9 @@ impl AttachDocument {
         let mut line = |add: &str| writeln!(text, "{add}").expect("a string takes all");
         match (args.dry_run, self.changed) {
             (true, _) => line("nothing was changed"),
-            (false, true) => line("nginx has taken the configuration, and was asked through"),
+            (false, true) => {
+                line("nginx uses the configuration, and a request through it reached greenlight")
+            }
             (false, false) => line("nginx is attached already"),
         }
         for (service, path) in &self.to_include {
@@ -160,7 +162,10 @@ fn agreed(args: &AttachNginx, changes: &[FileChange]) -> Result<(), Failure> {
     }
     let refused = |error: &str| Failure::new(Exit::Refused, error);
     if !std::io::stdin().is_terminal() {
-        return Err(refused("nobody is there to agree").help("give `--yes`, or `--dry-run`"));
+        return Err(
+            refused("nobody can confirm, because standard input is not a terminal")
+                .help("give `--yes`, or `--dry-run`"),
+        );
     }
     eprint!("write this and reload nginx once? [y/N] ");
     let _ = std::io::stderr().flush();
@@ -180,6 +185,6 @@ impl From<ValueError> for Failure {
 
 impl From<AttachError> for Failure {
     fn from(error: AttachError) -> Self {
-        Self::new(Exit::Failed, error).help("what was there before is there again")
+        Self::new(Exit::Failed, error).help("the earlier files are restored")
     }
 }

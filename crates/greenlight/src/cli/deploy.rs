@@ -181,7 +181,7 @@ fn policy_of(act: &Act) -> Option<Policy> {
             let place = place.unwrap_or_default();
             eprintln!(
                 "warning: `{file}` cannot be used ({place}{error}), so the timers of the latest \
-                 deployment hold"
+                 deployment apply"
             );
             None
         }
@@ -303,7 +303,7 @@ fn gave_up(reason: &ApiError) -> Failure {
         SERVER_AWAY_TIMEOUT.as_secs()
     );
     Failure::new(Exit::Unknown, error).help(
-        "the deployment goes on without this command; `greenlight deploy` with the same release \
+        "the deployment continues without this command; `greenlight deploy` with the same release \
          attaches to it",
     )
 }

@@ -52,7 +52,7 @@ pub(super) async fn doctor(args: &Doctor, output: Output) -> Result<Exit, Failur
         let names = config.instances.iter().map(|i| format!("`{}`", i.name));
         let names = names.collect::<Vec<_>>().join(", ");
         let failure = Failure::new(Exit::Usage, format!("there is no instance `{name}`"));
-        return Err(failure.help(format!("the file has {names}")));
+        return Err(failure.help(format!("the file has these instances: {names}")));
     }
     let mut findings = match args.local {
         true => local(args, config.as_ref()).await?,
@@ -178,8 +178,8 @@ async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, F
                 .findings,
         );
         if config.is_some() {
-            let todo = "give `--instance`, and ports, Docker and Nginx are checked as well";
-            let found = "none of the instances of the file is known to be this machine";
+            let todo = "name it with `--instance`; then ports, Docker and Nginx are checked too";
+            let found = "it is not known which instance of the file is this machine";
             findings.push(finding("instance", Level::Note, found.to_owned(), todo));
         }
     }

@@ -146,8 +146,9 @@ impl From<ApiError> for Failure {
                 "nothing was asked of it; is it running? `systemctl status greenlight-server` on \
                  its machine shows that, and `greenlight up` starts one here",
             ),
-            ApiError::Unreachable(error) => Self::new(Exit::Unknown, error)
-                .help("it may have been asked; `greenlight status` shows how the fleet stands"),
+            ApiError::Unreachable(error) => Self::new(Exit::Unknown, error).help(
+                "the request may have arrived; `greenlight status` shows the state of the fleet",
+            ),
             ApiError::Refused {
                 status,
                 error,

@@ -85,7 +85,7 @@ pub(super) fn version(given: Option<&str>, file: &Path) -> Result<String, Failur
         output.status.success().then(|| text.trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
-        let error = "the release needs a label, and there is no commit here to name it after";
+        let error = "the release needs a version, and there is no commit here to name it after";
         return Err(Failure::new(super::Exit::Usage, error).help("give one with `--version`"));
     };
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]);

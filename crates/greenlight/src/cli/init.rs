@@ -70,7 +70,7 @@ fn convert(args: &Init, source: Source) -> Result<Vec<Unsupported>, Failure> {
         let help = match &error {
             ImportError::NothingToServe => "name the one to deploy with `--service`",
             ImportError::NoSuchService { .. } => "name one of these with `--service`",
-            ImportError::NotYaml(_) => "put it right there, or name another file with `--input`",
+            ImportError::NotYaml(_) => "correct it there, or name another file with `--input`",
             ImportError::NotThatTool(..) => "name the right file with `--input`",
         };
         Failure::new(Exit::Usage, format!("`{named}`: {error}")).help(help)
@@ -88,7 +88,7 @@ fn convert(args: &Init, source: Source) -> Result<Vec<Unsupported>, Failure> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     if let Err(error) = Config::parse(&path.to_string(), &imported.text, variables) {
         eprintln!(
-            "warning: it is not ready to be used:\n{:?}",
+            "warning: it needs changes before it can be used:\n{:?}",
             miette::Report::new(error)
         );
     }

@@ -20,7 +20,7 @@ pub(super) async fn until_told_to_end(
         _ = interrupt.recv() => "SIGINT",
         _ = terminate.recv() => "SIGTERM",
     };
-    let error = format!("{name} ended this command; what it asked for goes on without it");
+    let error = format!("{name} ended this command; the server continues what it requested");
     Err(Failure::new(Exit::Unknown, error).help(
         "`greenlight deploy` with the same release attaches to its deployment, `greenlight status` \
          shows it, `greenlight abort` calls it off",

@@ -108,8 +108,9 @@ fn make_here(
 /// Joins a fleet.
 pub(super) async fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failure> {
     let text = match args.token.as_str() {
-        "-" => std::io::read_to_string(std::io::stdin())
-            .map_err(|error| Failure::new(Exit::Usage, format!("no token came: {error}")))?,
+        "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| {
+            Failure::new(Exit::Usage, format!("no token could be read: {error}"))
+        })?,
         text => text.to_owned(),
     };
     let token: JoinToken = text.parse().map_err(|reason| {

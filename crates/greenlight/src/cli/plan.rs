@@ -171,7 +171,7 @@ impl PlanDocument {
         }
         for service in &self.orphans {
             line(format!(
-                "{service}: goes on as it is; it is not in the file (`greenlight remove {service}`)"
+                "{service}: stays as it is; it is not in the file (`greenlight remove {service}`)"
             ));
         }
         for (number, wave) in self.waves.iter().enumerate() {

@@ -91,7 +91,7 @@ pub enum Diagnostic {
         help: String,
     },
     /// `${…}` in a place where it is not replaced.
-    #[error("`{text}` is not replaced here")]
+    #[error("`{text}` would not be replaced here")]
     NotReplaced {
         /// The reference.
         text: String,
@@ -231,7 +231,7 @@ pub enum Diagnostic {
         at: SourceSpan,
     },
     /// Two services that want the same requests.
-    #[error("services `{first}` and `{second}` are routed the same requests")]
+    #[error("services `{first}` and `{second}` would get the same requests")]
     #[diagnostic(help("give one of them another `host`, or another `path_prefix`"))]
     SameRoute {
         /// One service.

@@ -40,7 +40,7 @@ use std::collections::BTreeMap;
     // Flattening gives up what each of the two sections says of unknown keys.
     extend("additionalProperties" = false),
     extend("patternProperties" = {
-        "^x-": { "description": "Yours: greenlight ignores it. A good place for YAML anchors." }
+        "^x-": { "description": "Ignored by greenlight. Use it for YAML anchors." }
     })
 )]
 pub struct File {

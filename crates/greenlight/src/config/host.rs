@@ -22,7 +22,7 @@ pub enum HostError {
     #[error("`{0}` is not a port, 1 to 65535")]
     Port(String),
     /// It is `0.0.0.0` or `::`.
-    #[error("this means any address, and an instance has one")]
+    #[error("this means every address, and an instance needs one of its own")]
     Unspecified,
     /// It has a character that a name cannot have.
     #[error("neither an IP address nor a host name")]
@@ -107,7 +107,7 @@ impl fmt::Display for Host {
 }
 
 /// What an instance may be called, for people.
-pub const INSTANCE_NAME_HELP: &str = "use small letters, digits, hyphens and dots: `web-1`";
+pub const INSTANCE_NAME_HELP: &str = "use lowercase letters, digits, hyphens and dots: `web-1`";
 
 /// Whether a text may be what an instance is called: a host name in small letters.
 pub fn is_instance_name(text: &str) -> bool {

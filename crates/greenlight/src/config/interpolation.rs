@@ -47,7 +47,7 @@ pub(super) fn check(
         }
         let quoted = text[value.at.offset()..].starts_with(['"', '\'', '|', '>']);
         let help = if later {
-            format!("`{name}` is known only when a release starts, to `command` and `env`")
+            format!("`{name}` is known only when a release starts; use it in `command` and `env`")
         } else if quoted {
             format!(
                 "quoted text is taken as it is; remove the quotes, and `{reference}` is \

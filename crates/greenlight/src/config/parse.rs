@@ -143,7 +143,7 @@ fn expected_by(error: &Error) -> Option<(&str, Option<&'static str>)> {
     Some(match error {
         Error::Unexpected { expected, .. } => match *expected {
             "mapping start" => ("a map of keys", None),
-            "sequence start" => ("a list", Some("write `[a, b]`, or one `- a` a line")),
+            "sequence start" => ("a list", Some("write `[a, b]`, or one `- a` on each line")),
             "string scalar" => ("text", None),
             _ => return None,
         },

@@ -20,9 +20,9 @@ pub(super) fn check(path: &Path) -> Option<Finding> {
 
 fn judge(path: &str, days: i64) -> Finding {
     const CHECK: &str = "certificate";
-    let found = format!("`{path}` is good for {days} days");
+    let found = format!("`{path}` is valid for {days} more days");
     match days {
-        ..1 => Finding::problem(CHECK, format!("`{path}` has run out"), RENEW),
+        ..1 => Finding::problem(CHECK, format!("`{path}` has expired"), RENEW),
         1..SOON_DAYS => Finding::note(CHECK, found, RENEW),
         SOON_DAYS.. => Finding::ok(CHECK, found),
     }

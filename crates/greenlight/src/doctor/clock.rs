@@ -51,11 +51,11 @@ pub(super) fn keeper(root: &Path) -> Finding {
     let names = procfs::all().into_iter().filter_map(procfs::name);
     let mut names = names.filter(|name| KEEPERS.contains(&name.as_str()));
     match (names.next(), synchronised) {
-        (Some(name), _) => Finding::ok("clock", format!("`{name}` keeps it in time")),
+        (Some(name), _) => Finding::ok("clock", format!("`{name}` keeps it right")),
         (None, true) => Finding::ok("clock", "it was synchronised since the start"),
         (None, false) => Finding::note(
             "clock",
-            "nothing seen that keeps it in time",
+            "found nothing that keeps it right",
             "install chrony, unless the machine's host keeps its clock",
         ),
     }

@@ -25,13 +25,13 @@ pub(super) fn state(path: &Path, free: Option<u64>) -> Finding {
     match free {
         None => Finding::note(
             "disk of the state",
-            format!("`{shown}` cannot be looked at"),
-            "run the agent as somebody who may",
+            format!("`{shown}` cannot be read"),
+            "run the agent as a user who may",
         ),
         Some(free) if free < STATE_NEEDS => Finding::problem(
             "disk of the state",
             format!("`{shown}` has {} left", mib(free)),
-            "make room: without a durable record no instance may switch",
+            "free some space: without a durable record no instance may switch",
         ),
         Some(free) => Finding::ok(
             "disk of the state",
@@ -47,7 +47,7 @@ pub(super) fn images(root: &Path, free: Option<u64>, present: Option<u64>) -> Fi
     let Some(free) = free else {
         return Finding::note(
             CHECK,
-            format!("`{shown}` cannot be looked at"),
+            format!("`{shown}` cannot be read"),
             "check with `docker system df` that there is room for one more image",
         );
     };
@@ -61,7 +61,7 @@ pub(super) fn images(root: &Path, free: Option<u64>, present: Option<u64>) -> Fi
         true => Finding::problem(
             CHECK,
             found,
-            "make room for one more image, for example with `docker system prune`",
+            "free space for one more image, for example with `docker system prune`",
         ),
     }
 }

@@ -84,7 +84,7 @@ pub fn across(
                 let todo = "use the same version of greenlight everywhere, or look at its log";
                 add(Finding::problem(
                     "agent",
-                    "connected, and gave no answer",
+                    "connected, but it does not answer",
                     todo,
                 ));
                 continue;
@@ -179,7 +179,10 @@ fn membership(file: &BTreeSet<InstanceId>, server: &BTreeSet<InstanceId>) -> Vec
     });
     let mut findings: Vec<_> = unknown.chain(more).collect();
     if findings.is_empty() {
-        let found = format!("the {} of the file are those of the server", file.len());
+        let found = format!(
+            "the {} of the file are the same as the server's",
+            file.len()
+        );
         findings.push(Finding::ok(CHECK, found));
     }
     findings

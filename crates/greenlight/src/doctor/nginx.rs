@@ -112,11 +112,11 @@ fn judge_include(
     };
     let drift = drift(expected, there, &include);
     let finding = match drift.is_empty() {
-        true => Finding::ok(CHECK, format!("`{shown}` is as the file wants it")),
+        true => Finding::ok(CHECK, format!("`{shown}` is as the file describes it")),
         false => Finding::problem(
             CHECK,
             format!(
-                "`{shown}` is not as the file wants it: {}",
+                "`{shown}` is not as the file describes it: {}",
                 drift.join("; ")
             ),
             ATTACH,

@@ -113,7 +113,7 @@ fn judge(port: &Port) -> Finding {
         ),
         (ExpectedHolder::Ours(_), None) => Finding::problem(
             CHECK,
-            format!("nobody listens on {place}, though it should be in use"),
+            format!("no process listens on {place}, although the release should"),
             "look at `greenlight logs` and at the agent's log",
         ),
         (ExpectedHolder::Ours(ours), Some(holders)) => {
@@ -121,7 +121,10 @@ fn judge(port: &Port) -> Finding {
                 true => Finding::ok(CHECK, format!("{place} is held by {}", listed(holders))),
                 false => Finding::problem(
                     CHECK,
-                    format!("{place} is held by {}, who is not ours", listed(holders)),
+                    format!(
+                        "{place} is held by {}, which is not the release",
+                        listed(holders)
+                    ),
                     "stop that program: it gets requests that are meant for the release",
                 ),
             }
@@ -132,7 +135,7 @@ fn judge(port: &Port) -> Finding {
         }
         (ExpectedHolder::Program(program), None) => Finding::note(
             CHECK,
-            format!("nobody listens on {place}"),
+            format!("no process listens on {place}"),
             format!("start `{program}`, or correct `port` in `servers` to where it listens"),
         ),
         (ExpectedHolder::Program(program), Some(holders)) => {

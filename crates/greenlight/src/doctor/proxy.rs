@@ -20,7 +20,7 @@ pub(super) fn check(status: &Result<ProxyStatus, String>) -> Vec<Finding> {
     let proxy = match status {
         Ok(proxy) => proxy,
         Err(reason) => {
-            let todo = "start `greenlight proxy`, or look at its log; users get no answer";
+            let todo = "start `greenlight proxy`, or read its log; users get no response";
             return vec![Finding::problem(CHECK, reason, todo)];
         }
     };

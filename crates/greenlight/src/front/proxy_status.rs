@@ -23,7 +23,7 @@ pub(crate) async fn ask_proxy_status(admin: &Path) -> Result<ProxyStatus, String
     let client = AdminClient::new(admin);
     let asked = tokio::time::timeout(STATUS_TIMEOUT, client.status()).await;
     let status = asked
-        .map_err(|_| format!("nobody answers on `{}`", admin.display()))?
+        .map_err(|_| format!("no process answers on `{}`", admin.display()))?
         .map_err(|error| error.to_string())?;
     Ok(ProxyStatus {
         pid: i32::try_from(status.pid).unwrap_or_default(),

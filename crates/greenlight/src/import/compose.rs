@@ -130,7 +130,7 @@ fn tell_apart(draft: &mut Draft) {
             let host = format!("{}.example.com", service.name);
             service.hosts = Noted {
                 value: Scalar::literal(&host).into_iter().collect(),
-                note: Some("Put the host here that users call it by.".to_owned()),
+                note: Some("Put in the host that users request.".to_owned()),
             };
         }
     }

@@ -32,7 +32,7 @@ const AT_THE_TOP: &[(&str, &str)] = &[
         "sshkit",
         "nothing goes over SSH; agents connect to the server",
     ),
-    ("boot", "all instances switch together; that is the point"),
+    ("boot", "all instances switch together"),
     ("aliases", "they are commands of Kamal"),
     (
         "asset_path",
@@ -45,7 +45,7 @@ const AT_THE_TOP: &[(&str, &str)] = &[
     ),
     (
         "secrets_path",
-        "secrets come from the environment of whoever deploys",
+        "secrets come from the environment of the deploy command",
     ),
     (
         "require_destination",
@@ -101,7 +101,7 @@ pub(super) fn draft(
     };
     if service.name != own_name {
         let why = format!(
-            "it is called `{}` here: names have small letters, digits and hyphens",
+            "it is called `{}` here, because names have lowercase letters, digits and hyphens",
             service.name
         );
         unsupported.add("service", why);
@@ -188,7 +188,7 @@ fn login(
         None => None,
     };
     let password = password.unwrap_or_else(|| {
-        let why = "it is no part of a file; put it into the variable `KAMAL_REGISTRY_PASSWORD`";
+        let why = "keep it out of files; put it into the variable `KAMAL_REGISTRY_PASSWORD`";
         unsupported.add(registry.path("password"), why);
         "KAMAL_REGISTRY_PASSWORD".to_owned()
     });
@@ -206,7 +206,7 @@ fn proxy(top: &mut Section, service: &mut ServiceDraft, unsupported: &mut Unsupp
     if top.word("proxy") == Some(false) {
         unsupported.add(
             "proxy",
-            "without a proxy there is no switch; greenlight's is used",
+            "greenlight cannot switch without a proxy, so it uses its own",
         );
     }
     if let Some(mut proxy) = top.section("proxy", unsupported) {
@@ -283,7 +283,9 @@ fn accessories(top: &mut Section, service: &mut ServiceDraft, unsupported: &mut 
     if service.networks.value.is_empty() {
         service.networks = Noted {
             value: Scalar::literal("kamal").into_iter().collect(),
-            note: Some("Kamal's own, on which the accessories are found by name.".to_owned()),
+            note: Some(
+                "Kamal's own network, on which the accessories have their names.".to_owned(),
+            ),
         };
     }
     for (name, mut accessory) in accessories.sections() {

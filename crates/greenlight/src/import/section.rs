@@ -4,9 +4,9 @@ use super::unsupported::UnsupportedKeys;
 use serde_json::{Map, Value};
 
 /// Why a value of an odd shape is left out.
-const ODD: &str = "it has a shape that is not understood; write it by hand";
+const ODD: &str = "its shape is not supported; write it by hand";
 /// The reason for an unknown key.
-const UNKNOWN: &str = "greenlight has nothing like it";
+const UNKNOWN: &str = "greenlight has no counterpart";
 
 /// A map of the file and its position.
 #[derive(Clone, Debug)]

@@ -190,7 +190,7 @@ fn env(clear: &[(Scalar, Scalar)], secret: &[SecretDraft]) -> Option<Entry> {
         });
         Node::Map(pairs.collect())
     };
-    let note = "Taken from the environment of whoever deploys.";
+    let note = "Taken from the environment of the deploy command.";
     all.extend(filled(Entry::new("secret", secrets)).map(|entry| entry.noted(Some(note))));
     filled(Entry::new("env", Node::Map(all)))
 }
@@ -233,7 +233,7 @@ fn registry(registry: &RegistryDraft) -> Entry {
     );
     all.push(scalar("username", &registry.username));
     let password = format!("[{}]", registry.password);
-    let note = "The variable that has it, in the environment of whoever deploys.";
+    let note = "The variable of the deploy command's environment that has it.";
     all.push(Entry::new("password", Node::Scalar(password)).noted(Some(note)));
     Entry::new("registry", Node::Map(all))
 }

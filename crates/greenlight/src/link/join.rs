@@ -195,14 +195,14 @@ async fn admit(State(enrollment): State<Enrollment>, Json(asked): Json<JoinReque
     let role = match enrollment.tokens.redeem(&asked.secret) {
         Ok(role) => role,
         Err(error) => {
-            tracing::warn!(%error, "somebody could not join");
+            tracing::warn!(%error, "a client could not join");
             let status = match error {
                 TokenError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 TokenError::Unknown | TokenError::Used | TokenError::Expired => {
                     StatusCode::FORBIDDEN
                 }
             };
-            let help = "make a new one with `greenlight token`, and use it within its time";
+            let help = "make a new one with `greenlight token`, and use it in time";
             return refuse(status, &error, help);
         }
     };

@@ -65,10 +65,10 @@ pub enum TokenError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValidityError {
     /// Its validity is zero.
-    #[error("a token that is good for no time lets nobody join")]
+    #[error("a token must be valid for some time")]
     Never,
     /// It would lie around for too long.
-    #[error("a token is good for at most {}", written(LONGEST))]
+    #[error("a token is valid for at most {}", written(LONGEST))]
     TooLong,
 }
 
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(check_validity(Duration::ZERO), Err(ValidityError::Never));
         let longer = LONGEST + Duration::from_millis(1);
         let refused = check_validity(longer).expect_err("it is too long");
-        assert_eq!(refused.to_string(), "a token is good for at most 24h");
+        assert_eq!(refused.to_string(), "a token is valid for at most 24h");
     }
 
     #[test]

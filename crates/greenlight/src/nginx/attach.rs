@@ -55,7 +55,7 @@ pub enum AttachError {
     #[error(transparent)]
     Marker(#[from] MarkerError),
     /// The file belongs to somebody else.
-    #[error("`{path}` is left alone: {source}", path = .path.display())]
+    #[error("`{path}` is not changed: {source}", path = .path.display())]
     NotOurs {
         /// The file.
         path: PathBuf,

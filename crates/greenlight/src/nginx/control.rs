@@ -42,7 +42,7 @@ pub enum NginxError {
         what: String,
     },
     /// The master cannot be signalled.
-    #[error("nginx (process {pid}) cannot be told to reload: {source}")]
+    #[error("nginx (process {pid}) cannot be signalled to reload: {source}")]
     NotTold {
         /// The master.
         pid: i32,

@@ -87,7 +87,7 @@ pub enum IncludeError {
     #[error("it was edited by hand; undo that, or remove it and run `greenlight attach nginx`")]
     Edited,
     /// Its second line cannot be read.
-    #[error("its second line cannot be read ({0}); was it written by a newer greenlight?")]
+    #[error("its second line cannot be read ({0}); it may have been written by a newer greenlight")]
     State(#[from] serde_json::Error),
 }
 

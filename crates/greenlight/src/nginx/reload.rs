@@ -91,7 +91,7 @@ impl Watch {
             Ok(answer) if answer == wanted => {
                 self.first_new_ns.get_or_insert(now);
                 self.in_a_row += 1;
-                self.last = format!("`{answer}`, and workers of before still accept");
+                self.last = format!("`{answer}`, and old workers still accept connections");
             }
             Ok(answer) => {
                 self.last_old_ns = Some(now);

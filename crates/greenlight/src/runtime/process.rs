@@ -275,7 +275,7 @@ impl ProcessRuntime {
                 let _ = std::fs::remove_file(self.path(&slot, "json"));
             }
         });
-        ended.unwrap_or_else(|| "it ended while nobody watched".to_owned())
+        ended.unwrap_or_else(|| "it ended while no agent was watching".to_owned())
     }
 }
 

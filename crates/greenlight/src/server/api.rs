@@ -127,7 +127,7 @@ async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Respons
     let mut instances = view.status.instances.into_iter();
     let Some((instance, _)) = instances.find(|(_, standing)| standing.is_some()) else {
         return conflict(
-            "no instance is connected, so nobody can ask for the image".to_owned(),
+            "no instance is connected, so the image cannot be resolved".to_owned(),
             "start the agents, or look at their logs; nothing was changed",
         );
     };
@@ -145,7 +145,7 @@ async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Respons
         ),
         Some(AgentResponse::Logs(_) | AgentResponse::Stored | AgentResponse::Examined(_))
         | None => conflict(
-            format!("instance `{instance}` did not say what the image is"),
+            format!("instance `{instance}` did not resolve the image"),
             "look at its agent's log; nothing was changed",
         ),
     }
@@ -238,7 +238,7 @@ async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
     let (error, help) = match id.as_str() {
         "latest" => (
             "nothing has been deployed yet".to_owned(),
-            "`greenlight deploy` brings a first release",
+            "deploy a first release with `greenlight deploy`",
         ),
         _ => (
             format!("there is no deployment `{id}`"),
@@ -415,7 +415,7 @@ impl Api {
                 | None => "it is not connected, or did not answer in time".to_owned(),
             };
             return Err(conflict(
-                format!("instance `{instance}` did not take the secrets: {reason}"),
+                format!("instance `{instance}` did not store the secrets: {reason}"),
                 "start its agent, or look at the agent's log; nothing was changed",
             ));
         }
@@ -480,7 +480,7 @@ fn refuse(refusal: &Refusal, since_ms: Option<u64>) -> Response {
         Refusal::Plan(_) => "correct `strategy` or `servers`",
         Refusal::NoServices => "name at least one service",
         Refusal::NotLive(_) => "`greenlight status` lists what is live",
-        Refusal::NothingUnderWay => "`greenlight status` shows how the fleet stands",
+        Refusal::NothingUnderWay => "`greenlight status` shows the state of the fleet",
         Refusal::NotReady(_) => "wait until it is ready; `greenlight status` shows it",
         Refusal::NoRollbackTarget(_) | Refusal::NeverDeployed => "deploy a version instead",
     };
@@ -494,8 +494,8 @@ fn refuse(refusal: &Refusal, since_ms: Option<u64>) -> Response {
 
 fn ending() -> Response {
     let answer = ErrorAnswer {
-        error: "the server is ending".to_owned(),
-        help: "try again; a deployment under way goes on when it is back".to_owned(),
+        error: "the server is stopping".to_owned(),
+        help: "try again; a deployment under way continues when the server is back".to_owned(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response()
 }

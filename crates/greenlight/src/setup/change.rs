@@ -40,7 +40,7 @@ pub enum Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User(name) => write!(f, "make the user `{name}`"),
+            Self::User(name) => write!(f, "create the user `{name}`"),
             Self::Program { digest } => write!(f, "install `{PROGRAM}` ({})", &digest[..12]),
             Self::Unit(unit) => write!(f, "write `{UNITS}/{}`", unit.name),
             Self::Join { name } => write!(f, "join the fleet as `{name}`"),
@@ -48,7 +48,7 @@ impl fmt::Display for Change {
             Self::Start(unit) => write!(f, "start `{unit}`"),
             Self::Restart(unit) => write!(f, "restart `{unit}`"),
             Self::Remove => f.write_str("stop and remove everything of greenlight"),
-            Self::TakeOver => write!(f, "let a new `{PROXY}` take over"),
+            Self::TakeOver => write!(f, "upgrade `{PROXY}` under traffic"),
         }
     }
 }
@@ -203,8 +203,8 @@ mod tests {
         assert_eq!(
             said,
             [
-                "make the user `greenlight-server`",
-                "make the user `greenlight`",
+                "create the user `greenlight-server`",
+                "create the user `greenlight`",
                 "install `/usr/local/bin/greenlight` (0123456789ab)",
                 "write `/etc/systemd/system/greenlight-server.service`",
                 "write `/etc/systemd/system/greenlight-proxy.socket`",

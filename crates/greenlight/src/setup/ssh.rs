@@ -60,14 +60,14 @@ impl RemoteError {
             Self::NoSsh(_) => "install the OpenSSH client".to_owned(),
             Self::Unreachable { said, .. } => {
                 let what = if said.contains("Host key verification failed") {
-                    "connect to it once by hand and check its key, so that it is a known host"
+                    "connect once by hand and check its key, so that it becomes a known host"
                 } else if said.contains("Permission denied") {
                     "load a key that it accepts into your agent, or name one in \
                      `setup.ssh.identity`"
                 } else {
-                    "see that it is up, and that `setup.ssh` and its address are right"
+                    "check that the machine is up, and that `setup.ssh` and its address are right"
                 };
-                format!("{what}; then run `greenlight setup` again, which goes on from here")
+                format!("{what}; then run `greenlight setup` again; it continues from here")
             }
             Self::Failed { said } if said.contains("sudo:") => {
                 "let the user run `sudo` without a password, or log in as root with \
@@ -75,7 +75,7 @@ impl RemoteError {
                     .to_owned()
             }
             Self::Failed { .. } => {
-                "correct that there, and run `greenlight setup` again, which goes on from here"
+                "correct that there, and run `greenlight setup` again; it continues from here"
                     .to_owned()
             }
         }

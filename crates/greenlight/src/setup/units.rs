@@ -34,7 +34,7 @@ pub(super) fn refuse(value: &str) -> Result<(), String> {
     let ends = |c: char| c.is_whitespace() || c.is_control() || "%$\"'\\".contains(c);
     match value.is_empty() || value.contains(ends) {
         true => Err(format!(
-            "`{}` may not stand in a unit",
+            "`{}` is not allowed in a unit file",
             value.escape_debug()
         )),
         false => Ok(()),
@@ -117,7 +117,7 @@ pub(super) fn proxy(listen: &str, status: SocketAddr) -> Unit {
     let head = format!("Requires={SOCKET}\nAfter={SOCKET}\n");
     service(
         PROXY,
-        "the proxy that users come in on",
+        "the proxy that receives users",
         &head,
         &command,
         &more,

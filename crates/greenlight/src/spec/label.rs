@@ -6,7 +6,7 @@ const LONGEST: usize = 128;
 
 /// Why a text cannot be a release's version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` cannot label a release")]
+#[error("`{0}` cannot be a release's version")]
 pub struct LabelError(String);
 
 impl LabelError {

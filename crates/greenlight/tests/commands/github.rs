@@ -131,7 +131,7 @@ fn inputs_that_make_no_sense_fail_the_job_and_none_is_taken_for_shell() {
         (&[("credentials", "$(touch pwned)")], "not a tar archive"),
         (
             &[("version", "$(touch pwned)`touch pwned`\"; touch pwned; \"")],
-            "cannot label a release",
+            "cannot be a release's version",
         ),
     ];
     for (inputs, part) in cases {
@@ -221,7 +221,11 @@ fn a_cancelled_job_says_that_the_deployment_goes_on_and_removes_the_credentials(
     assert_eq!(job.code, 4, "{}", job.log);
     assert_eq!(job.outputs["exit-code"], "4");
     assert_eq!(job.outputs["outcome"], "unknown");
-    assert!(job.log.contains("goes on without it"), "{}", job.log);
+    assert!(
+        job.log.contains("the server continues what it requested"),
+        "{}",
+        job.log
+    );
     assert_eq!(job.folders.last(), Some(&vec![]));
     let again = shop.json(&["deploy", "--version", "v2", "--detach", "--json"]);
     assert_eq!(again["attached"], true);
@@ -243,7 +247,10 @@ fn a_deployment_outlives_a_runner_that_is_cancelled_or_killed_and_a_second_run_a
     });
     assert_eq!((code, signal), (Some(4), Signal::INT));
     let talk: String = talk.map_while(Result::ok).collect();
-    assert!(talk.contains("goes on without it"), "{talk}");
+    assert!(
+        talk.contains("the server continues what it requested"),
+        "{talk}"
+    );
     assert!(talk.contains("attaches to its deployment"), "{talk}");
 
     let (mut killed, _talk) = deploying(&shop, "attached to deployment");

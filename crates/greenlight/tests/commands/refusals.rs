@@ -21,17 +21,21 @@ fn what_a_command_cannot_work_with_is_named_with_what_to_do() {
         (
             "plan --version a/b",
             2,
-            &["`a/b` cannot label a release", "help: use letters"],
+            &["`a/b` cannot be a release's version", "help: use letters"],
         ),
-        ("deploy --version=", 2, &["`` cannot label a release"]),
+        (
+            "deploy --version=",
+            2,
+            &["`` cannot be a release's version"],
+        ),
         (
             "prepare --version v:1",
             2,
-            &["`v:1` cannot label a release"],
+            &["`v:1` cannot be a release's version"],
         ),
         ("history --limit 0", 2, &["0 is not in 1.."]),
         ("token --operator --valid 9999h", 2, &["at most 24h"]),
-        ("token --operator --valid 0s", 2, &["for no time"]),
+        ("token --operator --valid 0s", 2, &["valid for some time"]),
         (
             "doctor --local --state /nope",
             2,
@@ -202,7 +206,11 @@ fn the_server_refuses_also_what_commands_would_not_send_it() {
         ]
     });
 
-    let said = ["`a b` cannot label a release", "for no time", "at most 24h"];
+    let said = [
+        "`a b` cannot be a release's version",
+        "valid for some time",
+        "at most 24h",
+    ];
     for (answer, said) in answers.into_iter().zip(said) {
         let Err(ApiError::Refused { status, error, .. }) = answer else {
             panic!("{said}: {answer:?}");

@@ -112,7 +112,7 @@ impl Runtime for FakeRuntime {
             .map(|fake| fake.ended.subscribe());
         async move {
             let Some(mut ended) = ended else {
-                return "it ended while nobody watched".to_owned();
+                return "it ended while no agent was watching".to_owned();
             };
             let how = ended.wait_for(Option::is_some).await;
             how.ok()

@@ -14,7 +14,7 @@ fn a_host_behind_haproxy_that_is_ready_only_for_itself_stops_the_deployment_and_
     let fleet = Fleet::start(THREE);
     for (road, said) in [
         (Road::Users, "its front at 10.88.0.12:80 cannot be reached"),
-        (Road::Control, "its agent cannot be asked"),
+        (Road::Control, "its agent cannot be reached"),
     ] {
         let load = fleet.load();
         fleet.road_to_peers("b", road, false);

@@ -202,7 +202,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = duration(text)?;
     (lifetime >= LEAST)
         .then_some(lifetime)
-        .ok_or_else(|| "a certificate is good for at least 1h".to_owned())
+        .ok_or_else(|| "a certificate must be valid for at least 1h".to_owned())
 }
 
 fn nginx_path(text: &str) -> Result<NginxPath, String> {

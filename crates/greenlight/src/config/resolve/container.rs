@@ -210,7 +210,7 @@ impl Resolver<'_> {
             } else if source.starts_with(['.', '~'])
                 || (source.contains('/') && !source.starts_with('/'))
             {
-                "begins where nobody can tell"
+                "begins with a relative path"
             } else if source.is_empty() {
                 "names no volume"
             } else {
@@ -231,7 +231,7 @@ impl Resolver<'_> {
         for (name, value) in &labels.value {
             self.plain(value);
             if name.value.starts_with("greenlight.") {
-                let reason = "greenlight tells its containers by these";
+                let reason = "greenlight recognises its containers by these labels";
                 let help = "give the label another name".to_owned();
                 self.bad_value("labels", name.at, name.value.clone(), reason, help);
             }
@@ -284,7 +284,7 @@ impl Resolver<'_> {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "it is between 0.01 and 10000"
+                reason = "it must be between 0.01 and 10000"
             )]
             return Cpus((cpus * 1e9).round() as u64);
         }

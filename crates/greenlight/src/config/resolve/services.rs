@@ -46,7 +46,7 @@ impl Resolver<'_> {
             "retain_containers",
             retain,
             5,
-            "not even the live one is kept",
+            "the live release must be kept",
         );
         let resolved: Vec<Resolved> = match (&file.fleet.service, &file.fleet.services) {
             (Some(one), Some(several)) => {
@@ -206,7 +206,7 @@ impl Resolver<'_> {
                 name.at,
                 shown,
                 "not a service name",
-                "use small letters, digits and inner hyphens, at most 63".to_owned(),
+                "use lowercase letters, digits and inner hyphens, at most 63".to_owned(),
             );
         }
     }
@@ -224,8 +224,7 @@ impl Resolver<'_> {
             self.diagnostics.push(Diagnostic::Misplaced {
                 key: stray.value.clone(),
                 at: stray.at,
-                help: "beside `clear` or `secret` there are no variables; move it into `clear`"
-                    .to_owned(),
+                help: "with `clear` or `secret`, variables belong into `clear`".to_owned(),
             });
         }
         for name in clear.keys().chain(secret.keys()) {
@@ -300,7 +299,7 @@ impl Resolver<'_> {
             (None, Some(several)) => {
                 if several.value.is_empty() {
                     let reason = "no request would be routed here";
-                    let help = "name at least one, or leave it out: then every host is";
+                    let help = "name at least one, or leave it out to route every host";
                     self.bad_value(
                         "hosts",
                         several.at,
@@ -350,7 +349,7 @@ impl Resolver<'_> {
             self.plain(host);
         }
         let count = |resolver: &mut Self, key, count, default| {
-            resolver.count(key, count, default, "nothing would be asked")
+            resolver.count(key, count, default, "an empty path cannot be requested")
         };
         HealthCheck {
             path: self.path("path", section.path.as_ref(), &fallback.path),
@@ -397,7 +396,7 @@ impl Resolver<'_> {
     fn statuses(&mut self, statuses: &Located<Vec<Located<StatusText>>>) -> Vec<(u16, u16)> {
         let help = || "write statuses from 100 to 599: `[200, 204]` or `[\"200-399\"]`".to_owned();
         if statuses.value.is_empty() {
-            let reason = "no answer would be good";
+            let reason = "no status would count as good";
             self.bad_value("statuses", statuses.at, "[]".to_owned(), reason, help());
         }
         let mut ranges = Vec::new();

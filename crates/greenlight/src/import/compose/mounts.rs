@@ -20,14 +20,14 @@ pub(super) fn volumes(
         let Some(short) = short_volume(&entry) else {
             unsupported.add(
                 &path,
-                format!("{entry} has no place on the instance that outlives a container"),
+                format!("{entry} is lost with its container; mount a path or a named volume"),
             );
             continue;
         };
         let source = short.split(':').next().unwrap_or_default();
         if source.starts_with(['.', '~']) {
             let why = format!(
-                "`{short}` begins in the folder of the file; write its whole path on the instance"
+                "`{short}` is relative to the file's folder; write an absolute path of the instance"
             );
             unsupported.add(&path, why);
             continue;

@@ -20,7 +20,7 @@ const HEALTHCHECK: &[(&str, &str)] = &[
     ),
     (
         "disable",
-        "greenlight switches to nothing that it has not seen healthy",
+        "greenlight switches only to a release that was healthy",
     ),
 ];
 
@@ -57,7 +57,8 @@ pub(super) fn health(
     unsupported: &mut UnsupportedKeys,
     ports: &mut Vec<Published>,
 ) {
-    let guess = "What must answer 200 to 299 once the service is ready; check that yours has it.";
+    let guess =
+        "The path that must answer 200 to 299 when the service is ready; check that yours does.";
     service.health.path.note = Some(guess.to_owned());
     let Some(mut check) = section.section("healthcheck", unsupported) else {
         return;

@@ -27,7 +27,7 @@ const SERVICE: &[(&str, &str)] = &[
     ("profiles", ""),
     (
         "depends_on",
-        "greenlight starts nothing but what it deploys; what the service needs must be running",
+        "greenlight starts only what it deploys; what the service needs must already run",
     ),
     (
         "links",
@@ -66,7 +66,7 @@ const SERVICE: &[(&str, &str)] = &[
     ("expose", ""),
     ("stdin_open", ""),
     ("tty", ""),
-    ("develop", "it is about developing, not deploying"),
+    ("develop", "it is for development, not for deployment"),
 ];
 
 const DEPLOY: &[(&str, &str)] = &[
@@ -81,7 +81,7 @@ const DEPLOY: &[(&str, &str)] = &[
     ),
     (
         "rollback_config",
-        "a release that fails is never switched to, or the whole fleet goes back",
+        "greenlight never switches to a release that fails, or the whole fleet goes back",
     ),
     (
         "restart_policy",
@@ -265,7 +265,7 @@ fn limits(section: &mut Section, service: &mut ServiceDraft, unsupported: &mut U
             service.cpus = written(&mut limits, "cpus", unsupported).or(service.cpus.take());
             limits.leave(&[], unsupported);
         }
-        let reserved = "greenlight places nothing, so it reserves nothing";
+        let reserved = "greenlight does not schedule, so it reserves nothing";
         resources.leave(&[("reservations", reserved)], unsupported);
     }
     deploy.leave(DEPLOY, unsupported);

@@ -17,7 +17,7 @@ const ROLE: &[(&str, &str)] = &[
     ("traefik", ""),
     (
         "asset_path",
-        "serve assets from where both releases have them, such as a CDN",
+        "serve assets from a place that both releases share, such as a CDN",
     ),
 ];
 
@@ -48,10 +48,7 @@ pub(super) fn servers(
             false => Section::at(&path, value),
         };
         let Some(mut section) = section else {
-            unsupported.add(
-                path,
-                "it has a shape that is not understood; write it by hand",
-            );
+            unsupported.add(path, "its shape is not supported; write it by hand");
             continue;
         };
         let is_primary = role == primary;

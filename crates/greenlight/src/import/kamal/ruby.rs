@@ -7,7 +7,7 @@ use crate::import::scalar::Scalar;
 use crate::import::unsupported::UnsupportedKeys;
 
 /// Why a value with Ruby in it is left out.
-pub(super) const UNWRITABLE: &str = "it is made by Ruby, which is not run; set it by hand";
+pub(super) const UNWRITABLE: &str = "it is computed by Ruby, which is not executed; set it by hand";
 
 /// The placeholder for a look-up until the YAML is read: text that YAML passes on unchanged.
 const BEGIN: &str = "<%={";

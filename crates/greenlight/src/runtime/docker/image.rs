@@ -44,7 +44,7 @@ pub(super) async fn ensure(
         (None, Some(Pin::Manifest(_)) | None) => {
             pull(daemon, &reference, login).await?;
             let id = inspect(daemon, &reference).await?;
-            id.ok_or_else(|| missing("it was pulled and is not there".to_owned()))
+            id.ok_or_else(|| missing("it was pulled, but is not there".to_owned()))
         }
     }
 }
