@@ -15,7 +15,6 @@ use std::time::Duration;
 pub(crate) struct Weight {
     /// Before it listens.
     pub(crate) startup: Duration,
-    /// For each answer.
     pub(crate) answer: Duration,
     /// Megabytes that it holds.
     pub(crate) ballast_mb: u64,

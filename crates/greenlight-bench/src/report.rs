@@ -38,13 +38,11 @@ impl Bound {
 /// What one benchmark found.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report<R> {
-    /// The benchmark.
     pub(crate) benchmark: &'static str,
     /// When it ended, on the wall clock.
     pub(crate) finished: String,
     /// What it ran on.
     pub(crate) machine: Machine,
-    /// Its bounds.
     pub(crate) bounds: Vec<Bound>,
     /// Everything that was measured.
     pub(crate) results: R,
@@ -53,9 +51,7 @@ pub(crate) struct Report<R> {
 /// What a benchmark ran on.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
-    /// Cores.
     pub(crate) cores: usize,
-    /// The kernel.
     pub(crate) kernel: String,
 }
 

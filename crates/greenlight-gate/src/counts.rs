@@ -29,9 +29,7 @@ impl InFlight {
 /// with each cut-over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Counts {
-    /// Of blue.
     pub blue: ColorCounts,
-    /// Of green.
     pub green: ColorCounts,
     /// Requests that waited.
     pub held: u64,
@@ -56,13 +54,11 @@ pub type CountsByService = BTreeMap<String, Counts>;
 /// a machine share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ColorCounts {
-    /// What is in flight.
     pub in_flight: InFlight,
     /// Requests ever admitted.
     pub admitted: u64,
     /// The first admission since the color was last opened.
     pub first_admission_ns: Option<u64>,
-    /// The last admission.
     pub last_admission_ns: Option<u64>,
 }
 

@@ -46,7 +46,6 @@ pub struct HoldRequest {
 pub struct HoldAnswer {
     /// When the hold was complete.
     pub held_at_ns: u64,
-    /// By service.
     pub services: BTreeMap<String, HeldService>,
 }
 
@@ -67,7 +66,6 @@ pub struct HeldService {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenRequest {
-    /// The cut-over.
     pub epoch: u64,
     /// Where each service goes; `null`: nowhere, its requests are refused from now on.
     pub services: BTreeMap<String, Option<Color>>,
@@ -87,9 +85,7 @@ pub struct OpenAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServicesRequest {
-    /// The cut-over.
     pub epoch: u64,
-    /// The services concerned.
     pub services: Vec<String>,
 }
 
@@ -97,9 +93,7 @@ pub struct ServicesRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
-    /// The service.
     pub service: String,
-    /// The color.
     pub color: Color,
     /// How long to wait, in milliseconds.
     pub deadline_ms: u64,
@@ -108,7 +102,6 @@ pub struct DrainRequest {
 /// What was left in flight: all zero if the drain was complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainAnswer {
-    /// What is in flight.
     #[serde(flatten)]
     pub left: InFlight,
 }
@@ -116,6 +109,5 @@ pub struct DrainAnswer {
 /// `GET /v1/evidence/{epoch}`: what the gates saw of a cut-over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceAnswer {
-    /// By service.
     pub services: BTreeMap<String, ServiceEvidence>,
 }

@@ -19,7 +19,6 @@ pub enum Direction {
 /// Everything that an agent must know of a cut-over, also after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CutOver {
-    /// Its number.
     pub epoch: Epoch,
     /// The deployment that it belongs to.
     pub deployment: DeploymentId,

@@ -76,7 +76,6 @@ pub struct DrainEvidence {
 /// A gate's totals over one cut-over, as they stand when it is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GateEvidence {
-    /// By service.
     pub services: BTreeMap<ServiceName, ServiceEvidence>,
 }
 

@@ -80,7 +80,6 @@ number! {
 pub struct Token {
     /// The coordinator's incarnation.
     pub term: Term,
-    /// The cut-over spoken of.
     pub epoch: Epoch,
 }
 

@@ -49,7 +49,6 @@ pub enum Directive {
 pub struct ReportEnvelope {
     /// The term and epoch spoken of.
     pub token: Token,
-    /// What happened.
     pub report: Report,
 }
 
@@ -109,7 +108,6 @@ pub enum Report {
     Retired(DrainEvidence),
     /// A live slot died or fails its check.
     Unhealthy {
-        /// The service.
         service: ServiceName,
         /// What a person should read.
         reason: String,
@@ -141,7 +139,6 @@ pub struct InstanceStatus {
 pub struct LiveReleaseView {
     /// The release's version.
     pub version: String,
-    /// The release's digest.
     pub digest: String,
     /// Where it runs.
     pub color: Color,
@@ -153,7 +150,6 @@ pub struct LiveReleaseView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Healthy {
-    /// It does.
     Yes,
     /// It does not, or is not known to.
     No,
@@ -180,7 +176,6 @@ pub enum ParticipationView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerAnswer {
-    /// It was committed.
     Committed,
     /// It was aborted, or can no longer be committed: the peer has durably aborted it.
     Aborted,

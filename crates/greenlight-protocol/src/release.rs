@@ -48,9 +48,7 @@ pub struct Release {
 /// One color's place for one service on one instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot {
-    /// The service.
     pub service: ServiceName,
-    /// The color.
     pub color: Color,
 }
 
@@ -65,7 +63,6 @@ impl fmt::Display for Slot {
 pub struct LiveRelease {
     /// Where it runs.
     pub color: Color,
-    /// What runs.
     pub release: Release,
     /// The cut-over that made it live.
     pub epoch: Epoch,

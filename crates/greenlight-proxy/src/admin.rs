@@ -59,7 +59,6 @@ pub struct HoldRequest {
 pub struct HoldAnswer {
     /// When the hold was complete.
     pub held_at_ns: u64,
-    /// By service.
     pub services: BTreeMap<String, HeldService>,
 }
 
@@ -80,7 +79,6 @@ pub struct HeldService {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenRequest {
-    /// The cut-over.
     pub epoch: u64,
     /// Where each service goes; `null`: nowhere, its requests are refused from now on.
     pub services: BTreeMap<String, Option<Color>>,
@@ -100,9 +98,7 @@ pub struct OpenAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServicesRequest {
-    /// The cut-over.
     pub epoch: u64,
-    /// The services concerned.
     pub services: Vec<String>,
 }
 
@@ -110,9 +106,7 @@ pub struct ServicesRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
-    /// The service.
     pub service: String,
-    /// The color.
     pub color: Color,
     /// How long to wait, in milliseconds.
     pub deadline_ms: u64,
@@ -121,7 +115,6 @@ pub struct DrainRequest {
 /// What was left in flight: all zero if the drain was complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainAnswer {
-    /// What is in flight.
     #[serde(flatten)]
     pub left: InFlight,
 }
@@ -129,7 +122,6 @@ pub struct DrainAnswer {
 /// `GET /v1/evidence/{epoch}`: what the gates saw of a cut-over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceAnswer {
-    /// By service.
     pub services: BTreeMap<String, ServiceEvidence>,
 }
 
@@ -169,7 +161,6 @@ pub struct ServiceEvidence {
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusAnswer {
-    /// The process.
     pub pid: u32,
     /// Its version; empty if it does not say.
     #[serde(default)]
@@ -186,7 +177,6 @@ pub struct StatusAnswer {
     pub listening: Vec<String>,
     /// The highest epoch obeyed for any service.
     pub epoch: u64,
-    /// By service.
     pub services: BTreeMap<String, ServiceStatus>,
 }
 
@@ -207,9 +197,7 @@ pub struct ServiceStatus {
     pub parked: bool,
     /// The deadline of the hold that is on, in milliseconds from when that began.
     pub max_hold_ms: Option<u64>,
-    /// In flight to blue.
     pub blue: InFlight,
-    /// In flight to green.
     pub green: InFlight,
     /// Requests ever admitted to blue.
     pub admitted_blue: u64,

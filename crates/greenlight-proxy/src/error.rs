@@ -10,7 +10,6 @@ pub enum ProxyError {
     /// A listening address is not to be had.
     #[error("cannot listen on `{address}`: {source}")]
     Listen {
-        /// The address.
         address: String,
         /// The system's error.
         source: io::Error,
@@ -19,16 +18,11 @@ pub enum ProxyError {
     #[error(
         "`{address}` is taken by another process; stop it, or name its `--admin` and `--take-over`"
     )]
-    AddressInUse {
-        /// The address.
-        address: SocketAddr,
-    },
+    AddressInUse { address: SocketAddr },
     /// A file is to be in a folder that is not there.
     #[error("there is no folder `{folder}` for `{path}`; make it, or name another with `{option}`")]
     NoFolder {
-        /// The folder.
         folder: PathBuf,
-        /// The file.
         path: PathBuf,
         /// What names the file.
         option: &'static str,
@@ -45,10 +39,7 @@ pub enum ProxyError {
     #[error(
         "`{path}` belongs to a running proxy; stop that one first, or start with `--take-over`"
     )]
-    AdminInUse {
-        /// The socket.
-        path: PathBuf,
-    },
+    AdminInUse { path: PathBuf },
     /// The proxy that runs did not hand over.
     #[error(
         "the proxy on `{path}` did not hand over ({reason}); it goes on serving, \
@@ -57,7 +48,6 @@ pub enum ProxyError {
     Handover {
         /// Its admin socket.
         path: PathBuf,
-        /// Why not.
         reason: String,
     },
     /// The routing state exists and cannot be used. It is never silently replaced.
@@ -66,7 +56,6 @@ pub enum ProxyError {
          restore it, or move it away to start with no routes"
     )]
     State {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -74,7 +63,6 @@ pub enum ProxyError {
     /// The routing state cannot be read or written.
     #[error("cannot keep the routing state in `{path}`: {source}")]
     Keep {
-        /// The file.
         path: PathBuf,
         /// The system's error.
         source: io::Error,

@@ -28,9 +28,7 @@ use tokio::sync::Notify;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Color {
-    /// The first.
     Blue,
-    /// The second.
     Green,
 }
 

@@ -24,7 +24,6 @@ const MAGIC: &str = "greenlight-proxy routing 3";
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// By name.
     pub(crate) services: BTreeMap<String, ServiceState>,
 }
 

@@ -25,7 +25,6 @@ pub struct DeployRequest {
     /// By service: what its release needs and must not carry. Never kept by the server.
     #[serde(default)]
     pub secrets: BTreeMap<ServiceName, Secrets>,
-    /// How.
     pub strategy: Strategy,
     /// Timers and choices; those of the latest deployment if none.
     pub policy: Option<Policy>,
@@ -45,7 +44,6 @@ pub struct PinRequest {
 /// The digest to which an image's name resolves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PinAnswer {
-    /// What.
     pub pin: Pin,
 }
 
@@ -107,7 +105,6 @@ pub struct FleetStatus {
 /// The present state of a deployment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeploymentStatus {
-    /// Its id.
     pub deployment: DeploymentId,
     /// Who asked for it.
     pub requested_by: String,
@@ -133,7 +130,6 @@ pub struct NumberedEvent {
     pub at_ms: u64,
     /// The deployment it is about.
     pub deployment: DeploymentId,
-    /// What happened.
     #[serde(flatten)]
     pub event: DeploymentEvent,
 }
@@ -144,16 +140,13 @@ pub struct NumberedEvent {
 pub enum DeploymentEvent {
     /// The deployment entered a phase.
     Phase {
-        /// The cut-over.
         epoch: u64,
         /// The phase's name.
         phase: String,
     },
     /// An instance reported.
     Instance {
-        /// The cut-over.
         epoch: u64,
-        /// Who.
         instance: InstanceId,
         /// A short description.
         report: String,
@@ -161,10 +154,7 @@ pub enum DeploymentEvent {
         reason: Option<String>,
     },
     /// The deployment is over.
-    Finished {
-        /// How.
-        outcome: Outcome,
-    },
+    Finished { outcome: Outcome },
 }
 
 /// `GET /v1/logs`, by instance; `None` for one that did not answer.
@@ -177,7 +167,6 @@ pub struct LogsAnswer {
 /// The last lines that the application of one slot wrote, or the one before it there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotLog {
-    /// The service.
     pub service: ServiceName,
     /// The slot's color.
     pub color: Color,

@@ -57,10 +57,8 @@ pub enum Barrier {
 /// Why the demo could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The fleet.
     #[error(transparent)]
     Fleet(#[from] FleetError),
-    /// The server.
     #[error(transparent)]
     Api(#[from] ApiError),
     /// Files, addresses or threads.

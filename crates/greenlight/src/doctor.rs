@@ -51,7 +51,6 @@ pub enum Level {
 pub struct Finding {
     /// Where; the whole fleet if none.
     pub instance: Option<InstanceId>,
-    /// What was checked.
     pub check: String,
     /// How bad it is.
     pub level: Level,

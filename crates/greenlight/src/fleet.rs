@@ -32,7 +32,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// One instance of a local fleet.
 #[derive(Clone, Debug)]
 pub struct LocalInstance {
-    /// Its name.
     pub name: InstanceId,
     /// Its public address.
     pub listen: SocketAddr,

@@ -63,7 +63,6 @@ pub enum ImportError {
     /// It has no service with the requested name.
     #[error("it has no service `{name}`; it has {known}")]
     NoSuchService {
-        /// The name.
         name: String,
         /// The names it has.
         known: String,

@@ -36,14 +36,10 @@ const FORMAT: u64 = 3;
 pub enum JournalError {
     /// Another process has it open.
     #[error("the journal `{path}` is in use; another greenlight runs on the same state")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// It was written by a newer version.
     #[error("the journal `{path}` has format {found}, and this greenlight knows {FORMAT}; upgrade")]
     Newer {
-        /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
@@ -55,7 +51,6 @@ pub enum JournalError {
          proxies away and deploy again"
     )]
     Older {
-        /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
@@ -63,17 +58,13 @@ pub enum JournalError {
     /// The store failed.
     #[error("the journal `{path}` failed: {reason}; look at the disk, then restart")]
     Store {
-        /// The file.
         path: PathBuf,
         /// The store's error.
         reason: String,
     },
     /// An earlier write failed.
     #[error("the journal `{path}` takes nothing more, because an earlier write failed; restart")]
-    Poisoned {
-        /// The file.
-        path: PathBuf,
-    },
+    Poisoned { path: PathBuf },
 }
 
 /// A list of records that grows at its end.

@@ -50,7 +50,6 @@ pub struct Receipt {
 /// The receipt of one cut-over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOverReceipt {
-    /// Its number.
     pub epoch: Epoch,
     /// Forward, or back.
     pub direction: Direction,

@@ -35,11 +35,9 @@ pub struct Launch {
     pub slot: Slot,
     /// Which start this is.
     pub incarnation: Incarnation,
-    /// The release's digest.
     pub digest: String,
     /// The release's label.
     pub version: String,
-    /// What runs.
     pub artifact: Artifact,
     /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.
     pub env: BTreeMap<String, String>,
@@ -80,16 +78,10 @@ pub enum RuntimeError {
     EmptyCommand(Slot),
     /// Another process listens where the application should.
     #[error("port {port} for `{slot}` is taken by another program; stop it or configure `ports`")]
-    PortTaken {
-        /// The slot.
-        slot: Slot,
-        /// Its port.
-        port: u16,
-    },
+    PortTaken { slot: Slot, port: u16 },
     /// The program could not be started.
     #[error("`{program}` cannot be started: {source}")]
     Spawn {
-        /// The program.
         program: String,
         /// The system's error.
         source: std::io::Error,
@@ -99,7 +91,6 @@ pub enum RuntimeError {
         "docker at `{host}` does not answer: {reason}; start it, or name its socket in `DOCKER_HOST`"
     )]
     DockerAway {
-        /// Its socket.
         host: String,
         /// The problem.
         reason: String,
@@ -107,7 +98,6 @@ pub enum RuntimeError {
     /// An image cannot be had.
     #[error("the image `{image}` cannot be had: {reason}")]
     Image {
-        /// The image.
         image: String,
         /// Why, and what to do.
         reason: String,
@@ -116,17 +106,13 @@ pub enum RuntimeError {
     #[error(
         "the disk of docker is full while it was {doing}; make room, for example with `docker system df`"
     )]
-    DiskFull {
-        /// What it was doing.
-        doing: String,
-    },
+    DiskFull { doing: String },
     /// A container's name is in use.
     #[error("a container `{0}` that is not greenlight's is in the way; rename or remove it")]
     NameTaken(String),
     /// Docker refused.
     #[error("docker failed {doing}: {reason}")]
     Docker {
-        /// What it was doing.
         doing: String,
         /// What it said.
         reason: String,
@@ -140,7 +126,6 @@ pub enum RuntimeError {
     /// The runtime's own files cannot be used.
     #[error("the runtime's files in `{path}` cannot be used: {source}")]
     Files {
-        /// Where.
         path: String,
         /// The system's error.
         source: std::io::Error,

@@ -66,7 +66,6 @@ impl Secrets {
 pub struct RegistryLogin {
     /// The registry, as image names begin with it.
     pub server: String,
-    /// Who.
     pub username: String,
     /// With what.
     pub password: SecretValue,

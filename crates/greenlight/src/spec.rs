@@ -23,7 +23,6 @@ use std::time::Duration;
 /// The settings of one service's release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSpec {
-    /// What runs.
     pub artifact: Artifact,
     /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.
     pub env: BTreeMap<String, String>,

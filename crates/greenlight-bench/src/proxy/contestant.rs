@@ -16,7 +16,6 @@ const COME_UP: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Contestant {
-    /// Ours.
     Greenlight,
     /// Debian's, with its default buffers.
     Nginx,

@@ -25,7 +25,6 @@ pub(super) struct Generator {
 pub(super) struct Observed {
     /// Good answers.
     pub(super) answers: u64,
-    /// Everything else.
     pub(super) failures: u64,
     /// How long good answers took, in nanoseconds.
     pub(super) latency: Histogram<u64>,

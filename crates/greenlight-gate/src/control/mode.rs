@@ -39,10 +39,7 @@ pub enum Mode {
     #[default]
     Closed,
     /// Requests are admitted.
-    Open {
-        /// To this color.
-        color: Color,
-    },
+    Open { color: Color },
     /// A hold keeps requests waiting, until it is opened or the deadline passes.
     Held {
         /// The color that was served until now.

@@ -8,12 +8,10 @@ use crate::wire::{HoldRequest, OpenRequest};
 /// An order that is being carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Running<S> {
-    /// A hold.
     Hold {
         request: HoldRequest,
         step: HoldStep,
     },
-    /// An opening.
     Open {
         request: OpenRequest,
         /// The services of it that are known.

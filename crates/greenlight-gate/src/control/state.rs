@@ -37,7 +37,6 @@ impl<S> ServiceControl<S> {
 /// The routing as it survives a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RoutingState<S> {
-    /// By name.
     pub services: BTreeMap<String, ServiceState<S>>,
 }
 
@@ -98,7 +97,6 @@ impl<S> RoutingState<S> {
 /// What a process knows that its successor must know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandoverState<S> {
-    /// The routing.
     pub routing: RoutingState<S>,
     /// The evidence of the last cut-overs.
     pub evidence: EvidenceByEpoch,

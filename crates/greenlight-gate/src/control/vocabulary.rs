@@ -37,22 +37,13 @@ pub enum Order<S> {
     /// Refuse requests.
     Shed(ServicesRequest),
     /// Route a service like this; its gate does not change. The settings are valid.
-    Define {
-        /// The service.
-        name: String,
-        /// Its settings.
-        settings: S,
-    },
+    Define { name: String, settings: S },
     /// Forget a service.
-    Remove {
-        /// The service.
-        name: String,
-    },
+    Remove { name: String },
     /// From the process that leads: route like this.
     Follow(Followed<S>),
     /// From a follower: it has nothing left, and ends.
     FollowerLeft {
-        /// Which.
         follower: String,
         /// Its last counts.
         counts: CountsByService,
@@ -66,7 +57,6 @@ pub enum Order<S> {
 pub struct Followed<S> {
     /// The leader's id and a sequence number; an older one changes nothing.
     pub number: (u64, u64),
-    /// The routing.
     pub state: RoutingState<S>,
     /// The services whose totals begin anew.
     pub reset: Vec<String>,
@@ -81,41 +71,29 @@ pub enum GateEvent<S> {
         followers: BTreeSet<String>,
     },
     /// An order came in.
-    Ordered {
-        /// Its name.
-        ticket: Ticket,
-        /// The order.
-        order: Order<S>,
-    },
+    Ordered { ticket: Ticket, order: Order<S> },
     /// What was to be persisted for an order is written, or could not be.
     Written {
-        /// The order.
         ticket: Ticket,
         /// The problem.
         result: Result<(), String>,
     },
     /// All followers route like this process, or some did not say so in time.
     Replicated {
-        /// The order.
         ticket: Ticket,
         /// Whether all did.
         in_time: bool,
     },
     /// Nothing more reaches the colors that the order waits for, in this process.
-    NoneAdmitting {
-        /// The order.
-        ticket: Ticket,
-    },
+    NoneAdmitting { ticket: Ticket },
     /// No request is in flight to the colors that the order waits for, in any process.
     NoRequests {
-        /// The order.
         ticket: Ticket,
         /// Whether that was so within the time for it.
         in_time: bool,
     },
     /// What the followers have counted.
     Counted {
-        /// The order.
         ticket: Ticket,
         /// Without those that have ended; `None` if one did not say it in time.
         others: Option<CountsByService>,
@@ -126,10 +104,7 @@ pub enum GateEvent<S> {
         generation: u64,
     },
     /// A follower is gone, and its connections with it.
-    FollowerGone {
-        /// Which.
-        follower: String,
-    },
+    FollowerGone { follower: String },
     /// The successor has everything, and leads.
     HandedOver,
     /// The successor did not take over.
@@ -153,7 +128,6 @@ pub enum Awaited {
     NoneAdmitting(Vec<(String, Color)>),
     /// Until no request is in flight to these colors in any process; then `NoRequests`.
     NoRequests {
-        /// The colors.
         of: Vec<(String, Color)>,
         /// For at most this long, in milliseconds.
         within_ms: u64,
@@ -175,7 +149,6 @@ pub enum GateEffect<S> {
     /// The gate does this with requests, for every thread at once. Never given for what the gate
     /// does already.
     SetRoute {
-        /// The service.
         service: String,
         /// What it does.
         route: Route,
@@ -207,16 +180,13 @@ pub enum GateEffect<S> {
     },
     /// An order waits.
     Await {
-        /// The order.
         ticket: Ticket,
         /// What for.
         what: Awaited,
     },
     /// Answer an order.
     Reply {
-        /// The order.
         ticket: Ticket,
-        /// The answer.
         answer: Result<Answer, Refusal>,
     },
 }
@@ -226,7 +196,6 @@ pub enum GateEffect<S> {
 pub enum Answer {
     /// To a hold.
     Held(HoldAnswer),
-    /// To an opening.
     Opened(OpenAnswer),
     /// To `Follow`.
     Counts(CountsByService),
@@ -240,13 +209,9 @@ pub enum Refusal {
     /// A successor is taking over, or has.
     HandingOver,
     /// There is no such service.
-    Unknown {
-        /// Its name.
-        service: String,
-    },
+    Unknown { service: String },
     /// The order is of an older cut-over than the last one obeyed.
     Older {
-        /// The service.
         service: String,
         /// The order's.
         epoch: u64,
@@ -254,24 +219,13 @@ pub enum Refusal {
         last: u64,
     },
     /// The hold is of a cut-over that was opened.
-    AlreadyOpened {
-        /// The service.
-        service: String,
-        /// The cut-over.
-        epoch: u64,
-    },
+    AlreadyOpened { service: String, epoch: u64 },
     /// The deadline, or another order, came before the hold was complete.
     Superseded,
     /// Requests were still in flight when the time of an exclusive hold was over.
-    StillInFlight {
-        /// By service.
-        requests: Vec<(String, u64)>,
-    },
+    StillInFlight { requests: Vec<(String, u64)> },
     /// The routing could not be written down.
-    NotWritten {
-        /// Why.
-        reason: String,
-    },
+    NotWritten { reason: String },
     /// A follower does not say that it obeys.
     FollowerSilent,
     /// A hold is on, and nothing is handed over.

@@ -21,11 +21,9 @@ pub enum AgentEffect {
     Gate(GateAction),
     /// Start a release in an empty slot and check its health.
     Start {
-        /// Where.
         slot: Slot,
         /// Which start this is.
         incarnation: Incarnation,
-        /// What.
         release: Release,
         /// After this long without having become ready, it has failed.
         ready_within: Duration,
@@ -33,9 +31,7 @@ pub enum AgentEffect {
     /// Ask these peers whether what they have prepared for the cut-over is ready, and whether their
     /// fronts can be reached from here.
     CheckPeers {
-        /// The cut-over.
         epoch: Epoch,
-        /// Whom.
         peers: BTreeSet<InstanceId>,
         /// What it deploys.
         releases: BTreeMap<ServiceName, Release>,
@@ -52,7 +48,6 @@ pub enum AgentEffect {
     },
     /// Drain the slot's requests, then stop what runs there.
     Stop {
-        /// Where.
         slot: Slot,
         /// How long its requests may take.
         drain: Duration,
@@ -60,24 +55,15 @@ pub enum AgentEffect {
         stop: Duration,
     },
     /// Ask a peer whether it knows the decision.
-    AskPeer {
-        /// Whom.
-        peer: InstanceId,
-        /// Which cut-over.
-        epoch: Epoch,
-    },
+    AskPeer { peer: InstanceId, epoch: Epoch },
     /// Answer a peer that asked.
     AnswerPeer {
-        /// Whom.
         peer: InstanceId,
-        /// Which cut-over.
         epoch: Epoch,
-        /// The answer.
         answer: PeerAnswer,
     },
     /// Wake the agent with `TimerFired` after this long.
     SetTimer {
-        /// Which timer.
         timer: AgentTimer,
         /// How long from now.
         after: Duration,
@@ -90,7 +76,6 @@ pub enum GateAction {
     /// Stop admitting, recall what is not sent, and acknowledge when nothing more reaches the
     /// old release.
     Hold {
-        /// The cut-over.
         epoch: Epoch,
         /// The services that change.
         services: BTreeSet<ServiceName>,
@@ -103,7 +88,6 @@ pub enum GateAction {
     },
     /// Admit to these colors, and let go what was held; refuse what goes nowhere.
     Open {
-        /// The cut-over.
         epoch: Epoch,
         /// Where each service goes; nowhere, if it is removed.
         colors: BTreeMap<ServiceName, Option<Color>>,
@@ -112,7 +96,6 @@ pub enum GateAction {
     Park {
         /// The cut-over that made it live.
         epoch: Epoch,
-        /// The services concerned.
         services: BTreeSet<ServiceName>,
     },
 }
@@ -142,21 +125,16 @@ pub enum AgentEvent {
     GateConnected,
     /// A hold is complete.
     GateHeld {
-        /// The cut-over.
         epoch: Epoch,
         /// What the gate saw.
         evidence: HoldEvidence,
     },
     /// A hold could not be completed, and the gate is open to the old release.
     GateRefused {
-        /// The cut-over.
         epoch: Epoch,
-        /// Why.
         reason: String,
     },
-    /// The gate is open.
     GateOpened {
-        /// The cut-over.
         epoch: Epoch,
         /// Where each service goes.
         colors: BTreeMap<ServiceName, Option<Color>>,
@@ -165,39 +143,32 @@ pub enum AgentEvent {
     },
     /// A front without a gate would not change to these colors, and serves what it served.
     GateFailed {
-        /// The cut-over.
         epoch: Epoch,
         /// Where each service should have gone.
         colors: BTreeMap<ServiceName, Option<Color>>,
-        /// Why.
         reason: String,
     },
     /// Requests wait, and only opening the gate lets them go.
     GateParked {
-        /// The services concerned.
         services: BTreeSet<ServiceName>,
     },
     /// After a restart of the agent: this runs. Its health is not yet known.
     SlotFound {
-        /// Where.
         slot: Slot,
         /// Which start it is.
         incarnation: Incarnation,
-        /// What.
         digest: String,
     },
     /// After a restart of the agent: every `SlotFound` has been told.
     SlotsListed,
     /// The application passes its check.
     SlotReady {
-        /// Where.
         slot: Slot,
         /// Which start it is.
         incarnation: Incarnation,
     },
     /// The application runs but fails its check.
     SlotUnhealthy {
-        /// Where.
         slot: Slot,
         /// Which start it is.
         incarnation: Incarnation,
@@ -206,7 +177,6 @@ pub enum AgentEvent {
     },
     /// The application is dead, or could not be started.
     SlotExited {
-        /// Where.
         slot: Slot,
         /// Which start it is.
         incarnation: Incarnation,
@@ -215,39 +185,30 @@ pub enum AgentEvent {
     },
     /// The peers were looked at.
     PeersChecked {
-        /// The cut-over.
         epoch: Epoch,
         /// Those that are not ready as seen from here, and why.
         unseen: BTreeMap<InstanceId, String>,
     },
     /// The command that comes before the switch has ended.
     BeforeSwitchEnded {
-        /// The cut-over.
         epoch: Epoch,
         /// What it wrote, or why it failed.
         result: Result<String, String>,
     },
     /// A stop is complete.
     SlotStopped {
-        /// Where.
         slot: Slot,
         /// What was cut off.
         drained: DrainEvidence,
     },
-    /// A timer fired.
     TimerFired(AgentTimer),
     /// A peer asks for a decision.
     PeerAsked {
-        /// Who.
         peer: InstanceId,
-        /// Which cut-over.
         epoch: Epoch,
     },
-    /// A peer answered.
     PeerAnswered {
-        /// Which cut-over.
         epoch: Epoch,
-        /// Its answer.
         answer: PeerAnswer,
     },
 }

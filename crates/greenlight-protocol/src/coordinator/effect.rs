@@ -14,14 +14,11 @@ pub enum CoordinatorEffect {
     Persist(CoordinatorRecord),
     /// Send this to an agent. May be lost: the coordinator sends it again.
     Send {
-        /// To whom.
         to: InstanceId,
-        /// What.
         envelope: DirectiveEnvelope,
     },
     /// Wake the coordinator with `TimerFired` after this long.
     SetTimer {
-        /// Which timer.
         timer: CoordinatorTimer,
         /// How long from now.
         after: Duration,
@@ -72,11 +69,9 @@ pub enum Command {
 /// A rollback as a person asks for it. The coordinator knows what it restores.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RollbackRequest {
-    /// The deployment's name.
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
     pub requested_by: String,
-    /// How.
     pub plan: Plan,
     /// Timers and choices; those of the latest deployment unless given.
     pub policy: Option<Policy>,
@@ -101,7 +96,6 @@ pub enum Refusal {
     Busy {
         /// The one under way.
         deployment: DeploymentId,
-        /// Its version.
         version: String,
         /// Who asked for it.
         requested_by: String,
@@ -146,12 +140,10 @@ pub enum CoordinatorEvent {
     Disconnected(InstanceId),
     /// An agent reported.
     Reported {
-        /// Who.
         from: InstanceId,
         /// What, with its token.
         envelope: ReportEnvelope,
     },
-    /// A timer fired.
     TimerFired(CoordinatorTimer),
     /// How long the last `Persist` took; a measured part of the predicted hold.
     Synced(Duration),

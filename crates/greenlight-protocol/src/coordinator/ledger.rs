@@ -20,13 +20,11 @@ pub enum CoordinatorRecord {
     TermStarted(Term),
     /// A deployment was accepted.
     Accepted(Box<DeploymentRequest>),
-    /// A cut-over was started.
     CutOverStarted(Box<CutOverStarted>),
     /// The cut-over will happen, whatever fails from here on. This is the decision (G5).
     Committed(Epoch),
     /// The cut-over will never happen.
     Aborted {
-        /// The cut-over.
         epoch: Epoch,
         /// What a person should read.
         reason: String,
@@ -35,9 +33,7 @@ pub enum CoordinatorRecord {
     Completed(Epoch),
     /// The deployment is over.
     Finished {
-        /// Which.
         deployment: DeploymentId,
-        /// How.
         outcome: Outcome,
     },
     /// Every participant has stopped what was not live.
@@ -49,13 +45,11 @@ pub enum CoordinatorRecord {
 /// What a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeploymentRequest {
-    /// The deployment's name.
     pub deployment: DeploymentId,
     /// Who asked, in a person's words.
     pub requested_by: String,
     /// What each service is to run. Nothing: it is removed.
     pub releases: BTreeMap<ServiceName, Option<Release>>,
-    /// How.
     pub plan: Plan,
     /// Timers and choices.
     pub policy: Policy,
@@ -194,9 +188,7 @@ pub struct Ledger {
 /// What is left running after a cut-over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Warm {
-    /// The cut-over.
     pub epoch: Epoch,
-    /// Where.
     pub instances: BTreeSet<InstanceId>,
     /// For how long, as requested.
     pub policy: Policy,

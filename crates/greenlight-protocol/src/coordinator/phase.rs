@@ -14,14 +14,12 @@ pub enum Phase {
     Idle,
     /// New releases are starting.
     Preparing {
-        /// The cut-over.
         epoch: Epoch,
         /// Who is not ready.
         waiting: BTreeSet<InstanceId>,
     },
     /// All are ready for themselves, and look at each other.
     CheckingPeers {
-        /// The cut-over.
         epoch: Epoch,
         /// Who has not said how it sees its peers.
         waiting: BTreeSet<InstanceId>,
@@ -29,20 +27,15 @@ pub enum Phase {
         unseen: BTreeMap<InstanceId, BTreeMap<InstanceId, String>>,
     },
     /// All are ready, and a person is to promote.
-    Ready {
-        /// The cut-over.
-        epoch: Epoch,
-    },
+    Ready { epoch: Epoch },
     /// The command that comes before the switch runs, on one instance.
     BeforeSwitch {
-        /// The cut-over.
         epoch: Epoch,
         /// Who runs it.
         waiting: BTreeSet<InstanceId>,
     },
     /// Agents make their promise durable.
     Arming {
-        /// The cut-over.
         epoch: Epoch,
         /// Who has not promised.
         waiting: BTreeSet<InstanceId>,
@@ -53,7 +46,6 @@ pub enum Phase {
     },
     /// Gates close.
     Holding {
-        /// The cut-over.
         epoch: Epoch,
         /// Whose gate is not closed.
         waiting: BTreeSet<InstanceId>,
@@ -62,36 +54,27 @@ pub enum Phase {
     },
     /// The decision is durable; gates open to the new release.
     Switching {
-        /// The cut-over.
         epoch: Epoch,
         /// Whose gate is not known to be open.
         waiting: BTreeSet<InstanceId>,
     },
     /// The new release is observed.
-    Watching {
-        /// The cut-over.
-        epoch: Epoch,
-    },
+    Watching { epoch: Epoch },
     /// The watch is over; everyone says once more how it stands. An instance that was away may
     /// have seen what nobody else did.
     Confirming {
-        /// The cut-over.
         epoch: Epoch,
         /// Who has not said that the new release is well there.
         waiting: BTreeSet<InstanceId>,
     },
     /// Gates reopen to the old release and the new one is removed.
     Aborting {
-        /// The cut-over.
         epoch: Epoch,
         /// Who has not confirmed.
         waiting: BTreeSet<InstanceId>,
     },
     /// After a rollback: what the deployment started is being stopped.
-    Retiring {
-        /// The cut-over.
-        epoch: Epoch,
-    },
+    Retiring { epoch: Epoch },
 }
 
 impl Phase {

@@ -12,7 +12,6 @@ pub(crate) struct Faults {
     pub(crate) instances: usize,
     /// What the fleet did before.
     pub(crate) past: Past,
-    /// Crashes of the coordinator.
     pub(crate) coordinator_crashes: u8,
     /// Whether a crashed coordinator comes back.
     pub(crate) coordinator: Coordinator,
@@ -37,7 +36,6 @@ pub(crate) struct Faults {
 /// What the fleet did before the deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Past {
-    /// It serves `v1`.
     ServesV1,
     /// Nothing: this is its first deployment.
     Nothing,

@@ -21,7 +21,6 @@ pub enum AdminError {
     /// The proxy does not answer on its socket.
     #[error("the proxy does not answer on `{path}`: {reason}")]
     Unreachable {
-        /// The socket.
         path: PathBuf,
         /// The problem.
         reason: String,
@@ -29,7 +28,6 @@ pub enum AdminError {
     /// The proxy refused.
     #[error("{error}")]
     Refused {
-        /// Its reason.
         error: String,
         /// What to do next.
         help: String,

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Step {
     Write(PathBuf),
     Sync(PathBuf),
-    /// To where.
     Rename(PathBuf),
 }
 

@@ -36,7 +36,6 @@ const OBSERVE_TIMES: u32 = 8;
 
 /// What an agent needs to run.
 pub struct AgentOptions {
-    /// Its name.
     pub name: InstanceId,
     /// Where it keeps its journal.
     pub journal: PathBuf,
@@ -85,7 +84,6 @@ pub struct AgentShell {
 
 /// What the loop waits for.
 pub(super) enum ShellEvent {
-    /// For the protocol.
     Protocol(AgentEvent),
     /// A peer asks, and waits for the answer.
     DecisionQueried(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),

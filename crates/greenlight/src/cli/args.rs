@@ -183,7 +183,6 @@ pub struct PlanArgs {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// The release's label; the commit that is checked out unless given.
@@ -197,7 +196,6 @@ pub struct Deploy {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// The release's label; the commit that is checked out unless given.
@@ -214,7 +212,6 @@ pub struct Act {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// Do not wait for the end.
@@ -250,7 +247,6 @@ pub struct Status {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
 }
@@ -261,7 +257,6 @@ pub struct History {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// Show at most so many.
@@ -275,7 +270,6 @@ pub struct ReceiptArgs {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// The deployment.
@@ -289,7 +283,6 @@ pub struct Logs {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// Only this service.

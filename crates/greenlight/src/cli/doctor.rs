@@ -20,7 +20,6 @@ pub struct Doctor {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// Look at this machine only, without asking the server.

@@ -22,7 +22,6 @@ pub struct TokenArgs {
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
-    /// The fleet.
     #[command(flatten)]
     pub fleet: FleetArg,
     /// On the server's machine: the server's folder. The server need not be asked then.

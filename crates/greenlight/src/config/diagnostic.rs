@@ -8,12 +8,10 @@ use thiserror::Error;
 /// One thing that is wrong in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Error, miette::Diagnostic)]
 pub enum Diagnostic {
-    /// An unknown key.
     #[error("unknown key `{key}`")]
     UnknownKey {
         /// The key as written.
         key: String,
-        /// Where.
         #[label("not a key of this map")]
         at: SourceSpan,
         /// The key that was meant, or all there are.
@@ -24,7 +22,6 @@ pub enum Diagnostic {
     #[error("`{key}` is set twice")]
     #[diagnostic(help("remove one of them"))]
     DuplicateKey {
-        /// The key.
         key: String,
         /// The second occurrence.
         #[label("again here")]
@@ -33,7 +30,6 @@ pub enum Diagnostic {
     /// A key that must be there.
     #[error("`{key}` is missing")]
     MissingKey {
-        /// The key.
         key: String,
         /// What lacks it.
         #[label("missing here")]
@@ -47,7 +43,6 @@ pub enum Diagnostic {
     UnknownWord {
         /// The word as written.
         found: String,
-        /// Where.
         #[label("unknown word")]
         at: SourceSpan,
         /// The allowed words.
@@ -57,9 +52,7 @@ pub enum Diagnostic {
     /// A value of the wrong shape.
     #[error("{expected} was expected here")]
     WrongType {
-        /// What was expected.
         expected: String,
-        /// Where.
         #[label("not {expected}")]
         at: SourceSpan,
         /// What to write instead, if there is more to say.
@@ -81,7 +74,6 @@ pub enum Diagnostic {
     /// A variable of the environment that is not set.
     #[error("the environment variable `{name}` is not set")]
     Unset {
-        /// Its name.
         name: String,
         /// Where it is used.
         #[label("used here")]
@@ -108,25 +100,19 @@ pub enum Diagnostic {
         "write a number and a unit: `250ms`, `5s`, `15m`, `1h`; a number alone is seconds"
     ))]
     NotATime {
-        /// The text.
         text: String,
-        /// Why.
         error: DurationError,
-        /// Where.
         #[label("not a time")]
         at: SourceSpan,
     },
     /// A value that its key does not take.
     #[error("`{key}` cannot be `{value}`")]
     BadValue {
-        /// The key.
         key: String,
         /// The value as written.
         value: String,
-        /// Where.
         #[label("{reason}")]
         at: SourceSpan,
-        /// Why not.
         reason: String,
         /// What to write instead.
         #[help]
@@ -152,7 +138,6 @@ pub enum Diagnostic {
     /// A key of one place that was written in another.
     #[error("`{key}` does not belong here")]
     Misplaced {
-        /// The key.
         key: String,
         /// Where it stands.
         #[label("out of place")]
@@ -164,7 +149,6 @@ pub enum Diagnostic {
     /// Something that the file may say, but that this version cannot do.
     #[error("{feature} is not in this version")]
     NotInThisVersion {
-        /// What.
         feature: String,
         /// Where it is asked for.
         #[label("not available yet")]
@@ -180,12 +164,10 @@ pub enum Diagnostic {
          two, as with `hold_budget: 250ms` and `max_hold: 2s`"
     ))]
     BudgetBeyondDeadline {
-        /// The budget.
         budget: String,
         /// Where it is set, if it is.
         #[label("the coordinator gives up after this")]
         budget_at: Option<SourceSpan>,
-        /// The deadline.
         deadline: String,
         /// Where it is set, if it is.
         #[label("a gate stops waiting after this")]
@@ -200,10 +182,8 @@ pub enum Diagnostic {
     DuplicateServer {
         /// Its address, or its name.
         what: String,
-        /// The first.
         #[label("first here")]
         first: SourceSpan,
-        /// The second.
         #[label("again here")]
         at: SourceSpan,
     },
@@ -215,9 +195,7 @@ pub enum Diagnostic {
          `proxy.nginx`, or `port` and `ports` of a server"
     ))]
     PortTwice {
-        /// The port.
         port: u16,
-        /// Whose.
         machine: String,
         /// What uses it.
         first: String,
@@ -241,7 +219,6 @@ pub enum Diagnostic {
         /// The first service.
         #[label("`{first}`")]
         first_at: SourceSpan,
-        /// The second.
         #[label("`{second}`")]
         at: SourceSpan,
     },

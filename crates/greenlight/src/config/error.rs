@@ -10,16 +10,11 @@ use std::path::PathBuf;
 pub enum ConfigError {
     /// The file is not there.
     #[error("there is no `{}`", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     /// The file exists, and cannot be read.
     #[error("`{}` cannot be read", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// The file has diagnostics.

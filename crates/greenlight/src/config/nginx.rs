@@ -13,11 +13,9 @@ pub(super) const INSTANCE: &str = "{instance}";
 pub struct NginxConfig {
     /// The file that we write.
     pub include: String,
-    /// The main configuration.
     pub conf: String,
     /// The file with the master's number.
     pub pid: String,
-    /// The program.
     pub binary: String,
     /// The first instance's port for verifying.
     pub verify_port: u16,

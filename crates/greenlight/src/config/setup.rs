@@ -21,7 +21,6 @@ pub struct SetupConfig {
 pub struct SshConfig {
     /// Who logs in.
     pub user: Option<String>,
-    /// The port.
     pub port: Option<u16>,
     /// The file with the private key.
     pub identity: Option<String>,

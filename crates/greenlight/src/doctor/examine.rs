@@ -36,7 +36,6 @@ pub struct MachineReport {
     pub received_ms: u64,
     /// Its clock when the answer left.
     pub answered_ms: u64,
-    /// What was found.
     pub findings: Vec<Finding>,
 }
 

@@ -36,7 +36,6 @@ pub struct ExpectedService {
 /// The Nginx there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectedNginx {
-    /// The program.
     pub binary: PathBuf,
     /// Its main configuration.
     pub conf: PathBuf,

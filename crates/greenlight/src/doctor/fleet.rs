@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// `POST /v1/doctor`: by instance, what the file wants; empty without a file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DoctorRequest {
-    /// By instance.
     pub expected: BTreeMap<InstanceId, Expected>,
 }
 
@@ -36,13 +35,11 @@ pub enum InstanceReport {
     Away,
     /// Its agent is connected and gave no answer.
     Silent,
-    /// It answered.
     Answered {
         /// The server's clock when it asked, in milliseconds since 1970.
         asked_ms: u64,
         /// The server's clock when the answer came.
         heard_ms: u64,
-        /// What was found.
         report: Box<MachineReport>,
     },
 }

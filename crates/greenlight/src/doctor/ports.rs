@@ -24,7 +24,6 @@ struct Port {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ExpectedHolder {
-    /// Nobody.
     Nobody,
     /// The processes of ours that should listen.
     Ours(BTreeSet<i32>),

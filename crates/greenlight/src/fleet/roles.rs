@@ -40,7 +40,6 @@ pub struct ServerRole {
     pub state: PathBuf,
     /// Where agents and operators connect.
     pub listen: SocketAddr,
-    /// The fleet.
     pub instances: BTreeSet<InstanceId>,
     /// How long the certificates that it issues are good for.
     pub certificate_lifetime: Duration,
@@ -49,11 +48,9 @@ pub struct ServerRole {
 /// `greenlight agent`.
 #[derive(Clone, Debug)]
 pub struct AgentRole {
-    /// Its name.
     pub name: InstanceId,
     /// Its folder: identity, journal, slots.
     pub state: PathBuf,
-    /// The server.
     pub server: SocketAddr,
     /// Where its peers ask it.
     pub listen: SocketAddr,

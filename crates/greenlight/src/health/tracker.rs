@@ -11,7 +11,6 @@ const LAST_INTERVAL: Duration = Duration::from_millis(500);
 /// What has changed with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthChange {
-    /// Nothing.
     Same,
     /// It has become ready.
     Ready,

@@ -32,7 +32,6 @@ pub enum AgentRequest {
     },
     /// The digest to which an image's name resolves.
     Pin {
-        /// The name.
         image: String,
         /// Credentials for its registry.
         login: Option<RegistryLogin>,
@@ -52,18 +51,14 @@ pub enum AgentRequest {
 /// The secrets of one release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseSecrets {
-    /// The release's digest.
     pub digest: String,
-    /// Its secrets.
     pub secrets: Secrets,
 }
 
 /// A request with its number, for the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumberedRequest {
-    /// The number.
     pub number: u64,
-    /// The request.
     pub request: AgentRequest,
 }
 

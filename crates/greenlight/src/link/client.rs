@@ -30,7 +30,6 @@ pub enum ApiError {
     Refused {
         /// The status of the answer.
         status: StatusCode,
-        /// Its reason.
         error: String,
         /// What to do next.
         help: String,

@@ -51,7 +51,6 @@ pub enum JoinError {
     /// The server refused.
     #[error("{error}")]
     Refused {
-        /// Its reason.
         error: String,
         /// What to do next.
         help: String,
@@ -100,7 +99,6 @@ pub struct TokenRequest {
 /// Its answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TokenAnswer {
-    /// The token.
     pub token: String,
 }
 

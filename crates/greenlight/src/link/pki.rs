@@ -51,7 +51,6 @@ pub enum PkiError {
     /// A file cannot be read or written.
     #[error("the certificate file `{path}` cannot be used: {source}")]
     File {
-        /// The file.
         path: PathBuf,
         /// The system's error.
         source: io::Error,

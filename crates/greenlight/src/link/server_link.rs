@@ -34,7 +34,6 @@ pub enum ServerLinkEvent {
 /// How an agent reaches its server.
 #[derive(Clone)]
 pub struct ServerLink {
-    /// The server.
     pub server: SocketAddr,
     /// The agent's credentials.
     pub tls: Arc<ClientConfig>,

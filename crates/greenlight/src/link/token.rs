@@ -50,7 +50,6 @@ pub enum TokenError {
     /// The server has never made it, or has forgotten it.
     #[error("this server knows no such token")]
     Unknown,
-    /// It was used.
     #[error("the token was used already")]
     Used,
     /// It is too old.

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 /// What is to be attached to which Nginx.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    /// The Nginx.
     pub nginx: Nginx,
     /// The file that its `http` block includes.
     pub include: NginxPath,
@@ -26,7 +25,6 @@ pub struct Attachment {
 /// One file that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileChange {
-    /// Which.
     pub path: PathBuf,
     /// What is there.
     pub before: Option<String>,
@@ -45,41 +43,28 @@ pub struct Attached {
 /// Why nothing was attached. The earlier files are in place.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// Nginx.
     #[error(transparent)]
     Nginx(#[from] NginxError),
     /// It reloaded and kept the old configuration.
     #[error(transparent)]
     Kept(#[from] NotReloaded),
-    /// The marker.
     #[error(transparent)]
     Marker(#[from] MarkerError),
     /// The file belongs to somebody else.
     #[error("`{path}` is not changed: {source}", path = .path.display())]
-    NotOurs {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: IncludeError,
-    },
+    NotOurs { path: PathBuf, source: IncludeError },
     /// Nginx does not read it.
     #[error(
         "`{conf}` does not include `{include}`; add `include {include};` to its `http` block, or \
          name a file that it includes", conf = .conf.display()
     )]
-    NotIncluded {
-        /// The main configuration.
-        conf: PathBuf,
-        /// The file.
-        include: NginxPath,
-    },
+    NotIncluded { conf: PathBuf, include: NginxPath },
     /// The live release would lose its port.
     #[error(
         "`{service}` is live on port {port}, which is none of its ports any more; keep its `ports` \
          while it runs"
     )]
     PortMoved {
-        /// The service.
         service: Label,
         /// Where it is.
         port: u16,
@@ -87,7 +72,6 @@ pub enum AttachError {
     /// There is no gate to attach to.
     #[error("no gate answers at `{socket}` ({source}); start it, or name it with `--socket`")]
     GateAway {
-        /// Its socket.
         socket: NginxPath,
         /// The system's error.
         source: std::io::Error,

@@ -22,7 +22,6 @@ pub enum NginxError {
     /// The program cannot be run.
     #[error("`{program}` cannot be run: {source}; name it in `proxy.nginx.binary`")]
     NotRun {
-        /// The program.
         program: PathBuf,
         /// The system's error.
         source: io::Error,
@@ -52,7 +51,6 @@ pub enum NginxError {
     /// Its files cannot be used.
     #[error("`{path}` cannot be used: {source}", path = .path.display())]
     Files {
-        /// The file.
         path: PathBuf,
         /// The system's error.
         source: io::Error,
@@ -62,7 +60,6 @@ pub enum NginxError {
 /// Where the Nginx of this machine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nginx {
-    /// The program.
     pub binary: PathBuf,
     /// Its main configuration.
     pub conf: PathBuf,

@@ -14,7 +14,6 @@ const DEEPEST: usize = 8;
 /// Whether the configuration includes the file in question at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// It does.
     Included,
     /// It does not: Nginx has been tested without it.
     NotIncluded,

@@ -69,9 +69,7 @@ pub enum Upstream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// The blue one.
     Blue,
-    /// The green one.
     Green,
     /// None: Nginx answers 503 itself.
     Parked,

@@ -21,7 +21,6 @@ pub enum SecretSource {
 pub struct SecretError {
     /// The secret's name.
     pub name: String,
-    /// Why not.
     pub reason: String,
     /// What to do.
     #[help]

@@ -27,7 +27,6 @@ pub enum SecretStoreError {
     /// A file cannot be used.
     #[error("the file `{path}` with secrets cannot be used: {source}")]
     File {
-        /// Which.
         path: PathBuf,
         /// The system's error.
         source: io::Error,

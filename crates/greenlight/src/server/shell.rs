@@ -28,7 +28,6 @@ pub enum Input {
     Event(CoordinatorEvent),
     /// A person asks for something.
     Command {
-        /// What.
         command: Box<Command>,
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Accepted, Refusal>>,
@@ -44,7 +43,6 @@ pub enum Input {
 /// The state of the fleet, as the API reads it.
 #[derive(Clone, Debug)]
 pub struct FleetView {
-    /// The fleet.
     pub status: FleetStatus,
     /// The receipts of the latest deployments, oldest first.
     pub receipts: Vec<Arc<Receipt>>,

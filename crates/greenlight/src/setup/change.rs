@@ -21,10 +21,7 @@ pub enum Change {
     /// A unit file.
     Unit(Unit),
     /// A certificate, by a token.
-    Join {
-        /// The instance.
-        name: String,
-    },
+    Join { name: String },
     /// A unit starts with the machine.
     Enable(&'static str),
     /// A unit is started.

@@ -19,7 +19,6 @@ const SPREADS_SOCKETS: u32 = 252;
 pub struct TargetMachine {
     /// As the file calls it.
     pub host: Host,
-    /// Its address.
     pub address: IpAddr,
     /// What runs there.
     pub parts: Vec<Part>,
@@ -28,9 +27,7 @@ pub struct TargetMachine {
 /// What a machine is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The coordinator.
     Server,
-    /// An instance.
     Instance(InstanceId),
 }
 

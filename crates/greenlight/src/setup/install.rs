@@ -28,7 +28,6 @@ const TOKEN_MS: u64 = 5 * 60 * 1000;
 pub struct Installation<'a> {
     /// What is desired.
     pub config: &'a Config,
-    /// The program.
     pub binary: Binary,
     /// The folder of the operator's credentials.
     pub fleet: PathBuf,
@@ -52,7 +51,6 @@ pub enum Aim {
 /// What became of one machine.
 #[derive(Debug)]
 pub struct Done {
-    /// The machine.
     pub machine: TargetMachine,
     /// What was changed there, or would be.
     pub changes: Vec<Change>,

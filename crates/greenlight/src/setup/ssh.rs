@@ -23,7 +23,6 @@ pub struct Remote {
 /// What a script reads.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Nothing.
     Nothing,
     /// A text that must not be seen among the arguments.
     Text(String),
@@ -47,10 +46,7 @@ pub enum RemoteError {
     },
     /// The script failed there.
     #[error("{said}")]
-    Failed {
-        /// What it said.
-        said: String,
-    },
+    Failed { said: String },
 }
 
 impl RemoteError {

@@ -21,9 +21,7 @@ pub(super) const ALL: [&str; 4] = [SERVER, SOCKET, PROXY, AGENT];
 /// A unit file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// Its name.
     pub name: &'static str,
-    /// Its text.
     pub text: String,
     /// The command line that it runs, if it is a service.
     pub command: Option<String>,

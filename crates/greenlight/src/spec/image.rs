@@ -142,7 +142,6 @@ pub struct LogOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restart {
-    /// Nothing.
     #[default]
     No,
     /// Starts it again unless it ended well; at most so often, if a number is given.

@@ -55,7 +55,6 @@ pub struct Agent {
     /// Instead of a proxy: our file, which Nginx includes and reloads.
     #[arg(long, value_name = "FILE", conflicts_with = "proxy_admin", value_parser = nginx_path)]
     pub nginx_include: Option<NginxPath>,
-    /// That Nginx.
     #[command(flatten)]
     pub nginx: NginxArgs,
     /// The socket of Docker, or of Podman's compatible service: `unix:///run/podman/podman.sock`.

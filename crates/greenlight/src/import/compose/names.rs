@@ -17,7 +17,6 @@ pub(super) struct Names {
 /// What something is called on the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
-    /// It is known.
     Known(String),
     /// It begins with the name of the project, which the file does not say.
     After(String),

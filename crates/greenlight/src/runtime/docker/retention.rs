@@ -9,7 +9,6 @@ use std::path::PathBuf;
 pub(super) struct Used {
     /// Whose release.
     pub(super) service: ServiceName,
-    /// The release's digest.
     pub(super) digest: String,
     /// What Docker was asked for.
     pub(super) reference: String,
