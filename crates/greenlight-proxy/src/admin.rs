@@ -2,23 +2,9 @@
 //!
 //! HTTP and JSON over a unix socket, so that `curl --unix-socket` shows everything.
 
-mod answer;
 mod client;
-mod commands;
-mod deadline;
-mod evidence;
-mod follower;
-mod followers;
-mod handover;
-mod metrics;
-mod replication;
-mod server;
-mod service_control;
-mod status;
 
 pub use client::{AdminClient, AdminError};
-pub(crate) use server::{Admin, EvidenceByEpoch};
-pub(crate) use service_control::{ServiceControl, ServiceControls};
 
 pub use crate::gate::{Color, InFlight};
 pub use crate::route_table::ServiceSettings;
@@ -157,6 +143,9 @@ pub struct ServiceEvidence {
     /// Whether the deadline ended the hold.
     pub expired: bool,
 }
+
+/// The evidence of the last cut-overs.
+pub(crate) type EvidenceByEpoch = BTreeMap<u64, BTreeMap<String, ServiceEvidence>>;
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

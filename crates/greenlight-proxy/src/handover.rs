@@ -18,12 +18,16 @@
 //! on through its gates, which follow the successor's ([`crate::admin`]); its idle keep-alive
 //! connections are closed by the response to their next request, never by surprise.
 
+mod followers;
 mod offer;
+mod replication;
 mod request;
 mod sockets;
 mod wire;
 
+pub(crate) use followers::Followers;
 pub(crate) use offer::Successor;
+pub(crate) use replication::{CountsAnswer, FinalCountsRequest, ReplicateRequest, follower_socket};
 pub(crate) use request::Handover;
 pub(crate) use sockets::{Sockets, StatusSocket};
 

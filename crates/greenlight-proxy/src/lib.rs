@@ -27,6 +27,7 @@ pub mod admin;
 mod atomic;
 mod body;
 mod client_io;
+mod control;
 mod counts;
 mod error;
 mod forward;

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::admin::Admin;
+use crate::control::Admin;
 use crate::error::ProxyError;
 use crate::handover::{Handover, HandoverState, Sockets};
 use crate::heartbeat::{Heartbeat, beat};

@@ -6,7 +6,8 @@ mod disk;
 
 use disk::Disk;
 
-use crate::admin::{EvidenceByEpoch, ServiceControl, ServiceControls, ServiceEvidence};
+use crate::admin::{EvidenceByEpoch, ServiceEvidence};
+use crate::control::{ServiceControl, ServiceControls};
 use crate::counts::Counts;
 use crate::error::ProxyError;
 use crate::gate::{Color, Gate, Route};

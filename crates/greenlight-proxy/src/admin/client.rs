@@ -1,10 +1,10 @@
 //! A client of the admin socket.
 
-use super::replication::{CountsAnswer, FinalCountsRequest, ReplicateRequest};
 use super::{
     DrainAnswer, DrainRequest, ErrorAnswer, EvidenceAnswer, HoldAnswer, HoldRequest, OpenAnswer,
     OpenRequest, ServiceSettings, ServicesRequest, StatusAnswer,
 };
+use crate::handover::{CountsAnswer, FinalCountsRequest, ReplicateRequest};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -97,7 +97,7 @@ impl AdminClient {
 
     /// Replicates the routing to a follower; returns when nothing more reaches a color that is not
     /// open.
-    pub(super) async fn replicate(
+    pub(crate) async fn replicate(
         &self,
         request: &ReplicateRequest,
     ) -> Result<CountsAnswer, AdminError> {
@@ -106,12 +106,12 @@ impl AdminClient {
     }
 
     /// What a follower has counted.
-    pub(super) async fn counts(&self) -> Result<CountsAnswer, AdminError> {
+    pub(crate) async fn counts(&self) -> Result<CountsAnswer, AdminError> {
         self.call(Method::GET, "/v1/counts", None::<&()>).await
     }
 
     /// Reports to the leader the final counts of this process, which has nothing left.
-    pub(super) async fn report_final_counts(
+    pub(crate) async fn report_final_counts(
         &self,
         request: &FinalCountsRequest,
     ) -> Result<(), AdminError> {

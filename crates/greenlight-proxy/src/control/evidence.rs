@@ -2,7 +2,7 @@
 
 use super::commands::served;
 use super::server::Admin;
-use super::{Color, EvidenceAnswer, HeldService, HoldAnswer, ServiceEvidence};
+use crate::admin::{Color, EvidenceAnswer, HeldService, HoldAnswer, ServiceEvidence};
 use crate::counts::{Counts, CountsByService};
 use crate::gate::Counters;
 use crate::route_table::Service;

@@ -4,7 +4,7 @@ use super::answer::text;
 use super::commands::served;
 use super::evidence::together;
 use super::server::Admin;
-use super::{ServiceStatus, StatusAnswer};
+use crate::admin::{ServiceStatus, StatusAnswer};
 use crate::gate::Route;
 use bytes::Bytes;
 use http_body_util::Full;

@@ -2,10 +2,10 @@
 //! still has.
 
 use super::answer::{Answer, Refusal, conflict};
-use super::replication::{CountsAnswer, FinalCountsRequest, ReplicateRequest, follower_socket};
 use super::server::{Admin, Role};
-use super::{AdminClient, Color};
+use crate::admin::{AdminClient, Color};
 use crate::gate::Route;
+use crate::handover::{CountsAnswer, FinalCountsRequest, ReplicateRequest, follower_socket};
 use hyper::StatusCode;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The deadline of a hold, which the proxy keeps, and not the caller that requested the hold.
 
-use super::OnUncertain;
 use super::answer::Refusal;
 use super::commands::served;
 use super::server::{Admin, Durability};
+use crate::admin::OnUncertain;
 use crate::gate::{Color, Route};
 use crate::route_table::Service;
 use std::rc::Rc;

@@ -5,8 +5,8 @@
 //! follower has carried it out too. One whose socket refuses connections is gone, and its
 //! connections with it; one that does not answer is waited for, because it may be admitting.
 
-use super::AdminClient;
 use super::replication::{FinalCountsRequest, ReplicateRequest, follower_sockets};
+use crate::admin::AdminClient;
 use crate::counts::CountsByService;
 use std::cell::RefCell;
 use std::io;
@@ -19,14 +19,14 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// All followers of this leader.
 #[derive(Default)]
-pub(super) struct Followers {
+pub(crate) struct Followers {
     sockets: RefCell<Vec<PathBuf>>,
     /// What those counted that have ended.
     final_counts: RefCell<CountsByService>,
 }
 
 impl Followers {
-    pub(super) fn new(final_counts: CountsByService) -> Self {
+    pub(crate) fn new(final_counts: CountsByService) -> Self {
         Self {
             sockets: RefCell::default(),
             final_counts: RefCell::new(final_counts),
@@ -34,28 +34,28 @@ impl Followers {
     }
 
     /// Finds the sockets of followers beside the admin socket.
-    pub(super) fn discover(&self, admin: &Path) {
+    pub(crate) fn discover(&self, admin: &Path) {
         *self.sockets.borrow_mut() = follower_sockets(admin);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.sockets.borrow().is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sockets.borrow().len()
     }
 
-    pub(super) fn final_counts(&self) -> CountsByService {
+    pub(crate) fn final_counts(&self) -> CountsByService {
         self.final_counts.borrow().clone()
     }
 
-    pub(super) fn change_final_counts(&self, change: impl FnOnce(&mut CountsByService)) {
+    pub(crate) fn change_final_counts(&self, change: impl FnOnce(&mut CountsByService)) {
         change(&mut self.final_counts.borrow_mut());
     }
 
     /// Returns when every follower has obeyed, or is gone.
-    pub(super) async fn replicate(&self, request: &ReplicateRequest) {
+    pub(crate) async fn replicate(&self, request: &ReplicateRequest) {
         let replications = self.clients().into_iter().map(|(socket, client)| {
             let request = request.clone();
             tokio::task::spawn_local(async move {
@@ -72,7 +72,7 @@ impl Followers {
     }
 
     /// What all followers have counted, those included that have ended.
-    pub(super) async fn counts(&self) -> CountsByService {
+    pub(crate) async fn counts(&self) -> CountsByService {
         loop {
             let asked = self.sockets.borrow().clone();
             let mut total = CountsByService::new();
@@ -91,7 +91,7 @@ impl Followers {
     }
 
     /// A follower has ended, and its counts are final.
-    pub(super) fn record_final_counts(&self, request: &FinalCountsRequest) {
+    pub(crate) fn record_final_counts(&self, request: &FinalCountsRequest) {
         let mut sockets = self.sockets.borrow_mut();
         let known = sockets.len();
         // By name: each process may spell the folder in its own way.

@@ -1,9 +1,8 @@
 //! The predecessor's side of a handover; the exchange is described in [`crate::handover`].
 
 use super::answer::{Answer, Refusal, conflict, json};
-use super::replication::follower_socket;
 use super::server::{Admin, Role};
-use crate::handover::{HandoverState, PROTOCOL, Successor};
+use crate::handover::{HandoverState, PROTOCOL, Successor, follower_socket};
 use crate::listener::open_private;
 use crate::thread::Lifecycle;
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! The responses of the admin socket: JSON, or a refusal that says what to do next.
 
-use super::ErrorAnswer;
+use crate::admin::ErrorAnswer;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;

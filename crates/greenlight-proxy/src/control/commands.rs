@@ -6,15 +6,15 @@
 //! out here and in every follower that still has connections.
 
 use super::answer::{Answer, Refusal, conflict, read};
-use super::replication::ReplicateRequest;
 use super::server::{Admin, Durability, Role};
 use super::service_control::ServiceControl;
-use super::{
+use crate::admin::{
     Color, DrainAnswer, DrainRequest, HoldAnswer, HoldRequest, OpenAnswer, OpenRequest,
     ServiceSettings, ServicesRequest,
 };
 use crate::counts::CountsByService;
 use crate::gate::{Gate, InFlight, Route};
+use crate::handover::ReplicateRequest;
 use crate::route_table::Service;
 use crate::upstream::monotonic_ns;
 use hyper::body::Incoming;

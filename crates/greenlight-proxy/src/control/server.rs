@@ -10,10 +10,10 @@
 //! [`follower`]: super::follower
 
 use super::answer::{Answer, Refusal, json, not_found, read, typed};
-use super::followers::Followers;
+use super::metrics;
 use super::service_control::ServiceControls;
-use super::{ServiceEvidence, metrics};
-use crate::handover::{HandoverState, Sockets};
+use crate::admin::EvidenceByEpoch;
+use crate::handover::{Followers, HandoverState, Sockets};
 use crate::listener::ListenAddr;
 use crate::proxy::Shared;
 use crate::route_table::RouteTable;
@@ -29,7 +29,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -40,9 +39,6 @@ use tokio::sync::watch;
 
 /// The pause after `accept` failed, for example because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-
-/// The evidence of the last cut-overs.
-pub(crate) type EvidenceByEpoch = BTreeMap<u64, BTreeMap<String, ServiceEvidence>>;
 
 /// Whose commands this process obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
