@@ -56,7 +56,7 @@ pub struct File {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetSection {
-    /// Name of the service that is deployed: small letters, digits and hyphens.
+    /// The service's name: lowercase letters, digits and hyphens.
     #[schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     pub service: Option<Located<String>>,
     /// Several services that are deployed together and cut over as one, by name. Use instead of
@@ -70,31 +70,30 @@ pub struct FleetSection {
     pub strategy: Option<Located<StrategyWord>>,
     /// How the fleet switches from the old release to the new one.
     pub cutover: Option<Located<CutoverSection>>,
-    /// Whether an instance must also be ready as the others see it before anything is switched:
-    /// they ask its agent to check the new release, and whether its front takes connections
-    /// on the public port.
+    /// Whether the other instances must also see an instance as ready before the switch: they ask
+    /// its agent to check the new release, and connect to its public port.
     #[schemars(extend("default" = true))]
     pub peer_checks: Option<Located<bool>>,
-    /// How long the new release is observed after a cut-over, ready to go back.
+    /// How long the new release is observed after a cut-over. If it fails during that time, the
+    /// fleet goes back.
     #[schemars(extend("default" = "60s"))]
     pub watch: Option<Located<DurationText>>,
-    /// How long the old release is left running after the watch, so that a rollback is a cut-over
-    /// and not a start.
+    /// How long the old release keeps running after the watch, so that a rollback needs no start.
     #[schemars(extend("default" = "15m"))]
     pub keep_warm: Option<Located<DurationText>>,
-    /// How long requests in flight may take on a release that is being stopped.
+    /// How long requests in flight may take to finish on a release that is being stopped.
     #[schemars(extend("default" = "30s"))]
     pub drain_timeout: Option<Located<DurationText>>,
-    /// How long the application has between SIGTERM and SIGKILL.
+    /// The time between SIGTERM and SIGKILL after that.
     #[schemars(extend("default" = "10s"))]
     pub stop_timeout: Option<Located<DurationText>>,
     /// How long the new release may take to become ready on every instance.
     #[schemars(extend("default" = "5m"))]
     pub deploy_timeout: Option<Located<DurationText>>,
-    /// How many releases' images are kept on an instance, the live one included.
+    /// How many releases' images an instance keeps, including the live one.
     #[schemars(extend("default" = 5), range(min = 1))]
     pub retain_containers: Option<Located<u32>>,
-    /// What images are pulled with. Without it, each instance uses its own `docker login`.
+    /// The registry and its credentials. Without it, each instance uses its own `docker login`.
     pub registry: Option<Located<RegistrySection>>,
     /// How `greenlight setup` reaches the machines, and where the coordinator runs.
     pub setup: Option<Located<SetupSection>>,
@@ -111,13 +110,13 @@ pub struct ServiceSection {
     /// The container image to run, in Docker on every instance. Without a tag, the release's
     /// version is its tag. Use instead of `command`.
     pub image: Option<Located<String>>,
-    /// What replaces the image's own command.
+    /// Replaces the image's own command.
     #[schemars(length(min = 1))]
     pub cmd: Option<Located<Vec<Located<String>>>>,
-    /// Who the container runs as: `user` or `user:group`.
+    /// The user that the container runs as: `user` or `user:group`.
     pub user: Option<Located<String>>,
-    /// What is mounted: `/path/on/the/instance:/path/inside` or `name:/path/inside`, with `:ro` if
-    /// it is only read. Blue and green run at the same time, and share it.
+    /// Mounts: `/path/on/the/instance:/path/inside` or `name:/path/inside`, with `:ro` for
+    /// read-only. Blue and green run at the same time and share them.
     pub volumes: Option<Located<Vec<Located<String>>>>,
     /// Labels of the container.
     pub labels: Option<Located<BTreeMap<Located<String>, Located<String>>>>,
@@ -130,15 +129,16 @@ pub struct ServiceSection {
     /// Where the container's output goes.
     pub logging: Option<Located<LoggingSection>>,
     /// What Docker does when the container ends: `no`, `on-failure`, `on-failure:3`,
-    /// `unless-stopped` or `always`. The agent starts a live application again in any case; this
-    /// is for when no agent runs.
+    /// `unless-stopped` or `always`. The agent restarts a live application in any case; this
+    /// setting is for the time when no agent runs.
     #[schemars(extend("default" = "no"))]
     pub restart: Option<Located<String>>,
-    /// A command that is run once in a deployment, in a container of the new release, after it is
-    /// ready everywhere and before the switch: database migrations. If it fails, nothing switches.
+    /// A command for migrations. One instance runs it once in a deployment, in a container of the
+    /// new release, when that is ready everywhere and before the switch. If it fails, the
+    /// deployment is aborted.
     #[schemars(length(min = 1))]
     pub before_switch: Option<Located<Vec<Located<String>>>>,
-    /// How users reach the service, and how its health is checked.
+    /// How users reach the service, and how Greenlight checks its health.
     pub proxy: Option<Located<ProxySection>>,
     /// The environment of the application.
     pub env: Option<Located<EnvSection>>,
@@ -169,18 +169,19 @@ impl ServiceSection {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CutoverSection {
-    /// A cut-over that would hold requests for longer is called off; the old release serves on.
+    /// A cut-over that would hold requests for longer is aborted; the old release continues to
+    /// serve.
     #[schemars(extend("default" = "250ms"))]
     pub hold_budget: Option<Located<DurationText>>,
-    /// An instance that hears no decision holds requests for at most this long.
+    /// The longest time for which an instance holds requests when it hears no decision.
     #[schemars(extend("default" = "2s"))]
     pub max_hold: Option<Located<DurationText>>,
-    /// What such an instance does then: `serve_old` goes on with the old release, so that no
-    /// request fails; `shed` answers 503 until it knows, so that old and new never mix.
+    /// What that instance does then. `serve_old`: it serves the old release, so no request fails.
+    /// `shed`: it answers 503 until it knows the decision, so old and new never mix.
     #[schemars(extend("default" = "serve_old"))]
     pub on_uncertain: Option<Located<OnUncertainWord>>,
-    /// Whether the switch also waits until the old release has no request in flight, so that two
-    /// releases never even run a request at the same time.
+    /// Whether the switch also waits until the old release has no request in flight. Then the two
+    /// releases never handle requests at the same time.
     #[schemars(extend("default" = false))]
     pub exclusive: Option<Located<bool>>,
 }

@@ -16,7 +16,7 @@ pub struct SetupConfig {
     pub ssh: SshConfig,
 }
 
-/// What `ssh` is told beyond its own configuration.
+/// Options for `ssh`, in addition to its own configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshConfig {
     /// Who logs in.

@@ -155,7 +155,7 @@ fn setup_over_sshd_upgrades_a_proxy_without_an_error_to_any_user() {
     assert!(
         second
             .talk
-            .contains("let a new `greenlight-proxy.service` take over"),
+            .contains("upgrade `greenlight-proxy.service` under traffic"),
         "{second}"
     );
     let after = a.process("greenlight-proxy.service");

@@ -12,32 +12,32 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Logging")]
 pub struct LoggingSection {
-    /// Docker's log driver, such as `json-file` or `journald`; as the daemon is configured if none.
+    /// Docker's log driver, such as `json-file` or `journald`; the daemon's if none.
     pub driver: Option<Located<String>>,
     /// The driver's options, such as `max-size: 10m`.
     pub options: Option<Located<BTreeMap<Located<String>, Located<String>>>>,
 }
 
-/// The registry that images are pulled from, and what with. Without it, each instance uses its
-/// own credentials, as `docker login` left them.
+/// The registry that images are pulled from, and its credentials. Without it, each instance uses
+/// the credentials of its own `docker login`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Registry")]
 pub struct RegistrySection {
     /// The registry's host, such as `ghcr.io`; Docker Hub if none.
     pub server: Option<Located<String>>,
-    /// Who pulls.
+    /// The user name.
     pub username: Located<String>,
     /// Where the password comes from: `[NAME]` for an environment variable, `{ file: ... }` or
     /// `{ command: [...] }`.
     pub password: Located<SecretFrom>,
 }
 
-/// An amount of memory as the file has it, not yet understood.
+/// An amount of memory as the file has it, not yet parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryText(pub String);
 
-/// A number of processors as the file has it, not yet understood.
+/// A number of processors as the file has it, not yet parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpusText(pub String);
 

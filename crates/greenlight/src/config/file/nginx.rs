@@ -15,21 +15,21 @@ pub struct NginxSection {
     /// Nginx's main configuration.
     #[schemars(extend("default" = "/etc/nginx/nginx.conf", "pattern" = "^/"))]
     pub conf: Option<Located<String>>,
-    /// The file with the number of Nginx's master process.
+    /// The file with the process number of Nginx's master.
     #[schemars(extend("default" = "/run/nginx.pid", "pattern" = "^/"))]
     pub pid: Option<Located<String>>,
-    /// The program.
+    /// The Nginx program.
     #[schemars(extend("default" = "/usr/sbin/nginx", "pattern" = "^/"))]
     pub binary: Option<Located<String>>,
-    /// The loopback port on which Nginx's workers say which configuration they serve. Several
-    /// instances of one machine take the ports after it, one each.
+    /// The loopback port on which Nginx's workers report which configuration they serve. Several
+    /// instances of one machine use the ports after it, one each.
     #[schemars(extend("default" = 9079), range(min = 1))]
     pub verify_port: Option<Located<u16>>,
-    /// Whether what clients say in `X-Forwarded-For` and `X-Forwarded-Proto` is kept: only if a
-    /// load balancer stands before Nginx.
+    /// Whether Nginx keeps the `X-Forwarded-For` and `X-Forwarded-Proto` that it receives. Set it
+    /// only if a load balancer is in front of Nginx.
     #[schemars(extend("default" = false))]
     pub forward_headers: Option<Located<bool>>,
-    /// The group of Nginx's workers, which may connect to the gate: a name, or a number. That of
-    /// greenlight itself unless given.
+    /// The group of Nginx's workers, which may connect to the gate: a name or a number. Default:
+    /// the group of greenlight itself.
     pub group: Option<Located<String>>,
 }

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 
-/// How users reach the service, and how its health is checked.
+/// How users reach the service, and how Greenlight checks its health.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Proxy")]
@@ -18,32 +18,32 @@ pub struct ProxySection {
     pub front: Option<Located<FrontKind>>,
     /// The Nginx of each server, for the fronts `nginx` and `nginx_reload`.
     pub nginx: Option<Located<NginxSection>>,
-    /// The host name that is routed to the service, such as `shop.example.com`; without it every
-    /// request is. `*.example.com` takes all subdomains.
+    /// The host whose requests go to the service, such as `shop.example.com`; default: every host.
+    /// `*.example.com` matches all subdomains.
     pub host: Option<Located<String>>,
-    /// Several host names. Use instead of `host`.
+    /// Several hosts, instead of `host`.
     #[schemars(length(min = 1))]
     pub hosts: Option<Located<Vec<Located<String>>>>,
-    /// Only paths under this one are routed to the service. The application sees the whole path.
+    /// Only paths under this one go to the service. The application sees the whole path.
     #[schemars(extend("default" = "/", "pattern" = "^/"))]
     pub path_prefix: Option<Located<String>>,
-    /// The public port, on every server that does not have its own.
+    /// The public port of every server that has no port of its own.
     #[schemars(extend("default" = 80), range(min = 1))]
     pub port: Option<Located<u16>>,
     /// The port that the application listens on inside its container. A `command` gets its port
     /// in `PORT` instead.
     #[schemars(range(min = 1))]
     pub app_port: Option<Located<u16>>,
-    /// The two local ports that releases take in turns.
+    /// The two local ports that releases use in turns.
     pub ports: Option<Located<PortsSection>>,
-    /// How the application is asked whether it is well.
+    /// How Greenlight checks the application's health.
     pub healthcheck: Option<Located<HealthSection>>,
-    /// How long a request may wait in all, at the gate and for an application that is away.
+    /// How long a request may wait in total, at the gate and for an application that is down.
     #[schemars(extend("default" = "30s"))]
     pub request_timeout: Option<Located<DurationText>>,
 }
 
-/// The two local ports that releases take in turns.
+/// The two local ports that releases use in turns.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Ports")]
@@ -56,26 +56,26 @@ pub struct PortsSection {
     pub green: Located<u16>,
 }
 
-/// How the application is asked whether it is well.
+/// How Greenlight checks the application's health.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Healthcheck")]
 pub struct HealthSection {
-    /// The path asked for.
+    /// The path that is requested.
     #[schemars(extend("default" = "/up", "pattern" = "^/"))]
     pub path: Option<Located<String>>,
     /// The `Host` header sent; the address if none.
     pub host: Option<Located<String>>,
-    /// The steady rhythm. A release that is starting is asked more often.
+    /// The time between two checks. A release that is starting is checked more often.
     #[schemars(extend("default" = "5s"))]
     pub interval: Option<Located<DurationText>>,
-    /// How long an answer may take.
+    /// How long a response may take.
     #[schemars(extend("default" = "5s"))]
     pub timeout: Option<Located<DurationText>>,
-    /// Good answers in a row that make a release ready.
+    /// How many good responses in a row make a release ready.
     #[schemars(extend("default" = 2), range(min = 1))]
     pub successes: Option<Located<u32>>,
-    /// Bad answers in a row that make a release unhealthy.
+    /// How many bad responses in a row make a release unhealthy.
     #[schemars(extend("default" = 3), range(min = 1))]
     pub failures: Option<Located<u32>>,
     /// The statuses that count as good, such as `[200, 204]` or `["200-399"]`.
@@ -83,7 +83,7 @@ pub struct HealthSection {
     pub statuses: Option<Located<Vec<Located<StatusText>>>>,
 }
 
-/// A status or a range of them as the file has it, not yet understood.
+/// A status or a range of them as the file has it, not yet parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusText(pub String);
 

@@ -24,7 +24,7 @@ pub enum ServerEntry {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Server")]
 pub struct ServerSection {
-    /// What the instance is called; its host if none.
+    /// The instance's name; its host if none.
     #[schemars(extend("pattern" = "^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"))]
     pub name: Option<Located<String>>,
     /// Its address: a name or an IP address.
@@ -44,7 +44,7 @@ pub enum ServerPorts {
     Pair {
         /// The ports.
         ports: PortsSection,
-        /// A key beside them, where it does not belong.
+        /// A key beside them, which is an error.
         stray: Option<Located<String>>,
     },
     /// `{ shop: { blue: …, green: … }, … }`.

@@ -9,25 +9,25 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Setup")]
 pub struct SetupSection {
-    /// Where the coordinator runs: `host` or `host:port`. The first of `servers` unless given;
-    /// the port is 9700 unless given.
+    /// Where the coordinator runs: `host` or `host:port`. Default: the first of `servers`, port
+    /// 9700.
     pub server: Option<Located<String>>,
-    /// What `ssh` is told beyond its own configuration.
+    /// Options for `ssh`, in addition to its own configuration.
     pub ssh: Option<Located<SshSection>>,
 }
 
-/// What `ssh` is told beyond its own configuration.
+/// Options for `ssh`, in addition to its own configuration.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Ssh")]
 pub struct SshSection {
-    /// Who logs in: root, or someone who may use `sudo` without a password.
+    /// The user that logs in: root, or a user whose `sudo` asks for no password.
     pub user: Option<Located<String>>,
     /// The port of the SSH server.
     #[schemars(range(min = 1))]
     pub port: Option<Located<u16>>,
     /// The file with the private key.
     pub identity: Option<Located<String>>,
-    /// Options as for `ssh -o`: `ProxyJump=bastion.example.com`.
+    /// Values for `ssh -o`: `ProxyJump=bastion.example.com`.
     pub options: Option<Located<Vec<Located<String>>>>,
 }

@@ -12,10 +12,10 @@ use serde::{Deserialize, forward_to_deserialize_any};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A `T` that is read from a map in which the keys of an `Other` stand as well.
+/// A `T` that is read from a map that also has the keys of an `Other`.
 #[derive(Debug)]
 pub(in crate::config) struct Beside<Other, T> {
-    /// What was read.
+    /// The value that was read.
     pub(in crate::config) value: T,
     other: PhantomData<Other>,
 }
@@ -123,7 +123,7 @@ enum Read<T> {
 }
 
 /// Reads a key at the parser's position, so that a refusal is reported at the key.
-/// The seed is lent: it is used up by the first key that is not passed over.
+/// The seed is borrowed: the first key that is not skipped consumes it.
 struct Key<'a, S> {
     seed: &'a mut Option<S>,
     skipped: &'static [&'static str],
