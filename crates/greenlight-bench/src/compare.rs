@@ -1,7 +1,7 @@
 //! `compare`: what users see of the same deployment, made in six ways.
 //!
 //! Two machines, each with its own front, behind a load balancer that sends an open-loop load to
-//! whoever is healthy. The same application, which takes two seconds to start, is deployed again
+//! healthy machines. The same application, which takes two seconds to start, is deployed again
 //! and again: by recreating it, by rolling over the machines, by scripts with blue and green on
 //! each machine, and by Greenlight with each of its fronts. What reaches the second machine to
 //! command it is late. Measured from outside, by the balancer itself.

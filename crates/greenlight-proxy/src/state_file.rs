@@ -30,7 +30,7 @@ pub(crate) struct State {
 
 impl State {
     /// The services as they are to be routed. A service that is known already keeps its gate, as
-    /// that is; new gates begin with the route, and go on counting.
+    /// that is; new gates begin with the route, and continue counting.
     pub(crate) fn table(&self, known: &RouteTable) -> Result<RouteTable, String> {
         let mut table = RouteTable::default();
         for (name, kept) in &self.services {
@@ -81,7 +81,7 @@ pub(crate) struct ServiceState {
     pub(crate) route: RouteState,
     pub(crate) control: ServiceControl,
     /// The last cut-over, and what this process and those that have ended saw of it; only in the
-    /// file, because whoever else is told counts for itself.
+    /// file, because other processes count for themselves.
     pub(crate) evidence: Option<(u64, ServiceEvidence)>,
 }
 

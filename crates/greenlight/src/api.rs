@@ -106,7 +106,7 @@ pub struct FleetStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeploymentStatus {
     pub deployment: DeploymentId,
-    /// Who asked for it.
+    /// The person who requested it.
     pub requested_by: String,
     /// By service: the version of the release it brings.
     pub releases: BTreeMap<ServiceName, String>,
@@ -115,7 +115,7 @@ pub struct DeploymentStatus {
     pub removed: BTreeSet<ServiceName>,
     /// The phase's name.
     pub phase: String,
-    /// Who has yet to answer in this phase.
+    /// The instances that have not answered in this phase.
     pub waiting_for: Vec<InstanceId>,
     /// When it was accepted, in milliseconds since 1970.
     pub since_ms: u64,

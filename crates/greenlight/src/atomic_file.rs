@@ -13,7 +13,7 @@ use std::path::Path;
 pub fn write_atomically(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    // Made for its user alone, so that nobody else reads it before it has its permissions.
+    // Readable by its user alone until it has its permissions.
     let mut next = tempfile::Builder::new()
         .prefix(".greenlight-")
         .tempfile_in(folder)?;

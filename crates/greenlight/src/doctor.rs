@@ -42,7 +42,7 @@ pub enum Level {
     Problem,
     /// Worth knowing.
     Note,
-    /// As it should be.
+    /// Nothing to do.
     Ok,
 }
 

@@ -87,8 +87,8 @@ impl Journal {
             // Nothing was ever kept in an empty one.
             Ok(_) | Err(_) => Self::make(path)?,
         }
-        // A new file is lost with its name, whatever was synced into it. Every time, because who
-        // made it may have been ended before this.
+        // A new file is lost with its name, even if its content was synced. This is done every
+        // time, because the process that made it may have been killed before this.
         sync_folder(path).map_err(|error| failed(path, &error))?;
         Self::in_database(Database::open(path), path)
     }

@@ -36,7 +36,7 @@ impl LogFile {
     }
 
     /// Puts what was written aside if it is more than `most` bytes; of what has grown far beyond
-    /// that while nobody looked, twice as many. An interruption leaves the log as it was, and
+    /// that between two checks, twice as many. An interruption leaves the log as it was, and
     /// perhaps a part of it twice.
     pub fn bound(&self, most: u64) -> io::Result<()> {
         let length = match std::fs::metadata(&self.path) {

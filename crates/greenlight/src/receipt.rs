@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Receipt {
     /// The deployment's id.
     pub deployment: String,
-    /// Who asked for it.
+    /// The person who requested it.
     pub requested_by: String,
     /// By service: the version of the release it brought.
     pub releases: BTreeMap<ServiceName, String>,

@@ -154,7 +154,7 @@ pub trait Runtime: Send + Sync {
 
 /// What a runtime with images can do beyond running releases.
 pub trait Images: Send + Sync {
-    /// What an image's name stands for now.
+    /// Resolves an image's name to its present digest.
     fn pin<'a>(
         &'a self,
         image: &'a str,

@@ -4,7 +4,7 @@
 //! | Variable | Meaning |
 //! |---|---|
 //! | `PORT` | where it listens |
-//! | `LISTEN_ON` | on which address; 127.0.0.1 unless set, which in a container nobody reaches |
+//! | `LISTEN_ON` | on which address; default 127.0.0.1, which cannot be reached in a container |
 //! | `VERSION` | what it calls itself, in the `X-Release` header and the body |
 //! | `STARTUP_MS` | how long it takes before it listens |
 //! | `FAIL_START_ON` | it ends at once on the instance of this name (`GREENLIGHT_INSTANCE`) |

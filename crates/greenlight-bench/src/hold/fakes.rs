@@ -1,4 +1,4 @@
-//! An instance without a proxy and without applications: its gate obeys at once, and whatever is
+//! An instance without a proxy and without applications: its gate obeys at once, and everything
 //! started runs until the end. So a hundred instances fit on one machine, and what is measured is
 //! the barrier and nothing else.
 //!

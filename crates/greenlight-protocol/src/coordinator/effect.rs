@@ -97,9 +97,9 @@ pub enum Refusal {
         /// The one under way.
         deployment: DeploymentId,
         version: String,
-        /// Who asked for it.
+        /// The person who requested it.
         requested_by: String,
-        /// Where it stands.
+        /// Its position.
         phase: String,
     },
     /// An instance of the plan is not there.

@@ -21,7 +21,7 @@ pub(super) struct Refusal(
 
 pub(super) type Answer<T> = Result<T, Refusal>;
 
-/// What somebody else did, or is doing, stands against the order.
+/// Another order, done or under way, prevents this one.
 pub(super) fn conflict(error: impl Into<String>) -> Refusal {
     Refusal(StatusCode::CONFLICT, error.into(), "query the status")
 }

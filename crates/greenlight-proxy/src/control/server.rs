@@ -40,7 +40,7 @@ use tokio::sync::watch;
 /// The pause after `accept` failed, for example because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Whose commands this process obeys.
+/// The process whose commands this one obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Those of the admin socket.

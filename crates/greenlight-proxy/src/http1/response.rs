@@ -8,7 +8,7 @@ use crate::response::is_event_stream;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 
-/// As many as hyper's way takes.
+/// The same limit as on hyper's path.
 const MAX_FIELDS: usize = 100;
 
 /// What of the request and its connection the response depends on.

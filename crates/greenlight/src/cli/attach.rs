@@ -73,7 +73,7 @@ impl AttachDocument {
         match (args.dry_run, self.changed) {
             (true, _) => line("nothing was changed"),
             (false, true) => {
-                line("nginx uses the configuration, and a request through it reached greenlight")
+                line("nginx uses the configuration, and a request reached greenlight through it");
             }
             (false, false) => line("nginx is attached already"),
         }

@@ -1,8 +1,8 @@
 //! SIGINT and SIGTERM for commands that ask the server for something and wait for how it ends.
 //!
-//! The server does the work, so there is nothing to undo (G8): the command says that what it asked
-//! for goes on, how to find it again, and that it does not know the outcome. A runner of CI jobs
-//! gives it ten seconds for that.
+//! The server does the work, so there is nothing to undo (G8): the command says that what it
+//! requested continues, how to find it again, and that it does not know the outcome. A runner of CI
+//! jobs gives it ten seconds for that.
 
 use super::{Exit, Failure};
 use tokio::signal::unix::{SignalKind, signal};

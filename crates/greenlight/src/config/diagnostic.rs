@@ -139,7 +139,7 @@ pub enum Diagnostic {
     #[error("`{key}` does not belong here")]
     Misplaced {
         key: String,
-        /// Where it stands.
+        /// Its position.
         #[label("out of place")]
         at: SourceSpan,
         /// Where it belongs.

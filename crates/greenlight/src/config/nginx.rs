@@ -37,7 +37,7 @@ pub struct InstanceNginx {
 }
 
 impl Default for NginxConfig {
-    /// As Debian has it.
+    /// Debian's path.
     fn default() -> Self {
         Self {
             include: "/etc/nginx/conf.d/greenlight.conf".to_owned(),

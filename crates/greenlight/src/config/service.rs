@@ -42,7 +42,7 @@ pub struct EnvConfig {
 pub struct RegistryConfig {
     /// Its host.
     pub server: String,
-    /// Who pulls.
+    /// The user name.
     pub username: String,
     /// Where the password comes from.
     pub password: SecretSource,

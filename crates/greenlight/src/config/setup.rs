@@ -19,7 +19,7 @@ pub struct SetupConfig {
 /// Options for `ssh`, in addition to its own configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshConfig {
-    /// Who logs in.
+    /// The user that logs in.
     pub user: Option<String>,
     pub port: Option<u16>,
     /// The file with the private key.

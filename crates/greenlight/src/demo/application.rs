@@ -79,7 +79,7 @@ impl Application {
         }
     }
 
-    /// Removes what was made, and whatever runs of it. Where the demo has not come to its end,
+    /// Removes what was made, and everything that runs from it. If the demo did not finish,
     /// some of it may still be on its way.
     pub(super) async fn remove(self, came_to_end: bool) {
         match self {

@@ -229,7 +229,7 @@ fn judge_shutdown(dump: &str) -> Finding {
     }
 }
 
-/// Who a worker is.
+/// The user and groups of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Accounts {
     user: u32,

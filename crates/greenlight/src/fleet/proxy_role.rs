@@ -72,7 +72,7 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = upgrade.recv(), if leads => {
-                // Of two, the manager would be told the number of the one that did not take over.
+                // With two, the manager could get the number of the one that did not take over.
                 if successor.is_some() {
                     tracing::warn!("a successor is being started already");
                     continue;

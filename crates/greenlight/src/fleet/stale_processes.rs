@@ -47,7 +47,7 @@ fn has_ended(process: &OwnedFd) -> bool {
 }
 
 /// The process whose number was noted, if it still is one of the fleet in `dir`: numbers are
-/// given out again, but to nobody who was started with a path in that folder.
+/// given out again, but not to a process that was started with a path in that folder.
 fn open(note: &Path, dir: &Path) -> Option<OwnedFd> {
     let pid: i32 = std::fs::read_to_string(note).ok()?.trim().parse().ok()?;
     let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;

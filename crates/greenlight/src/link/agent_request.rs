@@ -25,7 +25,7 @@ pub(super) const EVENT: &str = "request";
 pub enum AgentRequest {
     /// What applications wrote.
     Logs {
-        /// Whose output is wanted.
+        /// The services whose output is wanted.
         services: BTreeSet<ServiceName>,
         /// The last so many lines of each.
         lines: usize,
@@ -68,7 +68,7 @@ pub struct NumberedRequest {
 pub enum AgentResponse {
     /// What applications wrote.
     Logs(Vec<SlotLog>),
-    /// What the name stands for.
+    /// The digest to which the name resolves.
     Pinned(Pin),
     /// The secrets are on disk.
     Stored,

@@ -59,7 +59,7 @@ struct AgentStream {
 }
 
 impl AgentStreams {
-    /// The streams of a coordinator of this term; `events` is told what happens.
+    /// The streams of a coordinator of this term; `events` receives what happens.
     pub fn new(term: u64, events: impl Fn(LinkEvent) + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {

@@ -26,7 +26,7 @@ pub enum ClientAuth {
     Optional,
 }
 
-/// Who this process is.
+/// The role of this process.
 #[derive(Debug)]
 pub struct Identity {
     authority: String,
@@ -158,7 +158,8 @@ impl CurrentCertificate {
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(invalid)?;
         let validity = parsed.validity();
         let (from, until) = (time(&validity.not_before), time(&validity.not_after));
-        // Who joins knows the authority by its fingerprint only, and finds it here.
+        // A joining machine knows the authority only by its fingerprint, and finds its certificate
+        // here.
         chain_of.extend(chain(authority)?);
         let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(invalid)?;
         let certified = CertifiedKey::from_der(chain_of, der, &provider()).map_err(invalid)?;

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long the server may take to answer.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who renews.
+/// The source of a renewed certificate.
 pub enum Renewal {
     /// The server at this address renews it, with the certificate that is still valid.
     OverLink(SocketAddr),

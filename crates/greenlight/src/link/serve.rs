@@ -28,7 +28,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router
     serve_with_optional_client_auth(listener, tls, router, Router::new()).await;
 }
 
-/// The same, and whoever has no certificate is served `public`, if `tls` lets them in.
+/// The same, and clients without a certificate are served `public`, if `tls` admits them.
 pub async fn serve_with_optional_client_auth(
     listener: TcpListener,
     tls: Arc<ServerConfig>,

@@ -70,8 +70,8 @@ struct Inner {
     places: Mutex<BTreeMap<Slot, Arc<Place>>>,
 }
 
-/// One slot's turn: a start and a stop of the same slot never overlap, even if whoever asked for
-/// the start has gone; a stop calls a start off that is still pulling.
+/// One slot's lock: a start and a stop of the same slot never overlap, even if the caller of
+/// the start is gone; a stop cancels a start that is still pulling.
 #[derive(Default)]
 struct Place {
     turn: tokio::sync::Mutex<()>,

@@ -17,7 +17,7 @@ const SPREADS_SOCKETS: u32 = 252;
 /// One machine of a fleet, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetMachine {
-    /// As the file calls it.
+    /// Its host in the file.
     pub host: Host,
     pub address: IpAddr,
     /// What runs there.

@@ -111,7 +111,7 @@ pub fn is_specific(image: &str) -> bool {
 /// The registry that a name is about, as credentials name it.
 pub fn registry(image: &str) -> &str {
     match repository(image).split_once('/') {
-        // As Docker decides it: a first part with a dot or a port, or `localhost`, is a host.
+        // Docker's rule: a first part with a dot or a port, or `localhost`, is a host.
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         Some(_) | None => DOCKER_HUB,
     }

@@ -1,4 +1,5 @@
-//! `docs/reference/configuration.md` against the schema: the same keys, the same defaults, good examples.
+//! `docs/reference/configuration.md` against the schema: the same keys, the same defaults, good
+//! examples.
 
 use super::{parse, report};
 use serde_json::Value;
@@ -93,7 +94,7 @@ fn keys_of(whole: &Value, part: &Value, path: &str, keys: &mut BTreeMap<String, 
         keys.insert(format!("{path}{joint}{begins}*"), String::new());
     }
     keys_of_entries(whole, &part["items"], &format!("{path}[]"), keys);
-    // What one of several services has is told where the only one has it.
+    // The keys of one of several services are documented where the only service has them.
     let named = match path {
         "services" => String::new(),
         _ => format!("{path}.*"),
@@ -107,7 +108,7 @@ fn keys_of_entries(whole: &Value, part: &Value, path: &str, keys: &mut BTreeMap<
     }
 }
 
-/// The keys in the tables of the page, each with what is told of its default.
+/// The keys in the tables of the page, each with its documented default.
 fn keys_of_the_page() -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
     let mut is_of_keys = false;

@@ -17,7 +17,7 @@ pub struct Credentials {
     pub certificate: String,
     /// The own key, PEM.
     pub key: String,
-    /// What secrets are fingerprinted with; operators have it, and nobody else.
+    /// The key for fingerprints of secrets; only operators have it.
     pub fingerprint_key: Option<FingerprintKey>,
 }
 

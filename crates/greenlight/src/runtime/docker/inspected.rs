@@ -63,7 +63,7 @@ pub(super) fn end_of(
         _ if state.oom_killed == Some(true) => {
             "it used more than its `memory` and was killed".to_owned()
         }
-        // As shells and Docker tell a signal.
+        // Shells and Docker encode a signal like this.
         129..=192 => format!("it was killed by signal {}", code - 128),
         _ => format!("it ended with exit status {code}"),
     };

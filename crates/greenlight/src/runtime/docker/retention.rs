@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// An image that a release used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Used {
-    /// Whose release.
+    /// The service of the release.
     pub(super) service: ServiceName,
     pub(super) digest: String,
     /// What Docker was asked for.
