@@ -11,18 +11,18 @@ check:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-# Ignored tests need another program, or root; here they run, and fail if it is not there.
+# Ignored tests need another program, or root. Here they run, and fail if the program is missing.
 unit:
 	scripts/install-test-tools nginx=nginx haproxy=haproxy ip=iproute2 sshd=openssh-server ssh=openssh-client sudo=sudo systemd-analyze=systemd /usr/bin/python3=python3
 	cargo test --workspace --locked -- --include-ignored --skip docker
 
-# `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM begins elsewhere.
+# `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM is the first seed.
 SEEDS ?= 20000
 FROM ?= 0
 sim:
 	SEEDS=$(SEEDS) FROM=$(FROM) cargo test -p greenlight-protocol --test sim --locked -- --nocapture every_seed
 
-# The model check with bounds for a night.
+# The model check with larger bounds; takes a night.
 model:
 	cargo bench --package greenlight-protocol --bench deep_model --locked
 
