@@ -7,7 +7,7 @@ mod client;
 pub use client::{AdminClient, AdminError};
 
 pub use crate::gate::{Color, InFlight};
-pub use crate::route_table::ServiceSettings;
+pub use crate::routing::ServiceSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

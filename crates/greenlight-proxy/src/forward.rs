@@ -5,12 +5,14 @@
 //! refuses connections is waited for, because the fleet may be about to cut over away from it;
 //! only so many may wait for one service, so that a dead one does not stand in the others' way.
 
+use crate::address::Address;
 use crate::gate::{Admission, Claim, Counters, Gate, NoClaim, Route};
-use crate::local_reply::LocalReply;
-use crate::route_table::{Service, WaitingPermit};
+use crate::local_reply::{LocalReply, UPSTREAM_GONE, UPSTREAM_TIMED_OUT};
+use crate::routing::{Service, WaitingPermit};
 use crate::thread::{FdPermit, HeldPermit, ThreadContext};
 use crate::upstream::{Connection, Pool, is_out_of_descriptors};
 use hyper::StatusCode;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,27 +24,15 @@ const LAST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a request is sent again that an application has died under: it may be the cause.
 const MOST_RESENT: u32 = 5;
 
-/// The application may have seen the request, or a part of it.
-pub(crate) const UPSTREAM_GONE: LocalReply = LocalReply::new(
-    StatusCode::BAD_GATEWAY,
-    "the application closed the connection before it answered\n",
-);
-/// It accepted the request and sent nothing for too long.
-pub(crate) const UPSTREAM_TIMED_OUT: LocalReply = LocalReply::new(
-    StatusCode::GATEWAY_TIMEOUT,
-    "the application did not answer in time\n",
-);
-pub(crate) const NO_SERVICE: LocalReply = LocalReply::new(
-    StatusCode::NOT_FOUND,
-    "no service is routed for this host and path\n",
-);
-
 /// One of the ways to send a request. A transport says how; this module decides when and whether.
 pub(crate) trait Transport {
     type Connection: Connection;
     type Response;
 
     fn pool(&self) -> &Pool<Self::Connection>;
+
+    /// Opens a new connection.
+    async fn open(&self, upstream: &Address) -> io::Result<Self::Connection>;
 
     /// Writes the request, and waits until there is something of a response. The request was not
     /// admitted before it comes here: its first byte must be written without further waiting.
@@ -196,7 +186,7 @@ impl<'a> Forwarding<'a> {
 
     /// An application that was started again may be at another address than before.
     fn look_up_again(&mut self) {
-        let table = self.thread.shared.table.load();
+        let table = self.thread.table.load();
         if let Some(service) = table.named(&self.service.name) {
             self.service = service.clone();
         }
@@ -236,7 +226,7 @@ impl<'a> Forwarding<'a> {
             // A hold must not wait for an application that does not take connections.
             tokio::select! {
                 biased;
-                opened = T::Connection::open(upstream, self.thread) => match opened {
+                opened = transport.open(upstream) => match opened {
                     Ok(connection) => connection,
                     Err(error) if is_out_of_descriptors(&error) => {
                         self.thread.close_idle();

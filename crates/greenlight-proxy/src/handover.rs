@@ -31,9 +31,9 @@ pub(crate) use replication::{CountsAnswer, FinalCountsRequest, ReplicateRequest,
 pub(crate) use request::Handover;
 pub(crate) use sockets::{Sockets, StatusSocket};
 
+use crate::address::Address;
 use crate::admin::EvidenceByEpoch;
 use crate::counts::CountsByService;
-use crate::listener::ListenAddr;
 use crate::state_file::State;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -74,8 +74,8 @@ enum Offered {
         requested: SocketAddr,
     },
     Users {
-        requested: ListenAddr,
-        address: ListenAddr,
+        requested: Address,
+        address: Address,
     },
 }
 

@@ -10,8 +10,18 @@
 //!                  admin socket: hold, open, park, shed, drain
 //! ```
 //!
-//! Plain HTTP/1.1 is passed on by the fast path; everything else is read and written by hyper
-//! (`serve.rs`). Where a request goes and when is decided once, in `forward.rs`, for both.
+//! The layers, from the user to the application; each uses only those after it:
+//!
+//! | | |
+//! |---|---|
+//! | `downstream` | listening sockets, connections of users; the HTTP/1.1 fast path, hyper |
+//! | `forward` | one request's way, with waits and retries, for both ways of sending |
+//! | `routing` | which service a request is for |
+//! | `gate` | whether it may go now |
+//! | `upstream` | connections to applications |
+//!
+//! `thread` is what the tasks of one thread share. Beside the request path stand `control`, which
+//! carries out what the admin socket says (`admin`), `handover` to a successor, and `state_file`.
 //!
 //! One direction, no lock across an await, the control plane never consulted. *Admitted* means
 //! that the first byte of the request was written to the application's connection; the
@@ -22,41 +32,37 @@
 //! bodies; half-closed clients, which look like clients that left; trust in what a client says of
 //! itself, except on the unix socket, where another proxy of this machine connects.
 
-mod activation;
+mod address;
 pub mod admin;
 mod atomic;
-mod body;
-mod client_io;
+mod buffer;
+mod clock;
 mod control;
 mod counts;
+mod date;
+mod downstream;
 mod error;
 mod forward;
 pub mod gate;
-mod grace_period;
 mod handover;
-mod headers;
 mod heartbeat;
-mod http1;
 mod idle;
-mod lazy_timer;
+mod lifecycle;
 mod limits;
-mod listener;
 mod local_reply;
+mod options;
 mod proxy;
-mod request;
-mod response;
-mod route_table;
-mod serve;
+mod routing;
+mod semantics;
 mod socket;
 mod state_file;
 mod thread;
-mod upgrade;
-mod upload;
 mod upstream;
 
+pub use address::Address;
 pub use error::ProxyError;
 pub use heartbeat::Heartbeat;
 pub use limits::Limits;
-pub use listener::ListenAddr;
-pub use proxy::{IfRunning, ProxyOptions, RunningProxy, run};
-pub use serve::GATE_RESPONSE;
+pub use local_reply::GATE_RESPONSE;
+pub use options::{IfRunning, ProxyOptions};
+pub use proxy::{RunningProxy, run};

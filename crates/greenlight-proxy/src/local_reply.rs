@@ -1,11 +1,34 @@
 //! Responses that the proxy generates itself.
 
-use crate::body::ResponseBody;
-use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 
 pub(crate) const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Answered by the gate itself, and only on a unix socket.
+pub(crate) const GATE_PATH: &str = "/.greenlight/gate";
+/// The response to a proxy in front that asks for `/.greenlight/gate`.
+pub const GATE_RESPONSE: &str = "the gate of greenlight\n";
+
+/// The application may have seen the request, or a part of it.
+pub(crate) const UPSTREAM_GONE: LocalReply = LocalReply::new(
+    StatusCode::BAD_GATEWAY,
+    "the application closed the connection before it answered\n",
+);
+/// It accepted the request and sent nothing for too long.
+pub(crate) const UPSTREAM_TIMED_OUT: LocalReply = LocalReply::new(
+    StatusCode::GATEWAY_TIMEOUT,
+    "the application did not answer in time\n",
+);
+pub(crate) const NO_SERVICE: LocalReply = LocalReply::new(
+    StatusCode::NOT_FOUND,
+    "no service is routed for this host and path\n",
+);
+
+/// Passing it on like a response would give the client a connection that is not HTTP.
+pub(crate) const UNREQUESTED_UPGRADE: LocalReply = LocalReply::new(
+    StatusCode::BAD_GATEWAY,
+    "the application switched protocols without being asked\n",
+);
 
 /// A response that the proxy generates itself.
 #[derive(Clone, Copy, Debug)]
@@ -31,19 +54,5 @@ impl LocalReply {
             text,
             retry_after: true,
         }
-    }
-}
-
-impl From<LocalReply> for Response<ResponseBody> {
-    fn from(reply: LocalReply) -> Self {
-        let body = Bytes::from_static(reply.text.as_bytes());
-        let mut response = Self::new(ResponseBody::Local(Some(body)));
-        *response.status_mut() = reply.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PLAIN));
-        if reply.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
     }
 }

@@ -3,21 +3,22 @@
 #[cfg(test)]
 mod tests;
 
+use crate::address::Address;
+use crate::clock::monotonic_ns;
 use crate::control::Admin;
+use crate::downstream::accept;
+use crate::downstream::listener::{addresses, distribute};
 use crate::error::ProxyError;
 use crate::handover::{Handover, HandoverState, Sockets};
 use crate::heartbeat::{Heartbeat, beat};
-use crate::limits::Limits;
-use crate::listener::{ListenAddr, addresses, distribute};
-use crate::route_table::RouteTable;
+use crate::lifecycle::Lifecycle;
+use crate::options::{IfRunning, ProxyOptions};
+use crate::routing::{RouteTable, SharedTable};
 use crate::state_file::StateFile;
-use crate::thread::{Lifecycle, ThreadContext};
-use crate::upstream::monotonic_ns;
-use arc_swap::ArcSwap;
+use crate::thread::ThreadContext;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -26,46 +27,9 @@ use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How a proxy is to run.
-#[derive(Clone, Debug)]
-pub struct ProxyOptions {
-    /// Where users come in.
-    pub listen: Vec<ListenAddr>,
-    /// The group whose members may connect to the unix sockets among them, by its number; that
-    /// of this process if none. A client there is trusted about whom it forwards for.
-    pub socket_group: Option<u32>,
-    /// The admin socket.
-    pub admin: PathBuf,
-    /// The file that keeps the routing.
-    pub state: PathBuf,
-    /// A separate address for status, metrics and health, for a load balancer.
-    pub status: Option<SocketAddr>,
-    /// Threads that serve users; at least 1.
-    pub threads: usize,
-    /// What a client may ask for.
-    pub limits: Limits,
-    /// What to do about a proxy that runs on the same admin socket.
-    pub if_running: IfRunning,
-}
-
-/// What to do about a proxy that runs already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IfRunning {
-    /// Do not start.
-    Fail,
-    /// Take its sockets and its routing over, and let it answer what it has. If none runs, just
-    /// start.
-    TakeOver,
-}
-
-/// What all threads share.
-pub(crate) struct Shared {
-    pub(crate) table: ArcSwap<RouteTable>,
-}
-
 /// A proxy that runs in this process.
 pub struct RunningProxy {
-    listening: Vec<ListenAddr>,
+    listening: Vec<Address>,
     status: Option<SocketAddr>,
     lifecycle: Arc<watch::Sender<Lifecycle>>,
     threads: Vec<JoinHandle<()>>,
@@ -152,9 +116,7 @@ impl RunningProxy {
             path: options.state.clone(),
             reason,
         })?;
-        let shared = Arc::new(Shared {
-            table: ArcSwap::from_pointee(table),
-        });
+        let table = Arc::new(SharedTable::from_pointee(table));
         let listening = addresses(&sockets.users);
         let status = sockets.status.as_ref();
         let status = status.and_then(|status| status.socket.local_addr().ok());
@@ -166,17 +128,16 @@ impl RunningProxy {
         let mut threads = Vec::new();
         let mut heartbeat = Heartbeat::default();
         for (number, listeners) in workers.into_iter().enumerate() {
-            let (shared, limits, lifecycle) =
-                (shared.clone(), options.limits, lifecycle_seen.clone());
+            let (table, limits, lifecycle) =
+                (table.clone(), options.limits, lifecycle_seen.clone());
             let working = working.clone();
             let counter = heartbeat.add_thread();
             threads.push(spawn(
                 format!("worker-{number}"),
                 counter,
                 move || async move {
-                    Rc::new(ThreadContext::new(shared, limits))
-                        .run(listeners, lifecycle)
-                        .await;
+                    let thread = Rc::new(ThreadContext::new(table, limits));
+                    accept::run(thread, listeners, lifecycle).await;
                     drop(working);
                 },
             )?);
@@ -184,7 +145,7 @@ impl RunningProxy {
         drop(working);
         let path = options.admin.clone();
         let admin = Admin::new(
-            shared,
+            table,
             file,
             path,
             state,
@@ -236,15 +197,15 @@ impl RunningProxy {
     }
 
     /// Where users come in, with the ports that were taken.
-    pub fn listening(&self) -> &[ListenAddr] {
+    pub fn listening(&self) -> &[Address] {
         &self.listening
     }
 
     /// The first TCP address where users come in.
     pub fn address(&self) -> Option<SocketAddr> {
         self.listening.iter().find_map(|listening| match listening {
-            ListenAddr::Tcp(address) => Some(*address),
-            ListenAddr::Unix(_) => None,
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
         })
     }
 

@@ -1,6 +1,6 @@
 //! A stream socket, TCP or unix: a client's or an application's.
 
-use crate::route_table::Upstream;
+use crate::address::Address;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,14 +14,14 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(crate) async fn connect(upstream: &Upstream) -> io::Result<Self> {
-        Ok(match upstream {
-            Upstream::Tcp(address) => {
+    pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
+        Ok(match address {
+            Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Self::Tcp(stream)
             }
-            Upstream::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
+            Address::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
         })
     }
 

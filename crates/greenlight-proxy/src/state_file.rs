@@ -11,7 +11,7 @@ use crate::control::{ServiceControl, ServiceControls};
 use crate::counts::Counts;
 use crate::error::ProxyError;
 use crate::gate::{Color, Gate, Route};
-use crate::route_table::{RouteTable, Service, ServiceSettings};
+use crate::routing::{RouteTable, Service, ServiceSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -12,11 +12,11 @@ use crate::admin::{
     Color, DrainAnswer, DrainRequest, HoldAnswer, HoldRequest, OpenAnswer, OpenRequest,
     ServiceSettings, ServicesRequest,
 };
+use crate::clock::monotonic_ns;
 use crate::counts::CountsByService;
 use crate::gate::{Gate, InFlight, Route};
 use crate::handover::ReplicateRequest;
-use crate::route_table::Service;
-use crate::upstream::monotonic_ns;
+use crate::routing::Service;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use std::rc::Rc;
@@ -149,7 +149,7 @@ impl Admin {
         let _running = self.run();
         let (epoch, colors) = (request.epoch, &request.services);
         // What is not known goes nowhere already.
-        let table = self.shared.table.load_full();
+        let table = self.table.load_full();
         let wanted = colors
             .iter()
             .filter(|(name, color)| color.is_some() || table.named(name).is_some());
@@ -242,7 +242,7 @@ impl Admin {
     /// Lets requests wait until their service is opened. An unknown service gets no requests
     /// anyway.
     pub(super) async fn park(self: &Rc<Self>, mut request: ServicesRequest) -> Answer<()> {
-        let table = self.shared.table.load_full();
+        let table = self.table.load_full();
         request.services.retain(|name| table.named(name).is_some());
         self.close(&request, Route::Held, |control| control.parked = true)
             .await
@@ -324,7 +324,7 @@ impl Admin {
             let help = "use letters, digits, `-`, `_` and `.`";
             return Err(Refusal(StatusCode::BAD_REQUEST, error, help));
         }
-        let table = self.shared.table.load_full();
+        let table = self.table.load_full();
         let gate = table.named(&name).map(|known| known.gate.clone());
         let gate = gate.unwrap_or_else(|| Arc::new(Gate::default()));
         let service = Service::new(name, settings, gate).map_err(|error| {
@@ -341,14 +341,14 @@ impl Admin {
         self.leading()?;
         let _running = self.run();
         self.named(&[name.to_owned()])?;
-        let table = self.shared.table.load_full();
+        let table = self.table.load_full();
         self.reroute(table.without(name))?;
         self.controls.borrow_mut().remove(name);
         self.replicate_in_time().await
     }
 
     fn named(&self, names: &[String]) -> Answer<Vec<Arc<Service>>> {
-        let table = self.shared.table.load();
+        let table = self.table.load();
         names
             .iter()
             .map(|name| {

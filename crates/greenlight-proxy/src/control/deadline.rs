@@ -5,7 +5,7 @@ use super::commands::served;
 use super::server::{Admin, Durability};
 use crate::admin::OnUncertain;
 use crate::gate::{Color, Route};
-use crate::route_table::Service;
+use crate::routing::Service;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Admin {
     }
 
     pub(super) fn resume_deadlines(self: &Rc<Self>) {
-        for service in &self.shared.table.load().services {
+        for service in &self.table.load().services {
             if let Some(deadline) = self.control(&service.name).deadline {
                 let services = vec![service.clone()];
                 let generation = self.next_generation(&services);

@@ -3,10 +3,10 @@
 use super::commands::served;
 use super::server::Admin;
 use crate::admin::{Color, EvidenceAnswer, HeldService, HoldAnswer, ServiceEvidence};
+use crate::clock::monotonic_ns;
 use crate::counts::{Counts, CountsByService};
 use crate::gate::Counters;
-use crate::route_table::Service;
-use crate::upstream::monotonic_ns;
+use crate::routing::Service;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +125,7 @@ impl Admin {
     pub(super) async fn evidence(&self, epoch: u64) -> EvidenceAnswer {
         let others = self.counts_in_time().await;
         let mut services = self.evidence_of(epoch);
-        let table = self.shared.table.load();
+        let table = self.table.load();
         for (name, seen) in &mut services {
             if self.last_cut_over(name) == Some(epoch)
                 && let Some(service) = table.named(name)
@@ -141,7 +141,7 @@ impl Admin {
     pub(super) fn evidence_to_keep(&self, name: &str) -> Option<(u64, ServiceEvidence)> {
         let last = self.last_cut_over(name)?;
         let mut seen = self.evidence_of(last).remove(name)?;
-        if let Some(service) = self.shared.table.load().named(name) {
+        if let Some(service) = self.table.load().named(name) {
             self.complete(name, last, &self.counted_here(service), &mut seen);
         }
         Some((last, seen))
@@ -203,7 +203,7 @@ impl Admin {
     }
 
     pub(super) fn own_count_of_all(&self) -> CountsByService {
-        let table = self.shared.table.load();
+        let table = self.table.load();
         let services = table.services.iter();
         services
             .map(|service| (service.name.clone(), Counts::of(&service.gate)))

@@ -3,7 +3,7 @@
 use super::answer::{Answer, conflict};
 use super::server::Admin;
 use super::service_control::ServiceControl;
-use crate::route_table::Service;
+use crate::routing::Service;
 use std::sync::Arc;
 
 impl Admin {

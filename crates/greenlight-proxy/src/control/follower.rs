@@ -29,7 +29,7 @@ impl Admin {
             self.applied.set(request.sequence);
             self.adopt(&request)?;
         }
-        let services = self.shared.table.load().services.clone();
+        let services = self.table.load().services.clone();
         for service in &services {
             for color in [Color::Blue, Color::Green] {
                 if service.gate.route() != Route::Open(color) {
@@ -42,7 +42,7 @@ impl Admin {
 
     fn adopt(self: &Rc<Self>, request: &ReplicateRequest) -> Answer<()> {
         let state = &request.state;
-        let table = state.table(&self.shared.table.load()).map_err(|error| {
+        let table = state.table(&self.table.load()).map_err(|error| {
             let help = "the successor and this proxy are of different versions";
             Refusal(StatusCode::BAD_REQUEST, error, help)
         })?;
@@ -55,7 +55,7 @@ impl Admin {
                 service.gate.set(route);
             }
         }
-        self.shared.table.store(Arc::new(table));
+        self.table.store(Arc::new(table));
         let mut controls = state.controls();
         for control in controls.values_mut() {
             let later = |(millis, then): (u64, _)| (millis + LEADER_GRACE_MS, then);

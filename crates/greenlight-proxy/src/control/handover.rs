@@ -2,9 +2,9 @@
 
 use super::answer::{Answer, Refusal, conflict, json};
 use super::server::{Admin, Role};
+use crate::downstream::listener::open_private;
 use crate::handover::{HandoverState, PROTOCOL, Successor, follower_socket};
-use crate::listener::open_private;
-use crate::thread::Lifecycle;
+use crate::lifecycle::Lifecycle;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;

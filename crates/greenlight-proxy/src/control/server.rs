@@ -12,14 +12,13 @@
 use super::answer::{Answer, Refusal, json, not_found, read, typed};
 use super::metrics;
 use super::service_control::ServiceControls;
+use crate::address::Address;
 use crate::admin::EvidenceByEpoch;
+use crate::clock::monotonic_ns;
 use crate::handover::{Followers, HandoverState, Sockets};
-use crate::listener::ListenAddr;
-use crate::proxy::Shared;
-use crate::route_table::RouteTable;
+use crate::lifecycle::Lifecycle;
+use crate::routing::{RouteTable, SharedTable};
 use crate::state_file::{ServiceState, State, StateFile};
-use crate::thread::Lifecycle;
-use crate::upstream::monotonic_ns;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -53,11 +52,11 @@ pub(super) enum Role {
 
 /// The admin side of a proxy.
 pub(crate) struct Admin {
-    pub(super) shared: Arc<Shared>,
+    pub(super) table: Arc<SharedTable>,
     pub(super) file: StateFile,
     /// The admin socket's.
     pub(super) path: PathBuf,
-    pub(super) listening: Vec<ListenAddr>,
+    pub(super) listening: Vec<Address>,
     /// What a successor is given; `None` when that is too late.
     pub(super) sockets: RefCell<Option<Sockets>>,
     pub(super) lifecycle: Arc<watch::Sender<Lifecycle>>,
@@ -95,15 +94,15 @@ pub(super) enum Access {
 
 impl Admin {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        table: Arc<SharedTable>,
         file: StateFile,
         path: PathBuf,
         state: HandoverState,
-        listening: Vec<ListenAddr>,
+        listening: Vec<Address>,
         lifecycle: Arc<watch::Sender<Lifecycle>>,
     ) -> Self {
         Self {
-            shared,
+            table,
             file,
             path,
             listening,
@@ -304,7 +303,7 @@ impl Admin {
 
     /// The routing as it is now.
     pub(super) fn state(&self) -> State {
-        self.state_with(&self.shared.table.load())
+        self.state_with(&self.table.load())
     }
 
     fn state_with(&self, table: &RouteTable) -> State {
@@ -324,13 +323,13 @@ impl Admin {
 
     /// Everything that has to survive this process.
     pub(super) fn persist(&self, durability: Durability) -> Answer<()> {
-        self.persist_with(&self.shared.table.load(), durability)
+        self.persist_with(&self.table.load(), durability)
     }
 
     /// Routes by another table, if that is on the disk.
     pub(super) fn reroute(&self, table: RouteTable) -> Answer<()> {
         self.persist_with(&table, Durability::Disk)?;
-        self.shared.table.store(Arc::new(table));
+        self.table.store(Arc::new(table));
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 impl Admin {
     pub(super) async fn status(&self) -> StatusAnswer {
         let others = self.counts_in_time().await;
-        let table = self.shared.table.load();
+        let table = self.table.load();
         let services = table.services.iter().map(|service| {
             let route = service.gate.route();
             let state = match route {
@@ -60,7 +60,7 @@ impl Admin {
     /// one out of rotation. One service that is shed makes the instance unhealthy, which is what
     /// shedding is for.
     pub(super) fn health(&self) -> Response<Full<Bytes>> {
-        let table = self.shared.table.load();
+        let table = self.table.load();
         let routes = || table.services.iter().map(|service| service.gate.route());
         let sheds = routes().any(|route| matches!(route, Route::Shed(_)));
         let serves = routes().any(|r| matches!(r, Route::Open(_) | Route::Held(Some(_))));

@@ -5,8 +5,8 @@ use super::{
     Accepted, HandoverState, Hello, Offer, Offered, PROTOCOL, Ready, Sockets, StatusSocket, VERSION,
 };
 use crate::admin::ErrorAnswer;
+use crate::downstream::listener::BoundSocket;
 use crate::error::ProxyError;
-use crate::listener::BoundSocket;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;

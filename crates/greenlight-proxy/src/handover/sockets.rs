@@ -1,10 +1,11 @@
 //! All listening sockets of a proxy, wherever they come from.
 
 use super::Offered;
-use crate::activation;
+use crate::address::Address;
+use crate::downstream::activation;
+use crate::downstream::listener::{BoundSocket, Listener, open_all, open_private, refuse_in_use};
 use crate::error::ProxyError;
-use crate::listener::{BoundSocket, ListenAddr, Listener, open_all, open_private, refuse_in_use};
-use crate::proxy::ProxyOptions;
+use crate::options::ProxyOptions;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -51,7 +52,7 @@ impl Sockets {
         };
         // The predecessor still listens, perhaps at more addresses than it passed on.
         if !succeeds {
-            let opened = |address: &ListenAddr| users.iter().any(|user| user.requested == *address);
+            let opened = |address: &Address| users.iter().any(|user| user.requested == *address);
             let own: Vec<_> = options
                 .listen
                 .iter()

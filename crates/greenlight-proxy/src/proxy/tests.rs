@@ -1,6 +1,7 @@
 //! Commands to a proxy whose disk fails.
 
 use super::*;
+use crate::Limits;
 use crate::admin::{AdminClient, AdminError, Color, OpenRequest, ServiceSettings, ServiceStatus};
 use crate::state_file::bad_disk::BadDisk;
 use crate::state_file::{RouteState, State};
@@ -66,7 +67,7 @@ impl Lab {
         let folder = tempfile::tempdir().expect("a folder");
         let any = "127.0.0.1:0".parse().expect("an address");
         let options = ProxyOptions {
-            listen: vec![ListenAddr::Tcp(any)],
+            listen: vec![Address::Tcp(any)],
             socket_group: None,
             admin: folder.path().join("admin.sock"),
             state: folder.path().join("routing"),

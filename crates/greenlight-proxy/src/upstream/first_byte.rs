@@ -1,6 +1,7 @@
 //! An exchange as the application's connection sees it: the first byte that goes, the first that
 //! comes, and when anything went last.
 
+use crate::clock::monotonic_ns;
 use crate::gate::Admission;
 use crate::socket::Socket;
 use parking_lot::{Mutex, MutexGuard};
@@ -11,8 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::monotonic_ns;
 
 /// The request that a connection is being given.
 ///

@@ -1,17 +1,18 @@
 //! A connection that hyper speaks HTTP on, in a task of its own.
 
 use super::first_byte::{FirstByteTracker, TrackedIo};
-use super::{Connection, RawConnection};
+use super::pool::{Connection, Pool};
+use super::raw_connection::RawConnection;
+use super::upload::RequestBody;
+use crate::address::Address;
 use crate::idle::Idle;
-use crate::route_table::Upstream;
 use crate::socket::Socket;
-use crate::thread::ThreadContext;
-use crate::upload::RequestBody;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::task::AbortHandle;
 
 /// A connection that hyper speaks HTTP on.
@@ -21,14 +22,20 @@ pub(crate) struct HyperConnection {
     /// The wait for a response. It stays with the connection, so that a request does not cost a
     /// timer.
     pub(crate) idle: Idle,
-    upstream: Upstream,
+    upstream: Address,
     task: AbortHandle,
 }
 
-impl Connection for HyperConnection {
-    async fn open(upstream: &Upstream, thread: &ThreadContext) -> io::Result<Self> {
+impl HyperConnection {
+    /// A new connection, over a socket of `spare` if there is one. `idle_timeout` bounds the wait
+    /// for a response.
+    pub(crate) async fn open(
+        upstream: &Address,
+        spare: &Pool<RawConnection>,
+        idle_timeout: Duration,
+    ) -> io::Result<Self> {
         // What the fast path has left over is as good as new.
-        let socket = match thread.raw_pool.take(upstream) {
+        let socket = match spare.take(upstream) {
             Some(RawConnection { socket, .. }) => socket,
             None => Socket::connect(upstream).await?,
         };
@@ -48,7 +55,7 @@ impl Connection for HyperConnection {
         let mut opened = Self {
             sender,
             tracker,
-            idle: Idle::new(thread.limits.idle_timeout),
+            idle: Idle::new(idle_timeout),
             upstream: upstream.clone(),
             task: task.abort_handle(),
         };
@@ -57,7 +64,14 @@ impl Connection for HyperConnection {
         Ok(opened)
     }
 
-    fn upstream(&self) -> &Upstream {
+    /// Closes the connection at once.
+    pub(crate) fn abort(self) {
+        self.task.abort();
+    }
+}
+
+impl Connection for HyperConnection {
+    fn upstream(&self) -> &Address {
         &self.upstream
     }
 
@@ -71,12 +85,5 @@ impl Connection for HyperConnection {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
-    }
-}
-
-impl HyperConnection {
-    /// Closes the connection at once.
-    pub(crate) fn abort(self) {
-        self.task.abort();
     }
 }

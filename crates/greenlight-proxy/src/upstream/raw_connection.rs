@@ -1,27 +1,28 @@
 //! A connection that the fast path speaks HTTP on.
 
-use super::Connection;
-use crate::route_table::Upstream;
+use super::pool::Connection;
+use crate::address::Address;
 use crate::socket::Socket;
-use crate::thread::ThreadContext;
 use std::io;
 use std::task::{Context, Poll};
 
 /// A connection that the fast path speaks HTTP on.
 pub(crate) struct RawConnection {
     pub(crate) socket: Socket,
-    upstream: Upstream,
+    upstream: Address,
 }
 
-impl Connection for RawConnection {
-    async fn open(upstream: &Upstream, _: &ThreadContext) -> io::Result<Self> {
+impl RawConnection {
+    pub(crate) async fn open(upstream: &Address) -> io::Result<Self> {
         Ok(Self {
             socket: Socket::connect(upstream).await?,
             upstream: upstream.clone(),
         })
     }
+}
 
-    fn upstream(&self) -> &Upstream {
+impl Connection for RawConnection {
+    fn upstream(&self) -> &Address {
         &self.upstream
     }
 

@@ -4,7 +4,7 @@ use crate::client::{Client, echo};
 use crate::load::Load;
 use crate::proxy::{Process, Shop, follower_sockets, get, send, until};
 use crate::trial;
-use greenlight_proxy::ListenAddr;
+use greenlight_proxy::Address;
 use greenlight_proxy::admin::{Color, DrainRequest, InFlight, ServicesRequest};
 use libtest_mimic::Trial;
 use std::time::Duration;
@@ -216,7 +216,7 @@ async fn during_a_hold() {
 async fn with_other_addresses() {
     let mut shop = Shop::new().await;
     let socket = shop.options.admin.with_file_name("front.sock");
-    shop.options.listen.push(ListenAddr::Unix(socket.clone()));
+    shop.options.listen.push(Address::Unix(socket.clone()));
     let (_old, address) = shop.start().await;
     shop.define().await;
     shop.open_to(0, Color::Blue).await;

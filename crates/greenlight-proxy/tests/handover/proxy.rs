@@ -5,7 +5,7 @@ use crate::client::Client;
 use greenlight_proxy::admin::{
     AdminClient, Color, HoldRequest, OnUncertain, OpenRequest, ServiceSettings, StatusAnswer,
 };
-use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyOptions};
+use greenlight_proxy::{Address, IfRunning, Limits, ProxyOptions};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde::{Deserialize, Serialize};
 use std::io::Read as _;
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(3);
 
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Options {
-    pub(crate) listen: Vec<ListenAddr>,
+    pub(crate) listen: Vec<Address>,
     pub(crate) admin: PathBuf,
     pub(crate) state: PathBuf,
     pub(crate) status: Option<SocketAddr>,

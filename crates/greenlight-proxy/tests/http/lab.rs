@@ -6,7 +6,7 @@ use greenlight_proxy::admin::{
     AdminClient, Color, HoldAnswer, HoldRequest, OnUncertain, OpenRequest, ServiceEvidence,
     ServiceSettings, ServiceStatus,
 };
-use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyOptions, RunningProxy};
+use greenlight_proxy::{Address, IfRunning, Limits, ProxyOptions, RunningProxy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -151,7 +151,7 @@ impl Lab {
         let unix = folder.path().join("front.sock");
         let any = "127.0.0.1:0".parse().expect("an address");
         let options = ProxyOptions {
-            listen: vec![ListenAddr::Tcp(any), ListenAddr::Unix(unix.clone())],
+            listen: vec![Address::Tcp(any), Address::Unix(unix.clone())],
             socket_group: None,
             admin: folder.path().join("admin.sock"),
             state: folder.path().join("routing"),

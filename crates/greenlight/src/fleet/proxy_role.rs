@@ -6,7 +6,7 @@
 
 use crate::descriptors::raise_limit;
 use crate::service_manager::ServiceManager;
-use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyError, ProxyOptions, RunningProxy};
+use greenlight_proxy::{Address, IfRunning, Limits, ProxyError, ProxyOptions, RunningProxy};
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Clone, Debug)]
 pub struct ProxyRole {
     /// Where users come in.
-    pub listen: Vec<ListenAddr>,
+    pub listen: Vec<Address>,
     /// The group that may connect to the unix sockets among them; this process's if none.
     pub socket_group: Option<u32>,
     /// The admin socket.

@@ -14,7 +14,7 @@ use greenlight::nginx::{
 use greenlight::spec::{Artifact, PortPair, ServiceSpec};
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::{Alignment, Color, InstanceId, ServiceName};
-use greenlight_proxy::{IfRunning, Limits, ListenAddr, ProxyOptions, RunningProxy};
+use greenlight_proxy::{Address, IfRunning, Limits, ProxyOptions, RunningProxy};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -192,8 +192,8 @@ impl Builtin {
         let folder = tempfile::tempdir().expect("a folder");
         let options = ProxyOptions {
             listen: vec![
-                ListenAddr::Tcp(reserve_address().expect("a port is free")),
-                ListenAddr::Unix(folder.path().join("gate.sock")),
+                Address::Tcp(reserve_address().expect("a port is free")),
+                Address::Unix(folder.path().join("gate.sock")),
             ],
             socket_group: None,
             admin: folder.path().join("admin.sock"),

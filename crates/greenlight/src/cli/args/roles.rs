@@ -7,7 +7,7 @@ use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
 use crate::nginx::{Nginx, NginxPath};
 use clap::Args;
 use greenlight_protocol::InstanceId;
-use greenlight_proxy::{IfRunning, ListenAddr};
+use greenlight_proxy::{Address, IfRunning};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ pub struct NginxArgs {
 pub struct Proxy {
     /// Where users come in: `address:port` or `unix:/path`; once for each.
     #[arg(long, value_name = "ADDRESS", required = true)]
-    pub listen: Vec<ListenAddr>,
+    pub listen: Vec<Address>,
     /// The group that may connect to the unix sockets: a name or a number. Whoever may connect is
     /// believed about whom it speaks for.
     #[arg(long, value_name = "GROUP", value_parser = group)]

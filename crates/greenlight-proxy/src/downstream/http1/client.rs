@@ -1,6 +1,6 @@
 //! The client's end of the fast path.
 
-use super::buffer::Buffer;
+use crate::buffer::Buffer;
 use crate::idle::Idle;
 use crate::socket::Socket;
 use std::future::poll_fn;

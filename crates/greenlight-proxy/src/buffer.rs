@@ -29,6 +29,15 @@ pub(crate) struct Buffer {
     home: Rc<Buffers>,
 }
 
+/// The buffers that a thread's connections share.
+pub(crate) fn buffers() -> (Rc<Buffers>, Rc<Buffers>) {
+    // A request, its small body included; larger ones are hyper's.
+    let small = Buffers::new(16 * 1024, 0, 0, 256);
+    // A response: few system calls bring a large one, and its head is rewritten in place.
+    let large = Buffers::new(128 * 1024, 1024, 8, 32);
+    (Rc::new(small), Rc::new(large))
+}
+
 impl Buffers {
     pub(crate) fn new(size: usize, front: usize, back: usize, max_spare: usize) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! The fields of a head that mean something to a proxy.
 
-use crate::headers::is_claim;
+use crate::downstream::client_info::is_claim;
 
 /// What a field is to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::headers::HOP_BY_HOP;
+    use crate::downstream::hop_by_hop::HOP_BY_HOP;
 
     #[test]
     fn everything_that_hyper_s_way_takes_off_is_known_here() {

@@ -2,12 +2,14 @@
 
 use crate::gate::Claim;
 use crate::idle::Idle;
+use crate::local_reply::{LocalReply, PLAIN};
 use crate::thread::ThreadContext;
-use crate::upload::Upload;
-use crate::upstream::HyperConnection;
+use crate::upstream::{HyperConnection, Upload};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hyper::Response;
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -112,5 +114,19 @@ impl Body for ResponseBody {
             }
             Self::Forwarded(forwarded) => forwarded.inner.size_hint(),
         }
+    }
+}
+
+impl From<LocalReply> for Response<ResponseBody> {
+    fn from(reply: LocalReply) -> Self {
+        let body = Bytes::from_static(reply.text.as_bytes());
+        let mut response = Self::new(ResponseBody::Local(Some(body)));
+        *response.status_mut() = reply.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PLAIN));
+        if reply.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }

@@ -9,7 +9,7 @@ pub(crate) struct Date(RefCell<(u64, String)>);
 
 impl Date {
     /// Writes what the current second is called.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut made = self.0.borrow_mut();

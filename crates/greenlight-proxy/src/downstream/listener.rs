@@ -4,54 +4,19 @@
 //! passes them, every one of them is accepted from, also by fewer threads than opened them: what
 //! the kernel queued on a socket is reset when it closes.
 
+use super::client_info::Trust;
+use crate::address::Address;
 use crate::error::ProxyError;
-use crate::headers::Trust;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with};
-use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::str::FromStr;
 
 /// The length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 4096;
-
-/// Where users come in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ListenAddr {
-    /// A TCP address; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// A unix socket, for another proxy on the same machine.
-    Unix(PathBuf),
-}
-
-impl FromStr for ListenAddr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(PathBuf::from(path)));
-        }
-        text.parse()
-            .map(Self::Tcp)
-            .map_err(|_| format!("`{text}` is neither `address:port` nor `unix:/path`"))
-    }
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// A listening socket that a thread accepts from.
 #[derive(Debug)]
@@ -90,18 +55,18 @@ impl AsFd for Listener {
 #[derive(Debug)]
 pub(crate) struct BoundSocket {
     /// The address that was requested; its port may be 0.
-    pub(crate) requested: ListenAddr,
+    pub(crate) requested: Address,
     /// The address that it is bound to.
-    pub(crate) address: ListenAddr,
+    pub(crate) address: Address,
     pub(crate) listener: Listener,
 }
 
 impl BoundSocket {
     /// A socket that came from elsewhere as a bare descriptor.
-    pub(crate) fn received(requested: ListenAddr, address: ListenAddr, socket: OwnedFd) -> Self {
+    pub(crate) fn received(requested: Address, address: Address, socket: OwnedFd) -> Self {
         let listener = match address {
-            ListenAddr::Tcp(_) => Listener::Tcp(socket.into()),
-            ListenAddr::Unix(_) => Listener::Unix(socket.into()),
+            Address::Tcp(_) => Listener::Tcp(socket.into()),
+            Address::Unix(_) => Listener::Unix(socket.into()),
         };
         Self {
             requested,
@@ -123,7 +88,7 @@ impl BoundSocket {
 /// the other addresses. A TCP address is opened once for every thread; a unix socket cannot be
 /// spread, so the threads share it.
 pub(crate) fn open_all(
-    addresses: &[ListenAddr],
+    addresses: &[Address],
     threads: usize,
     group: Option<u32>,
     mut inherited: Vec<BoundSocket>,
@@ -142,19 +107,19 @@ pub(crate) fn open_all(
             source,
         };
         match address {
-            ListenAddr::Tcp(requested) => {
+            Address::Tcp(requested) => {
                 let mut bound = *requested;
                 for _ in 0..threads {
                     let listener = open_tcp(bound).map_err(failed)?;
                     bound = listener.local_addr().map_err(failed)?;
                     sockets.push(BoundSocket {
                         requested: address.clone(),
-                        address: ListenAddr::Tcp(bound),
+                        address: Address::Tcp(bound),
                         listener: Listener::Tcp(listener),
                     });
                 }
             }
-            ListenAddr::Unix(path) => sockets.push(BoundSocket {
+            Address::Unix(path) => sockets.push(BoundSocket {
                 requested: address.clone(),
                 address: address.clone(),
                 listener: Listener::Unix(open_shared(path, group).map_err(failed)?),
@@ -170,9 +135,9 @@ pub(crate) fn open_all(
 
 /// Refuses TCP addresses where another process listens: with `SO_REUSEPORT` opening one would
 /// succeed, and the kernel would split the users between both.
-pub(crate) fn refuse_in_use(addresses: &[ListenAddr]) -> Result<(), ProxyError> {
+pub(crate) fn refuse_in_use(addresses: &[Address]) -> Result<(), ProxyError> {
     for address in addresses {
-        let ListenAddr::Tcp(requested) = address else {
+        let Address::Tcp(requested) = address else {
             continue;
         };
         let free =
@@ -191,7 +156,7 @@ pub(crate) fn refuse_in_use(addresses: &[ListenAddr]) -> Result<(), ProxyError> 
 }
 
 /// The addresses that are bound, each once.
-pub(crate) fn addresses(sockets: &[BoundSocket]) -> Vec<ListenAddr> {
+pub(crate) fn addresses(sockets: &[BoundSocket]) -> Vec<Address> {
     let mut addresses: Vec<_> = sockets.iter().map(|bound| bound.address.clone()).collect();
     addresses.dedup();
     addresses
@@ -271,7 +236,7 @@ mod tests {
     #[test]
     fn an_address_where_somebody_listens_is_refused_whatever_that_one_shares() {
         let address = greenlight_ports::reserve_address().expect("a port is free");
-        let address = ListenAddr::Tcp(address);
+        let address = Address::Tcp(address);
         let theirs = open_all(std::slice::from_ref(&address), 1, None, Vec::new());
         let theirs = theirs.expect("a free port");
         let taken = addresses(&theirs);
@@ -287,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_socket_is_distributed_and_no_thread_goes_without() {
-        let address: ListenAddr = "127.0.0.1:0".parse().expect("an address");
+        let address: Address = "127.0.0.1:0".parse().expect("an address");
         for (opened_by, threads) in [(4, 1), (4, 3), (1, 4), (2, 2)] {
             let sockets = open_all(std::slice::from_ref(&address), opened_by, None, Vec::new());
             let sockets = sockets.expect("a free port");

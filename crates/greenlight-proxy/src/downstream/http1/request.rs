@@ -3,12 +3,12 @@
 //! It takes what is plain beyond doubt. Everything else, what is wrong included, is hyper's: so
 //! what is refused, and how, is written in one place.
 
-use super::buffer::Buffer;
 use super::field::{Field, members, number};
-use crate::headers::ClientInfo;
-use crate::request::{is_host, is_idempotent};
-use crate::route_table::Service;
-use crate::serve::GATE_PATH;
+use crate::buffer::Buffer;
+use crate::downstream::client_info::ClientInfo;
+use crate::local_reply::GATE_PATH;
+use crate::routing::Service;
+use crate::semantics::{is_host, is_idempotent};
 use crate::thread::ThreadContext;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
@@ -86,7 +86,7 @@ fn plain(
     }
     let end = head.checked_add(usize::try_from(length).ok()?)?;
     outgoing.append(bytes.get(head..end)?)?;
-    let table = thread.shared.table.load();
+    let table = thread.table.load();
     Some(FastPathRequest {
         outgoing,
         service: table.find(host, path).cloned(),

@@ -1,28 +1,24 @@
 //! One request that hyper has read: sent by hyper, answered through hyper.
 
-use crate::body::{Exchange, ResponseBody};
-use crate::forward::{Forwarding, NO_SERVICE, Sent, Transport};
+use super::body::{Exchange, ResponseBody};
+use super::request::{Client, Outgoing};
+use super::response::forward_response;
+use crate::address::Address;
+use crate::forward::{Forwarding, Sent, Transport};
 use crate::gate::{Admission, Claim};
-use crate::local_reply::LocalReply;
-use crate::request::{Client, Outgoing};
-use crate::response::forward_response;
+use crate::local_reply::{GATE_PATH, GATE_RESPONSE, LocalReply, NO_SERVICE};
 use crate::thread::ThreadContext;
-use crate::upload::{Failure, Upload};
-use crate::upstream::{HyperConnection, Pool};
+use crate::upstream::{Failure, HyperConnection, Pool, Upload};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use std::future::{Future as _, poll_fn};
+use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Answered by the gate itself, and only on a unix socket.
-pub(crate) const GATE_PATH: &str = "/.greenlight/gate";
-/// What the gate answers to a proxy before it that asks for `/.greenlight/gate`.
-pub const GATE_RESPONSE: &str = "the gate of greenlight\n";
-
 /// Answers one request.
-pub(crate) async fn serve(
+pub(super) async fn serve(
     thread: &Rc<ThreadContext>,
     client: &Client,
     request: Request<Incoming>,
@@ -41,7 +37,7 @@ async fn respond(
         return Err(LocalReply::new(StatusCode::OK, GATE_RESPONSE));
     }
     let outgoing = Outgoing::new(request, client, &thread.limits)?;
-    let table = thread.shared.table.load();
+    let table = thread.table.load();
     let service = table.find(&outgoing.host, outgoing.path());
     let service = service.cloned().ok_or(NO_SERVICE)?;
     drop(table);
@@ -61,6 +57,11 @@ impl Transport for Sending<'_> {
 
     fn pool(&self) -> &Pool<HyperConnection> {
         &self.thread.pool
+    }
+
+    async fn open(&self, upstream: &Address) -> io::Result<HyperConnection> {
+        let idle_timeout = self.thread.limits.idle_timeout;
+        HyperConnection::open(upstream, &self.thread.raw_pool, idle_timeout).await
     }
 
     async fn send(

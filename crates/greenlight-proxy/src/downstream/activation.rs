@@ -6,8 +6,9 @@
 //!
 //! Its name in `LISTEN_FDNAMES` decides nothing; it identifies the socket in the log.
 
+use super::listener::{BoundSocket, Listener};
+use crate::address::Address;
 use crate::error::ProxyError;
-use crate::listener::{BoundSocket, ListenAddr, Listener};
 use listenfd::ListenFd;
 use std::io;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ pub(crate) fn take_all() -> Result<Vec<BoundSocket>, ProxyError> {
 
 /// Takes those that belong to one TCP address.
 pub(crate) fn take_at(sockets: &mut Vec<BoundSocket>, address: SocketAddr) -> Vec<BoundSocket> {
-    let address = ListenAddr::Tcp(address);
+    let address = Address::Tcp(address);
     sockets
         .extract_if(.., |bound| bound.requested == address)
         .collect()
@@ -42,7 +43,7 @@ pub(crate) fn take_at(sockets: &mut Vec<BoundSocket>, address: SocketAddr) -> Ve
 fn take(passed: &mut ListenFd, index: usize) -> io::Result<BoundSocket> {
     if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
         listener.set_nonblocking(true)?;
-        let address = ListenAddr::Tcp(listener.local_addr()?);
+        let address = Address::Tcp(listener.local_addr()?);
         return Ok(bound(address, Listener::Tcp(listener)));
     }
     let gone = || io::Error::other("it was passed twice");
@@ -50,10 +51,10 @@ fn take(passed: &mut ListenFd, index: usize) -> io::Result<BoundSocket> {
     listener.set_nonblocking(true)?;
     let path = listener.local_addr()?.as_pathname().map(ToOwned::to_owned);
     let path = path.ok_or_else(|| io::Error::other("it has no path"))?;
-    Ok(bound(ListenAddr::Unix(path), Listener::Unix(listener)))
+    Ok(bound(Address::Unix(path), Listener::Unix(listener)))
 }
 
-fn bound(address: ListenAddr, listener: Listener) -> BoundSocket {
+fn bound(address: Address, listener: Listener) -> BoundSocket {
     BoundSocket {
         requested: address.clone(),
         address,

@@ -2,12 +2,13 @@
 //!
 //! Everything that makes a request unacceptable is decided here, before the gate.
 
-use crate::client_io::InterimResponses;
-use crate::headers::{ClientInfo, set_forwarded_headers, strip_hop_by_hop};
+use super::client_io::InterimResponses;
+use crate::downstream::client_info::{ClientInfo, set_forwarded_headers};
+use crate::downstream::hop_by_hop::strip_hop_by_hop;
 use crate::limits::Limits;
 use crate::local_reply::LocalReply;
-use crate::upload::{RequestBody, Upload};
-use crate::upstream::FirstByteTracker;
+use crate::semantics::{is_host, is_idempotent};
+use crate::upstream::{FirstByteTracker, RequestBody, Upload};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
@@ -134,23 +135,6 @@ impl Outgoing {
     pub(crate) fn rewind(&self) -> bool {
         self.upload.as_ref().is_none_or(Upload::rewind)
     }
-}
-
-/// RFC 9110 section 9.2.2.
-pub(crate) fn is_idempotent(method: &str) -> bool {
-    matches!(
-        method,
-        "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE"
-    )
-}
-
-/// Whether this can be a host, with or without a port.
-pub(crate) fn is_host(bytes: &[u8]) -> bool {
-    let is_in_hosts = |byte: &u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
-    };
-    bytes.iter().all(is_in_hosts)
 }
 
 fn expects_continue(headers: &HeaderMap) -> bool {

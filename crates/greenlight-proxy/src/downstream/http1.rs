@@ -7,22 +7,22 @@
 //!
 //! The gate, the waiting, the retries and the counts are [`Forwarding`]'s, as they are hyper's.
 
-mod buffer;
 mod client;
-mod date;
 mod exchange;
 mod field;
 mod framing;
 mod request;
 mod response;
 
-use crate::forward::{Forwarding, NO_SERVICE, UPSTREAM_GONE, UPSTREAM_TIMED_OUT};
+use super::client_info::ClientInfo;
+use super::grace_period::GracePeriod;
+use crate::buffer::Buffer;
+use crate::forward::Forwarding;
 use crate::gate::Kind;
-use crate::grace_period::GracePeriod;
-use crate::headers::ClientInfo;
 use crate::idle::Idle;
-use crate::local_reply::{LocalReply, PLAIN};
-use crate::response::UNREQUESTED_UPGRADE;
+use crate::local_reply::{
+    LocalReply, NO_SERVICE, PLAIN, UNREQUESTED_UPGRADE, UPSTREAM_GONE, UPSTREAM_TIMED_OUT,
+};
 use crate::socket::Socket;
 use crate::thread::ThreadContext;
 use bytes::Bytes;
@@ -36,18 +36,6 @@ use std::io::Write as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-
-pub(crate) use buffer::{Buffer, Buffers};
-pub(crate) use date::Date;
-
-/// The buffers that a thread's connections share.
-pub(crate) fn buffers() -> (Rc<Buffers>, Rc<Buffers>) {
-    // A request, its small body included; larger ones are hyper's.
-    let small = Buffers::new(16 * 1024, 0, 0, 256);
-    // A response: few system calls bring a large one, and its head is rewritten in place.
-    let large = Buffers::new(128 * 1024, 1024, 8, 32);
-    (Rc::new(small), Rc::new(large))
-}
 
 /// A connection and what was read of it, for hyper.
 pub(crate) struct Parts {

@@ -1,6 +1,6 @@
 //! Where a response's body ends.
 
-use super::buffer::Buffer;
+use crate::buffer::Buffer;
 use httparse::Status;
 
 /// A line with a chunk's size may be this long; hyper's way allows a little more.
@@ -164,7 +164,7 @@ fn size(bytes: &[u8]) -> Result<Option<(usize, u64)>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::Buffers;
+    use crate::buffer::Buffers;
     use std::rc::Rc;
 
     #[test]

@@ -1,13 +1,14 @@
 //! What the client is answered through hyper: the application's response, made fit for the next
 //! hop.
 
-use crate::body::{Exchange, Forwarded, ResponseBody};
+use super::body::{Exchange, Forwarded, ResponseBody};
+use super::upgrade::tunnel;
+use crate::downstream::hop_by_hop::strip_hop_by_hop;
 use crate::gate::Kind;
-use crate::headers::strip_hop_by_hop;
 use crate::idle::Idle;
-use crate::local_reply::LocalReply;
-use crate::upgrade::tunnel;
-use crate::upload::Upload;
+use crate::local_reply::UNREQUESTED_UPGRADE;
+use crate::semantics::is_event_stream;
+use crate::upstream::Upload;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -15,13 +16,6 @@ use hyper::header::{
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode, Version};
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
-/// Passing it on like a response would give the client a connection that is not HTTP.
-pub(crate) const UNREQUESTED_UPGRADE: LocalReply = LocalReply::new(
-    StatusCode::BAD_GATEWAY,
-    "the application switched protocols without being asked\n",
-);
 
 /// Brings an application's response to the client. The exchange is over when its body is.
 pub(crate) fn forward_response(
@@ -66,12 +60,6 @@ pub(crate) fn forward_response(
 fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE);
     kind.is_some_and(|kind| is_event_stream(kind.as_bytes()))
-}
-
-/// Whether this type of content has no foreseeable end.
-pub(crate) fn is_event_stream(kind: &[u8]) -> bool {
-    let start = kind.get(..EVENT_STREAM.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 fn switch_protocols(

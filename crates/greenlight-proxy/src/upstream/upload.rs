@@ -9,9 +9,9 @@
 //! A client that waits for `100 Continue` gets it when the application sends it, or
 //! when the application has been silent for a while, because it may not know the expectation.
 
+use super::first_byte::FirstByteTracker;
 use crate::idle::Idle;
 use crate::limits::Limits;
-use crate::upstream::FirstByteTracker;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;

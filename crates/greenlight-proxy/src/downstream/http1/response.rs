@@ -1,10 +1,10 @@
 //! The head of an application's response, and how it is written for the client.
 
-use super::buffer::Buffer;
-use super::date::Date;
 use super::field::{Field, members, number};
 use super::framing::{Chunk, Framing};
-use crate::response::is_event_stream;
+use crate::buffer::Buffer;
+use crate::date::Date;
+use crate::semantics::is_event_stream;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 

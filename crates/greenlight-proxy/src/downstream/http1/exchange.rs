@@ -1,14 +1,16 @@
 //! One request on its way through the fast path: written to the application's connection, until
 //! there is something of a response.
 
-use super::buffer::Buffer;
 use super::request::FastPathRequest;
+use crate::address::Address;
+use crate::buffer::Buffer;
+use crate::clock::monotonic_ns;
 use crate::forward::{Sent, Transport};
 use crate::gate::{Admission, Claim};
 use crate::idle::Idle;
 use crate::socket::Socket;
 use crate::thread::ThreadContext;
-use crate::upstream::{Pool, RawConnection, monotonic_ns};
+use crate::upstream::{Pool, RawConnection};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -92,6 +94,10 @@ impl Transport for Sending<'_> {
 
     fn pool(&self) -> &Pool<RawConnection> {
         &self.thread.raw_pool
+    }
+
+    async fn open(&self, upstream: &Address) -> io::Result<RawConnection> {
+        RawConnection::open(upstream).await
     }
 
     async fn send(

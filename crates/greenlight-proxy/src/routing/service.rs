@@ -1,0 +1,130 @@
+//! One service: its hosts, its path, where its two releases listen, and its gate.
+
+use crate::address::Address;
+use crate::gate::{Color, Gate};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+/// How a service is routed, as the admin socket takes it and the state file keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSettings {
+    /// Hosts that are routed here; `*.example.com` takes its subdomains; all if empty.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Prefix of the paths that are routed here, by whole segments.
+    #[serde(default = "slash")]
+    pub path_prefix: String,
+    /// Where the blue release listens: `address:port` or `unix:/path`.
+    pub blue: String,
+    /// Where the green release listens.
+    pub green: String,
+    /// How long a request may wait in all, at the gate and for a dead application, in
+    /// milliseconds.
+    #[serde(default = "half_a_minute")]
+    pub request_timeout_ms: u64,
+}
+
+fn slash() -> String {
+    "/".to_owned()
+}
+
+fn half_a_minute() -> u64 {
+    30_000
+}
+
+/// One service: its settings as parsed, and its gate, which outlives changes of the settings.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) settings: ServiceSettings,
+    pub(crate) gate: Arc<Gate>,
+    blue: Address,
+    green: Address,
+    /// Requests that wait for an application that is away, on all threads.
+    waiting: AtomicUsize,
+}
+
+/// The permit of a request that waits for a service's application. Dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct WaitingPermit(Arc<Service>);
+
+impl Drop for WaitingPermit {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Service {
+    pub(crate) fn new(
+        name: String,
+        settings: ServiceSettings,
+        gate: Arc<Gate>,
+    ) -> Result<Self, String> {
+        if !settings.path_prefix.starts_with('/') {
+            let prefix = &settings.path_prefix;
+            return Err(format!(
+                "`path_prefix` is `{prefix}`; it must begin with `/`"
+            ));
+        }
+        Ok(Self {
+            name,
+            blue: settings.blue.parse()?,
+            green: settings.green.parse()?,
+            settings,
+            gate,
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn upstream(&self, color: Color) -> &Address {
+        match color {
+            Color::Blue => &self.blue,
+            Color::Green => &self.green,
+        }
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.settings.request_timeout_ms)
+    }
+
+    /// A permit to wait for the application; `None` if `most` are taken.
+    pub(crate) fn waiting_permit(self: &Arc<Self>, most: usize) -> Option<WaitingPermit> {
+        let permit = WaitingPermit(self.clone());
+        (self.waiting.fetch_add(1, SeqCst) < most).then_some(permit)
+    }
+
+    /// How well a request fits: hosts beat no hosts, exact beats wildcard, longer prefixes beat
+    /// shorter ones. `None` if it does not fit.
+    pub(super) fn fits(&self, host: &str, path: &str) -> Option<(u8, usize)> {
+        let host_rank = self.host_rank(host)?;
+        let prefix = self.settings.path_prefix.trim_end_matches('/');
+        let rest = path.strip_prefix(prefix)?;
+        let whole_segment = prefix.is_empty() || rest.is_empty() || rest.starts_with(['/', '?']);
+        whole_segment.then_some((host_rank, prefix.len()))
+    }
+
+    fn host_rank(&self, host: &str) -> Option<u8> {
+        if self.settings.hosts.is_empty() {
+            return Some(0);
+        }
+        let mut best = None;
+        for pattern in &self.settings.hosts {
+            let rank = match pattern.strip_prefix("*.") {
+                Some(domain) => host
+                    .len()
+                    .checked_sub(domain.len() + 1)
+                    .filter(|dot| {
+                        host.as_bytes()[*dot] == b'.'
+                            && host[dot + 1..].eq_ignore_ascii_case(domain)
+                    })
+                    .map(|_| 1),
+                None => host.eq_ignore_ascii_case(pattern).then_some(2),
+            };
+            best = best.max(rank);
+        }
+        best
+    }
+}
