@@ -21,7 +21,8 @@
 //! Time and incarnation numbers are passed in or derived; maps are ordered; recovery replays
 //! records through the same `apply` that live execution uses.
 //!
-//! The guarantees G1 to G9, the states and the failure table are in `docs/design/protocol.md`.
+//! `docs/design/guarantees.md` has the guarantees G1 to G9, `docs/design/protocol.md` the states and
+//! the failure table.
 
 pub mod agent;
 pub mod coordinator;
