@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Demo {
     /// How late the control messages of one instance are: a barrier shows its worth only when
     /// something is late. At most 1m.
-    #[arg(long, default_value = "20ms", value_parser = lateness)]
+    #[arg(long = "inject-delay", default_value = "20ms", value_parser = lateness)]
     pub injected_delay: Duration,
     /// What receives user traffic; the Nginx fronts start an Nginx of their own for each instance.
     #[arg(long, value_enum, default_value_t)]

@@ -61,7 +61,12 @@ pub struct Agent {
     #[arg(long, value_name = "SOCKET", env = "DOCKER_HOST")]
     pub docker: Option<String>,
     /// How late its control messages are made, for demonstrations and measurements.
-    #[arg(long, default_value = "0ms", value_parser = lateness, hide = true)]
+    #[arg(
+        long = "inject-delay",
+        default_value = "0ms",
+        value_parser = lateness,
+        hide = true
+    )]
     pub injected_delay: Duration,
 }
 
