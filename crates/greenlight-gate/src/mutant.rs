@@ -1,4 +1,4 @@
-//! What a gate must do for the protocol (`docs/protocol.md`), each rule as a switch to break it.
+//! What a gate must do for the protocol (`docs/design/testing.md`), each rule as a switch to break it.
 //!
 //! A test breaks each rule and sees the model check and the simulation fail. Without the
 //! `mutants` feature [`GateMutant::None`] is the only value.
