@@ -154,7 +154,7 @@ fn an_exclusive_hold_that_takes_too_long_opens_again() {
     );
 }
 
-// The demands of docs/protocol.md.
+// The demands of docs/design/testing.md.
 
 #[test]
 fn a_parked_service_is_let_go_only_by_opening_it() {

@@ -1,5 +1,5 @@
-//! The documents against the repository: links lead somewhere, files that are named exist, and
-//! the reference of the HTTP API has every route.
+//! The documents against the repository: links lead somewhere, files that pages name and pages that
+//! sources name exist, and the reference of the HTTP API has every route.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -73,6 +73,31 @@ fn the_reference_of_the_http_api_has_every_route_of_server_and_agents() {
         .collect();
     assert!(untold.is_empty(), "{untold:?}");
     assert!(routes.len() > 10, "{routes:?}");
+}
+
+#[test]
+fn every_page_that_a_source_names_exists() {
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for source in files(&workspace().join("crates"), "rs") {
+        let text = read(&source);
+        for rest in text.split("docs/").skip(1) {
+            let is_of_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '.');
+            let end = rest.find(|c| !is_of_path(c)).unwrap_or(rest.len());
+            let page = rest[..end].trim_end_matches('.');
+            if Path::new(page)
+                .extension()
+                .is_some_and(|ending| ending == "md")
+            {
+                named += 1;
+                if !workspace().join("docs").join(page).exists() {
+                    missing.push(format!("{}: docs/{page}", source.display()));
+                }
+            }
+        }
+    }
+    assert_eq!(missing, [""; 0]);
+    assert!(named > 5, "only {named} pages were found");
 }
 
 /// Whether there is such a path, from the root or from `crates`; `greenlight-gate/word.rs` is
