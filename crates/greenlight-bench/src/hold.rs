@@ -12,11 +12,11 @@ use crate::report::{Bound, BoundKind, Report, Table};
 use crate::statistics::Summary;
 use crate::{Outcome, Setting};
 use fleet::Fleet;
-use greenlight::health::HealthCheck;
 use greenlight::receipt::CutOverReceipt;
-use greenlight::spec::{Artifact, PortPair, ServiceSpec};
 use greenlight_protocol::coordinator::{Command, DeploymentRequest, Promotion, RollbackRequest};
 use greenlight_protocol::{DeploymentId, Plan, Policy, ServiceName, Strategy};
+use greenlight_release::health::HealthCheck;
+use greenlight_release::spec::{Artifact, PortPair, ServiceSpec};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -251,7 +251,10 @@ fn request(fleet: &Fleet, version: &str, port: u16) -> Outcome<DeploymentRequest
         fronts: BTreeMap::new(),
     };
     Ok(DeploymentRequest {
-        deployment: DeploymentId(format!("{version}-{}", greenlight::clock::monotonic_ns())),
+        deployment: DeploymentId(format!(
+            "{version}-{}",
+            greenlight_shell::clock::monotonic_ns()
+        )),
         requested_by: "the benchmark".to_owned(),
         releases: [(ServiceName::from("sample"), Some(spec.to_release(version)))].into(),
         plan: Plan::compile(Strategy::BlueGreen, fleet.names())?,

@@ -3,8 +3,9 @@
 
 use crate::child::{Child, find};
 use crate::{Outcome, Setting};
-use greenlight::health::{HealthCheck, Probe};
+use greenlight::health::Probe;
 use greenlight_ports::reserve_address;
+use greenlight_release::health::HealthCheck;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -61,7 +61,7 @@ impl<R: Serialize> Report<R> {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             benchmark,
-            finished: greenlight::clock::utc(greenlight::clock::wall_ms()),
+            finished: greenlight_shell::clock::utc(greenlight_shell::clock::wall_ms()),
             machine: Machine {
                 cores: std::thread::available_parallelism().map_or(1, usize::from),
                 kernel: kernel.trim().to_owned(),

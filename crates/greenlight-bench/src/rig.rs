@@ -8,15 +8,15 @@ use greenlight::api::{
 };
 use greenlight::demo::write_nginx;
 use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance};
-use greenlight::front::FrontKind;
-use greenlight::health::HealthCheck;
 use greenlight::link::{ApiClient, Follow};
 use greenlight::nginx::PrivateNginx;
 use greenlight::receipt::Receipt;
-use greenlight::spec::{Artifact, PortPair, ServiceSpec};
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{Color, InstanceId, Outcome as Ended, Policy, ServiceName, Strategy};
+use greenlight_release::front::FrontKind;
+use greenlight_release::health::HealthCheck;
+use greenlight_release::spec::{Artifact, PortPair, ServiceSpec};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,13 +1,13 @@
 //! The requests and responses of the server's HTTP API, without those of the agents' link.
 
 use crate::receipt::Receipt;
-use crate::secret::{RegistryLogin, Secrets};
-use crate::spec::image::Pin;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{
     Color, DeploymentId, InstanceId, InstanceStatus, Outcome, Policy, Release, ServiceName,
     Strategy,
 };
+use greenlight_release::secret::{RegistryLogin, Secrets};
+use greenlight_release::spec::image::Pin;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,10 +15,11 @@ pub use stale_processes::end_stale_processes;
 pub use supervisor::{Supervised, Supervisor};
 
 use crate::link::{Authority, PkiError, Role};
-use crate::nginx::{Nginx, NginxPath};
+use crate::nginx::Nginx;
 use crate::runtime::{Runtime as _, Runtimes};
 use greenlight_ports::reserve_address;
 use greenlight_protocol::InstanceId;
+use greenlight_release::nginx::NginxPath;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

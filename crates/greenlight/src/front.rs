@@ -1,20 +1,18 @@
 //! What receives user traffic, as the agent's shell drives it.
 
 mod builtin;
-mod kind;
 mod nginx_reload;
 mod proxy_status;
 
 pub use builtin::BuiltinFront;
-pub use kind::FrontKind;
 pub use nginx_reload::NginxReloadFront;
 pub(crate) use proxy_status::{ProxyStatus, ask_proxy_status};
 
-use crate::spec::ServiceSpec;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{
     DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot, SwitchEvidence,
 };
+use greenlight_release::spec::ServiceSpec;
 use std::net::SocketAddr;
 use std::time::Duration;
 

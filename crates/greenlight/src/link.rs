@@ -6,6 +6,7 @@
 mod agent_request;
 mod agent_streams;
 mod client;
+mod fingerprint_key;
 mod fingerprint_verifier;
 mod https;
 mod identity;
@@ -20,6 +21,7 @@ mod token;
 pub use agent_request::{AgentRequest, AgentResponse, NumberedRequest, ReleaseSecrets};
 pub use agent_streams::{AgentStreams, LinkEvent, agent_router};
 pub use client::{ApiClient, ApiError, Follow};
+pub use fingerprint_key::FingerprintKey;
 pub use https::{Https, HttpsError};
 pub use identity::{ClientAuth, Identity};
 pub use join::{

@@ -6,8 +6,8 @@ mod window;
 
 pub use window::{Flip, Segment, Window, analyse};
 
-use crate::clock::monotonic_ns;
 use bytes::Bytes;
+use greenlight_shell::clock::monotonic_ns;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};

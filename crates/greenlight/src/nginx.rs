@@ -20,14 +20,12 @@ mod include;
 mod marker;
 mod private;
 mod reload;
-mod value;
 
 pub use attach::{AttachError, Attached, Attachment, FileChange};
 pub use control::{Nginx, NginxError};
 pub use dry_run::Copied;
-pub use include::{ForwardHeaders, Include, IncludeError, Target, Upstream};
+pub use include::{Include, IncludeError, Target, Upstream};
 pub use marker::{Marker, MarkerError};
 pub use private::PrivateNginx;
 pub use reload::{NotReloaded, ReloadEvidence};
 pub(crate) use reload::{get, put, reload};
-pub use value::{Label, NginxPath, ValueError};

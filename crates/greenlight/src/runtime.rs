@@ -9,20 +9,18 @@
 
 mod both;
 mod docker;
-mod kind;
 mod process;
 
 pub use both::Runtimes;
 pub use docker::{DockerRuntime, OwnImage};
-pub use kind::RuntimeKind;
 pub use process::ProcessRuntime;
 
-use crate::secret::{RegistryLogin, Secrets};
-use crate::spec::Artifact;
-use crate::spec::image::Pin;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{Incarnation, Slot};
+use greenlight_release::secret::{RegistryLogin, Secrets};
+use greenlight_release::spec::Artifact;
+use greenlight_release::spec::image::Pin;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

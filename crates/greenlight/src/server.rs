@@ -13,8 +13,6 @@ mod api;
 mod compaction;
 mod doctor;
 mod shell;
-mod timers;
 
 pub use api::router;
 pub use shell::{FleetView, Input, SendDirectives, Shell};
-pub use timers::Timers;

@@ -18,7 +18,7 @@ mod scene;
 mod traffic;
 
 use fleet::until;
-use greenlight::clock::monotonic_ns;
+use greenlight_shell::clock::monotonic_ns;
 use scene::{Kind, Scene};
 use traffic::{Excused, Went};
 

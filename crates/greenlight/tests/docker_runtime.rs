@@ -14,8 +14,8 @@ use bollard::query_parameters::{
 };
 use conformance::runtime::{App, Subject, launch};
 use greenlight::runtime::{DockerRuntime, Launch, Running, Runtime};
-use greenlight::spec::{Artifact, ImageSpec};
 use greenlight_protocol::Slot;
+use greenlight_release::spec::{Artifact, ImageSpec};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tempfile::TempDir;

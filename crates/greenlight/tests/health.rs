@@ -1,7 +1,8 @@
 //! Health checks over real sockets: what is asked, what counts, how often, and what is said.
 
-use greenlight::health::{Answers, HealthChange, HealthCheck, HealthTracker, Probe};
+use greenlight::health::{Answers, HealthChange, HealthTracker, Probe};
 use greenlight_ports::reserve_address;
+use greenlight_release::health::HealthCheck;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};

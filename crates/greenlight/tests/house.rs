@@ -21,6 +21,41 @@ fn the_rooms_know_only_what_the_architecture_lets_them_know() {
 }
 
 #[test]
+fn every_dependency_is_in_the_architecture_and_goes_to_a_lower_floor() {
+    let map = std::fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("it is text");
+    let (mut drawn, mut floors, mut floor_of) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    for line in map.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, floor, name, _, needed, _] = cells[..] else {
+            continue;
+        };
+        let Some(name) = name.strip_prefix("`greenlight").and(name.strip_suffix('`')) else {
+            continue;
+        };
+        let needed = needed.split('`').skip(1).step_by(2).map(str::to_owned);
+        drawn.insert(name[1..].to_owned(), needed.collect::<BTreeSet<_>>());
+        if floors.last() != Some(&floor) {
+            floors.push(floor);
+        }
+        floor_of.insert(name[1..].to_owned(), floors.len());
+    }
+
+    let mut found = dependencies();
+    for needed in found.values_mut() {
+        needed.retain(|name| name.starts_with("greenlight"));
+    }
+    assert_eq!(found, drawn);
+    for (name, needed) in &drawn {
+        for below in needed {
+            assert!(
+                floor_of[name] < floor_of[below],
+                "`{name}` depends on `{below}`, which is not on a lower floor"
+            );
+        }
+    }
+}
+
+#[test]
 fn only_the_drivers_know_both_the_protocol_and_the_proxy() {
     let src = workspace().join("crates/greenlight/src");
     // Drivers, the process roles, the command line that starts them.

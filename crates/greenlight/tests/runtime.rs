@@ -8,8 +8,8 @@ use conformance::runtime::{
     App, Subject, exited, free_port, launch, listed, logged, slot, start, stop, until,
 };
 use greenlight::runtime::{Launch, ProcessRuntime, Running, Runtime};
-use greenlight::spec::Artifact;
 use greenlight_protocol::{Color, Slot};
+use greenlight_release::spec::Artifact;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};

@@ -8,16 +8,16 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight::clock::monotonic_ns;
 use greenlight::front::{Acted, Front, FrontError, SlotAddresses};
 use greenlight::runtime::{Images, Launch, Running, Runtime, RuntimeError};
-use greenlight::secret::RegistryLogin;
-use greenlight::spec::ServiceSpec;
-use greenlight::spec::image::Pin;
 use greenlight_protocol::{
     Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot,
     SwitchEvidence,
 };
+use greenlight_release::secret::RegistryLogin;
+use greenlight_release::spec::ServiceSpec;
+use greenlight_release::spec::image::Pin;
+use greenlight_shell::clock::monotonic_ns;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,12 +5,10 @@ use super::fakes::{InstantGate, NothingRuns, Opened};
 use crate::Outcome;
 use greenlight::agent::{AgentOptions, AgentShell};
 use greenlight::api::{DeploymentEvent, NumberedEvent};
-use greenlight::clock::monotonic_ns;
 use greenlight::doctor::MachinePaths;
-use greenlight::journal::Journal;
 use greenlight::link::{AgentStreams, Authority, LinkEvent, Role, ServerLink, agent_router, serve};
 use greenlight::receipt::Receipt;
-use greenlight::secret::SecretStore;
+use greenlight::secret_store::SecretStore;
 use greenlight::server::{FleetView, Input, Shell};
 use greenlight_ports::reserve_address;
 use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
@@ -18,6 +16,8 @@ use greenlight_protocol::{
     Alignment, Directive, DirectiveEnvelope, Epoch, InstanceId, Outcome as Ended, Report, Term,
     Token,
 };
+use greenlight_shell::clock::monotonic_ns;
+use greenlight_shell::journal::Journal;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -5,9 +5,9 @@
 //! public address: do you take connections?
 
 use crate::link::peer;
-use crate::spec::ServiceSpec;
 use futures_util::future::join_all;
 use greenlight_protocol::{Epoch, InstanceId, Release, ServiceName};
+use greenlight_release::spec::ServiceSpec;
 use rustls::ClientConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@ use crate::api::SlotLog;
 use crate::doctor::{Expected, MachinePaths, MachineReport};
 use crate::link::{AgentRequest, AgentResponse, NumberedRequest, ReleaseSecrets, ServerLink};
 use crate::runtime::{Images, Runtime};
-use crate::secret::SecretStore;
+use crate::secret_store::SecretStore;
 use greenlight_protocol::{Color, ServiceName, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,22 +3,22 @@
 use super::peers::Peers;
 use super::requests::RequestHandler;
 use super::slots::{Slots, Work};
-use crate::clock;
 use crate::doctor::MachinePaths;
-use crate::failpoint;
 use crate::front::{Acted, Front, FrontError};
-use crate::journal::{Journal, JournalError};
 use crate::link::peer::{self, Readiness};
 use crate::link::{ServerLink, ServerLinkEvent};
 use crate::runtime::{Images, Running, Runtime};
-use crate::secret::SecretStore;
-use crate::server::Timers;
+use crate::secret_store::SecretStore;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Alignment, Epoch, GateAction,
     InstanceId, InstanceStatus, ParticipationView, PeerAnswer, Report, ReportEnvelope, Token,
 };
+use greenlight_shell::clock;
+use greenlight_shell::failpoint;
+use greenlight_shell::journal::{Journal, JournalError};
+use greenlight_shell::timers::Timers;
 use rustls::ClientConfig;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

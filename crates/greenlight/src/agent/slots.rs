@@ -1,18 +1,19 @@
 //! The instance's slots as the shell handles them: start, check, follow, drain, stop.
 
 use super::shell::ShellEvent;
-use crate::failpoint;
 use crate::front::{Front, SlotAddresses};
-use crate::health::{Answers, HealthChange, HealthCheck, HealthTracker, Probe};
+use crate::health::{Answers, HealthChange, HealthTracker, Probe};
 use crate::link::peer::Readiness;
 use crate::runtime::{Images, Launch, Running, Runtime};
-use crate::secret::SecretStore;
-use crate::spec::{PortPair, ServiceSpec};
+use crate::secret_store::SecretStore;
 use futures_util::future::join_all;
 use greenlight_protocol::agent::Ledger;
 use greenlight_protocol::{
     AgentEvent, Color, DrainEvidence, Epoch, Incarnation, InstanceId, Release, ServiceName, Slot,
 };
+use greenlight_release::health::HealthCheck;
+use greenlight_release::spec::{PortPair, ServiceSpec};
+use greenlight_shell::failpoint;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -86,7 +86,7 @@ pub enum Verb {
 #[derive(Debug, Args)]
 pub struct FileArg {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE)]
+    #[arg(short, long, value_name = "FILE", default_value = greenlight_config::DEFAULT_FILE)]
     pub file: PathBuf,
 }
 
@@ -112,7 +112,7 @@ pub struct Init {
     /// Make it of the file of another tool, and say what could not be carried over. Of several
     /// services of Compose `--service` chooses one.
     #[arg(long, value_name = "TOOL")]
-    pub from: Option<crate::import::Source>,
+    pub from: Option<greenlight_config::import::Source>,
     /// The other tool's file, if it is not where that tool looks for it.
     #[arg(long, value_name = "FILE", requires = "from")]
     pub input: Option<PathBuf>,

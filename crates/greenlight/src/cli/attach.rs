@@ -3,12 +3,11 @@
 use super::args::AttachNginx;
 use super::fleet::{configuration, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::config::{Config, InstanceConfig, InstanceNginx};
 use crate::fleet::LocalFleet;
-use crate::front::FrontKind;
-use crate::nginx::{
-    AttachError, Attachment, FileChange, Include, Label, NginxPath, Target, Upstream, ValueError,
-};
+use crate::nginx::{AttachError, Attachment, FileChange, Include, Nginx, Target, Upstream};
+use greenlight_config::{Config, InstanceConfig, InstanceNginx};
+use greenlight_release::front::FrontKind;
+use greenlight_release::nginx::{Label, NginxPath, ValueError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -96,12 +95,14 @@ fn attachment(args: &AttachNginx, config: &Config) -> Result<Attachment, Failure
     }
     let instance = chosen(args, config)?;
     let InstanceNginx {
-        mut nginx,
+        binary,
+        mut conf,
+        pid,
         mut include,
         verify_port,
     } = config.nginx_of(instance)?;
-    if let Some(conf) = &args.nginx_conf {
-        nginx.conf.clone_from(conf);
+    if let Some(other) = &args.nginx_conf {
+        conf.clone_from(other);
     }
     if let Some(other) = &args.include {
         include = NginxPath::new(other)?;
@@ -127,7 +128,7 @@ fn attachment(args: &AttachNginx, config: &Config) -> Result<Attachment, Failure
         upstreams.insert(Label::new(&service.0)?, upstream);
     }
     Ok(Attachment {
-        nginx,
+        nginx: Nginx { binary, conf, pid },
         include,
         wanted: Include {
             generation: 0,

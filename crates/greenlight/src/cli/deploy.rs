@@ -11,12 +11,12 @@ use crate::api::{
     ActRequest, CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, NumberedEvent,
     RollbackRequest,
 };
-use crate::clock;
-use crate::config::{Config, ConfigError};
 use crate::link::{ApiClient, ApiError, Follow};
 use crate::receipt::Receipt;
+use greenlight_config::{Config, ConfigError};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{DeploymentId, Outcome, Policy, ServiceName, Strategy};
+use greenlight_shell::clock;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -3,14 +3,14 @@
 use super::args::{FileArg, FleetArg};
 use super::fleet::{configuration, connect, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::clock::wall_ms;
-use crate::config::Config;
 use crate::doctor::{
     Diagnosis, DoctorRequest, Expected, Finding, FleetReport, Level, MachinePaths, across,
 };
 use crate::link::ApiError;
 use crate::runtime::{Runtime as _, Runtimes};
+use greenlight_config::Config;
 use greenlight_protocol::InstanceId;
+use greenlight_shell::clock::wall_ms;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! Why a command failed: what is wrong, what to do next, and the exit code.
 
 use super::Exit;
-use crate::config::ConfigError;
 use crate::link::{ApiError, HttpsError};
-use crate::spec::LabelError;
+use greenlight_config::ConfigError;
+use greenlight_release::spec::LabelError;
 use hyper::StatusCode;
 use serde::Serialize;
 use std::fmt;
@@ -119,8 +119,8 @@ impl From<LabelError> for Failure {
     }
 }
 
-impl From<crate::secret::SecretError> for Failure {
-    fn from(error: crate::secret::SecretError) -> Self {
+impl From<greenlight_config::secret_source::SecretError> for Failure {
+    fn from(error: greenlight_config::secret_source::SecretError) -> Self {
         Self::new(Exit::Usage, &error).help(error.help)
     }
 }

@@ -3,10 +3,10 @@
 use super::Failure;
 use super::args::{FileArg, FleetArg};
 use crate::api::FleetStatus;
-use crate::config::Config;
 use crate::link::ApiClient;
-use crate::spec::check_label;
+use greenlight_config::Config;
 use greenlight_protocol::ServiceName;
+use greenlight_release::spec::check_label;
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io;

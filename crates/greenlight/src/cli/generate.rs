@@ -2,12 +2,11 @@
 
 use super::args::{Cli, Completions, Man};
 use super::{Exit, Failure, print, print_json};
-use crate::config;
 use clap::CommandFactory as _;
 
 /// `greenlight schema`.
 pub(super) fn schema() -> Result<Exit, Failure> {
-    print_json(&config::schema())?;
+    print_json(&greenlight_config::schema())?;
     Ok(Exit::Done)
 }
 

@@ -3,8 +3,8 @@
 
 use super::args::Init;
 use super::{Exit, Failure, Output, print_json};
-use crate::config::Config;
-use crate::import::{ImportError, Source, Unsupported, UnsupportedKeys, import};
+use greenlight_config::Config;
+use greenlight_config::import::{ImportError, Source, Unsupported, UnsupportedKeys, import};
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};

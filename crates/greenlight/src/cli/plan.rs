@@ -5,10 +5,10 @@ use super::fleet::{configuration, connect, membership_mismatch, orphans, version
 use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::{DeploymentStatus, FleetStatus};
-use crate::clock::utc;
-use crate::config::duration::written;
-use crate::front::FrontKind;
 use greenlight_protocol::{Alignment, Color, InstanceId, Plan, ServiceName, Strategy};
+use greenlight_release::duration::written;
+use greenlight_release::front::FrontKind;
+use greenlight_shell::clock::utc;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

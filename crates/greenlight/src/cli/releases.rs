@@ -2,11 +2,11 @@
 
 use super::{Exit, Failure};
 use crate::api::{PinAnswer, PinRequest};
-use crate::config::Config;
 use crate::link::ApiClient;
-use crate::secret::Secrets;
-use crate::spec::Artifact;
+use greenlight_config::Config;
 use greenlight_protocol::{Release, ServiceName};
+use greenlight_release::secret::Secrets;
+use greenlight_release::spec::Artifact;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -4,10 +4,10 @@ use super::args::{History as HistoryArgs, Logs, ReceiptArgs, Status};
 use super::fleet::connect;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::{FleetStatus, History, LogsAnswer};
-use crate::clock::utc;
 use crate::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
 use greenlight_protocol::{Alignment, Color, InstanceStatus, ParticipationView, ServiceName};
+use greenlight_shell::clock::utc;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 

@@ -4,11 +4,12 @@ use super::args::Up;
 use super::fleet::{configuration, local_dir, make_local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::api::FleetStatus;
-use crate::config::{Config, Host, InstanceConfig};
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance, end_stale_processes};
-use crate::front::FrontKind;
 use crate::link::ApiClient;
+use crate::nginx::Nginx;
+use greenlight_config::{Config, Host, InstanceConfig};
 use greenlight_protocol::InstanceId;
+use greenlight_release::front::FrontKind;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -172,7 +173,11 @@ fn local(config: &Config, instance: &InstanceConfig) -> Result<LocalInstance, Fa
                 let nginx = config.nginx_of(instance);
                 let nginx = nginx.map_err(|error| Failure::new(Exit::Usage, error))?;
                 LocalFront::NginxReload {
-                    nginx: nginx.nginx,
+                    nginx: Nginx {
+                        binary: nginx.binary,
+                        conf: nginx.conf,
+                        pid: nginx.pid,
+                    },
                     include: nginx.include,
                 }
             }

@@ -2,8 +2,9 @@
 //! a container of an image that is made for this run.
 
 use super::DemoError;
-use crate::runtime::{OwnImage, RuntimeKind};
-use crate::spec::Artifact;
+use crate::runtime::OwnImage;
+use greenlight_release::runtime::RuntimeKind;
+use greenlight_release::spec::Artifact;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -3,13 +3,11 @@
 
 use super::DemoError;
 use super::scenario::SERVICE;
-use crate::front::FrontKind;
-use crate::nginx::{
-    AttachError, Attachment, ForwardHeaders, Include, Label, Nginx, NginxPath, PrivateNginx,
-    Target, Upstream, put,
-};
-use crate::spec::PortPair;
+use crate::nginx::{AttachError, Attachment, Include, Nginx, PrivateNginx, Target, Upstream, put};
 use greenlight_ports::reserve_port;
+use greenlight_release::front::FrontKind;
+use greenlight_release::nginx::{ForwardHeaders, Label, NginxPath};
+use greenlight_release::spec::PortPair;
 use std::net::SocketAddr;
 use std::path::Path;
 

@@ -2,11 +2,11 @@
 
 use super::scenario::ObservedDeployment;
 use super::{Barrier, DemoOptions};
-use crate::front::FrontKind;
 use crate::load::Window;
 use crate::receipt::{Check, CutOverReceipt, InstanceReceipt};
-use crate::runtime::RuntimeKind;
 use greenlight_protocol::{Alignment, InstanceId, Outcome};
+use greenlight_release::front::FrontKind;
+use greenlight_release::runtime::RuntimeKind;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

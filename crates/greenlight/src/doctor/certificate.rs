@@ -1,7 +1,7 @@
 //! The certificates of the link: an agent whose own has run out reaches no server.
 
 use super::Finding;
-use crate::clock::wall_ms;
+use greenlight_shell::clock::wall_ms;
 use std::path::Path;
 use x509_parser::prelude::parse_x509_pem;
 

@@ -2,9 +2,9 @@
 
 use super::expected::Expected;
 use super::{Finding, certificate, clock, disk_space, docker, nginx, ports, proxy};
-use crate::clock::wall_ms;
 use crate::front::ask_proxy_status;
 use crate::runtime::Running;
+use greenlight_shell::clock::wall_ms;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

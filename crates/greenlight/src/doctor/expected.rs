@@ -1,10 +1,10 @@
 //! What the configuration file wants of one instance, as the doctor needs it.
 
-use crate::config::{Config, InstanceConfig};
-use crate::front::FrontKind;
-use crate::nginx::{ForwardHeaders, ValueError};
-use crate::spec::{Artifact, PortPair};
+use greenlight_config::{Config, InstanceConfig};
 use greenlight_protocol::ServiceName;
+use greenlight_release::front::FrontKind;
+use greenlight_release::nginx::{ForwardHeaders, ValueError};
+use greenlight_release::spec::{Artifact, PortPair};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -72,9 +72,9 @@ impl Expected {
             FrontKind::Nginx | FrontKind::NginxReload => {
                 let at = config.nginx_of(instance)?;
                 Some(ExpectedNginx {
-                    binary: at.nginx.binary,
-                    conf: at.nginx.conf,
-                    pid: at.nginx.pid,
+                    binary: at.binary,
+                    conf: at.conf,
+                    pid: at.pid,
                     include: at.include.as_path().to_owned(),
                     verify_port: at.verify_port,
                     forward_headers: config.nginx.forward_headers,

@@ -3,8 +3,8 @@
 use super::expected::{Expected, ExpectedNginx};
 use super::{Finding, reloads};
 use crate::nginx::{Include, Nginx, NginxError, Upstream};
-use crate::spec::PortPair;
 use greenlight_protocol::ServiceName;
+use greenlight_release::spec::PortPair;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -145,10 +145,14 @@ fn drift(expected: &Expected, there: &ExpectedNginx, include: &Include) -> Vec<S
     for (service, settings) in &expected.services {
         match known.get(service) {
             None => drift.push(format!("`{service}` is missing")),
-            Some(Upstream::Gate(_)) if expected.front == crate::front::FrontKind::NginxReload => {
+            Some(Upstream::Gate(_))
+                if expected.front == greenlight_release::front::FrontKind::NginxReload =>
+            {
                 drift.push(format!("`{service}` goes to a gate"));
             }
-            Some(Upstream::Slots { .. }) if expected.front == crate::front::FrontKind::Nginx => {
+            Some(Upstream::Slots { .. })
+                if expected.front == greenlight_release::front::FrontKind::Nginx =>
+            {
                 drift.push(format!("`{service}` goes past the gate"));
             }
             Some(Upstream::Slots { blue, green, .. }) => {

@@ -3,9 +3,9 @@
 use super::Finding;
 use super::expected::Expected;
 use super::procfs::{self, Named};
-use crate::front::FrontKind;
 use crate::runtime::Running;
 use greenlight_protocol::{Color, Slot};
+use greenlight_release::front::FrontKind;
 use std::collections::{BTreeMap, BTreeSet};
 
 const CHECK: &str = "port";

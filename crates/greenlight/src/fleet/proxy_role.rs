@@ -4,9 +4,9 @@
 //! `--take-over`. That one takes over sockets and routing; this one reports to the service manager
 //! which process counts now, and ends with its last connection.
 
-use crate::descriptors::raise_limit;
-use crate::service_manager::ServiceManager;
 use greenlight_proxy::{Address, IfRunning, Limits, ProxyError, ProxyOptions, RunningProxy};
+use greenlight_shell::descriptors::raise_limit;
+use greenlight_shell::service_manager::ServiceManager;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;

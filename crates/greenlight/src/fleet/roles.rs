@@ -2,23 +2,24 @@
 
 use crate::agent::{AgentOptions, AgentShell};
 use crate::api::NumberedEvent;
-use crate::descriptors::raise_limit;
 use crate::doctor::MachinePaths;
-use crate::failpoint;
 use crate::front::{BuiltinFront, Front, NginxReloadFront};
-use crate::journal::Journal;
 use crate::link::{
     AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,
     ServerLink, Tokens, agent_router, allow, note_fleet, peer, serve,
     serve_with_optional_client_auth,
 };
-use crate::nginx::{Nginx, NginxPath};
+use crate::nginx::Nginx;
 use crate::runtime::Runtimes;
-use crate::secret::SecretStore;
+use crate::secret_store::SecretStore;
 use crate::server::{Input, Shell, router};
-use crate::service_manager::ServiceManager;
 use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
 use greenlight_protocol::{Alignment, CoordinatorRecord, InstanceId};
+use greenlight_release::nginx::NginxPath;
+use greenlight_shell::descriptors::raise_limit;
+use greenlight_shell::failpoint;
+use greenlight_shell::journal::Journal;
+use greenlight_shell::service_manager::ServiceManager;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 //! and ever more slowly if it cannot start.
 
 use super::backoff::Backoff;
-use crate::log_file::{self, LogFile};
+use greenlight_shell::log_file::{self, LogFile};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;

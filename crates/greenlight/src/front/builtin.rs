@@ -1,8 +1,6 @@
 //! The built-in proxy as a front: translates the protocol's words into the proxy's.
 
 use super::{Acted, Front, FrontError, SlotAddresses};
-use crate::clock::millis;
-use crate::spec::ServiceSpec;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::policy::Exclusive;
@@ -14,6 +12,8 @@ use greenlight_proxy::admin::{
     self, AdminClient, AdminError, DrainRequest, HoldRequest, OpenRequest, ServiceSettings,
     ServicesRequest,
 };
+use greenlight_release::spec::ServiceSpec;
+use greenlight_shell::clock::millis;
 use std::path::PathBuf;
 use std::time::Duration;
 

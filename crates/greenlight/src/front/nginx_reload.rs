@@ -17,12 +17,9 @@
 //! no trace in the file either, so that its next start brings no surprise.
 
 use super::{Acted, Front, FrontError, SlotAddresses};
-use crate::clock::monotonic_ns;
 use crate::nginx::{
-    Copied, Include, Label, Marker, Nginx, NginxError, NginxPath, NotReloaded, Target, Upstream,
-    get, put, reload,
+    Copied, Include, Marker, Nginx, NginxError, NotReloaded, Target, Upstream, get, put, reload,
 };
-use crate::spec::{PortPair, ServiceSpec};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::policy::Exclusive;
@@ -30,6 +27,9 @@ use greenlight_protocol::{
     AlignedEvidence, Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence,
     InstanceId, ServiceName, Slot, SwitchEvidence,
 };
+use greenlight_release::nginx::{Label, NginxPath};
+use greenlight_release::spec::{PortPair, ServiceSpec};
+use greenlight_shell::clock::monotonic_ns;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

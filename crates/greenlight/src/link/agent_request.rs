@@ -7,10 +7,10 @@
 use super::agent_streams::AgentStreams;
 use crate::api::SlotLog;
 use crate::doctor::{Expected, MachineReport};
-use crate::secret::{RegistryLogin, Secrets};
-use crate::spec::image::Pin;
 use bytes::Bytes;
 use greenlight_protocol::{InstanceId, ServiceName};
+use greenlight_release::secret::{RegistryLogin, Secrets};
+use greenlight_release::spec::image::Pin;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::https::{Https, HttpsError};
 use super::pki::{Credentials, PkiError};
 use crate::api::{ErrorAnswer, NumberedEvent};
-use crate::secret::FingerprintKey;
+use crate::link::FingerprintKey;
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! Trust in one authority that is known by its fingerprint only: the first contact of who joins.
 
 use super::pki::{PkiError, invalid, provider};
-use crate::digest::sha256_hex;
+use greenlight_release::digest::sha256_hex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};

@@ -4,8 +4,8 @@
 //! certificate counts from the next connection on, and connections that are open stay open.
 
 use super::pki::{Credentials, PkiError, file, invalid, provider};
-use crate::atomic_file::write_atomically;
 use arc_swap::ArcSwap;
+use greenlight_shell::atomic_file::write_atomically;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

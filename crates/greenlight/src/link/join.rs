@@ -17,7 +17,7 @@ use super::https::{Https, HttpsError};
 use super::pki::{Authority, Credentials, PkiError, Request, Role, new_key};
 use super::token::{JoinToken, TokenError, Tokens, check_validity};
 use crate::api::ErrorAnswer;
-use crate::secret::FingerprintKey;
+use crate::link::FingerprintKey;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};

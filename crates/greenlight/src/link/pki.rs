@@ -7,8 +7,8 @@ mod credentials;
 
 pub use credentials::Credentials;
 
-use crate::digest::sha256_hex;
-use crate::secret::FingerprintKey;
+use crate::link::FingerprintKey;
+use greenlight_release::digest::sha256_hex;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,

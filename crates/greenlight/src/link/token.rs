@@ -9,9 +9,9 @@
 //! Redeeming is one rename: if two clients try, the file system lets one win, also across a crash.
 
 use super::pki::{Authority, PkiError, Role, file, fingerprint, invalid, provider};
-use crate::clock::{millis, wall_ms};
-use crate::config::duration::written;
-use crate::digest::sha256_hex;
+use greenlight_release::digest::sha256_hex;
+use greenlight_release::duration::written;
+use greenlight_shell::clock::{millis, wall_ms};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, openat, statat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::fmt;

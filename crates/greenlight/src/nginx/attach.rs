@@ -8,7 +8,7 @@ use super::dry_run::Copied;
 use super::include::{Include, IncludeError, Target, Upstream};
 use super::marker::{Marker, MarkerError};
 use super::reload::{NotReloaded, get, put, reload, restore};
-use super::value::{Label, NginxPath};
+use greenlight_release::nginx::{Label, NginxPath};
 use hyper::StatusCode;
 use std::path::{Path, PathBuf};
 

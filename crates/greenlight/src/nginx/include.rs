@@ -11,8 +11,8 @@
 //! - Buffering is off in both directions, so that streams arrive as they are sent.
 //! - Limits of size and silence are the application's and the gate's; Nginx's would be met first.
 
-use super::value::{Label, NginxPath};
 use greenlight_protocol::Color;
+use greenlight_release::nginx::{ForwardHeaders, Label, NginxPath};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,17 +35,6 @@ pub struct Include {
     pub forward_headers: ForwardHeaders,
     /// By service: where its requests go.
     pub upstreams: BTreeMap<Label, Upstream>,
-}
-
-/// Whether incoming forwarding headers can be trusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ForwardHeaders {
-    /// Clients connect directly: what they say of themselves is replaced.
-    #[default]
-    No,
-    /// Only a load balancer connects, so its headers are kept.
-    Yes,
 }
 
 /// Where a service's requests go.

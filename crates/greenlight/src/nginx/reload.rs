@@ -11,8 +11,8 @@
 
 use super::control::{Nginx, NginxError};
 use super::marker::{Marker, MarkerError};
-use crate::atomic_file::write_atomically;
-use crate::clock::monotonic_ns;
+use greenlight_shell::atomic_file::write_atomically;
+use greenlight_shell::clock::monotonic_ns;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

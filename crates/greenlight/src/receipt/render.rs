@@ -5,8 +5,8 @@
 //! the clocks of two machines.
 
 use super::{CutOverReceipt, InstanceReceipt, Receipt};
-use crate::clock::utc;
 use greenlight_protocol::{Direction, InstanceId, Outcome, ServiceName};
+use greenlight_shell::clock::utc;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;

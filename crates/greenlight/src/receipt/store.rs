@@ -1,11 +1,11 @@
 //! Collects receipts from the records, directives and reports that pass through the server.
 
 use super::{CutOverReceipt, InstanceReceipt, Receipt};
-use crate::clock;
 use greenlight_protocol::{
     CoordinatorRecord, DeploymentId, Directive, DirectiveEnvelope, Epoch, InstanceId, Report,
     ReportEnvelope, ServiceName,
 };
+use greenlight_shell::clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

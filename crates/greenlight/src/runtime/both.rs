@@ -3,10 +3,10 @@
 //! Where Docker has never been used it is not asked, so an instance without Docker needs none.
 
 use super::{DockerRuntime, Launch, ProcessRuntime, Running, Runtime, RuntimeError};
-use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::Slot;
+use greenlight_release::spec::Artifact;
 use std::path::Path;
 use std::time::Duration;
 

@@ -29,9 +29,6 @@ use self::daemon::{Daemon, understood};
 use self::inspected::{end_of, image_check, running};
 use self::retention::{Recorded, Used};
 use super::{Container, Images, Launch, Running, Runtime, RuntimeError};
-use crate::secret::RegistryLogin;
-use crate::spec::image::Pin;
-use crate::spec::{Artifact, ImageSpec};
 use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -40,6 +37,9 @@ use bollard::query_parameters::{
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use greenlight_protocol::Slot;
+use greenlight_release::secret::RegistryLogin;
+use greenlight_release::spec::image::Pin;
+use greenlight_release::spec::{Artifact, ImageSpec};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -10,12 +10,12 @@
 mod mark;
 
 use super::{Launch, Running, Runtime, RuntimeError};
-use crate::atomic_file::write_atomically;
-use crate::log_file::{self, LogFile};
-use crate::spec::Artifact;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::Slot;
+use greenlight_release::spec::Artifact;
+use greenlight_shell::atomic_file::write_atomically;
+use greenlight_shell::log_file::{self, LogFile};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{

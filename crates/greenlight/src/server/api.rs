@@ -6,10 +6,8 @@ use crate::api::{
     ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, NumberedEvent,
     PinAnswer, PinRequest, RollbackRequest,
 };
-use crate::clock::utc;
 use crate::doctor::DoctorRequest;
 use crate::link::{AgentRequest, AgentResponse, AgentStreams, ReleaseSecrets};
-use crate::spec::{LabelError, ServiceSpec, check_label};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -19,6 +17,8 @@ use axum::{Json, Router};
 use futures_util::Stream;
 use greenlight_protocol::coordinator::{self, Accepted, Command, DeploymentRequest, Refusal};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
+use greenlight_release::spec::{LabelError, ServiceSpec, check_label};
+use greenlight_shell::clock::utc;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -1,9 +1,9 @@
 //! Keeps the journal to what recovery and history need.
 
-use crate::journal::{Journal, JournalError};
 use crate::receipt::KEPT;
 use greenlight_protocol::CoordinatorRecord;
 use greenlight_protocol::coordinator::snapshot;
+use greenlight_shell::journal::{Journal, JournalError};
 
 /// Records of a journal that is worth the trouble: some hundreds of deployments.
 const MANY: u64 = 4096;

@@ -1,10 +1,10 @@
 //! `POST /v1/doctor`: asks every agent to look at its machine, and notes the clocks around each
 //! answer.
 
-use crate::clock::wall_ms;
 use crate::doctor::{DoctorRequest, FleetReport, InstanceReport};
 use crate::link::{AgentRequest, AgentResponse, AgentStreams};
 use greenlight_protocol::InstanceId;
+use greenlight_shell::clock::wall_ms;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,17 +1,17 @@
 //! The coordinator's loop: take one input, carry out its effects in order, take the next.
 
 use super::compaction::Compaction;
-use super::timers::Timers;
 use crate::api::{DeploymentEvent, DeploymentStatus, FleetStatus, NumberedEvent};
-use crate::clock;
-use crate::failpoint;
-use crate::journal::{Journal, JournalError};
 use crate::receipt::{Receipt, ReceiptStore, not_seen};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId,
     DirectiveEnvelope, InstanceId, Policy, Report, ReportEnvelope, ServiceName,
 };
+use greenlight_shell::clock;
+use greenlight_shell::failpoint;
+use greenlight_shell::journal::{Journal, JournalError};
+use greenlight_shell::timers::Timers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The program that is installed, and the machines that it runs on.
 
-use crate::digest::sha256_hex;
+use greenlight_release::digest::sha256_hex;
 use std::io;
 use std::path::{Path, PathBuf};
 

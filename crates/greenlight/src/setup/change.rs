@@ -4,8 +4,8 @@ use super::desired::DesiredState;
 use super::facts::Facts;
 use super::units::{AGENT, PROXY, SOCKET, Unit};
 use super::{INSTANCE_STATE, PROGRAM, SERVER_USER, UNITS, USER, remove};
-use crate::digest::sha256_hex;
 use crate::link::Role;
+use greenlight_release::digest::sha256_hex;
 use std::fmt;
 
 /// One change. Changes are made in the order of this list.
@@ -186,9 +186,9 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::setup::desired::machines;
     use crate::setup::units::SERVER;
+    use greenlight_config::Config;
 
     const DIGEST: &str = "0123456789abcdef";
 

@@ -3,10 +3,10 @@
 use super::INSTANCE_STATE;
 use super::facts::Facts;
 use super::units::{self, AgentUnit, Needs, Unit};
-use crate::config::{Config, Host, InstanceConfig};
-use crate::front::FrontKind;
-use crate::spec::Artifact;
+use greenlight_config::{Config, Host, InstanceConfig};
 use greenlight_protocol::InstanceId;
+use greenlight_release::front::FrontKind;
+use greenlight_release::spec::Artifact;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -137,9 +137,9 @@ impl DesiredState {
                 return format!(
                     "--nginx-include {} --nginx-conf {} --nginx-pid {} --nginx-binary {}",
                     nginx.include,
-                    nginx.nginx.conf.display(),
-                    nginx.nginx.pid.display(),
-                    nginx.nginx.binary.display()
+                    nginx.conf.display(),
+                    nginx.pid.display(),
+                    nginx.binary.display()
                 );
             }
         };
@@ -205,8 +205,7 @@ fn foreign(config: &Config) -> Vec<String> {
     let nginx = config.instances.iter();
     let nginx = nginx.filter_map(|instance| config.nginx_of(instance).ok());
     let paths = nginx.flat_map(|nginx| {
-        let own = &nginx.nginx;
-        let files = [&own.conf, &own.pid, &own.binary].map(|path| path.display().to_string());
+        let files = [&nginx.conf, &nginx.pid, &nginx.binary].map(|path| path.display().to_string());
         files.into_iter().chain([nginx.include.to_string()])
     });
     names.chain(group).chain(paths).collect()

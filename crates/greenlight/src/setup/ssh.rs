@@ -1,7 +1,7 @@
 //! One machine, reached with the system's `ssh`: the user's configuration, agent and known hosts
 //! apply, and it never asks for anything.
 
-use crate::config::SshConfig;
+use greenlight_config::SshConfig;
 use std::path::PathBuf;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt as _;

@@ -5,9 +5,9 @@
 //! alike; a fake reads what they should do from [`App`].
 
 use greenlight::runtime::{Launch, Running, Runtime, RuntimeError};
-use greenlight::secret::Secrets;
-use greenlight::spec::Artifact;
 use greenlight_protocol::{Color, Epoch, Incarnation, ServiceName, Slot};
+use greenlight_release::secret::Secrets;
+use greenlight_release::spec::Artifact;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,8 +4,8 @@ use super::command::{Deploy, Ended};
 use super::failpoints::{is_certain, merged};
 use super::fleet::{Fleet, until};
 use super::traffic::{Excused, Run, Traffic, Went};
-use greenlight::clock::monotonic_ns;
 use greenlight_protocol::Outcome;
+use greenlight_shell::clock::monotonic_ns;
 use std::time::Instant;
 
 /// How often a point may fail to come up before its test fails: which resends and questions

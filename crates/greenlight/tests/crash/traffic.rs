@@ -4,8 +4,8 @@
 //! release has a version of its own, so each response shows who gave it.
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use greenlight::clock::monotonic_ns;
 use greenlight::load::{Load, Mix, Sample};
+use greenlight_shell::clock::monotonic_ns;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

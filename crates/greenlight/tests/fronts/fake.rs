@@ -2,14 +2,14 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight::clock::monotonic_ns;
 use greenlight::front::{Acted, Front, FrontError, SlotAddresses};
-use greenlight::spec::ServiceSpec;
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{
     Color, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceEvidence,
     ServiceName, Slot, SwitchEvidence,
 };
+use greenlight_release::spec::ServiceSpec;
+use greenlight_shell::clock::monotonic_ns;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

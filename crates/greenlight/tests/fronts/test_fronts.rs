@@ -7,14 +7,13 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight::front::{BuiltinFront, Front, NginxReloadFront, SlotAddresses};
-use greenlight::health::HealthCheck;
-use greenlight::nginx::{
-    Attachment, ForwardHeaders, Include, Label, NginxPath, PrivateNginx, Target, Upstream,
-};
-use greenlight::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight::nginx::{Attachment, Include, PrivateNginx, Target, Upstream};
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::{Alignment, Color, InstanceId, ServiceName};
 use greenlight_proxy::{Address, IfRunning, Limits, ProxyOptions, RunningProxy};
+use greenlight_release::health::HealthCheck;
+use greenlight_release::nginx::{ForwardHeaders, Label, NginxPath};
+use greenlight_release::spec::{Artifact, PortPair, ServiceSpec};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::client::conn::http1;

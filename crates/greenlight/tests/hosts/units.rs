@@ -1,7 +1,7 @@
 //! The unit files that `greenlight setup` writes, as systemd's own tools judge them.
 
-use greenlight::config::Config;
 use greenlight::setup::{DesiredState, Facts, Unit, machines};
+use greenlight_config::Config;
 use std::process::Command;
 
 /// By what is deployed: the largest exposure of an agent, in tenths. An agent whose applications

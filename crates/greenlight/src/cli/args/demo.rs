@@ -1,9 +1,9 @@
 //! The arguments of the demo.
 
 use super::lateness;
-use crate::front::FrontKind;
-use crate::runtime::RuntimeKind;
 use clap::Args;
+use greenlight_release::front::FrontKind;
+use greenlight_release::runtime::RuntimeKind;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -2,12 +2,13 @@
 
 use super::{at_least_one, duration, lateness};
 use crate::cli::{Exit, Failure};
-use crate::config::host::{INSTANCE_NAME_HELP, is_instance_name};
 use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
-use crate::nginx::{Nginx, NginxPath};
+use crate::nginx::Nginx;
 use clap::Args;
+use greenlight_config::host::{INSTANCE_NAME_HELP, is_instance_name};
 use greenlight_protocol::InstanceId;
 use greenlight_proxy::{Address, IfRunning};
+use greenlight_release::nginx::NginxPath;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! What a process holds to prove who it is, and the folder in which it keeps that.
 
 use super::{FINGERPRINT_KEY, PkiError, file, read, read_fingerprint_key, write_secret};
+use crate::link::FingerprintKey;
 use crate::link::identity::{ClientAuth, Identity};
-use crate::secret::FingerprintKey;
 use rustls::{ClientConfig, ServerConfig};
 use std::fs;
 use std::path::Path;

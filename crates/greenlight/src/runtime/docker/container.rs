@@ -1,13 +1,13 @@
 //! From a launch to a container: its name, its labels, its settings.
 
 use crate::runtime::Launch;
-use crate::spec::ImageSpec;
-use crate::spec::image::{LogOptions, Restart};
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
     RestartPolicyNameEnum,
 };
 use greenlight_protocol::Slot;
+use greenlight_release::spec::ImageSpec;
+use greenlight_release::spec::image::{LogOptions, Restart};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;

@@ -2,8 +2,8 @@
 //! and whether its image's own check has anything against it.
 
 use crate::runtime::{Container, Launch, Running};
-use crate::spec::Artifact;
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
+use greenlight_release::spec::Artifact;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// The running application, from the state of its container.

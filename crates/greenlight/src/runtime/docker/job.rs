@@ -7,7 +7,7 @@
 use super::{DockerRuntime, container, daemon_error};
 use crate::runtime::docker::tail;
 use crate::runtime::{Container, Launch, RuntimeError};
-use crate::spec::Artifact;
+use greenlight_release::spec::Artifact;
 use std::time::Duration;
 
 /// Lines of output that are shown.

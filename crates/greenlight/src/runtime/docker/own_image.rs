@@ -14,13 +14,13 @@ mod packing;
 use super::daemon::Daemon;
 use super::{daemon_error, image};
 use crate::runtime::RuntimeError;
-use crate::spec::ImageSpec;
-use crate::spec::image::Pin;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder,
 };
 use futures_util::StreamExt as _;
+use greenlight_release::spec::ImageSpec;
+use greenlight_release::spec::image::Pin;
 use std::collections::HashMap;
 use std::path::Path;
 use std::pin::pin;

@@ -1,0 +1,120 @@
+//! No port of a machine may be used twice.
+//!
+//! Instances are on one machine if they have the same host, or all are on loopback, where only
+//! public ports may repeat, on different addresses: applications listen on one loopback address
+//! whatever the name of their instance.
+
+use super::Resolver;
+use crate::diagnostic::Diagnostic;
+use crate::host::Host;
+use greenlight_protocol::{Color, ServiceName};
+use miette::SourceSpan;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// What a port is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The proxy's public port.
+    Public,
+    /// A slot of a service.
+    Slot(ServiceName, Color),
+    /// Where Nginx's workers say what they serve.
+    Verify,
+}
+
+/// One port of one instance, and what it is for.
+#[derive(Clone, Debug)]
+pub(super) struct PortUse {
+    /// Which of the servers it belongs to.
+    pub(super) instance: usize,
+    /// What that instance is called.
+    pub(super) name: String,
+    pub(super) host: Host,
+    pub(super) purpose: Purpose,
+    pub(super) port: u16,
+    /// Where the number comes from.
+    pub(super) said_at: SourceSpan,
+    /// What to point at when another instance uses it.
+    pub(super) at: SourceSpan,
+}
+
+impl Resolver<'_> {
+    pub(super) fn ports_differ(&mut self, uses: &[PortUse]) {
+        // One diagnostic for two instances is enough, and so is one for two places of the file.
+        let mut pairs = BTreeSet::new();
+        let mut places = BTreeSet::new();
+        for (index, second) in uses.iter().enumerate() {
+            for first in uses[..index].iter().filter(|first| first.collides(second)) {
+                let same_instance = first.instance == second.instance;
+                if !same_instance && !pairs.insert((first.instance, second.instance)) {
+                    continue;
+                }
+                if first.host == second.host && first.is_public() && second.is_public() {
+                    // The same server twice was reported before.
+                    continue;
+                }
+                let (first_at, at) = match same_instance {
+                    true => (first.said_at, second.said_at),
+                    false => (first.at, second.at),
+                };
+                if places.insert((first_at.offset(), at.offset())) {
+                    self.diagnostics.push(Diagnostic::PortTwice {
+                        port: second.port,
+                        machine: machine(&second.host),
+                        first: first.described(same_instance),
+                        first_at,
+                        second: second.described(same_instance),
+                        at,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl PortUse {
+    fn collides(&self, other: &Self) -> bool {
+        if self.port != other.port {
+            return false;
+        }
+        if self.host == other.host {
+            return true;
+        }
+        let named = |host: &Host| matches!(host, Host::Name(_));
+        let both_public = self.is_public() && other.is_public();
+        self.host.is_loopback()
+            && other.host.is_loopback()
+            // `localhost` may be any loopback address; two addresses have a port each.
+            && (!both_public || named(&self.host) || named(&other.host))
+    }
+
+    fn is_public(&self) -> bool {
+        self.purpose == Purpose::Public
+    }
+
+    fn described(&self, alone: bool) -> String {
+        let purpose = self.purpose.to_string();
+        match alone {
+            true => purpose,
+            false => format!("{purpose} of `{}`", self.name),
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public => f.write_str("the public port"),
+            Self::Slot(service, color) => write!(f, "the {color} port of `{service}`"),
+            Self::Verify => f.write_str("the `verify_port` of nginx"),
+        }
+    }
+}
+
+fn machine(host: &Host) -> String {
+    match host.is_loopback() {
+        true => "this machine".to_owned(),
+        false => format!("`{host}`"),
+    }
+}
