@@ -1,6 +1,7 @@
 //! The two places that a service is forwarded to, and what a gate does with a request.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// One of the two places a service is forwarded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +22,15 @@ impl Color {
             Self::Blue => Self::Green,
             Self::Green => Self::Blue,
         }
+    }
+}
+
+impl fmt::Display for Color {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blue => "blue",
+            Self::Green => "green",
+        })
     }
 }
 

@@ -1,11 +1,11 @@
 //! The control of a process's gates, as a pure state machine.
 //!
 //! It takes events and returns effects, which its shell carries out in their order. What each
-//! order makes of a service's gate is the table in `mode.rs`; how far an order has come is one
+//! command makes of a service's gate is the table in `mode.rs`; how far a command has come is one
 //! enum in `running.rs`; [`GateControl::handle`] is the table of what comes next:
 //!
 //! ```text
-//!  order    │ in this order
+//!  command    │ in this order
 //!  ─────────┼──────────────────────────────────────────────────────────────────────────────
 //!  hold     │ [count there], reset totals, set routes, arm deadline, persist, replicate and
 //!           │ wait for none admitting, [wait for no requests], [count there], reply
@@ -22,9 +22,9 @@
 //! What is in brackets happens only where there are followers (counting, closing), a hold came
 //! before (the note), or the hold is exclusive (no requests).
 //!
-//! Orders are fenced, separately for each service: one of an older epoch than the last one obeyed
-//! is refused, and so is a hold of an epoch that was opened. An order that is refused for one of
-//! its services changes none of them.
+//! Commands are fenced, each service by itself: one of an older epoch than the last one obeyed is
+//! refused, and so is a hold of an epoch that was opened. A command that is refused for one of its
+//! services changes none of them.
 
 mod account;
 mod follow;
@@ -39,8 +39,8 @@ mod vocabulary;
 pub use mode::{Deadline, Mode};
 pub use state::{HandoverState, RoutingState, ServiceControl, ServiceState};
 pub use vocabulary::{
-    Answer, Awaited, Durability, Followed, GateEffect, GateEvent, Order, ReadCounts, Refusal,
-    Ticket,
+    Answer, Awaited, Command, Durability, GateEffect, GateEvent, ReadCounts, Refusal,
+    ReplicateRequest, Ticket,
 };
 
 use crate::counts::CountsByService;
@@ -49,15 +49,15 @@ use crate::mutant::GateMutant;
 use running::{HoldStep, OpenStep, Running};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whose orders this process obeys.
+/// Whose commands this process obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Those of the admin socket.
-    Leading,
+    Leader,
     /// None, for the moment: a successor is taking over.
     HandingOver,
     /// Those of its successor.
-    Following {
+    Follower {
         /// The last one obeyed.
         last: (u64, u64),
     },
@@ -74,11 +74,11 @@ pub struct GateControl<S> {
     /// Predecessors that still have connections: their gates follow this process's.
     followers: BTreeSet<String>,
     /// What those counted that have ended.
-    departed: CountsByService,
+    final_counts: CountsByService,
     running: BTreeMap<Ticket, Running<S>>,
     /// The last generation of any service.
     generation: u64,
-    /// How often the routing was replicated to followers.
+    /// How often followers were told the routing.
     replicated: u64,
     mutant: GateMutant,
 }
@@ -94,11 +94,11 @@ impl<S: Clone + PartialEq> GateControl<S> {
     pub fn with_mutant(id: u64, state: HandoverState<S>, mutant: GateMutant) -> Self {
         Self {
             id,
-            role: Role::Leading,
+            role: Role::Leader,
             services: state.routing.controls(),
             evidence: state.evidence,
             followers: BTreeSet::new(),
-            departed: state.departed,
+            final_counts: state.final_counts,
             running: BTreeMap::new(),
             generation: 0,
             replicated: 0,
@@ -106,7 +106,7 @@ impl<S: Clone + PartialEq> GateControl<S> {
         }
     }
 
-    /// Takes an event, and returns what to do. `now_ns` is the monotonic clock's.
+    /// Takes an event, and says what to do. `now_ns` is the monotonic clock's.
     pub fn handle(
         &mut self,
         event: GateEvent<S>,
@@ -123,7 +123,44 @@ impl<S: Clone + PartialEq> GateControl<S> {
         step.effects
     }
 
-    /// Whose orders are obeyed.
+    /// Which rule is broken.
+    #[cfg(feature = "mutants")]
+    pub fn mutant(&self) -> GateMutant {
+        self.mutant
+    }
+
+    /// Forgets what no decision depends on, so that controls that do the same are equal: what was
+    /// counted; the numbers of commands, of replications, and of deadlines that do not run; the
+    /// deadlines of services that are parked or shed, which do nothing; and fences that no command
+    /// can meet, because all that come are of cut-overs from `decided` on, and holds of later ones.
+    /// Takes the generations whose deadlines run, and returns them as they are numbered now.
+    #[cfg(feature = "mutants")]
+    pub fn normalize(&mut self, armed: &BTreeSet<u64>, decided: u64) -> BTreeSet<u64> {
+        for service in self.services.values_mut() {
+            service.mode = service.mode.normal_form();
+            if service.mode.deadline().is_none() && service.epoch <= decided {
+                service.epoch = 0;
+                service.opened = 0;
+            }
+        }
+        self.evidence.clear();
+        self.final_counts.clear();
+        self.replicated = 0;
+        let running = std::mem::take(&mut self.running).into_values();
+        self.running = (1..).map(Ticket).zip(running).collect();
+        let services = self.services.values();
+        let runs = services.filter(|service| service.mode.deadline().is_some());
+        let runs: BTreeSet<_> = runs.map(|service| service.generation).collect();
+        let runs: Vec<_> = runs.intersection(armed).copied().collect();
+        for service in self.services.values_mut() {
+            let number = runs.iter().position(|known| *known == service.generation);
+            service.generation = number.map_or(0, |number| number as u64 + 1);
+        }
+        self.generation = runs.len() as u64;
+        (1..=self.generation).collect()
+    }
+
+    /// Whose commands are obeyed.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -149,11 +186,11 @@ impl<S: Clone + PartialEq> GateControl<S> {
         HandoverState {
             routing: self.routing(),
             evidence: self.evidence.clone(),
-            departed: self.departed.clone(),
+            final_counts: self.final_counts.clone(),
         }
     }
 
-    /// The routing, as followers and successors get it.
+    /// What followers and successors are told of the routing.
     fn routing(&self) -> RoutingState<S> {
         let services = self.services.iter().map(|(name, service)| {
             let state = ServiceState {
@@ -192,13 +229,13 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     fn take(&mut self, event: GateEvent<S>) {
         match event {
             GateEvent::Started { followers } => self.start(followers),
-            GateEvent::Ordered { ticket, order } => self.order(ticket, order),
+            GateEvent::Commanded { ticket, command } => self.command(ticket, command),
             GateEvent::DeadlinePassed { generation } => self.expire(generation),
             GateEvent::FollowerGone { follower } => {
                 self.control.followers.remove(&follower);
             }
-            GateEvent::HandedOver => self.control.role = Role::Following { last: (0, 0) },
-            GateEvent::HandoverFailed => self.control.role = Role::Leading,
+            GateEvent::HandedOver => self.control.role = Role::Follower { last: (0, 0) },
+            GateEvent::HandoverFailed => self.control.role = Role::Leader,
             GateEvent::Written { ticket, result } => {
                 let result = result.map_err(|reason| Refusal::NotWritten { reason });
                 self.written(ticket, result);
@@ -213,45 +250,45 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             GateEvent::NoneAdmitting { ticket } => self.none_admitting(ticket),
             GateEvent::NoRequests { ticket, in_time } => self.no_requests(ticket, in_time),
             GateEvent::Counted { ticket, others } => {
-                let mut counts = self.control.departed.clone();
+                let mut counts = self.control.final_counts.clone();
                 crate::counts::add_all(&mut counts, &others.unwrap_or_default());
                 self.counted(ticket, &counts);
             }
         }
     }
 
-    fn order(&mut self, ticket: Ticket, order: Order<S>) {
-        let is_for_a_follower = matches!(order, Order::Follow(_));
-        if self.control.role != Role::Leading && !is_for_a_follower {
+    fn command(&mut self, ticket: Ticket, command: Command<S>) {
+        let is_for_a_follower = matches!(command, Command::Follow(_));
+        if self.control.role != Role::Leader && !is_for_a_follower {
             return self.refuse(ticket, Refusal::HandingOver);
         }
-        let taken = match order {
-            Order::Hold(request) => self.hold(ticket, request),
-            Order::Open(request) => self.open(ticket, request),
-            Order::Park(mut request) => {
+        let taken = match command {
+            Command::Hold(request) => self.hold(ticket, request),
+            Command::Open(request) => self.open(ticket, request),
+            Command::Park(mut request) => {
                 let known = &self.control.services;
                 request.services.retain(|name| known.contains_key(name));
                 self.close(ticket, &request, Mode::parked)
             }
-            Order::Shed(request) => self.close(ticket, &request, Mode::shed),
-            Order::Define { name, settings } => {
+            Command::Shed(request) => self.close(ticket, &request, Mode::shed),
+            Command::Define { name, settings } => {
                 self.define(ticket, name, settings);
                 Ok(())
             }
-            Order::Remove { name } => self.remove(ticket, name),
-            Order::Follow(followed) => self.follow(ticket, followed),
-            Order::FollowerLeft { follower, counts } => {
-                self.follower_left(ticket, &follower, &counts);
+            Command::Remove { name } => self.remove(ticket, name),
+            Command::Follow(followed) => self.follow(ticket, followed),
+            Command::FollowerEnded { follower, counts } => {
+                self.follower_ended(ticket, &follower, &counts);
                 Ok(())
             }
-            Order::HandOver => self.hand_over(ticket),
+            Command::HandOver => self.hand_over(ticket),
         };
         if let Err(refusal) = taken {
             self.refuse(ticket, refusal);
         }
     }
 
-    // What comes next for an order that waits. An event for an order that is over, or that waits
+    // What comes next for a command that waits. An event for a command that is over, or that waits
     // for something else, changes nothing.
 
     fn written(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
@@ -424,8 +461,8 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
     }
 
-    fn still_waits(&mut self, ticket: Ticket, order: Running<S>) {
-        self.control.running.insert(ticket, order);
+    fn still_waits(&mut self, ticket: Ticket, command: Running<S>) {
+        self.control.running.insert(ticket, command);
     }
 
     fn reply(&mut self, ticket: Ticket, answer: Answer) {

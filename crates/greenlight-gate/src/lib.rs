@@ -1,7 +1,7 @@
 //! The gate: where the requests of a service are admitted, held or refused.
 //!
 //! ```text
-//!  order, deadline, ...           ┌─────────────┐   ordered effects
+//!  command, deadline, ...           ┌─────────────┐   ordered effects
 //!  ──────────────────────────────▶│ GateControl │──────────────────▶ set the route, persist,
 //!         (GateEvent)             └─────────────┘   (GateEffect)     replicate, wait, reply
 //! ```
@@ -23,8 +23,8 @@ mod wire;
 
 pub use color::{Color, Route};
 pub use control::{
-    Answer, Awaited, Deadline, Durability, Followed, GateControl, GateEffect, GateEvent,
-    HandoverState, Mode, Order, ReadCounts, Refusal, Role, RoutingState, ServiceControl,
+    Answer, Awaited, Command, Deadline, Durability, GateControl, GateEffect, GateEvent,
+    HandoverState, Mode, ReadCounts, Refusal, ReplicateRequest, Role, RoutingState, ServiceControl,
     ServiceState, Ticket,
 };
 pub use counts::{ColorCounts, Counts, CountsByService, InFlight};

@@ -15,7 +15,7 @@ pub enum GateMutant {
     /// Opening some services of a hold stops the deadline of the rest.
     #[cfg(feature = "mutants")]
     OpeningStopsOtherDeadlines,
-    /// An order of an older cut-over is obeyed.
+    /// A command of an older cut-over is obeyed.
     #[cfg(feature = "mutants")]
     Unfenced,
     /// A service that was never opened is held.

@@ -1,13 +1,13 @@
-//! The control, order by order: what each does to routes, file and answers, and in which order.
+//! The control, command by command: what each does to routes, file and answers, and in which order.
 
 mod shell;
 
 use greenlight_gate::{
-    Answer, Awaited, Color, Counts, CountsByService, Durability, GateEvent, GateMutant,
-    HandoverState, HoldRequest, Mode, OnUncertain, OpenRequest, Order, Refusal, Role, Route,
-    RoutingState, ServicesRequest, Ticket,
+    Answer, Awaited, Color, Command, Counts, CountsByService, Durability, GateEvent, GateMutant,
+    HandoverState, HoldRequest, Mode, OnUncertain, OpenRequest, Refusal, Role, Route, RoutingState,
+    ServicesRequest, Ticket,
 };
-use shell::{Done, GateFile, GateProcess};
+use shell::{Done, GateProcess};
 use std::collections::BTreeMap;
 
 const SHOP: &str = "shop";
@@ -18,7 +18,7 @@ const MAIL: &str = "mail";
 fn a_hold_closes_the_gates_before_it_is_written_and_is_answered_when_nothing_is_admitted() {
     let mut bench = Bench::open();
 
-    let hold = bench.order(hold(1, &[SHOP, MAIL]));
+    let hold = bench.command(hold(1, &[SHOP, MAIL]));
 
     assert_eq!(
         bench.steps(),
@@ -37,7 +37,7 @@ fn a_hold_closes_the_gates_before_it_is_written_and_is_answered_when_nothing_is_
 fn an_opening_is_noted_before_the_gates_flip_and_answered_when_it_is_on_the_disk() {
     let mut bench = Bench::held(1);
 
-    let open = bench.order(open(1, &[SHOP, MAIL], Color::Green));
+    let open = bench.command(open(1, &[SHOP, MAIL], Color::Green));
 
     let steps = ["persist", "route", "route", "persist to disk", "reply"];
     assert_eq!(bench.steps(), steps);
@@ -54,7 +54,7 @@ fn an_opening_is_noted_before_the_gates_flip_and_answered_when_it_is_on_the_disk
 fn what_was_served_before_is_opened_again_without_a_note() {
     let mut bench = Bench::held(1);
 
-    bench.order(open(1, &[SHOP, MAIL], Color::Blue));
+    bench.command(open(1, &[SHOP, MAIL], Color::Blue));
 
     assert_eq!(
         bench.steps(),
@@ -75,7 +75,7 @@ fn a_process_that_ended_while_it_opened_serves_neither_color_until_it_is_told() 
     bench.pass_deadlines();
     assert_eq!(bench.process.routes[SHOP], Route::Shed(Some(Color::Blue)));
     assert_eq!(bench.process.routes[MAIL], Route::Open(Color::Blue));
-    bench.order(open(1, &[SHOP], Color::Green));
+    bench.command(open(1, &[SHOP], Color::Green));
     assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
 }
 
@@ -84,7 +84,7 @@ fn what_cannot_be_noted_is_flipped_all_the_same() {
     let mut bench = Bench::held(1);
     bench.is_broken = true;
 
-    let open = bench.order(open(1, &[SHOP], Color::Green));
+    let open = bench.command(open(1, &[SHOP], Color::Green));
 
     assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
     assert!(matches!(
@@ -100,10 +100,10 @@ fn the_deadline_serves_the_old_color_or_sheds_and_says_so() {
         (OnUncertain::Shed, Route::Shed(Some(Color::Blue))),
     ] {
         let mut bench = Bench::open();
-        let Order::Hold(request) = hold(1, &[SHOP]) else {
+        let Command::Hold(request) = hold(1, &[SHOP]) else {
             unreachable!("it is a hold")
         };
-        bench.order(Order::Hold(HoldRequest {
+        bench.command(Command::Hold(HoldRequest {
             on_uncertain,
             ..request
         }));
@@ -117,7 +117,7 @@ fn the_deadline_serves_the_old_color_or_sheds_and_says_so() {
 #[test]
 fn a_hold_that_is_not_complete_at_its_deadline_is_refused() {
     let mut bench = Bench::open();
-    let hold = bench.order(hold(1, &[SHOP]));
+    let hold = bench.command(hold(1, &[SHOP]));
 
     bench.pass_deadlines();
 
@@ -130,10 +130,10 @@ fn a_hold_that_is_not_complete_at_its_deadline_is_refused() {
 fn an_exclusive_hold_that_takes_too_long_opens_again() {
     let mut bench = Bench::open();
     bench.in_flight(SHOP, Color::Blue, 2);
-    let Order::Hold(request) = hold(1, &[SHOP]) else {
+    let Command::Hold(request) = hold(1, &[SHOP]) else {
         unreachable!("it is a hold")
     };
-    let hold = bench.order(Order::Hold(HoldRequest {
+    let hold = bench.command(Command::Hold(HoldRequest {
         exclusive_ms: Some(5),
         ..request
     }));
@@ -159,22 +159,22 @@ fn an_exclusive_hold_that_takes_too_long_opens_again() {
 #[test]
 fn a_parked_service_is_let_go_only_by_opening_it() {
     let mut bench = Bench::open();
-    bench.order(park(1, &[SHOP]));
-    bench.order(hold(2, &[SHOP, MAIL]));
+    bench.command(park(1, &[SHOP]));
+    bench.command(hold(2, &[SHOP, MAIL]));
     bench.restart();
     bench.pass_deadlines();
 
     assert_eq!(bench.process.routes[SHOP], Route::Held(Some(Color::Blue)));
     assert_eq!(bench.process.routes[MAIL], Route::Open(Color::Blue));
-    bench.order(open(2, &[SHOP], Color::Green));
+    bench.command(open(2, &[SHOP], Color::Green));
     assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
 }
 
 #[test]
 fn opening_or_holding_one_service_leaves_the_deadline_of_the_rest_running() {
     let mut bench = Bench::held(1);
-    bench.order(open(1, &[MAIL], Color::Green));
-    bench.order(hold(2, &[MAIL]));
+    bench.command(open(1, &[MAIL], Color::Green));
+    bench.command(hold(2, &[MAIL]));
     let first = bench.armed[0];
 
     bench.event(GateEvent::DeadlinePassed { generation: first });
@@ -187,7 +187,7 @@ fn opening_or_holding_one_service_leaves_the_deadline_of_the_rest_running() {
 #[test]
 fn an_order_that_is_too_old_for_one_service_changes_none_of_them() {
     let mut bench = Bench::open();
-    bench.order(hold(5, &[SHOP]));
+    bench.command(hold(5, &[SHOP]));
     bench.restart();
     let before = bench.process.control.clone();
 
@@ -199,21 +199,21 @@ fn an_order_that_is_too_old_for_one_service_changes_none_of_them() {
             last,
         }))
     };
-    for order in [
+    for command in [
         hold(4, &[MAIL, SHOP]),
         open(4, &[MAIL, SHOP], Color::Green),
         park(4, &[MAIL, SHOP]),
     ] {
-        let ticket = bench.order(order);
+        let ticket = bench.command(command);
         assert_eq!(bench.answer(ticket), older(SHOP, 4));
         assert_eq!(bench.process.control, before);
     }
-    bench.order(open(5, &[SHOP], Color::Green));
-    let late = bench.order(hold(5, &[SHOP]));
+    bench.command(open(5, &[SHOP], Color::Green));
+    let late = bench.command(hold(5, &[SHOP]));
     let service = SHOP.to_owned();
     let refusal = Refusal::AlreadyOpened { service, epoch: 5 };
     assert_eq!(bench.answer(late), Some(Err(refusal)));
-    bench.order(open(4, &[MAIL], Color::Green));
+    bench.command(open(4, &[MAIL], Color::Green));
     assert_eq!(bench.process.routes[MAIL], Route::Open(Color::Green));
 }
 
@@ -222,7 +222,7 @@ fn a_service_that_was_never_opened_is_not_held() {
     let mut bench = Bench::new();
     bench.define(SHOP);
 
-    let hold = bench.order(hold(1, &[SHOP]));
+    let hold = bench.command(hold(1, &[SHOP]));
     bench.event(GateEvent::NoneAdmitting { ticket: hold });
 
     assert!(matches!(bench.answer(hold), Some(Ok(Answer::Held(_)))));
@@ -234,13 +234,13 @@ fn a_service_that_was_never_opened_is_not_held() {
 fn the_last_admission_is_told_as_it_is_when_it_is_asked_for() {
     let mut bench = Bench::open();
     bench.admitted(SHOP, Color::Blue, 10);
-    let hold = bench.order(hold(1, &[SHOP]));
+    let hold = bench.command(hold(1, &[SHOP]));
     bench.event(GateEvent::NoneAdmitting { ticket: hold });
     assert_eq!(bench.evidence(1, SHOP).last_admission_old_ns, Some(10));
     bench.pass_deadlines();
     bench.admitted(SHOP, Color::Blue, 20);
     assert_eq!(bench.evidence(1, SHOP).last_admission_old_ns, Some(20));
-    bench.order(open(1, &[SHOP], Color::Blue));
+    bench.command(open(1, &[SHOP], Color::Blue));
     bench.admitted(SHOP, Color::Blue, 30);
 
     assert_eq!(bench.evidence(1, SHOP).last_admission_old_ns, Some(20));
@@ -249,13 +249,13 @@ fn the_last_admission_is_told_as_it_is_when_it_is_asked_for() {
 #[test]
 fn that_a_hold_expired_is_told_after_it_is_repeated_and_after_a_restart() {
     let mut bench = Bench::open();
-    bench.order(hold(1, &[SHOP]));
+    bench.command(hold(1, &[SHOP]));
     bench.pass_deadlines();
-    bench.order(hold(1, &[SHOP]));
+    bench.command(hold(1, &[SHOP]));
     assert!(bench.evidence(1, SHOP).expired);
     bench.restart();
     assert!(bench.evidence(1, SHOP).expired);
-    bench.order(hold(2, &[SHOP]));
+    bench.command(hold(2, &[SHOP]));
 
     assert!(!bench.evidence(2, SHOP).expired);
     assert!(bench.evidence(1, SHOP).expired);
@@ -266,16 +266,16 @@ fn that_a_hold_expired_is_told_after_it_is_repeated_and_after_a_restart() {
 #[test]
 fn nothing_is_handed_over_during_a_hold_and_no_order_is_obeyed_during_a_handover() {
     let mut bench = Bench::held(1);
-    let refused = bench.order(Order::HandOver);
+    let refused = bench.command(Command::HandOver);
     assert_eq!(bench.answer(refused), Some(Err(Refusal::HoldIsOn)));
     bench.pass_deadlines();
-    bench.order(Order::HandOver);
+    bench.command(Command::HandOver);
 
-    let refused = bench.order(hold(2, &[SHOP]));
+    let refused = bench.command(hold(2, &[SHOP]));
 
     assert_eq!(bench.answer(refused), Some(Err(Refusal::HandingOver)));
     bench.event(GateEvent::HandoverFailed);
-    let taken = bench.order(hold(2, &[SHOP]));
+    let taken = bench.command(hold(2, &[SHOP]));
     assert_eq!(bench.answer(taken), None);
 }
 
@@ -284,7 +284,7 @@ fn a_follower_routes_as_its_leader_says_and_keeps_a_later_deadline() {
     let mut leader = Bench::open();
     let mut follower = leader.hand_over();
 
-    leader.order(hold(1, &[SHOP]));
+    leader.command(hold(1, &[SHOP]));
     follower.follow(&mut leader);
 
     assert_eq!(
@@ -293,7 +293,7 @@ fn a_follower_routes_as_its_leader_says_and_keeps_a_later_deadline() {
     );
     assert!(matches!(
         follower.process.control.role(),
-        Role::Following { last: (2, 2) }
+        Role::Follower { last: (2, 2) }
     ));
     follower.pass_deadlines();
     assert_eq!(follower.process.routes[SHOP], Route::Open(Color::Blue));
@@ -309,7 +309,7 @@ fn a_leader_waits_for_its_followers_in_a_hold_and_before_a_flip_that_no_hold_cam
     let mut leader = Bench::open();
     let mut follower = leader.hand_over();
 
-    let flip = leader.order(open(1, &[SHOP], Color::Green));
+    let flip = leader.command(open(1, &[SHOP], Color::Green));
     assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
     follower.follow(&mut leader);
     leader.event(GateEvent::Replicated {
@@ -337,7 +337,7 @@ fn a_leader_waits_for_its_followers_in_a_hold_and_before_a_flip_that_no_hold_cam
 fn a_follower_knows_that_its_leader_is_about_to_flip_before_it_does() {
     let mut leader = Bench::open();
     let mut follower = leader.hand_over();
-    let hold = leader.order(hold(1, &[SHOP]));
+    let hold = leader.command(hold(1, &[SHOP]));
     follower.follow(&mut leader);
     for event in [
         GateEvent::Replicated {
@@ -352,7 +352,7 @@ fn a_follower_knows_that_its_leader_is_about_to_flip_before_it_does() {
     ] {
         leader.event(event);
     }
-    let flip = leader.order(open(1, &[SHOP], Color::Green));
+    let flip = leader.command(open(1, &[SHOP], Color::Green));
     assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
     follower.follow(&mut leader);
     leader.event(GateEvent::Replicated {
@@ -367,6 +367,24 @@ fn a_follower_knows_that_its_leader_is_about_to_flip_before_it_does() {
         follower.process.routes[SHOP],
         Route::Shed(Some(Color::Blue))
     );
+}
+
+/// Its state file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct GateFile {
+    /// Survives the process.
+    written: RoutingState<()>,
+    /// Survives the machine.
+    synced: RoutingState<()>,
+}
+
+impl GateFile {
+    fn write(&mut self, state: RoutingState<()>, durability: Durability) {
+        if durability == Durability::Disk {
+            self.synced = state.clone();
+        }
+        self.written = state;
+    }
 }
 
 /// A process, its file, and what it has done.
@@ -408,7 +426,7 @@ impl Bench {
         let mut bench = Self::new();
         bench.define(SHOP);
         bench.define(MAIL);
-        bench.order(open(0, &[SHOP, MAIL], Color::Blue));
+        bench.command(open(0, &[SHOP, MAIL], Color::Blue));
         bench.done.clear();
         bench
     }
@@ -416,7 +434,7 @@ impl Bench {
     /// The same, held.
     fn held(epoch: u64) -> Self {
         let mut bench = Self::open();
-        let hold = bench.order(hold(epoch, &[SHOP, MAIL]));
+        let hold = bench.command(hold(epoch, &[SHOP, MAIL]));
         bench.event(GateEvent::NoneAdmitting { ticket: hold });
         bench.done.clear();
         bench
@@ -424,13 +442,13 @@ impl Bench {
 
     fn define(&mut self, name: &str) {
         let name = name.to_owned();
-        self.order(Order::Define { name, settings: () });
+        self.command(Command::Define { name, settings: () });
     }
 
-    fn order(&mut self, order: Order<()>) -> Ticket {
+    fn command(&mut self, command: Command<()>) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.event(GateEvent::Ordered { ticket, order });
+        self.event(GateEvent::Commanded { ticket, command });
         ticket
     }
 
@@ -439,11 +457,11 @@ impl Bench {
         while self.step().is_some() {}
     }
 
-    /// Carries an order out as far as this step, and no further.
-    fn order_until(&mut self, order: Order<()>, last: &str) {
+    /// Carries a command out as far as this step, and no further.
+    fn order_until(&mut self, command: Command<()>, last: &str) {
         let ticket = Ticket(99);
         self.process
-            .take(GateEvent::Ordered { ticket, order }, 100, &self.counts);
+            .take(GateEvent::Commanded { ticket, command }, 100, &self.counts);
         while self.step() != Some(last) {}
     }
 
@@ -469,7 +487,10 @@ impl Bench {
                 } else {
                     self.file.write(state, durability);
                 }
-                self.process.written(ticket, result, 100, &self.counts);
+                if let Some(ticket) = ticket {
+                    let written = GateEvent::Written { ticket, result };
+                    self.process.take(written, 100, &self.counts);
+                }
                 match durability {
                     Durability::Process => "persist",
                     Durability::Disk => "persist to disk",
@@ -483,7 +504,7 @@ impl Bench {
             },
             Done::Replied { ticket, answer } => {
                 let before = self.answers.insert(ticket, answer);
-                assert_eq!(before, None, "an order is answered once");
+                assert_eq!(before, None, "a command is answered once");
                 "reply"
             }
         };
@@ -540,7 +561,7 @@ impl Bench {
 
     /// This process is replaced by its successor; it is returned as its follower.
     fn hand_over(&mut self) -> Self {
-        self.order(Order::HandOver);
+        self.command(Command::HandOver);
         let state: HandoverState<()> = self.process.control.to_hand_over();
         self.event(GateEvent::HandedOver);
         let successor = Self::with(GateProcess::with(2, state, GateMutant::None));
@@ -564,7 +585,7 @@ impl Bench {
             | Done::Waits { .. }
             | Done::Replied { .. } => None,
         });
-        let ticket = self.order(Order::Follow(said.expect("the leader said something")));
+        let ticket = self.command(Command::Follow(said.expect("the leader said something")));
         self.event(GateEvent::NoneAdmitting { ticket });
         assert!(matches!(self.answer(ticket), Some(Ok(Answer::Counts(_)))));
         // A hold counts what followers have counted before its totals begin.
@@ -600,8 +621,8 @@ impl Bench {
     }
 }
 
-fn hold(epoch: u64, services: &[&str]) -> Order<()> {
-    Order::Hold(HoldRequest {
+fn hold(epoch: u64, services: &[&str]) -> Command<()> {
+    Command::Hold(HoldRequest {
         epoch,
         services: services.iter().map(ToString::to_string).collect(),
         max_hold_ms: 2_000,
@@ -610,18 +631,18 @@ fn hold(epoch: u64, services: &[&str]) -> Order<()> {
     })
 }
 
-fn open(epoch: u64, services: &[&str], color: Color) -> Order<()> {
+fn open(epoch: u64, services: &[&str], color: Color) -> Command<()> {
     let services = services
         .iter()
         .map(|name| ((*name).to_owned(), Some(color)));
-    Order::Open(OpenRequest {
+    Command::Open(OpenRequest {
         epoch,
         services: services.collect(),
     })
 }
 
-fn park(epoch: u64, services: &[&str]) -> Order<()> {
-    Order::Park(ServicesRequest {
+fn park(epoch: u64, services: &[&str]) -> Command<()> {
+    Command::Park(ServicesRequest {
         epoch,
         services: services.iter().map(ToString::to_string).collect(),
     })

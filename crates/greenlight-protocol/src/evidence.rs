@@ -4,6 +4,7 @@
 //! other only on the same instance; between instances the order of messages is the evidence.
 
 use crate::id::ServiceName;
+pub use greenlight_gate::ServiceEvidence;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -77,32 +78,4 @@ pub struct DrainEvidence {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GateEvidence {
     pub services: BTreeMap<ServiceName, ServiceEvidence>,
-}
-
-/// A gate's totals for one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ServiceEvidence {
-    /// When the hold was complete.
-    pub held_at_ns: Option<u64>,
-    /// When the last request was admitted to the old release: before the hold was complete, or
-    /// the gate did not stay closed.
-    pub last_admission_old_ns: Option<u64>,
-    /// When the gate opened again.
-    pub opened_at_ns: Option<u64>,
-    /// When the first request was admitted after that.
-    pub first_admission_new_ns: Option<u64>,
-    /// Requests that waited.
-    pub held: u64,
-    /// The longest wait, in microseconds.
-    pub max_held_us: u64,
-    /// Requests picked but not yet sent that were taken back.
-    pub recalled: u64,
-    /// Requests sent again because the application died under them.
-    pub retried: u64,
-    /// Requests answered 502 because they could not be sent again.
-    pub failed: u64,
-    /// Requests answered 503 because the gate was shedding.
-    pub shed: u64,
-    /// Whether the gate's own deadline ended the hold: then G1 is not claimed.
-    pub expired: bool,
 }

@@ -1,17 +1,8 @@
 //! The timers and choices of a cut-over, as configured by the user.
 
+pub use greenlight_gate::OnUncertain;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// What a gate does when its hold deadline passes and the decision is still unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnUncertain {
-    /// Serve the old release again: G3 wins over G1, and the receipt reports the window.
-    ServeOld,
-    /// Answer 503 until the decision is known: G1 wins over G3.
-    Shed,
-}
 
 /// All timers and choices of one deployment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,38 +1,9 @@
 //! What is deployed, and where on an instance it runs.
 
 use crate::id::{Epoch, ServiceName};
+pub use greenlight_gate::Color;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// One of the two places that a service has on an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Color {
-    /// The first place; port 8080 unless configured.
-    Blue,
-    /// The second place; port 8081 unless configured.
-    Green,
-}
-
-impl Color {
-    /// The color that is not this one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Blue => Self::Green,
-            Self::Green => Self::Blue,
-        }
-    }
-}
-
-impl fmt::Display for Color {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Blue => "blue",
-            Self::Green => "green",
-        })
-    }
-}
 
 /// An immutable thing to run: an artifact and its settings, with a version for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

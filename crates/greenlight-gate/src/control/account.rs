@@ -62,8 +62,8 @@ impl<S: Clone + PartialEq> GateControl<S> {
     /// By this process and by followers that have ended.
     fn counted_here(&self, name: &str, gates: &dyn ReadCounts) -> Counts {
         let mut counts = gates.counts(name);
-        if let Some(departed) = self.departed.get(name) {
-            counts.add(departed);
+        if let Some(final_counts) = self.final_counts.get(name) {
+            counts.add(final_counts);
         }
         counts
     }
@@ -110,7 +110,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             };
             seen.insert(name.clone(), first);
             self.effects.push(GateEffect::ResetCounters(name.clone()));
-            self.departed(name).reset_totals();
+            self.final_counts(name).reset_totals();
             begun.push(name.clone());
         }
         while self.control.evidence.len() > EVIDENCE_KEPT {
@@ -192,8 +192,11 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         counts
     }
 
-    pub(super) fn departed(&mut self, name: &str) -> &mut Counts {
-        self.control.departed.entry(name.to_owned()).or_default()
+    pub(super) fn final_counts(&mut self, name: &str) -> &mut Counts {
+        self.control
+            .final_counts
+            .entry(name.to_owned())
+            .or_default()
     }
 
     fn take_evidence(&mut self, epoch: u64, name: &str) -> Option<ServiceEvidence> {

@@ -1,23 +1,25 @@
 //! Several processes of one machine: starts, handovers, and the replication of the routing.
 //!
 //! One process leads. Its predecessors that still have connections follow it: their requests
-//! pass their own gates, so an order is carried out only when every follower has carried it out
-//! too. Nothing is handed over while a hold is on or an order is running: the hold would change
-//! hands together with its deadline and with the caller that waits for its answer. It is over in a
+//! pass their own gates, so a command is carried out only when every follower has carried it out
+//! too. Nothing is handed over while a hold is on or a command is running: the hold would change
+//! hands together with its deadline and with whoever waits for its answer. It is over in a
 //! moment, and the successor asks again.
 
 use super::running::Running;
-use super::{Answer, Awaited, Durability, Followed, GateEffect, Refusal, Role, Step, Ticket, hold};
+use super::{
+    Answer, Awaited, Durability, GateEffect, Refusal, ReplicateRequest, Role, Step, Ticket, hold,
+};
 use crate::color::{Color, Route};
 use crate::counts::{CountsByService, add_all};
 use std::collections::BTreeSet;
 
 /// A leader that dies leaves a hold to its followers' own deadlines, which must come after the
-/// leader's: while the leader lives, it decides. In milliseconds.
+/// leader's: while that lives, it says what happens. In milliseconds.
 const AFTER_THE_LEADERS: u64 = 500;
 
 impl<S: Clone + PartialEq> Step<'_, S> {
-    /// A hold that was on is on again, with a fresh deadline; and followers are asked to follow
+    /// A hold that was on is on again, with a fresh deadline; and followers are told to follow
     /// this process from now on.
     pub(super) fn start(&mut self, followers: BTreeSet<String>) {
         self.control.followers = followers;
@@ -41,20 +43,20 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
     }
 
-    /// Replicates the present routing to the followers. Returns whether `Replicated` will come.
+    /// Tells the followers the routing as it is now. Says whether `Replicated` will come.
     pub(super) fn replicate(
         &mut self,
         waits: Option<(Ticket, Option<u64>)>,
         reset: Vec<String>,
     ) -> bool {
-        // Once this process follows, its successor replicates to them.
-        let follows = matches!(self.control.role, Role::Following { .. });
+        // Once this process follows, its successor tells them.
+        let follows = matches!(self.control.role, Role::Follower { .. });
         if self.control.followers.is_empty() || follows {
             return false;
         }
         self.control.replicated += 1;
-        let followed = Followed {
-            number: (self.control.id, self.control.replicated),
+        let followed = ReplicateRequest {
+            sequence: (self.control.id, self.control.replicated),
             state: self.control.routing(),
             reset,
         };
@@ -62,24 +64,28 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         true
     }
 
-    /// An order that is written waits until it is replicated as well, and is answered then.
-    pub(super) fn wait_replicated(&mut self, ticket: Ticket, order: Running<S>) {
+    /// A command that is written waits until it is replicated as well, and is answered then.
+    pub(super) fn wait_replicated(&mut self, ticket: Ticket, command: Running<S>) {
         let limit = Some(hold::REPLICATION_TIMEOUT_MS);
         if self.replicate(Some((ticket, limit)), Vec::new()) {
-            self.control.running.insert(ticket, order);
+            self.control.running.insert(ticket, command);
         } else {
             self.reply(ticket, Answer::Done);
         }
     }
 
-    /// Adopts the leader's routing; answered when nothing more reaches a color that is not open.
-    pub(super) fn follow(&mut self, ticket: Ticket, followed: Followed<S>) -> Result<(), Refusal> {
-        let Role::Following { last } = self.control.role else {
+    /// Routes as the leader says; answered when nothing more reaches a color that is not open.
+    pub(super) fn follow(
+        &mut self,
+        ticket: Ticket,
+        followed: ReplicateRequest<S>,
+    ) -> Result<(), Refusal> {
+        let Role::Follower { last } = self.control.role else {
             return Err(Refusal::NotFollowing);
         };
-        if followed.number > last {
-            self.control.role = Role::Following {
-                last: followed.number,
+        if followed.sequence > last {
+            self.control.role = Role::Follower {
+                last: followed.sequence,
             };
             self.adopt(followed);
         }
@@ -96,7 +102,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         Ok(())
     }
 
-    fn adopt(&mut self, followed: Followed<S>) {
+    fn adopt(&mut self, followed: ReplicateRequest<S>) {
         let mut services = followed.state.controls();
         for (name, service) in &mut services {
             service.mode = service.mode.with_later_deadline(AFTER_THE_LEADERS);
@@ -122,21 +128,21 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         self.reply(ticket, Answer::Counts(counts));
     }
 
-    /// A follower has ended, and its counts are final. No other process has them now.
-    pub(super) fn follower_left(
+    /// A follower has ended, and its counts are final. Nobody else has them now.
+    pub(super) fn follower_ended(
         &mut self,
         ticket: Ticket,
         follower: &str,
         counts: &CountsByService,
     ) {
         if self.control.followers.remove(follower) {
-            add_all(&mut self.control.departed, counts);
+            add_all(&mut self.control.final_counts, counts);
         }
         self.persist(None, Durability::Process);
         self.reply(ticket, Answer::Done);
     }
 
-    /// A successor asks for everything. From here on no order is obeyed, until it has taken over
+    /// A successor asks for everything. From here on no command is obeyed, until it has taken over
     /// or has failed to.
     pub(super) fn hand_over(&mut self, ticket: Ticket) -> Result<(), Refusal> {
         let mut services = self.control.services.values();
@@ -144,7 +150,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             return Err(Refusal::HoldIsOn);
         }
         if !self.control.running.is_empty() {
-            return Err(Refusal::OrderIsRunning);
+            return Err(Refusal::CommandIsRunning);
         }
         self.control.role = Role::HandingOver;
         self.reply(ticket, Answer::Done);

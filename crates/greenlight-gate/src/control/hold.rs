@@ -1,7 +1,7 @@
-//! A hold, from the order to its answer: the moment from which nothing more reaches the colors
+//! A hold, from the command to its answer: the moment from which nothing more reaches the colors
 //! that were served.
 //!
-//! The deadline runs from the moment that the gates close, not from the answer. Another order for
+//! The deadline runs from the moment that the gates close, not from the answer. Another command for
 //! one of the services, or the deadline, refuses a hold that is not yet complete.
 
 use super::running::{HoldStep, Running, Waits};
@@ -31,7 +31,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     pub(super) fn hold(&mut self, ticket: Ticket, request: HoldRequest) -> Result<(), Refusal> {
         self.fence_hold(&request.services, request.epoch)?;
         if self.control.followers.is_empty() {
-            let others = self.control.departed.clone();
+            let others = self.control.final_counts.clone();
             self.begin(ticket, request, &others);
         } else {
             let within_ms = Some(COUNTS_TIMEOUT_MS);
@@ -41,7 +41,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         Ok(())
     }
 
-    /// Closes the gates. Another order may have come since this one did.
+    /// Closes the gates. Another command may have come since this one did.
     pub(super) fn begin(&mut self, ticket: Ticket, request: HoldRequest, others: &CountsByService) {
         let epoch = request.epoch;
         if let Err(refusal) = self.fence_hold(&request.services, epoch) {
@@ -116,7 +116,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
 
     pub(super) fn count(&mut self, ticket: Ticket, request: HoldRequest) {
         if self.control.followers.is_empty() {
-            let others = self.control.departed.clone();
+            let others = self.control.final_counts.clone();
             return self.is_held(ticket, &request, &others);
         }
         self.hold_waits(ticket, request, HoldStep::Counting);
@@ -163,7 +163,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
 
     pub(super) fn count_what_is_left(&mut self, ticket: Ticket, request: HoldRequest) {
         if self.control.followers.is_empty() {
-            let others = self.control.departed.clone();
+            let others = self.control.final_counts.clone();
             return self.gave_up(ticket, &request, &others);
         }
         self.hold_waits(ticket, request, HoldStep::GaveUp);

@@ -1,4 +1,4 @@
-//! What a service's gate does, and what each order makes of it.
+//! What a service's gate does, and what each command makes of it.
 //!
 //! ```text
 //!            │ hold                 open     park            shed           deadline passes
@@ -47,7 +47,7 @@ pub enum Mode {
         /// When the hold ends without a decision.
         deadline: Deadline,
     },
-    /// An order to open that no hold came before keeps requests waiting until no process of this
+    /// A command to open that no hold came before keeps requests waiting until no process of this
     /// machine admits any more.
     Closing {
         /// The color that was served until now.
@@ -155,7 +155,7 @@ impl Mode {
         }
     }
 
-    /// An order to open.
+    /// A command to open.
     pub(super) fn opened(color: Option<Color>) -> Self {
         color.map_or(Self::Closed, |color| Self::Open { color })
     }
@@ -270,6 +270,13 @@ impl Mode {
             },
             Self::Closed | Self::Open { .. } | Self::Closing { .. } | Self::Expired { .. } => self,
         }
+    }
+
+    /// The same without a deadline that does nothing.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn normal_form(self) -> Self {
+        self.without_hold()
     }
 
     fn without_hold(self) -> Self {

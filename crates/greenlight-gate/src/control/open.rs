@@ -1,9 +1,9 @@
-//! An opening, from the order to its answer.
+//! An opening, from the command to its answer.
 //!
 //! The gates flip before that is written to the disk, because every instance waits for the last
 //! one. So that a process which ends between the two is not taken for one that never flipped,
 //! the gate *notes* that it is about to, in the state file and with its followers: a restart then
-//! serves neither color until the next command ([`Mode::Opening`]).
+//! serves neither color until it is told ([`Mode::Opening`]).
 //!
 //! Where followers have connections and no hold came before, one process would admit to the new
 //! color while another still admits to the old one; so the gates close in all of them first.
@@ -64,7 +64,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         result: Result<(), Refusal>,
     ) {
         if let Err(refusal) = result {
-            // Unless another order has come, the color that served continues to serve.
+            // Unless another command has come, what served goes on serving.
             let control = &self.control.services;
             let closed = closed.into_iter().map(|(name, _)| name);
             let mut closed: Vec<_> = closed.collect();
@@ -126,7 +126,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     }
 
     pub(super) fn flip(&mut self, ticket: Ticket, request: OpenRequest, services: Vec<String>) {
-        // Followers were waited for: another order may have come.
+        // Followers were waited for: another command may have come.
         if let Err(refusal) = self.fence(&services, request.epoch) {
             return self.refuse(ticket, refusal);
         }
@@ -143,14 +143,14 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             if let Some(color) = color
                 && self.service(name).mode.route() != mode.route()
             {
-                self.departed(name).opened(color);
+                self.final_counts(name).opened(color);
             }
             self.set_mode(name, mode);
             let service = self.service(name);
             service.epoch = request.epoch;
             service.opened = request.epoch;
         }
-        // Followers get it first, and open while this process waits for the disk.
+        // Followers are told first, and open while this process waits for the disk.
         self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new());
         let step = OpenStep::Writing { opened_at_ns };
         self.open_waits(ticket, request, services, step);
@@ -193,7 +193,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             return self.refuse(ticket, refusal);
         }
         if self.control.followers.is_empty() {
-            let others = self.control.departed.clone();
+            let others = self.control.final_counts.clone();
             return self.is_open(ticket, &services, opened_at_ns, released, &others);
         }
         let step = OpenStep::Counting {

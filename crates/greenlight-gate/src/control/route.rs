@@ -1,4 +1,4 @@
-//! Fences, routes and deadlines of services; and the orders that need nothing else: park, shed,
+//! Fences, routes and deadlines of services; and the commands that need nothing else: park, shed,
 //! define, remove.
 
 use super::running::Running;
@@ -35,16 +35,16 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             None => ServiceControl::new(settings),
         };
         self.control.services.insert(name.clone(), service);
-        let order = Running::Reroute { name, before };
-        self.control.running.insert(ticket, order);
+        let command = Running::Reroute { name, before };
+        self.control.running.insert(ticket, command);
         self.persist(Some(ticket), Durability::Disk);
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket, name: String) -> Result<(), Refusal> {
         self.know(std::slice::from_ref(&name))?;
         let before = self.control.services.remove(&name);
-        let order = Running::Reroute { name, before };
-        self.control.running.insert(ticket, order);
+        let command = Running::Reroute { name, before };
+        self.control.running.insert(ticket, command);
         self.persist(Some(ticket), Durability::Disk);
         Ok(())
     }
@@ -57,7 +57,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         };
     }
 
-    /// Refuses an order as a whole if one of its services is not known, or if it is too old for
+    /// Refuses a command as a whole if one of its services is not known, or if it is too old for
     /// one.
     pub(super) fn fence(&self, services: &[String], epoch: u64) -> Result<(), Refusal> {
         self.know(services)?;
@@ -102,10 +102,10 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     /// One that was looked up before in the handling of the same event.
     pub(super) fn service(&mut self, name: &str) -> &mut ServiceControl<S> {
         let service = self.control.services.get_mut(name);
-        service.expect("the order's services are known")
+        service.expect("the command's services are known")
     }
 
-    /// Those of the services that are still known: another order may have removed one.
+    /// Those of the services that are still known: another command may have removed one.
     pub(super) fn still_known(&self, services: &[String]) -> Vec<String> {
         let known = |name: &&String| self.control.services.contains_key(*name);
         services.iter().filter(known).cloned().collect()
@@ -137,7 +137,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             .control
             .running
             .iter()
-            .filter(|(_, order)| match order {
+            .filter(|(_, command)| match command {
                 Running::Hold { request, step } => {
                     step.is_on() && request.services.iter().any(|name| services.contains(name))
                 }
@@ -186,8 +186,8 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     }
 
     pub(super) fn persist(&mut self, ticket: Option<Ticket>, durability: Durability) {
-        if matches!(self.control.role, Role::Following { .. }) {
-            // The file is the successor's. No order of its own waits here.
+        if matches!(self.control.role, Role::Follower { .. }) {
+            // The file is the successor's. No command of its own waits here.
             return;
         }
         self.effects

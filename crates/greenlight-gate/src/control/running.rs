@@ -1,11 +1,11 @@
-//! The orders that are being carried out, by how far each has come.
+//! The commands that are being carried out, by how far each has come.
 
 use super::state::ServiceControl;
 use super::vocabulary::Refusal;
 use crate::color::Color;
 use crate::wire::{HoldRequest, OpenRequest};
 
-/// An order that is being carried out.
+/// A command that is being carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Running<S> {
     Hold {

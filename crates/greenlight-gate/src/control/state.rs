@@ -101,7 +101,7 @@ pub struct HandoverState<S> {
     /// The evidence of the last cut-overs.
     pub evidence: EvidenceByEpoch,
     /// The counts of followers that have ended.
-    pub departed: CountsByService,
+    pub final_counts: CountsByService,
 }
 
 impl<S> Default for HandoverState<S> {
@@ -109,7 +109,7 @@ impl<S> Default for HandoverState<S> {
         Self {
             routing: RoutingState::default(),
             evidence: EvidenceByEpoch::new(),
-            departed: CountsByService::new(),
+            final_counts: CountsByService::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the control learns, what its shell must do, and why an order is refused.
+//! What the control learns, what its shell must do, and why a command is refused.
 
 use super::state::RoutingState;
 use crate::color::{Color, Route};
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Names an order from the moment that it comes until it is answered. The shell chooses it; two
-/// orders never have the same.
+/// Names a command from the moment that it comes until it is answered. The shell chooses it; two
+/// commands never have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -25,9 +25,9 @@ impl ReadCounts for CountsByService {
     }
 }
 
-/// An order to a process.
+/// What a process is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Order<S> {
+pub enum Command<S> {
     /// Stop admitting.
     Hold(HoldRequest),
     /// Flip and release.
@@ -36,14 +36,23 @@ pub enum Order<S> {
     Park(ServicesRequest),
     /// Refuse requests.
     Shed(ServicesRequest),
-    /// Route a service like this; its gate does not change. The settings are valid.
-    Define { name: String, settings: S },
+    /// Route a service like this; its gate stays as it is. The settings are valid.
+    Define {
+        /// The service.
+        name: String,
+        /// Its settings.
+        settings: S,
+    },
     /// Forget a service.
-    Remove { name: String },
+    Remove {
+        /// The service.
+        name: String,
+    },
     /// From the process that leads: route like this.
-    Follow(Followed<S>),
+    Follow(ReplicateRequest<S>),
     /// From a follower: it has nothing left, and ends.
-    FollowerLeft {
+    FollowerEnded {
+        /// Which.
         follower: String,
         /// Its last counts.
         counts: CountsByService,
@@ -54,9 +63,10 @@ pub enum Order<S> {
 
 /// The routing as the process that leads wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Followed<S> {
+pub struct ReplicateRequest<S> {
     /// The leader's id and a sequence number; an older one changes nothing.
-    pub number: (u64, u64),
+    pub sequence: (u64, u64),
+    /// The routing.
     pub state: RoutingState<S>,
     /// The services whose totals begin anew.
     pub reset: Vec<String>,
@@ -70,30 +80,42 @@ pub enum GateEvent<S> {
         /// Predecessors that still have connections.
         followers: BTreeSet<String>,
     },
-    /// An order came in.
-    Ordered { ticket: Ticket, order: Order<S> },
-    /// What was to be persisted for an order is written, or could not be.
-    Written {
+    /// A command came in.
+    Commanded {
+        /// Its name.
         ticket: Ticket,
-        /// The problem.
+        /// The command.
+        command: Command<S>,
+    },
+    /// What was to be persisted for a command is written, or could not be.
+    Written {
+        /// The command.
+        ticket: Ticket,
+        /// What went wrong.
         result: Result<(), String>,
     },
     /// All followers route like this process, or some did not say so in time.
     Replicated {
+        /// The command.
         ticket: Ticket,
         /// Whether all did.
         in_time: bool,
     },
-    /// Nothing more reaches the colors that the order waits for, in this process.
-    NoneAdmitting { ticket: Ticket },
-    /// No request is in flight to the colors that the order waits for, in any process.
+    /// Nothing more reaches the colors that the command waits for, in this process.
+    NoneAdmitting {
+        /// The command.
+        ticket: Ticket,
+    },
+    /// No request is in flight to the colors that the command waits for, in any process.
     NoRequests {
+        /// The command.
         ticket: Ticket,
         /// Whether that was so within the time for it.
         in_time: bool,
     },
     /// What the followers have counted.
     Counted {
+        /// The command.
         ticket: Ticket,
         /// Without those that have ended; `None` if one did not say it in time.
         others: Option<CountsByService>,
@@ -104,7 +126,10 @@ pub enum GateEvent<S> {
         generation: u64,
     },
     /// A follower is gone, and its connections with it.
-    FollowerGone { follower: String },
+    FollowerGone {
+        /// Which.
+        follower: String,
+    },
     /// The successor has everything, and leads.
     HandedOver,
     /// The successor did not take over.
@@ -121,13 +146,14 @@ pub enum Durability {
     Disk,
 }
 
-/// What an order waits for.
+/// What a command waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Awaited {
-    /// Until no request is being admitted to these colors in this process; then `NoneAdmitting`.
+    /// Until nobody is being admitted to these colors in this process; then `NoneAdmitting`.
     NoneAdmitting(Vec<(String, Color)>),
     /// Until no request is in flight to these colors in any process; then `NoRequests`.
     NoRequests {
+        /// The colors.
         of: Vec<(String, Color)>,
         /// For at most this long, in milliseconds.
         within_ms: u64,
@@ -149,12 +175,13 @@ pub enum GateEffect<S> {
     /// The gate does this with requests, for every thread at once. Never given for what the gate
     /// does already.
     SetRoute {
+        /// The service.
         service: String,
         /// What it does.
         route: Route,
     },
     /// Find requests by the services as they are now. A known service keeps its gate, a new one
-    /// gets one that does what the control orders.
+    /// gets one that does what the control says.
     SetServices,
     /// Say `DeadlinePassed` after this long.
     ArmDeadline {
@@ -164,38 +191,42 @@ pub enum GateEffect<S> {
         after_ms: u64,
     },
     /// Write [`super::GateControl::to_persist`] down. With a ticket, say `Written` before anything
-    /// else happens; without one, no one waits for it.
+    /// else happens; without one, nobody waits for it.
     Persist {
-        /// The order that waits.
+        /// The command that waits.
         ticket: Option<Ticket>,
         /// What it must survive.
         durability: Durability,
     },
     /// Have all followers route like this. With a ticket, say `Replicated`.
     Replicate {
-        /// What they get.
-        followed: Followed<S>,
-        /// The order that waits, and for how long at most, in milliseconds.
+        /// What they are told.
+        followed: ReplicateRequest<S>,
+        /// The command that waits, and for how long at most, in milliseconds.
         waits: Option<(Ticket, Option<u64>)>,
     },
-    /// An order waits.
+    /// A command waits.
     Await {
+        /// The command.
         ticket: Ticket,
         /// What for.
         what: Awaited,
     },
-    /// Answer an order.
+    /// Answer a command.
     Reply {
+        /// The command.
         ticket: Ticket,
+        /// The answer.
         answer: Result<Answer, Refusal>,
     },
 }
 
-/// What an order that was carried out is answered.
+/// What a command that was carried out is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// To a hold.
     Held(HoldAnswer),
+    /// To an opening.
     Opened(OpenAnswer),
     /// To `Follow`.
     Counts(CountsByService),
@@ -203,35 +234,50 @@ pub enum Answer {
     Done,
 }
 
-/// Why an order was refused.
+/// Why a command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// A successor is taking over, or has.
     HandingOver,
     /// There is no such service.
-    Unknown { service: String },
-    /// The order is of an older cut-over than the last one obeyed.
-    Older {
+    Unknown {
+        /// Its name.
         service: String,
-        /// The order's.
+    },
+    /// The command is of an older cut-over than the last one obeyed.
+    Older {
+        /// The service.
+        service: String,
+        /// The command's.
         epoch: u64,
         /// The last one obeyed.
         last: u64,
     },
     /// The hold is of a cut-over that was opened.
-    AlreadyOpened { service: String, epoch: u64 },
-    /// The deadline, or another order, came before the hold was complete.
+    AlreadyOpened {
+        /// The service.
+        service: String,
+        /// The cut-over.
+        epoch: u64,
+    },
+    /// The deadline, or another command, came before the hold was complete.
     Superseded,
     /// Requests were still in flight when the time of an exclusive hold was over.
-    StillInFlight { requests: Vec<(String, u64)> },
+    StillInFlight {
+        /// By service.
+        requests: Vec<(String, u64)>,
+    },
     /// The routing could not be written down.
-    NotWritten { reason: String },
+    NotWritten {
+        /// Why.
+        reason: String,
+    },
     /// A follower does not say that it obeys.
     FollowerSilent,
     /// A hold is on, and nothing is handed over.
     HoldIsOn,
-    /// An order is being carried out, and nothing is handed over.
-    OrderIsRunning,
+    /// A command is being carried out, and nothing is handed over.
+    CommandIsRunning,
     /// This process has no successor that it could follow.
     NotFollowing,
 }
@@ -250,7 +296,7 @@ impl fmt::Display for Refusal {
                 write!(f, "cut-over {epoch} of `{service}` was opened already")
             }
             Self::Superseded => f.write_str(
-                "the deadline passed, or another order came, before the hold was complete",
+                "the deadline passed, or another command came, before the hold was complete",
             ),
             Self::StillInFlight { requests } => {
                 let left = requests
@@ -264,7 +310,7 @@ impl fmt::Display for Refusal {
                 f.write_str("a predecessor of this proxy that still has connections does not obey")
             }
             Self::HoldIsOn => f.write_str("a hold is on"),
-            Self::OrderIsRunning => f.write_str("an order is being carried out"),
+            Self::CommandIsRunning => f.write_str("a command is being carried out"),
             Self::NotFollowing => f.write_str("this proxy has no successor"),
         }
     }

@@ -4,8 +4,8 @@
 //! Deliberately absent: time, and what counts. Whoever drives it has both.
 
 use greenlight_gate::{
-    Answer, Awaited, Durability, Followed, GateControl, GateEffect, GateEvent, GateMutant,
-    HandoverState, ReadCounts, Refusal, Route, RoutingState, Ticket,
+    Answer, Awaited, Durability, GateControl, GateEffect, GateEvent, GateMutant, HandoverState,
+    ReadCounts, Refusal, ReplicateRequest, Route, RoutingState, Ticket,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,15 +16,6 @@ pub(crate) struct GateProcess {
     /// What the gates do: what requests see.
     pub(crate) routes: BTreeMap<String, Route>,
     effects: VecDeque<GateEffect<()>>,
-}
-
-/// Its state file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct GateFile {
-    /// Survives the process.
-    pub(crate) written: RoutingState<()>,
-    /// Survives the machine.
-    pub(crate) synced: RoutingState<()>,
 }
 
 /// An effect, carried out as far as no one else is needed.
@@ -42,14 +33,14 @@ pub(crate) enum Done {
         generation: u64,
         after_ms: u64,
     },
-    /// Give this to the file, then say so with [`GateProcess::written`].
+    /// Give this to the file, then say `Written` if a command waits for it.
     Persists {
         ticket: Option<Ticket>,
         durability: Durability,
         state: RoutingState<()>,
     },
     Replicates {
-        followed: Followed<()>,
+        followed: ReplicateRequest<()>,
         waits: Option<Ticket>,
     },
     Waits {
@@ -126,19 +117,6 @@ impl GateProcess {
         Some(done)
     }
 
-    /// What was to be persisted is written, or could not be.
-    pub(crate) fn written(
-        &mut self,
-        ticket: Option<Ticket>,
-        result: Result<(), String>,
-        now_ns: u64,
-        counts: &dyn ReadCounts,
-    ) {
-        if let Some(ticket) = ticket {
-            self.take(GateEvent::Written { ticket, result }, now_ns, counts);
-        }
-    }
-
     /// A known service keeps its gate, a new one gets one that does what the control says.
     fn set_services(&mut self) {
         let services = self.control.services();
@@ -147,14 +125,5 @@ impl GateProcess {
             let route = service.mode.route();
             self.routes.entry(name.clone()).or_insert(route);
         }
-    }
-}
-
-impl GateFile {
-    pub(crate) fn write(&mut self, state: RoutingState<()>, durability: Durability) {
-        if durability == Durability::Disk {
-            self.synced = state.clone();
-        }
-        self.written = state;
     }
 }

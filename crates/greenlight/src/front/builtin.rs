@@ -180,6 +180,7 @@ fn service(seen: &admin::ServiceEvidence) -> ServiceEvidence {
         failed: seen.failed,
         shed: seen.shed,
         expired: seen.expired,
+        ..ServiceEvidence::default()
     }
 }
 
