@@ -1,6 +1,9 @@
 //! The rules of the house that a compiler does not know: which rooms may know each other,
 //! how a file looks, and that the map of them is true.
 
+#[path = "house/circles.rs"]
+mod circles;
+
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
