@@ -8,6 +8,7 @@ mod names;
 mod ports;
 mod reach;
 mod service;
+mod time;
 mod variable;
 
 use super::draft::{Draft, Noted};

@@ -1,7 +1,7 @@
 //! How a service of Compose is reached: its ports, its health check, and the labels for a proxy.
 
 use super::ports::{Published, is_usual, published};
-use super::service::time;
+use super::time::time;
 use super::variable::{UNWRITABLE, scalar};
 use crate::import::draft::{Noted, ServiceDraft};
 use crate::import::scalar::Scalar;

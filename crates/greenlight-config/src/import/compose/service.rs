@@ -4,6 +4,7 @@ use super::mounts::{networks, volumes};
 use super::names::Names;
 use super::ports::Published;
 use super::reach::{add_host, health, labels, ports};
+use super::time::time;
 use super::variable::{UNWRITABLE, known_now, only, scalar};
 use crate::import::draft::{Draft, LoggingDraft, Noted, SecretDraft, ServiceDraft, label};
 use crate::import::scalar::Scalar;
@@ -303,25 +304,5 @@ fn longer(one: Option<Scalar>, other: Scalar) -> Scalar {
     match one {
         Some(one) if length(&one) >= length(&other) => one,
         Some(_) | None => other,
-    }
-}
-
-/// A time, if it is one in Greenlight as well.
-pub(super) fn time(
-    section: &mut Section,
-    key: &str,
-    unsupported: &mut UnsupportedKeys,
-) -> Option<Scalar> {
-    let text = section.text(key, unsupported)?;
-    let Some(known) = known_now(&text) else {
-        unsupported.add(section.path(key), UNWRITABLE);
-        return None;
-    };
-    match parse_duration(&known) {
-        Ok(_) => Scalar::literal(&known),
-        Err(error) => {
-            unsupported.add(section.path(key), format!("`{text}`: {error}"));
-            None
-        }
     }
 }
