@@ -14,8 +14,10 @@ fn the_rooms_know_only_what_the_architecture_lets_them_know() {
     let rooms = dependencies();
     let of = |room: &str| rooms[room].iter().map(String::as_str).collect::<Vec<_>>();
 
-    // The protocol decides and does nothing else: nothing of it can do I/O.
-    assert_eq!(of("greenlight-protocol"), ["serde", "thiserror"]);
+    // Gate and protocol decide and do nothing else: nothing of them can do I/O.
+    assert_eq!(of("greenlight-gate"), ["serde"]);
+    let of_protocol = ["greenlight-gate", "serde", "thiserror"];
+    assert_eq!(of("greenlight-protocol"), of_protocol);
     // The proxy knows no fleet.
     assert!(!of("greenlight-proxy").contains(&"greenlight-protocol"));
     assert!(!of("greenlight-proxy").contains(&"greenlight"));

@@ -4,7 +4,7 @@
 //! Each write takes its time, and while it lasts requests go on and orders wait, as in the proxy,
 //! whose admin thread it blocks. So a process may end between the flip of a gate and its record.
 //!
-//! What the gate must do for the protocol (`docs/protocol.md`) is checked here by what happened:
+//! What the gate must do for the protocol (`docs/design/testing.md`) is checked here by what happened:
 //! `seen` is what the world has seen of each service, whatever the control believes.
 //!
 //! Deliberately absent: connections, bytes, threads. A request has three moments here: it is
