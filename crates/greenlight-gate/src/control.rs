@@ -49,7 +49,7 @@ use crate::mutant::GateMutant;
 use running::{HoldStep, OpenStep, Running};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whose commands this process obeys.
+/// The process whose commands this one obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Those of the admin socket.
@@ -78,7 +78,7 @@ pub struct GateControl<S> {
     running: BTreeMap<Ticket, Running<S>>,
     /// The last generation of any service.
     generation: u64,
-    /// How often followers were told the routing.
+    /// How often the routing was replicated to followers.
     replicated: u64,
     mutant: GateMutant,
 }
@@ -106,7 +106,7 @@ impl<S: Clone + PartialEq> GateControl<S> {
         }
     }
 
-    /// Takes an event, and says what to do. `now_ns` is the monotonic clock's.
+    /// Takes an event, and returns what to do. `now_ns` is the monotonic clock's.
     pub fn handle(
         &mut self,
         event: GateEvent<S>,
@@ -190,7 +190,7 @@ impl<S: Clone + PartialEq> GateControl<S> {
         }
     }
 
-    /// What followers and successors are told of the routing.
+    /// The routing, as followers and successors get it.
     fn routing(&self) -> RoutingState<S> {
         let services = self.services.iter().map(|(name, service)| {
             let state = ServiceState {

@@ -3,7 +3,7 @@
 //! One process leads. Its predecessors that still have connections follow it: their requests
 //! pass their own gates, so a command is carried out only when every follower has carried it out
 //! too. Nothing is handed over while a hold is on or a command is running: the hold would change
-//! hands together with its deadline and with whoever waits for its answer. It is over in a
+//! hands together with its deadline and with the caller that waits for its answer. It is over in a
 //! moment, and the successor asks again.
 
 use super::running::Running;
@@ -15,11 +15,11 @@ use crate::counts::{CountsByService, add_all};
 use std::collections::BTreeSet;
 
 /// A leader that dies leaves a hold to its followers' own deadlines, which must come after the
-/// leader's: while that lives, it says what happens. In milliseconds.
+/// leader's: while the leader lives, it decides. In milliseconds.
 const AFTER_THE_LEADERS: u64 = 500;
 
 impl<S: Clone + PartialEq> Step<'_, S> {
-    /// A hold that was on is on again, with a fresh deadline; and followers are told to follow
+    /// A hold that was on is on again, with a fresh deadline; and followers are asked to follow
     /// this process from now on.
     pub(super) fn start(&mut self, followers: BTreeSet<String>) {
         self.control.followers = followers;
@@ -43,13 +43,13 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
     }
 
-    /// Tells the followers the routing as it is now. Says whether `Replicated` will come.
+    /// Replicates the present routing to the followers. Returns whether `Replicated` will come.
     pub(super) fn replicate(
         &mut self,
         waits: Option<(Ticket, Option<u64>)>,
         reset: Vec<String>,
     ) -> bool {
-        // Once this process follows, its successor tells them.
+        // Once this process follows, its successor replicates to them.
         let follows = matches!(self.control.role, Role::Follower { .. });
         if self.control.followers.is_empty() || follows {
             return false;
@@ -74,7 +74,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
     }
 
-    /// Routes as the leader says; answered when nothing more reaches a color that is not open.
+    /// Adopts the leader's routing; answered when nothing more reaches a color that is not open.
     pub(super) fn follow(
         &mut self,
         ticket: Ticket,
@@ -128,7 +128,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         self.reply(ticket, Answer::Counts(counts));
     }
 
-    /// A follower has ended, and its counts are final. Nobody else has them now.
+    /// A follower has ended, and its counts are final. No other process has them now.
     pub(super) fn follower_ended(
         &mut self,
         ticket: Ticket,

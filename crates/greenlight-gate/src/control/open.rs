@@ -3,7 +3,7 @@
 //! The gates flip before that is written to the disk, because every instance waits for the last
 //! one. So that a process which ends between the two is not taken for one that never flipped,
 //! the gate *notes* that it is about to, in the state file and with its followers: a restart then
-//! serves neither color until it is told ([`Mode::Opening`]).
+//! serves neither color until the next command ([`Mode::Opening`]).
 //!
 //! Where followers have connections and no hold came before, one process would admit to the new
 //! color while another still admits to the old one; so the gates close in all of them first.
@@ -64,7 +64,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         result: Result<(), Refusal>,
     ) {
         if let Err(refusal) = result {
-            // Unless another command has come, what served goes on serving.
+            // Unless another command has come, the color that served continues to serve.
             let control = &self.control.services;
             let closed = closed.into_iter().map(|(name, _)| name);
             let mut closed: Vec<_> = closed.collect();
@@ -150,7 +150,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             service.epoch = request.epoch;
             service.opened = request.epoch;
         }
-        // Followers are told first, and open while this process waits for the disk.
+        // Followers get it first, and open while this process waits for the disk.
         self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new());
         let step = OpenStep::Writing { opened_at_ns };
         self.open_waits(ticket, request, services, step);

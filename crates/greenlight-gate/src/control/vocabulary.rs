@@ -25,7 +25,7 @@ impl ReadCounts for CountsByService {
     }
 }
 
-/// What a process is asked to do.
+/// A command to a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command<S> {
     /// Stop admitting.
@@ -36,23 +36,14 @@ pub enum Command<S> {
     Park(ServicesRequest),
     /// Refuse requests.
     Shed(ServicesRequest),
-    /// Route a service like this; its gate stays as it is. The settings are valid.
-    Define {
-        /// The service.
-        name: String,
-        /// Its settings.
-        settings: S,
-    },
+    /// Route a service like this; its gate does not change. The settings are valid.
+    Define { name: String, settings: S },
     /// Forget a service.
-    Remove {
-        /// The service.
-        name: String,
-    },
+    Remove { name: String },
     /// From the process that leads: route like this.
     Follow(ReplicateRequest<S>),
     /// From a follower: it has nothing left, and ends.
     FollowerEnded {
-        /// Which.
         follower: String,
         /// Its last counts.
         counts: CountsByService,
@@ -66,7 +57,6 @@ pub enum Command<S> {
 pub struct ReplicateRequest<S> {
     /// The leader's id and a sequence number; an older one changes nothing.
     pub sequence: (u64, u64),
-    /// The routing.
     pub state: RoutingState<S>,
     /// The services whose totals begin anew.
     pub reset: Vec<String>,
@@ -81,41 +71,29 @@ pub enum GateEvent<S> {
         followers: BTreeSet<String>,
     },
     /// A command came in.
-    Commanded {
-        /// Its name.
-        ticket: Ticket,
-        /// The command.
-        command: Command<S>,
-    },
+    Commanded { ticket: Ticket, command: Command<S> },
     /// What was to be persisted for a command is written, or could not be.
     Written {
-        /// The command.
         ticket: Ticket,
-        /// What went wrong.
+        /// The problem.
         result: Result<(), String>,
     },
     /// All followers route like this process, or some did not say so in time.
     Replicated {
-        /// The command.
         ticket: Ticket,
         /// Whether all did.
         in_time: bool,
     },
     /// Nothing more reaches the colors that the command waits for, in this process.
-    NoneAdmitting {
-        /// The command.
-        ticket: Ticket,
-    },
+    NoneAdmitting { ticket: Ticket },
     /// No request is in flight to the colors that the command waits for, in any process.
     NoRequests {
-        /// The command.
         ticket: Ticket,
         /// Whether that was so within the time for it.
         in_time: bool,
     },
     /// What the followers have counted.
     Counted {
-        /// The command.
         ticket: Ticket,
         /// Without those that have ended; `None` if one did not say it in time.
         others: Option<CountsByService>,
@@ -126,10 +104,7 @@ pub enum GateEvent<S> {
         generation: u64,
     },
     /// A follower is gone, and its connections with it.
-    FollowerGone {
-        /// Which.
-        follower: String,
-    },
+    FollowerGone { follower: String },
     /// The successor has everything, and leads.
     HandedOver,
     /// The successor did not take over.
@@ -149,11 +124,10 @@ pub enum Durability {
 /// What a command waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Awaited {
-    /// Until nobody is being admitted to these colors in this process; then `NoneAdmitting`.
+    /// Until no request is being admitted to these colors in this process; then `NoneAdmitting`.
     NoneAdmitting(Vec<(String, Color)>),
     /// Until no request is in flight to these colors in any process; then `NoRequests`.
     NoRequests {
-        /// The colors.
         of: Vec<(String, Color)>,
         /// For at most this long, in milliseconds.
         within_ms: u64,
@@ -175,13 +149,12 @@ pub enum GateEffect<S> {
     /// The gate does this with requests, for every thread at once. Never given for what the gate
     /// does already.
     SetRoute {
-        /// The service.
         service: String,
         /// What it does.
         route: Route,
     },
     /// Find requests by the services as they are now. A known service keeps its gate, a new one
-    /// gets one that does what the control says.
+    /// gets one that does what the control orders.
     SetServices,
     /// Say `DeadlinePassed` after this long.
     ArmDeadline {
@@ -191,7 +164,7 @@ pub enum GateEffect<S> {
         after_ms: u64,
     },
     /// Write [`super::GateControl::to_persist`] down. With a ticket, say `Written` before anything
-    /// else happens; without one, nobody waits for it.
+    /// else happens; without one, no one waits for it.
     Persist {
         /// The command that waits.
         ticket: Option<Ticket>,
@@ -200,23 +173,20 @@ pub enum GateEffect<S> {
     },
     /// Have all followers route like this. With a ticket, say `Replicated`.
     Replicate {
-        /// What they are told.
+        /// What they get.
         followed: ReplicateRequest<S>,
         /// The command that waits, and for how long at most, in milliseconds.
         waits: Option<(Ticket, Option<u64>)>,
     },
     /// A command waits.
     Await {
-        /// The command.
         ticket: Ticket,
         /// What for.
         what: Awaited,
     },
     /// Answer a command.
     Reply {
-        /// The command.
         ticket: Ticket,
-        /// The answer.
         answer: Result<Answer, Refusal>,
     },
 }
@@ -226,7 +196,6 @@ pub enum GateEffect<S> {
 pub enum Answer {
     /// To a hold.
     Held(HoldAnswer),
-    /// To an opening.
     Opened(OpenAnswer),
     /// To `Follow`.
     Counts(CountsByService),
@@ -240,13 +209,9 @@ pub enum Refusal {
     /// A successor is taking over, or has.
     HandingOver,
     /// There is no such service.
-    Unknown {
-        /// Its name.
-        service: String,
-    },
+    Unknown { service: String },
     /// The command is of an older cut-over than the last one obeyed.
     Older {
-        /// The service.
         service: String,
         /// The command's.
         epoch: u64,
@@ -254,24 +219,13 @@ pub enum Refusal {
         last: u64,
     },
     /// The hold is of a cut-over that was opened.
-    AlreadyOpened {
-        /// The service.
-        service: String,
-        /// The cut-over.
-        epoch: u64,
-    },
+    AlreadyOpened { service: String, epoch: u64 },
     /// The deadline, or another command, came before the hold was complete.
     Superseded,
     /// Requests were still in flight when the time of an exclusive hold was over.
-    StillInFlight {
-        /// By service.
-        requests: Vec<(String, u64)>,
-    },
+    StillInFlight { requests: Vec<(String, u64)> },
     /// The routing could not be written down.
-    NotWritten {
-        /// Why.
-        reason: String,
-    },
+    NotWritten { reason: String },
     /// A follower does not say that it obeys.
     FollowerSilent,
     /// A hold is on, and nothing is handed over.
