@@ -1,29 +1,8 @@
-//! The gate as the model sees it: the real control, its file, and the rules on what it is opened
-//! to (G3, G4).
-//!
-//! Its effects are carried out in their order, and its process may end between any two: between a
-//! flip and its record, or between a record and its answer. A hold is as slow as it can be: until
-//! it is complete, requests on their way still get through.
-//!
-//! Deliberately absent: what only counts (totals, evidence). Nothing is decided by it, so the
-//! control is kept without; `demands.rs` asks for it.
-
-#[path = "../../../greenlight-gate/tests/shell/mod.rs"]
-mod shell;
+//! The gate as the model sees it, and the rules on what it is opened to (G3, G4).
 
 use super::machine::Machine;
-use super::step::{Fault, Taken};
-use greenlight_gate::{
-    Answer, Awaited, Color, Command, CountsByService, GateControl, GateEvent, GateMutant,
-    HoldRequest, Mode, OpenRequest, Route, RoutingState, ServicesRequest, Ticket,
-};
-use greenlight_protocol::{AgentEvent, Epoch, GateAction, HoldEvidence, SwitchEvidence};
-use shell::{Done, GateProcess};
-use std::collections::{BTreeMap, BTreeSet};
-
-const SHOP: &str = "shop";
-/// The command that is given now; the one that waits, if any does, has the number before.
-const COMMAND: Ticket = Ticket(2);
+use super::step::Taken;
+use greenlight_protocol::{AgentEvent, Color, Epoch, GateAction, SwitchEvidence};
 
 /// What the gate admits to: a color, and the number of the cut-over that put it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,353 +11,76 @@ pub(crate) struct Admits {
     pub(crate) ordinal: Epoch,
 }
 
-/// The gate of the one service, and the process that has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Gate {
-    process: Option<GateProcess>,
-    /// The state file.
-    written: RoutingState<()>,
-    /// The deadlines that run.
-    armed: BTreeSet<u64>,
-    /// By color: the cut-over that put there what it leads to.
-    ordinals: BTreeMap<Color, Epoch>,
-    /// A hold that the gate has yet to acknowledge.
-    asked: Option<Epoch>,
-    /// Whether the agent that asked for it is gone.
-    is_forgotten: bool,
-    /// What requests on their way still reach until it does.
-    on_their_way: Option<Admits>,
-    /// Whether it has started anew, and the agent has not noticed.
-    is_back: bool,
-    mutant: GateMutant,
+/// The gate of the one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open(Admits),
+    /// Asked to hold; requests on their way still get through.
+    Closing(Admits),
+    Held {
+        epoch: Epoch,
+        before: Option<Admits>,
+    },
+    Parked,
+    /// The service was removed: requests are refused.
+    Closed,
 }
 
 impl Gate {
-    /// A gate that is open to this, or was never opened.
-    pub(crate) fn open_to(admits: Option<Admits>, mutant: GateMutant) -> Self {
-        let mut gate = Self {
-            process: Some(GateProcess::restarted(1, RoutingState::default(), mutant)),
-            written: RoutingState::default(),
-            armed: BTreeSet::new(),
-            ordinals: BTreeMap::new(),
-            asked: None,
-            is_forgotten: false,
-            on_their_way: None,
-            is_back: false,
-            mutant,
-        };
-        let name = SHOP.to_owned();
-        gate.give(Command::Define { name, settings: () });
-        if let Some(admits) = admits {
-            gate.ordinals.insert(admits.color, admits.ordinal);
-            gate.give(open(admits.ordinal, Some(admits.color)));
+    /// What a request that comes now may reach.
+    pub(crate) fn admits(self) -> Option<Admits> {
+        match self {
+            Self::Open(admits) | Self::Closing(admits) => Some(admits),
+            Self::Held { .. } | Self::Parked | Self::Closed => None,
         }
-        gate.normalize(Epoch(0));
-        gate
-    }
-
-    fn give(&mut self, command: Command<()>) {
-        let counts = CountsByService::new();
-        let process = self.process.as_mut().expect("it is up");
-        let ticket = COMMAND;
-        process.take(GateEvent::Commanded { ticket, command }, 0, &counts);
-        while let Some(done) = process.next(&counts) {
-            if let Done::Persists { ticket, state, .. } = done {
-                self.written = state;
-                let result = Ok(());
-                if let Some(ticket) = ticket {
-                    process.take(GateEvent::Written { ticket, result }, 0, &counts);
-                }
-            }
-        }
-    }
-
-    /// What a request that comes now may reach. While a hold is not complete, what is on its way
-    /// gets through.
-    pub(crate) fn admits(&self) -> Option<Admits> {
-        match self.route()? {
-            Route::Open(color) => {
-                let ordinal = self.ordinals[&color];
-                Some(Admits { color, ordinal })
-            }
-            Route::Held(_) | Route::Shed(_) | Route::Closed => self.on_their_way,
-        }
-    }
-
-    /// What it does with requests; nothing if it is down.
-    pub(crate) fn route(&self) -> Option<Route> {
-        let process = self.process.as_ref()?;
-        process.routes.get(SHOP).copied()
-    }
-
-    pub(crate) fn mode(&self) -> Option<Mode> {
-        Some(self.control()?.services().get(SHOP)?.mode)
-    }
-
-    pub(crate) fn control(&self) -> Option<&GateControl<()>> {
-        Some(&self.process.as_ref()?.control)
-    }
-
-    pub(crate) fn is_up(&self) -> bool {
-        self.process.is_some()
-    }
-
-    /// Whether the agent has yet to notice that the gate has started anew.
-    pub(crate) fn is_back(&self) -> bool {
-        self.is_back && self.is_up()
-    }
-
-    /// The agent is gone: nobody is there to be answered.
-    pub(crate) fn forget_who_asked(&mut self) {
-        self.is_forgotten = self.asked.is_some();
-    }
-
-    pub(crate) fn is_noticed(&mut self) {
-        self.is_back = false;
-    }
-
-    /// Whether a hold has yet to be acknowledged.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.asked.is_some()
-    }
-
-    /// The cut-over of a hold whose deadline may end it.
-    pub(crate) fn held_for(&self) -> Option<Epoch> {
-        let ends = matches!(
-            self.mode()?,
-            Mode::Held { .. }
-                | Mode::Opening {
-                    deadline: Some(_),
-                    ..
-                }
-        );
-        let epoch = self.control()?.services()[SHOP].epoch;
-        (ends && !self.armed.is_empty()).then_some(Epoch(epoch))
-    }
-
-    /// The newest cut-over that this gate itself was opened to.
-    pub(crate) fn has_opened(&self) -> Option<Epoch> {
-        self.ordinals.values().copied().max()
-    }
-
-    /// The process ends; what it has routed stays in the file as far as it was written.
-    fn end(&mut self) {
-        self.process = None;
-        self.armed.clear();
-        self.asked = None;
-        self.is_forgotten = false;
-        self.on_their_way = None;
-        self.is_back = false;
-    }
-
-    /// States that differ only in numbers of deadlines and orders, or in what only counts, are
-    /// one; and a deadline of an earlier generation does nothing.
-    pub(crate) fn normalize(&mut self, decided: Epoch) {
-        for service in self.written.services.values_mut() {
-            service.evidence = None;
-            service.mode = service.mode.normal_form();
-            if service.mode.deadline().is_none() && service.epoch <= decided.0 {
-                service.epoch = 0;
-                service.opened = 0;
-            }
-        }
-        if let Some(process) = &mut self.process {
-            self.armed = process.control.normalize(&self.armed, decided.0);
-        }
-    }
-
-    /// The application of this color has ended, and with it what was on its way there.
-    pub(crate) fn loses(&mut self, color: Color) {
-        self.on_their_way = self.on_their_way.filter(|admits| admits.color != color);
     }
 }
 
 impl Taken<Machine> {
-    /// A command of the agent reaches the gate.
     pub(crate) fn gate(&mut self, action: &GateAction) {
-        let admits = |color: &Color| self.node.admits(*color);
-        let shop = || vec![SHOP.to_owned()];
-        let (command, to) = match action {
-            GateAction::Hold {
-                epoch,
-                max_hold,
-                on_uncertain,
-                ..
-            } => {
-                let hold = Command::Hold(HoldRequest {
-                    epoch: epoch.0,
-                    services: shop(),
-                    max_hold_ms: u64::try_from(max_hold.as_millis()).unwrap_or(u64::MAX),
-                    on_uncertain: *on_uncertain,
-                    exclusive_ms: None,
-                });
-                (hold, None)
+        let machine = &mut self.node;
+        match action {
+            GateAction::Hold { epoch, .. } => {
+                machine.asked = Some(*epoch);
+                machine.gate = match machine.gate {
+                    Gate::Open(admits) | Gate::Closing(admits) => Gate::Closing(admits),
+                    Gate::Held { before, .. } => Gate::Held {
+                        epoch: *epoch,
+                        before,
+                    },
+                    Gate::Parked | Gate::Closed => Gate::Held {
+                        epoch: *epoch,
+                        before: None,
+                    },
+                };
             }
             GateAction::Open { epoch, colors } => {
-                let color = colors[&SHOP.into()];
-                let to = color.as_ref().and_then(admits);
-                if color.is_some() && to.is_none() {
+                machine.asked = None;
+                machine.opened.insert(AgentEvent::GateOpened {
+                    epoch: *epoch,
+                    colors: colors.clone(),
+                    evidence: SwitchEvidence::default(),
+                });
+                let Some(color) = colors[&"shop".into()] else {
+                    machine.gate = Gate::Closed;
+                    return;
+                };
+                let Some(admits) = machine.admits(color) else {
                     self.breach = Some("a gate opened to a release that nothing was decided on");
                     return;
+                };
+                machine.gate = Gate::Open(admits);
+                self.opened = self.opened.max(Some(admits.ordinal));
+                if !machine.apps.get(&color).is_some_and(|app| app.passed) {
+                    self.breach = Some("G4: a gate opened to what has not passed its check");
                 }
-                (open(*epoch, color), to)
             }
-            GateAction::Park { epoch, .. } => {
-                let services = shop();
-                let epoch = epoch.0;
-                (Command::Park(ServicesRequest { epoch, services }), None)
-            }
-        };
-        if !self.node.gate.is_up() {
-            if let GateAction::Hold { epoch, .. } = action {
-                self.answers(refused(*epoch), false);
-            }
-            return;
-        }
-        let decided = self.node.disk.latest_decided();
-        let is_late = match action {
-            GateAction::Hold { epoch, .. } => *epoch <= decided,
-            GateAction::Open { epoch, .. } | GateAction::Park { epoch, .. } => *epoch < decided,
-        };
-        assert!(!is_late, "{action:?} after {decided} was decided");
-        let ticket = COMMAND;
-        self.happens(GateEvent::Commanded { ticket, command }, Some((action, to)));
-    }
-
-    /// A hold that waits is complete.
-    pub(crate) fn hold_completes(&mut self) {
-        let ticket = Ticket(1);
-        self.node.gate.on_their_way = None;
-        self.happens(GateEvent::NoneAdmitting { ticket }, None);
-    }
-
-    /// The deadline of the hold that is on passes.
-    pub(crate) fn deadline_passes(&mut self) {
-        let generation = self.node.gate.armed.pop_first();
-        let generation = generation.expect("the step was offered");
-        self.happens(GateEvent::DeadlinePassed { generation }, None);
-    }
-
-    pub(crate) fn gate_starts(&mut self) {
-        let gate = &mut self.node.gate;
-        let kept = gate.written.clone();
-        gate.process = Some(GateProcess::restarted(1, kept, gate.mutant));
-        gate.is_back = true;
-        let followers = BTreeSet::new();
-        self.happens(GateEvent::Started { followers }, None);
-    }
-
-    pub(crate) fn gate_ends(&mut self) {
-        if let Some(epoch) = self.node.gate.asked {
-            let is_forgotten = self.node.gate.is_forgotten;
-            self.answers(refused(epoch), is_forgotten);
-        }
-        self.node.gate.end();
-        self.fault = Some(Fault::Gate);
-    }
-
-    /// Something happens at the gate; its process may end after any of the effects.
-    fn happens(&mut self, event: GateEvent<()>, command: Option<(&GateAction, Option<Admits>)>) {
-        let counts = CountsByService::new();
-        let Some(process) = &mut self.node.gate.process else {
-            return;
-        };
-        process.take(event, 0, &counts);
-        let before = self.node.gate.admits();
-        let is_hold = matches!(command, Some((GateAction::Hold { .. }, _)));
-        loop {
-            if self.gate_ends_in == Some(0) {
-                self.gate_ends_in = None;
-                return self.gate_ends();
-            }
-            let Some(process) = &mut self.node.gate.process else {
-                return;
-            };
-            let Some(done) = process.next(&counts) else {
-                break;
-            };
-            self.gate_effects += 1;
-            self.gate_ends_in = self.gate_ends_in.map(|left| left - 1);
-            match done {
-                Done::Routed { route, .. } => {
-                    self.node.gate.on_their_way = before.filter(|_| is_hold);
-                    self.routed(route, command.and_then(|(_, to)| to));
-                }
-                Done::Armed { generation, .. } => {
-                    self.node.gate.armed.insert(generation);
-                }
-                Done::Persists { ticket, state, .. } => {
-                    self.node.gate.written = state;
-                    let result = Ok(());
-                    if let Some(ticket) = ticket {
-                        process.take(GateEvent::Written { ticket, result }, 0, &counts);
-                    }
-                }
-                Done::Waits { what, .. } => {
-                    assert!(matches!(what, Awaited::NoneAdmitting(_)), "{what:?}");
-                    if let Some((GateAction::Hold { epoch, .. }, _)) = command {
-                        self.node.gate.asked = Some(*epoch);
-                        self.node.gate.is_forgotten = false;
-                    }
-                }
-                Done::Replied { ticket, answer } => {
-                    let answered = answer.as_ref().ok();
-                    self.replied(ticket, answered, command.map(|(action, _)| action));
-                }
-                Done::ResetCounters(_) | Done::CountExpiry(_) | Done::ServicesSet => {}
-                Done::Replicates { .. } => unreachable!("it has no predecessors"),
-            }
-        }
-        self.node.normalize_gate();
-    }
-
-    fn routed(&mut self, route: Route, to: Option<Admits>) {
-        let Some(to) = to.filter(|to| route == Route::Open(to.color)) else {
-            return;
-        };
-        self.node.gate.ordinals.insert(to.color, to.ordinal);
-        self.opened = self.opened.max(Some(to.ordinal));
-        let app = self.node.apps.get(&to.color);
-        if !app.is_some_and(|app| app.passed) {
-            self.breach = Some("G4: a gate opened to what has not passed its check");
-        }
-    }
-
-    fn replied(&mut self, ticket: Ticket, answer: Option<&Answer>, action: Option<&GateAction>) {
-        if ticket != COMMAND {
-            // The hold that has waited.
-            let Some(epoch) = self.node.gate.asked.take() else {
-                return;
-            };
-            let is_forgotten = std::mem::take(&mut self.node.gate.is_forgotten);
-            let evidence = HoldEvidence::default();
-            let event = match answer {
-                Some(_) => AgentEvent::GateHeld { epoch, evidence },
-                None => refused(epoch),
-            };
-            return self.answers(event, is_forgotten);
-        }
-        let event = match (answer, action) {
-            (None, Some(GateAction::Hold { epoch, .. })) => refused(*epoch),
-            (Some(_), Some(GateAction::Open { epoch, colors })) => AgentEvent::GateOpened {
-                epoch: *epoch,
-                colors: colors.clone(),
-                evidence: SwitchEvidence::default(),
-            },
-            (Some(_), Some(GateAction::Park { services, .. })) => {
+            GateAction::Park { services, .. } => {
+                machine.asked = None;
+                machine.gate = Gate::Parked;
                 let services = services.clone();
-                AgentEvent::GateParked { services }
+                machine.opened.insert(AgentEvent::GateParked { services });
             }
-            // What is refused otherwise is only logged.
-            (Some(_), Some(GateAction::Hold { .. }) | None) | (None, _) => return,
-        };
-        self.answers(event, false);
-    }
-
-    /// An answer is on its way to the agent, if there is one that has asked.
-    fn answers(&mut self, event: AgentEvent, is_forgotten: bool) {
-        if self.node.agent.is_some() && !is_forgotten {
-            self.node.answers.insert(event);
         }
     }
 
@@ -400,16 +102,4 @@ impl Taken<Machine> {
             self.breach = Some("G4: a gate is open to what has not passed its check");
         }
     }
-}
-
-fn refused(epoch: Epoch) -> AgentEvent {
-    let reason = String::new();
-    AgentEvent::GateRefused { epoch, reason }
-}
-
-fn open(epoch: Epoch, color: Option<Color>) -> Command<()> {
-    Command::Open(OpenRequest {
-        epoch: epoch.0,
-        services: [(SHOP.to_owned(), color)].into(),
-    })
 }

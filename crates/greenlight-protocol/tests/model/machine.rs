@@ -3,9 +3,9 @@
 //! A step is one event and as many of its effects as are carried out before a crash. The effects
 //! of one event touch this instance only, and messages; the messages already sent stay sent.
 //!
-//! Deliberately absent: time, and the requests themselves.
+//! Deliberately absent: time, and the requests themselves. A gate is open, closing, held or
+//! parked; a closing one still admits, so a hold is as slow as it can be.
 
-use super::faults::Faults;
 use super::gate::{Admits, Gate};
 use super::message::{Message, canonical_report};
 use super::past;
@@ -14,8 +14,8 @@ use super::table::Node;
 use greenlight_protocol::agent::{Ledger, Participation, SlotState};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DirectiveEnvelope,
-    DrainEvidence, Epoch, Incarnation, InstanceId, Mutant, ParticipationView, PeerAnswer, Slot,
-    Timestamp, Token,
+    DrainEvidence, Epoch, HoldEvidence, Incarnation, InstanceId, Mutant, ParticipationView,
+    PeerAnswer, Slot, Timestamp, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,15 +38,16 @@ pub(crate) struct App {
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     mutant: Mutant,
-    gate_may_end: bool,
     pub(crate) agent: Option<Agent>,
     records: Vec<AgentRecord>,
     /// What the records say; two machines whose records say the same are the same.
     pub(crate) disk: Ledger,
     pub(crate) timers: BTreeMap<AgentTimer, Duration>,
     pub(crate) gate: Gate,
+    /// A hold that the gate has yet to acknowledge.
+    pub(crate) asked: Option<Epoch>,
     /// Answers of the gate that the agent has yet to read.
-    pub(crate) answers: BTreeSet<AgentEvent>,
+    pub(crate) opened: BTreeSet<AgentEvent>,
     pub(crate) apps: BTreeMap<Color, App>,
     listed: bool,
 }
@@ -60,8 +61,9 @@ impl Node for Machine {
                 &self.agent,
                 &self.disk,
                 &self.timers,
-                &self.gate,
-                &self.answers,
+                self.gate,
+                self.asked,
+                &self.opened,
                 &self.apps,
                 self.listed
             )
@@ -71,18 +73,8 @@ impl Node for Machine {
     /// Everything that may happen here by itself, faults included.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        if self.gate.held_for().is_some() {
-            steps.push(match self.gate.is_closing() {
-                true => Step::HoldIsRefused,
-                false => Step::HoldExpires,
-            });
-        }
-        steps.push(match self.gate.is_up() {
-            true => Step::GateEnds,
-            false => Step::GateStarts,
-        });
-        if self.gate.is_closing() {
-            steps.push(Step::HoldCompletes);
+        if matches!(self.gate, Gate::Held { .. }) {
+            steps.push(Step::HoldExpires);
         }
         for (color, app) in &self.apps {
             // One that is being stopped ends by its stop.
@@ -97,15 +89,18 @@ impl Node for Machine {
             steps.extend(stopping.map(|(color, _)| Step::StopEnds(*color)));
             return steps;
         };
-        steps.push(Step::Crashes);
-        if self.gate.is_back() {
-            steps.push(Step::GateIsNoticed);
-        }
+        steps.extend([Step::Crashes, Step::GateReturns]);
         if !self.listed {
             steps.push(Step::SlotsAreListed);
         }
-        for number in 0..self.answers.len() {
-            steps.push(Step::GateAnswers(number));
+        if self.asked.is_some() {
+            steps.push(Step::HoldCompletes);
+            if matches!(self.gate, Gate::Closing(_)) {
+                steps.push(Step::HoldIsRefused);
+            }
+        }
+        for number in 0..self.opened.len() {
+            steps.push(Step::OpenIsAnswered(number));
         }
         for (slot, incarnation, state) in agent.slots() {
             let Some(app) = self.apps.get(&slot.color) else {
@@ -129,12 +124,8 @@ impl Node for Machine {
         steps
     }
 
-    /// G6: whether a stale directive would change anything, sent or not; and whether the gate would
-    /// break a rule of its own.
+    /// G6: whether a stale directive would change anything, sent or not.
     fn flaw(&self) -> Option<&'static str> {
-        if let Some(flaw) = self.gate.control().and_then(super::demands::flaw) {
-            return Some(flaw);
-        }
         let agent = self.agent.as_ref()?;
         let newest = at_hand(agent).max(self.disk.latest_decided());
         let directives = |token: Token| {
@@ -175,25 +166,24 @@ impl Node for Machine {
                     ..crashed
                 }];
             }
-            Step::HoldExpires | Step::HoldIsRefused => {
-                return self.at_gate(Taken::deadline_passes);
-            }
-            Step::HoldCompletes => return self.at_gate(Taken::hold_completes),
-            Step::GateStarts => return self.at_gate(Taken::gate_starts),
-            Step::GateEnds => {
-                let mut taken = Taken::of(next);
-                taken.gate_ends();
-                return vec![taken];
+            Step::HoldExpires => {
+                if let Gate::Held { before, .. } = self.gate {
+                    next.gate = before.map_or(Gate::Parked, Gate::Open);
+                }
+                return vec![Taken::of(next)];
             }
             Step::Restarts => return self.restart(),
-            Step::GateIsNoticed => {
-                next.gate.is_noticed();
+            Step::HoldCompletes => next.hold_completes(),
+            Step::HoldIsRefused => next.hold_is_refused(),
+            Step::GateReturns => {
+                next.asked = None;
+                next.opened.clear();
                 vec![AgentEvent::GateConnected]
             }
-            Step::GateAnswers(number) => {
-                let event = self.answers.iter().nth(*number).cloned();
+            Step::OpenIsAnswered(number) => {
+                let event = self.opened.iter().nth(*number).cloned();
                 let event = event.expect("the step was offered");
-                next.answers.remove(&event);
+                next.opened.remove(&event);
                 vec![event]
             }
             Step::CheckPasses(color) => {
@@ -212,13 +202,11 @@ impl Node for Machine {
             }
             Step::StopEnds(color) => {
                 next.apps.remove(color);
-                next.gate.loses(*color);
                 let (slot, drained) = (slot(*color), DrainEvidence::default());
                 vec![AgentEvent::SlotStopped { slot, drained }]
             }
             Step::SlotDies(color) => {
                 let app = next.apps.remove(color).expect("the step was offered");
-                next.gate.loses(*color);
                 vec![AgentEvent::SlotExited {
                     slot: slot(*color),
                     incarnation: app.incarnation,
@@ -245,7 +233,7 @@ impl Node for Machine {
 
 impl Machine {
     /// An instance as its records describe it, its agent not yet started.
-    pub(crate) fn with(records: Vec<AgentRecord>, faults: Faults) -> Self {
+    pub(crate) fn with(records: Vec<AgentRecord>, mutant: Mutant) -> Self {
         let mut disk = Ledger::default();
         for record in &records {
             disk.apply(record);
@@ -266,13 +254,13 @@ impl Machine {
         });
         let colors = live.map(|live| live.color);
         Self {
-            mutant: faults.mutant,
-            gate_may_end: faults.gate_failures > 0,
+            mutant,
             agent: None,
             records,
             timers: BTreeMap::new(),
-            gate: Gate::open_to(admits, faults.gate_mutant),
-            answers: BTreeSet::new(),
+            gate: admits.map_or(Gate::Parked, Gate::Open),
+            asked: None,
+            opened: BTreeSet::new(),
             apps: colors.into_iter().zip(app).collect(),
             listed: false,
             disk,
@@ -286,6 +274,25 @@ impl Machine {
             self = self.take(&step).remove(0).node;
         }
         self
+    }
+
+    fn hold_completes(&mut self) -> Vec<AgentEvent> {
+        let epoch = self.asked.take().expect("the step was offered");
+        if let Gate::Closing(admits) = self.gate {
+            let before = Some(admits);
+            self.gate = Gate::Held { epoch, before };
+        }
+        let evidence = HoldEvidence::default();
+        vec![AgentEvent::GateHeld { epoch, evidence }]
+    }
+
+    fn hold_is_refused(&mut self) -> Vec<AgentEvent> {
+        let epoch = self.asked.take().expect("the step was offered");
+        if let Gate::Closing(admits) = self.gate {
+            self.gate = Gate::Open(admits);
+        }
+        let reason = String::new();
+        vec![AgentEvent::GateRefused { epoch, reason }]
     }
 
     fn list(&mut self) -> Vec<AgentEvent> {
@@ -331,61 +338,16 @@ impl Machine {
             cut_short.node.crash();
             cut_short
         });
-        // The gate's process may end between any two of its own effects.
-        let ends = if self.gate_may_end {
-            complete.gate_effects
-        } else {
-            0
-        };
-        let at_gate = (0..ends).map(|count| {
-            let mut taken = Taken::of(self.clone());
-            taken.gate_ends_in = Some(count);
-            taken.carry_out(effects);
-            taken.node.forget_idle_timers();
-            taken
-        });
-        let at_gate: Vec<_> = at_gate.collect();
-        let mut taken = Taken::with_crashes(complete, beginnings);
-        taken.extend(at_gate);
-        taken
-    }
-
-    /// Something happens at the gate alone.
-    fn at_gate(&self, happens: fn(&mut Taken<Self>)) -> Vec<Taken<Self>> {
-        let mut complete = Taken::of(self.clone());
-        happens(&mut complete);
-        complete.check_serving();
-        let ends = if self.gate_may_end {
-            complete.gate_effects
-        } else {
-            0
-        };
-        let cut_short = (0..ends).map(|count| {
-            let mut taken = Taken::of(self.clone());
-            taken.gate_ends_in = Some(count);
-            happens(&mut taken);
-            taken
-        });
-        let cut_short: Vec<_> = cut_short.collect();
-        [complete].into_iter().chain(cut_short).collect()
+        Taken::with_crashes(complete, beginnings)
     }
 
     fn carry_out_first(&self, effects: &[AgentEffect]) -> Taken<Self> {
         let mut taken = Taken::of(self.clone());
-        taken.carry_out(effects);
-        taken
-    }
-}
-
-impl Taken<Machine> {
-    fn carry_out(&mut self, effects: &[AgentEffect]) {
-        let taken = self;
         for effect in effects {
             match effect {
                 AgentEffect::Persist(record) => {
                     taken.node.disk.apply(record);
                     taken.node.records.push(record.clone());
-                    taken.node.normalize_gate();
                 }
                 AgentEffect::Report(envelope) => {
                     let message = Message::Report(ME, canonical_report(envelope));
@@ -439,10 +401,9 @@ impl Taken<Machine> {
             }
         }
         taken.check_serving();
+        taken
     }
-}
 
-impl Machine {
     /// Drops the timers that would change nothing: a state with them is no other state.
     fn forget_idle_timers(&mut self) {
         let Some(agent) = &self.agent else {
@@ -464,17 +425,11 @@ impl Machine {
         }
     }
 
-    /// No command comes that is older than what is decided.
-    pub(crate) fn normalize_gate(&mut self) {
-        let decided = self.disk.latest_decided();
-        self.gate.normalize(decided);
-    }
-
     fn crash(&mut self) {
         self.agent = None;
         self.timers.clear();
-        self.answers.clear();
-        self.gate.forget_who_asked();
+        self.asked = None;
+        self.opened.clear();
         self.listed = false;
     }
 

@@ -1,6 +1,5 @@
 //! The model: the real machines, joined to a fleet by a network and broken on purpose.
 mod dead;
-mod demands;
 mod fair;
 pub(crate) mod faults;
 mod fleet;

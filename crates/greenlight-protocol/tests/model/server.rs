@@ -120,10 +120,8 @@ impl Node for Server {
             | Step::HoldCompletes
             | Step::HoldExpires
             | Step::HoldIsRefused
-            | Step::GateEnds
-            | Step::GateStarts
-            | Step::GateIsNoticed
-            | Step::GateAnswers(_)
+            | Step::GateReturns
+            | Step::OpenIsAnswered(_)
             | Step::CheckPasses(_)
             | Step::CheckFails(_)
             | Step::StopEnds(_)

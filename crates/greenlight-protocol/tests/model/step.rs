@@ -16,17 +16,13 @@ pub(crate) enum Step {
     CoordinatorTimer(CoordinatorTimer),
     AgentTimer(AgentTimer),
     HoldCompletes,
-    /// The gate's own deadline passes before a hold is complete.
+    /// The gate cannot complete a hold, and admits to the old release again.
     HoldIsRefused,
-    /// The gate's own deadline passes in a complete hold.
+    /// The gate restarts with its last route; questions and answers on their way are lost.
+    GateReturns,
+    /// The gate's own deadline passes, and `on_uncertain` is `serve_old`.
     HoldExpires,
-    /// The process that has the gate ends.
-    GateEnds,
-    /// It starts with what it has written.
-    GateStarts,
-    /// The agent notices that it has started anew.
-    GateIsNoticed,
-    GateAnswers(usize),
+    OpenIsAnswered(usize),
     CheckPasses(Color),
     /// The application runs, and its check fails.
     CheckFails(Color),
@@ -52,11 +48,9 @@ impl Step {
             | Self::AgentTimer(_)
             | Self::HoldCompletes
             | Self::HoldIsRefused
-            | Self::GateEnds
-            | Self::GateStarts
-            | Self::GateIsNoticed
+            | Self::GateReturns
             | Self::HoldExpires
-            | Self::GateAnswers(_)
+            | Self::OpenIsAnswered(_)
             | Self::CheckPasses(_)
             | Self::CheckFails(_)
             | Self::StopEnds(_)
@@ -73,7 +67,7 @@ impl Step {
     pub(crate) fn fault(&self) -> Option<Fault> {
         match self {
             Self::SlotDies(_) | Self::CheckFails(_) => Some(Fault::Death),
-            Self::HoldIsRefused | Self::GateEnds => Some(Fault::Gate),
+            Self::HoldIsRefused | Self::GateReturns => Some(Fault::Gate),
             Self::PersonAborts => Some(Fault::Abort),
             Self::PersonDeploys => Some(Fault::Deploy),
             Self::Reads(_)
@@ -83,9 +77,7 @@ impl Step {
             | Self::AgentTimer(_)
             | Self::HoldCompletes
             | Self::HoldExpires
-            | Self::GateStarts
-            | Self::GateIsNoticed
-            | Self::GateAnswers(_)
+            | Self::OpenIsAnswered(_)
             | Self::CheckPasses(_)
             | Self::StopEnds(_)
             | Self::SlotsAreListed
@@ -98,9 +90,7 @@ impl Step {
     pub(crate) fn is_prompt(&self) -> bool {
         match self {
             Self::HoldCompletes
-            | Self::GateStarts
-            | Self::GateIsNoticed
-            | Self::GateAnswers(_)
+            | Self::OpenIsAnswered(_)
             | Self::CheckPasses(_)
             | Self::StopEnds(_)
             | Self::SlotsAreListed
@@ -112,7 +102,7 @@ impl Step {
             | Self::AgentTimer(_)
             | Self::HoldExpires
             | Self::HoldIsRefused
-            | Self::GateEnds
+            | Self::GateReturns
             | Self::CheckFails(_)
             | Self::SlotDies(_)
             | Self::PersonAborts
@@ -148,12 +138,6 @@ pub(crate) struct Taken<Node> {
     pub(crate) opened: Option<Epoch>,
     /// The rule that was broken in it.
     pub(crate) breach: Option<&'static str>,
-    /// What is counted of it besides.
-    pub(crate) fault: Option<Fault>,
-    /// How many effects the gate has carried out in it.
-    pub(crate) gate_effects: usize,
-    /// After how many more effects the gate's process ends.
-    pub(crate) gate_ends_in: Option<usize>,
 }
 
 impl<Node> Taken<Node> {
@@ -164,9 +148,6 @@ impl<Node> Taken<Node> {
             crashes: false,
             opened: None,
             breach: None,
-            fault: None,
-            gate_effects: 0,
-            gate_ends_in: None,
         }
     }
 }

@@ -39,7 +39,7 @@ impl Fleet {
                 text,
                 "    {} {:?} runs {apps:?} decided {:?}",
                 participation.unwrap_or("down".into()),
-                machine.gate.mode(),
+                machine.gate,
                 machine.disk.decided
             );
         }

@@ -137,7 +137,7 @@ impl World {
             self.tell_agent(at, life, event);
             return Ok(());
         }
-        machine.gate.define(&slot.service, self.now);
+        machine.gate.define(&slot.service);
         let app = App {
             incarnation,
             digest: release.digest,

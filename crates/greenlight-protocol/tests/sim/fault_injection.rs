@@ -88,18 +88,11 @@ impl World {
     }
 
     /// The proxy's process ends, alone or with its machine.
-    pub(crate) fn end_gate(&mut self, at: usize, with_machine: bool) -> Checked {
+    fn end_gate(&mut self, at: usize, with_machine: bool) -> Checked {
         if !self.machines[at].gate.up {
             return Ok(());
         }
-        let is_written = self.rng.coin();
-        let was_flipping = self.machines[at].gate.end(with_machine, is_written);
-        if was_flipping {
-            self.stats.count("gate ended between flip and record");
-        }
-        if with_machine {
-            self.oracle.gate_lost_power(&self.machines[at].name);
-        }
+        self.machines[at].gate.end(with_machine);
         self.faults.proxy_ended(at);
         self.connections_are_lost(at)?;
         self.gate_settled(at)?;

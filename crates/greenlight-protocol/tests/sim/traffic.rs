@@ -114,9 +114,8 @@ impl World {
             Route::Closed => self.answer(id, Answer::NothingDeployed),
             Route::Shed(_) => self.answer(id, Answer::Shed),
             Route::Held(_) => {
-                let (at, service) = (request.at, request.service.clone());
-                gate.wait(&service, id, self.now);
-                self.gate_settled(at)
+                gate.wait(&request.service, id);
+                Ok(())
             }
             Route::Open(admits) => {
                 let generation = known.generation;
@@ -152,9 +151,7 @@ impl World {
             } => self.is_written(id, admits, incarnation),
             Participation::Sent { admits, .. } => {
                 let (at, service) = (request.at, request.service.clone());
-                self.machines[at]
-                    .gate
-                    .release(&service, admits.color, self.now);
+                self.machines[at].gate.release(&service, admits.color);
                 self.answer(id, Answer::Served)?;
                 self.gate_settled(at)
             }
@@ -173,7 +170,7 @@ impl World {
         let Some(app) = app else {
             // Refused: it waits, and looks again.
             request.participation = Participation::Waiting;
-            machine.gate.release(&service, admits.color, self.now);
+            machine.gate.release(&service, admits.color);
             let pause = self.rng.micros(5_000, 50_000);
             self.moves_after(id, pause);
             return self.gate_settled(at);
@@ -181,7 +178,7 @@ impl World {
         if machine.gate.services[&service].generation != generation {
             // Recalled: nothing of it was sent.
             request.participation = Participation::Waiting;
-            machine.gate.release(&service, admits.color, self.now);
+            machine.gate.release(&service, admits.color);
             self.stats.count("request recalled");
             self.gate_settled(at)?;
             return self.try_at_gate(id);
@@ -221,7 +218,7 @@ impl World {
             admits,
             incarnation,
         };
-        machine.gate.admitted(&slot.service, admits, self.now);
+        machine.gate.end_admitting(&slot.service, admits.color);
         let takes = if self.rng.hits(0.03) {
             self.rng.micros(300_000, 4_000_000)
         } else {
@@ -280,9 +277,9 @@ impl World {
             request.resent += u32::from(written);
             let gate = &mut self.machines[at].gate;
             if !written {
-                gate.end_admitting(&slot.service, slot.color, self.now);
+                gate.end_admitting(&slot.service, slot.color);
             }
-            gate.release(&slot.service, slot.color, self.now);
+            gate.release(&slot.service, slot.color);
             if again {
                 let pause = self.rng.micros(5_000, 50_000);
                 self.moves_after(id, pause);
