@@ -75,6 +75,9 @@ fn a_process_that_ended_while_it_opened_serves_neither_color_until_it_is_told() 
     bench.pass_deadlines();
     assert_eq!(bench.process.routes[SHOP], Route::Shed(Some(Color::Blue)));
     assert_eq!(bench.process.routes[MAIL], Route::Open(Color::Blue));
+    bench.command(hold(1, &[SHOP]));
+    bench.pass_deadlines();
+    assert_eq!(bench.process.routes[SHOP], Route::Held(Some(Color::Blue)));
     bench.command(open(1, &[SHOP], Color::Green));
     assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Green));
 }

@@ -7,7 +7,7 @@
 //!  Open      │ Held                 Open     Parked          Shed           -
 //!  Held      │ Held                 Open     Parked          Shed           Expired
 //!  Closing   │ Held                 Open     Parked          Shed           -
-//!  Opening   │ Opening              Open     Parked          Shed           Expired (sheds)
+//!  Opening   │ Opening              Open     Parked          Shed           Shed (parked)  
 //!  Parked    │ Parked               Open     Parked          Shed (parked)  Parked
 //!  Shed      │ Held, or as it was   Open     Parked          Shed           Shed
 //!  Expired   │ Held                 Open     Parked          Shed           -
@@ -213,9 +213,11 @@ impl Mode {
             Self::Opening {
                 served,
                 deadline: Some(_),
-            } => Self::Expired {
-                served,
-                then: OnUncertain::Shed,
+            } => Self::Shed {
+                served: Some(served),
+                // A later hold must not let the old color be served either.
+                parked: true,
+                hold: None,
             },
             Self::Closed
             | Self::Open { .. }
