@@ -1,10 +1,13 @@
 //! The requests and responses of the server's HTTP API, without those of the agents' link.
 
+mod event;
+
+pub use event::{DeploymentEvent, InstanceProgress, NumberedEvent, PhaseName};
+
 use crate::receipt::Receipt;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{
-    Color, DeploymentId, InstanceId, InstanceStatus, Outcome, Policy, Release, ServiceName,
-    Strategy,
+    Color, DeploymentId, InstanceId, InstanceStatus, Policy, Release, ServiceName, Strategy,
 };
 use greenlight_release::secret::{RegistryLogin, Secrets};
 use greenlight_release::spec::image::Pin;
@@ -113,48 +116,12 @@ pub struct DeploymentStatus {
     /// The services it removes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub removed: BTreeSet<ServiceName>,
-    /// The phase's name.
-    pub phase: String,
-    /// The instances that have not answered in this phase.
+    /// Its phase.
+    pub phase: PhaseName,
+    /// Who has yet to answer in this phase.
     pub waiting_for: Vec<InstanceId>,
     /// When it was accepted, in milliseconds since 1970.
     pub since_ms: u64,
-}
-
-/// One line of progress; `GET /v1/events` streams them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NumberedEvent {
-    /// Its number; grows by one, and starts again with the server.
-    pub number: u64,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// The deployment it is about.
-    pub deployment: DeploymentId,
-    #[serde(flatten)]
-    pub event: DeploymentEvent,
-}
-
-/// What can happen in a deployment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum DeploymentEvent {
-    /// The deployment entered a phase.
-    Phase {
-        epoch: u64,
-        /// The phase's name.
-        phase: String,
-    },
-    /// An instance reported.
-    Instance {
-        epoch: u64,
-        instance: InstanceId,
-        /// A short description.
-        report: String,
-        /// Why, if something went wrong.
-        reason: Option<String>,
-    },
-    /// The deployment is over.
-    Finished { outcome: Outcome },
 }
 
 /// `GET /v1/logs`, by instance; `None` for one that did not answer.

@@ -207,7 +207,7 @@ async fn run_demo(demo: &args::Demo, output: Output) -> Result<Exit, Failure> {
         },
         keep: demo.keep.clone(),
     };
-    let report = demo::run(&options, Display::talkative()).await;
+    let report = demo::run(&options, Box::new(Display::talkative())).await;
     let report = report.map_err(|error| Failure::new(Exit::Failed, error))?;
     match output {
         Output::Json => print_json(&report)?,

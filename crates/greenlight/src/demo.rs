@@ -8,7 +8,7 @@ mod scenario;
 pub use nginx::{WrittenNginx, write_nginx};
 pub use report::{DemoReport, DeploymentReport};
 
-use crate::cli::progress::Display;
+use crate::api::NumberedEvent;
 use crate::fleet::FleetError;
 use crate::link::ApiError;
 use crate::load::{Flip, Load, Segment, analyse};
@@ -83,8 +83,21 @@ pub enum DemoError {
     Interrupted,
 }
 
+/// What shows the demo as it goes on.
+pub trait Printer {
+    /// Shows an event of a deployment.
+    fn show(&mut self, event: &NumberedEvent);
+    /// Shows a remark.
+    fn say(&self, text: &str);
+    /// Nothing more is shown.
+    fn end(&mut self);
+}
+
 /// Runs the demo and shows its progress. Everything it starts is stopped again.
-pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, DemoError> {
+pub async fn run(
+    options: &DemoOptions,
+    printer: Box<dyn Printer>,
+) -> Result<DemoReport, DemoError> {
     let dir = options.keep.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("greenlight-demo-{}", std::process::id()))
     });
@@ -99,7 +112,7 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
         }
     };
     let application = Application::make(options.runtime).await?;
-    let result = run_scenario(options, &dir, display, &application, told_to_end).await;
+    let result = run_scenario(options, &dir, printer, &application, told_to_end).await;
     application.remove(result.is_ok()).await;
     let done_with = !matches!(result, Err(DemoError::NotUp(_)));
     if options.keep.is_none() && done_with {
@@ -113,11 +126,11 @@ pub async fn run(options: &DemoOptions, display: Display) -> Result<DemoReport, 
 async fn run_scenario(
     options: &DemoOptions,
     dir: &Path,
-    display: Display,
+    printer: Box<dyn Printer>,
     application: &Application,
     told_to_end: impl Future<Output = ()>,
 ) -> Result<DemoReport, DemoError> {
-    let scenario = Scenario::set_up(options, dir, display, application).await?;
+    let scenario = Scenario::set_up(options, dir, printer, application).await?;
     let result = tokio::select! {
         biased;
         () = told_to_end => Err(DemoError::Interrupted),

@@ -9,7 +9,7 @@ use super::progress::Display;
 use super::{Exit, Failure, Output, print, print_json, releases};
 use crate::api::{
     ActRequest, CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, NumberedEvent,
-    RollbackRequest,
+    PhaseName, RollbackRequest,
 };
 use crate::link::{ApiClient, ApiError, Follow};
 use crate::receipt::Receipt;
@@ -241,7 +241,9 @@ pub(super) async fn follow(
             display.show(&progress);
             left = match &progress.event {
                 DeploymentEvent::Finished { .. } => Some(Left::Finished),
-                DeploymentEvent::Phase { phase, .. } if phase == "ready" => Some(Left::Ready),
+                DeploymentEvent::Phase { phase, .. } if *phase == PhaseName::Ready => {
+                    Some(Left::Ready)
+                }
                 DeploymentEvent::Phase { .. } | DeploymentEvent::Instance { .. } => None,
             };
             match (left, until) {

@@ -4,7 +4,7 @@ use super::args::PlanArgs;
 use super::fleet::{configuration, connect, membership_mismatch, orphans, version};
 use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
-use crate::api::{DeploymentStatus, FleetStatus};
+use crate::api::{DeploymentStatus, FleetStatus, PhaseName};
 use greenlight_protocol::{Alignment, Color, InstanceId, Plan, ServiceName, Strategy};
 use greenlight_release::duration::written;
 use greenlight_release::front::FrontKind;
@@ -134,9 +134,10 @@ fn attaches(busy: &DeploymentStatus, labels: &BTreeMap<ServiceName, String>) -> 
 }
 
 fn same(busy: &DeploymentStatus, version: &str) -> String {
-    match busy.phase.as_str() {
-        "ready" => format!("`{version}` is prepared; `deploy` or `promote` cuts over"),
-        _ => format!("{}; `deploy` attaches to it", other(busy)),
+    if busy.phase == PhaseName::Ready {
+        format!("`{version}` is prepared; `deploy` or `promote` cuts over")
+    } else {
+        format!("{}; `deploy` attaches to it", other(busy))
     }
 }
 

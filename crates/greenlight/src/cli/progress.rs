@@ -1,14 +1,16 @@
 //! The progress of a deployment: bars on a terminal, plain lines anywhere else. Always on standard
 //! error, because standard output is for data.
 
-use crate::api::{DeploymentEvent, NumberedEvent};
-use greenlight_protocol::InstanceId;
+use crate::api::{DeploymentEvent, InstanceProgress, NumberedEvent};
+use crate::demo::Printer;
+use crate::receipt::not_seen;
+use greenlight_protocol::{Epoch, InstanceId};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What an instance goes through in a cut-over, in order.
-const STEPS: [&str; 4] = ["prepared", "armed", "held", "switched"];
+/// What an instance goes through in a cut-over: prepared, armed, held, switched.
+const STEPS: u64 = 4;
 /// How often a bar that waits moves.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -29,7 +31,7 @@ pub struct Bars {
     head: ProgressBar,
     talk: Talk,
     instances: BTreeMap<InstanceId, ProgressBar>,
-    epoch: u64,
+    epoch: Option<Epoch>,
 }
 
 /// Whether bars come with a line for each thing that happens.
@@ -108,6 +110,20 @@ impl Display {
     }
 }
 
+impl Printer for Display {
+    fn show(&mut self, event: &NumberedEvent) {
+        self.show(event);
+    }
+
+    fn say(&self, text: &str) {
+        self.say(text);
+    }
+
+    fn end(&mut self) {
+        self.end();
+    }
+}
+
 impl Bars {
     fn on(target: ProgressDrawTarget, talk: Talk) -> Self {
         let screen = MultiProgress::with_draw_target(target);
@@ -118,15 +134,15 @@ impl Bars {
             head,
             talk,
             instances: BTreeMap::new(),
-            epoch: 0,
+            epoch: None,
         }
     }
 
-    fn show(&mut self, what: &DeploymentEvent) {
-        match what {
+    fn show(&mut self, event: &DeploymentEvent) {
+        match event {
             DeploymentEvent::Phase { epoch, phase } => {
-                if *epoch != self.epoch {
-                    self.epoch = *epoch;
+                if self.epoch != Some(*epoch) {
+                    self.epoch = Some(*epoch);
                     for bar in self.instances.values() {
                         bar.set_position(0);
                         bar.set_message("");
@@ -137,21 +153,17 @@ impl Bars {
             DeploymentEvent::Instance {
                 epoch,
                 instance,
-                report,
-                reason,
+                progress,
             } => {
-                if *epoch != self.epoch {
+                if self.epoch != Some(*epoch) {
                     return;
                 }
                 let bar = self.bar(instance);
-                if let Some(at) = STEPS.iter().position(|step| step == report) {
-                    bar.set_position(at as u64 + 1);
+                if let Some(steps) = steps(progress) {
+                    bar.set_position(steps);
                 }
-                bar.set_message(match reason {
-                    // The whole reason comes with the outcome; a bar has one line.
-                    Some(reason) => format!("{report}: {}", first_line(reason)),
-                    None => report.clone(),
-                });
+                // The whole reason comes with the outcome; a bar has one line.
+                bar.set_message(first_line(&words(progress)).to_owned());
             }
             DeploymentEvent::Finished { outcome } => {
                 self.head
@@ -165,7 +177,7 @@ impl Bars {
             let style = ProgressStyle::with_template("  {prefix:<16} [{bar:24}] {msg}")
                 .expect("the template is well formed")
                 .progress_chars("=> ");
-            let bar = ProgressBar::new(STEPS.len() as u64).with_style(style);
+            let bar = ProgressBar::new(STEPS).with_style(style);
             bar.set_prefix(instance.0.clone());
             self.screen.add(bar)
         })
@@ -177,28 +189,64 @@ fn first_line(text: &str) -> &str {
 }
 
 /// One line of progress for people.
-pub fn line(what: &DeploymentEvent) -> String {
-    match what {
+fn line(event: &DeploymentEvent) -> String {
+    match event {
         DeploymentEvent::Phase { epoch, phase } => format!("cut-over {epoch}: {phase}"),
         DeploymentEvent::Instance {
-            instance,
-            report,
-            reason: None,
-            ..
-        } => format!("  {instance}: {report}"),
-        DeploymentEvent::Instance {
-            instance,
-            report,
-            reason: Some(reason),
-            ..
-        } => format!("  {instance}: {report}: {reason}"),
+            instance, progress, ..
+        } => format!("  {instance}: {}", words(progress)),
         DeploymentEvent::Finished { outcome } => outcome.to_string(),
+    }
+}
+
+/// How many steps of a cut-over an instance has behind it, if it has made one.
+fn steps(progress: &InstanceProgress) -> Option<u64> {
+    match progress {
+        InstanceProgress::Prepared => Some(1),
+        InstanceProgress::Armed => Some(2),
+        InstanceProgress::Held => Some(3),
+        InstanceProgress::Switched => Some(STEPS),
+        InstanceProgress::PrepareFailed { .. }
+        | InstanceProgress::PeersReady
+        | InstanceProgress::PeersNotReady { .. }
+        | InstanceProgress::BeforeSwitchDone { .. }
+        | InstanceProgress::BeforeSwitchFailed { .. }
+        | InstanceProgress::HoldRefused { .. }
+        | InstanceProgress::SwitchFailed { .. }
+        | InstanceProgress::Aborted
+        | InstanceProgress::Retired
+        | InstanceProgress::Unhealthy { .. } => None,
+    }
+}
+
+/// How far an instance is, and why not further if it gave a reason.
+fn words(progress: &InstanceProgress) -> String {
+    match progress {
+        InstanceProgress::Prepared => "prepared".to_owned(),
+        InstanceProgress::PrepareFailed { reason } => format!("not prepared: {reason}"),
+        InstanceProgress::PeersReady => "sees its peers ready".to_owned(),
+        InstanceProgress::PeersNotReady { unseen } => {
+            format!("does not see all peers ready: {}", not_seen(unseen))
+        }
+        InstanceProgress::BeforeSwitchDone { output } => format!("ran before_switch: {output}"),
+        InstanceProgress::BeforeSwitchFailed { reason } => {
+            format!("failed before_switch: {reason}")
+        }
+        InstanceProgress::Armed => "armed".to_owned(),
+        InstanceProgress::Held => "held".to_owned(),
+        InstanceProgress::HoldRefused { reason } => format!("not held: {reason}"),
+        InstanceProgress::Switched => "switched".to_owned(),
+        InstanceProgress::SwitchFailed { reason } => format!("not switched: {reason}"),
+        InstanceProgress::Aborted => "back on the old release".to_owned(),
+        InstanceProgress::Retired => "retired".to_owned(),
+        InstanceProgress::Unhealthy { reason, .. } => format!("unhealthy: {reason}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::PhaseName;
     use greenlight_protocol::Outcome;
     use indicatif::TermLike;
     use std::io;
@@ -208,10 +256,16 @@ mod tests {
     fn a_terminal_shows_one_bar_for_each_instance_which_grows_with_its_steps() {
         let screen = Screen::default();
         let mut bars = bars(&screen, Talk::Quiet);
-        bars.show(&phase(7, "preparing"));
-        for (before, step) in STEPS.into_iter().enumerate() {
+        bars.show(&phase(7, PhaseName::Preparing));
+        let steps = [
+            (InstanceProgress::Prepared, "prepared"),
+            (InstanceProgress::Armed, "armed"),
+            (InstanceProgress::Held, "held"),
+            (InstanceProgress::Switched, "switched"),
+        ];
+        for (before, (progress, step)) in steps.into_iter().enumerate() {
             for name in ["a", "b"] {
-                bars.show(&report(7, name, step, None));
+                bars.show(&report(7, name, progress.clone()));
                 let bar = screen.bar(name);
                 assert_eq!(bar.matches('=').count(), (before + 1) * 6, "{bar}");
                 assert!(bar.ends_with(step), "{bar}");
@@ -224,14 +278,15 @@ mod tests {
     fn another_cut_over_begins_with_empty_bars_and_late_words_of_the_last_change_nothing() {
         let screen = Screen::default();
         let mut bars = bars(&screen, Talk::Quiet);
-        bars.show(&phase(7, "switching"));
-        bars.show(&report(7, "a", "switched", None));
-        bars.show(&phase(8, "holding"));
-        bars.show(&report(7, "a", "retired", None));
+        bars.show(&phase(7, PhaseName::Switching));
+        bars.show(&report(7, "a", InstanceProgress::Switched));
+        bars.show(&phase(8, PhaseName::Holding));
+        bars.show(&report(7, "a", InstanceProgress::Retired));
         let bar = screen.bar("a");
         assert!(bar.ends_with(']') && !bar.contains('='), "{bar}");
 
-        bars.show(&report(8, "a", "not held", Some("it is busy\nvery busy")));
+        let reason = "it is busy\nvery busy".to_owned();
+        bars.show(&report(8, "a", InstanceProgress::HoldRefused { reason }));
         assert!(screen.bar("a").ends_with("not held: it is busy"));
     }
 
@@ -247,8 +302,8 @@ mod tests {
                 event: what,
             });
         };
-        show(&mut display, phase(7, "switching"));
-        show(&mut display, report(7, "a", "switched", None));
+        show(&mut display, phase(7, PhaseName::Switching));
+        show(&mut display, report(7, "a", InstanceProgress::Switched));
         display.say("note: a remark");
         assert!(screen.shows("note: a remark"));
         let outcome = Outcome::Promoted;
@@ -259,19 +314,16 @@ mod tests {
         assert!(!screen.shows("promoted"));
     }
 
-    fn phase(epoch: u64, phase: &str) -> DeploymentEvent {
-        DeploymentEvent::Phase {
-            epoch,
-            phase: phase.to_owned(),
-        }
+    fn phase(epoch: u64, phase: PhaseName) -> DeploymentEvent {
+        let epoch = Epoch(epoch);
+        DeploymentEvent::Phase { epoch, phase }
     }
 
-    fn report(epoch: u64, instance: &str, report: &str, reason: Option<&str>) -> DeploymentEvent {
+    fn report(epoch: u64, instance: &str, progress: InstanceProgress) -> DeploymentEvent {
         DeploymentEvent::Instance {
-            epoch,
+            epoch: Epoch(epoch),
             instance: instance.into(),
-            report: report.to_owned(),
-            reason: reason.map(ToOwned::to_owned),
+            progress,
         }
     }
 

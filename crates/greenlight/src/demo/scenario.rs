@@ -4,9 +4,8 @@
 //! both get the same commands at the same time and carry them out separately.
 
 use super::application::Application;
-use super::{Barrier, DemoError, DemoOptions, write_nginx};
+use super::{Barrier, DemoError, DemoOptions, Printer, write_nginx};
 use crate::api::{CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest};
-use crate::cli::progress::Display;
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
 use crate::link::{ApiClient, Follow};
 use crate::nginx::{AttachError, PrivateNginx};
@@ -46,7 +45,7 @@ pub(super) struct Scenario<'a> {
     /// One for each instance, if that is the front.
     _nginx: Vec<PrivateNginx>,
     ports: BTreeMap<InstanceId, PortPair>,
-    display: RefCell<Display>,
+    printer: RefCell<Box<dyn Printer>>,
 }
 
 struct Fleet {
@@ -67,7 +66,7 @@ impl<'a> Scenario<'a> {
     pub(super) async fn set_up(
         options: &DemoOptions,
         dir: &Path,
-        display: Display,
+        printer: Box<dyn Printer>,
         application: &'a Application,
     ) -> Result<Self, DemoError> {
         let mut led_together: BTreeMap<PathBuf, Vec<LocalInstance>> = BTreeMap::new();
@@ -125,20 +124,20 @@ impl<'a> Scenario<'a> {
             fleets: fleets.collect::<Result<_, DemoError>>()?,
             _nginx: running,
             ports,
-            display: RefCell::new(display),
+            printer: RefCell::new(printer),
         })
     }
 
     /// Stops everything that was started.
     pub(super) async fn take_down(self) {
-        self.display.into_inner().end();
+        self.printer.into_inner().end();
         for fleet in self.fleets {
             fleet.local.stop().await;
         }
     }
 
     pub(super) fn say(&self, text: &str) {
-        self.display.borrow().say(text);
+        self.printer.borrow().say(text);
     }
 
     /// What is deployed.
@@ -257,7 +256,7 @@ impl<'a> Scenario<'a> {
             if progress.deployment != answer.deployment {
                 return Follow::On;
             }
-            self.display.borrow_mut().show(&progress);
+            self.printer.borrow_mut().show(&progress);
             match progress.event {
                 DeploymentEvent::Finished { .. } => Follow::Enough,
                 DeploymentEvent::Phase { .. } | DeploymentEvent::Instance { .. } => Follow::On,

@@ -1,12 +1,14 @@
 //! The coordinator's loop: take one input, carry out its effects in order, take the next.
 
 use super::compaction::Compaction;
-use crate::api::{DeploymentEvent, DeploymentStatus, FleetStatus, NumberedEvent};
-use crate::receipt::{Receipt, ReceiptStore, not_seen};
+use crate::api::{
+    DeploymentEvent, DeploymentStatus, FleetStatus, InstanceProgress, NumberedEvent, PhaseName,
+};
+use crate::receipt::{Receipt, ReceiptStore};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId,
-    DirectiveEnvelope, InstanceId, Policy, Report, ReportEnvelope, ServiceName,
+    DirectiveEnvelope, Epoch, InstanceId, Policy, ReportEnvelope, ServiceName,
 };
 use greenlight_shell::clock;
 use greenlight_shell::failpoint;
@@ -66,7 +68,8 @@ pub struct Shell {
     progress: Vec<NumberedEvent>,
     progress_sent: broadcast::Sender<NumberedEvent>,
     numbered: u64,
-    phase: String,
+    /// What the events said last of the phase.
+    phase: Option<(Epoch, PhaseName)>,
     pending: Vec<CoordinatorEffect>,
 }
 
@@ -96,7 +99,7 @@ impl Shell {
             progress: Vec::new(),
             progress_sent,
             numbered: 0,
-            phase: String::new(),
+            phase: None,
             pending,
         })
     }
@@ -243,64 +246,33 @@ impl Shell {
 
     fn tell_phase(&mut self) {
         let phase = self.coordinator.phase();
-        let Some(epoch) = phase.epoch() else {
-            self.phase.clear();
-            return;
-        };
-        let name = phase.name().to_owned();
-        let key = format!("{epoch} {name}");
-        if key == self.phase {
+        let told = phase.epoch().map(|epoch| (epoch, PhaseName::from(phase)));
+        if told == self.phase {
             return;
         }
-        self.phase = key;
-        if let Some(active) = self.coordinator.ledger().active() {
+        self.phase = told;
+        let active = self.coordinator.ledger().active();
+        if let (Some((epoch, phase)), Some(active)) = (told, active) {
             let deployment = active.request.deployment.clone();
-            tracing::info!(deployment = %deployment, epoch = epoch.0, phase = name, "phase");
-            self.tell(
-                deployment,
-                DeploymentEvent::Phase {
-                    epoch: epoch.0,
-                    phase: name,
-                },
-            );
+            tracing::info!(%deployment, epoch = epoch.0, %phase, "phase");
+            self.tell(deployment, DeploymentEvent::Phase { epoch, phase });
         }
     }
 
     fn tell_report(&mut self, from: &InstanceId, envelope: &ReportEnvelope) {
-        let (word, reason) = match &envelope.report {
-            Report::Prepared => ("prepared", None),
-            Report::PrepareFailed { reason } => ("not prepared", Some(reason.clone())),
-            Report::PeersReady => ("sees its peers ready", None),
-            Report::PeersNotReady { unseen } => {
-                ("does not see all peers ready", Some(not_seen(unseen)))
-            }
-            Report::BeforeSwitchDone { output } => ("ran before_switch", Some(output.clone())),
-            Report::BeforeSwitchFailed { reason } => ("failed before_switch", Some(reason.clone())),
-            Report::Armed { .. } => ("armed", None),
-            Report::Held(_) => ("held", None),
-            Report::HoldRefused { reason } => ("not held", Some(reason.clone())),
-            Report::Switched(_) => ("switched", None),
-            Report::SwitchFailed { reason } => ("not switched", Some(reason.clone())),
-            Report::Aborted => ("back on the old release", None),
-            Report::Retired(_) => ("retired", None),
-            Report::Unhealthy { reason, .. } => ("unhealthy", Some(reason.clone())),
-            Report::Status(_) | Report::InDoubt | Report::Fenced | Report::Observed(_) => return,
+        let Some(progress) = InstanceProgress::of(&envelope.report) else {
+            return;
         };
         let Some(active) = self.coordinator.ledger().active() else {
             return;
         };
         let event = DeploymentEvent::Instance {
-            epoch: envelope.token.epoch.0,
+            epoch: envelope.token.epoch,
             instance: from.clone(),
-            report: word.to_owned(),
-            reason,
+            progress,
         };
-        let repeated = self
-            .progress
-            .iter()
-            .rev()
-            .take(64)
-            .any(|p| p.event == event);
+        let mut latest = self.progress.iter().rev().take(64);
+        let repeated = latest.any(|told| told.event == event);
         let deployment = active.request.deployment.clone();
         if !repeated {
             self.tell(deployment, event);
@@ -336,7 +308,7 @@ impl Shell {
             requested_by: active.request.requested_by.clone(),
             releases: active.request.versions(),
             removed: active.request.removed(),
-            phase: self.coordinator.phase().to_string(),
+            phase: self.coordinator.phase().into(),
             waiting_for: self.coordinator.phase().waiting_for().into_iter().collect(),
             since_ms: self
                 .receipts
