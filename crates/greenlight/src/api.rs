@@ -118,7 +118,7 @@ pub struct DeploymentStatus {
     pub removed: BTreeSet<ServiceName>,
     /// Its phase.
     pub phase: PhaseName,
-    /// Who has yet to answer in this phase.
+    /// The instances that have not answered in this phase.
     pub waiting_for: Vec<InstanceId>,
     /// When it was accepted, in milliseconds since 1970.
     pub since_ms: u64,

@@ -12,13 +12,17 @@ mod https;
 mod identity;
 mod join;
 pub mod peer;
+mod pending_responses;
 mod pki;
 mod renew;
 mod serve;
 mod server_link;
 mod token;
 
-pub use agent_request::{AgentRequest, AgentResponse, NumberedRequest, ReleaseSecrets};
+pub use agent_request::{
+    AgentRequest, AgentResponse, AnyRequest, ExamineMachine, NumberedRequest, PinImage, ReadLogs,
+    ReleaseSecrets, RequestError, StoreSecrets,
+};
 pub use agent_streams::{AgentStreams, LinkEvent, agent_router};
 pub use client::{ApiClient, ApiError, Follow};
 pub use fingerprint_key::FingerprintKey;

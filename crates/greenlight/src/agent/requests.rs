@@ -2,7 +2,10 @@
 
 use crate::api::SlotLog;
 use crate::doctor::{Expected, MachinePaths, MachineReport};
-use crate::link::{AgentRequest, AgentResponse, NumberedRequest, ReleaseSecrets, ServerLink};
+use crate::link::{
+    AgentRequest, AgentResponse, AnyRequest, ExamineMachine, NumberedRequest, PinImage, ReadLogs,
+    ReleaseSecrets, ServerLink, StoreSecrets,
+};
 use crate::runtime::{Images, Runtime};
 use crate::secret_store::SecretStore;
 use greenlight_protocol::{Color, ServiceName, Slot};
@@ -21,32 +24,41 @@ pub(super) struct RequestHandler {
 
 impl RequestHandler {
     pub(super) async fn answer(self, asked: NumberedRequest) {
-        let answer = match asked.request {
-            AgentRequest::Logs { services, lines } => {
-                AgentResponse::Logs(self.logs(services, lines).await)
+        let number = asked.number;
+        match asked.request {
+            AnyRequest::ReadLogs(ReadLogs { services, lines }) => {
+                let logs = self.logs(services, lines).await;
+                self.respond::<ReadLogs>(number, Ok(logs)).await;
             }
-            AgentRequest::Pin { image, login } => {
-                match self.images.pin(&image, login.as_ref()).await {
-                    Ok(pin) => AgentResponse::Pinned(pin),
-                    Err(error) => AgentResponse::Failed(error.to_string()),
-                }
+            AnyRequest::PinImage(PinImage { image, login }) => {
+                let pinned = self.images.pin(&image, login.as_ref()).await;
+                let pinned = pinned.map_err(|error| error.to_string());
+                self.respond::<PinImage>(number, pinned).await;
             }
-            AgentRequest::StoreSecrets { releases } => self.store_secrets(releases).await,
-            AgentRequest::Doctor { expected } => {
-                let server = self.server.clone();
+            AnyRequest::StoreSecrets(StoreSecrets { releases }) => {
+                let stored = self.store_secrets(releases).await;
+                self.respond::<StoreSecrets>(number, stored).await;
+            }
+            AnyRequest::ExamineMachine(ExamineMachine { expected }) => {
+                let this = self.clone();
                 // It reads much of `/proc`: on a thread of its own, so that no hold waits for it.
                 let here = tokio::runtime::Handle::current();
                 let found = tokio::task::spawn_blocking(move || {
-                    here.block_on(self.examine(expected.as_deref()))
+                    here.block_on(this.examine(expected.as_deref()))
                 });
-                let answer = match found.await {
-                    Ok(found) => AgentResponse::Examined(Box::new(found)),
-                    Err(error) => AgentResponse::Failed(error.to_string()),
-                };
-                return server.answer(asked.number, &answer).await;
+                let found = found.await.map(Box::new);
+                let found = found.map_err(|error| error.to_string());
+                self.respond::<ExamineMachine>(number, found).await;
             }
+        }
+    }
+
+    async fn respond<R: AgentRequest>(&self, number: u64, result: Result<R::Response, String>) {
+        let response = match result {
+            Ok(done) => AgentResponse::Done(done),
+            Err(reason) => AgentResponse::Failed(reason),
         };
-        self.server.answer(asked.number, &answer).await;
+        self.server.respond(number, &response).await;
     }
 
     /// What of this machine would spoil a deployment.
@@ -81,17 +93,14 @@ impl RequestHandler {
     async fn store_secrets(
         &self,
         releases: BTreeMap<ServiceName, ReleaseSecrets>,
-    ) -> AgentResponse {
+    ) -> Result<(), String> {
         let store = self.secrets.clone();
         let stored = tokio::task::spawn_blocking(move || {
             releases.iter().try_for_each(|(service, release)| {
                 store.store(service, &release.digest, &release.secrets)
             })
         });
-        match stored.await {
-            Ok(Ok(())) => AgentResponse::Stored,
-            Ok(Err(error)) => AgentResponse::Failed(error.to_string()),
-            Err(error) => AgentResponse::Failed(error.to_string()),
-        }
+        let stored = stored.await.map_err(|error| error.to_string())?;
+        stored.map_err(|error| error.to_string())
     }
 }

@@ -1,6 +1,9 @@
 //! The server's side of the agents' link: a stream of directives to each, reports from each.
 
-use super::agent_request::{AgentResponse, Waiting};
+use super::agent_request::{
+    AgentRequest, AgentResponse, AnyRequest, EVENT, NumberedRequest, RequestError,
+};
+use super::pending_responses::{PendingResponses, response};
 use super::pki::Role;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
@@ -12,7 +15,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use greenlight_protocol::{DirectiveEnvelope, InstanceId, ReportEnvelope};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +49,7 @@ struct Shared {
     /// The coordinator's incarnation: positions of another one mean nothing here.
     term: u64,
     agents: Mutex<BTreeMap<InstanceId, AgentStream>>,
-    waiting: Mutex<Waiting>,
+    pending: Mutex<PendingResponses>,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
 }
 
@@ -65,7 +68,7 @@ impl AgentStreams {
             shared: Arc::new(Shared {
                 term,
                 agents: Mutex::default(),
-                waiting: Mutex::default(),
+                pending: Mutex::default(),
                 events: Box::new(events),
             }),
         }
@@ -98,18 +101,57 @@ impl AgentStreams {
         }
     }
 
+    /// Asks these agents at once. One that does not respond within `timeout` has an error.
+    pub async fn ask<R: AgentRequest>(
+        &self,
+        agents: BTreeSet<InstanceId>,
+        request: R,
+        timeout: Duration,
+    ) -> BTreeMap<InstanceId, Result<R::Response, RequestError>> {
+        let request: AnyRequest = request.into();
+        let asked = agents.into_iter().map(|agent| {
+            let (number, pending) = self.shared.pending.lock().register(&agent);
+            let request = request.clone();
+            let json = serde_json::to_string(&NumberedRequest { number, request });
+            let json = json.expect("requests serialise");
+            let text = format!("event: {EVENT}\ndata: {json}\n\n");
+            let sent = self.send_ephemeral(&agent, Bytes::from(text));
+            (agent, sent.then_some(pending))
+        });
+        let asked: Vec<_> = asked.collect();
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut responses = BTreeMap::new();
+        for (agent, pending) in asked {
+            let read = response(pending, deadline).await.and_then(|bytes| {
+                match serde_json::from_slice(&bytes).map_err(RequestError::Unreadable)? {
+                    AgentResponse::Done(done) => Ok(done),
+                    AgentResponse::Failed(reason) => Err(RequestError::Failed(reason)),
+                }
+            });
+            responses.insert(agent, read);
+        }
+        responses
+    }
+
+    /// The same for one agent.
+    pub async fn ask_one<R: AgentRequest>(
+        &self,
+        agent: InstanceId,
+        request: R,
+        timeout: Duration,
+    ) -> Result<R::Response, RequestError> {
+        let mut responses = self.ask([agent].into(), request, timeout).await;
+        let (_, response) = responses.pop_first().ok_or(RequestError::NoResponse)?;
+        response
+    }
+
     /// Sends an event that is not kept; returns whether the agent is connected.
-    pub(super) fn send_ephemeral(&self, to: &InstanceId, event: Bytes) -> bool {
+    fn send_ephemeral(&self, to: &InstanceId, event: Bytes) -> bool {
         let agents = self.shared.agents();
         let stream = agents
             .get(to)
             .and_then(|agent_stream| agent_stream.stream.as_ref());
         stream.is_some_and(|stream| stream.send(event).is_ok())
-    }
-
-    /// The responses that a caller waits for.
-    pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.shared.waiting.lock()
     }
 
     fn connect(&self, agent: &InstanceId, last_seen: Option<&str>) -> DirectiveStream {
@@ -189,7 +231,7 @@ pub fn agent_router(streams: AgentStreams) -> Router {
     Router::new()
         .route("/v1/agents/{id}/directives", get(directives))
         .route("/v1/agents/{id}/reports", post(report))
-        .route("/v1/agents/{id}/responses/{number}", post(answer))
+        .route("/v1/agents/{id}/responses/{number}", post(receive_response))
         .with_state(streams)
 }
 
@@ -222,15 +264,16 @@ async fn report(
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn answer(
+async fn receive_response(
     State(streams): State<AgentStreams>,
     Extension(role): Extension<Role>,
     Path((id, number)): Path<(String, u64)>,
-    Json(answer): Json<AgentResponse>,
+    response: Bytes,
 ) -> Response {
     if role != Role::Agent(id.clone()) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    streams.waiting().answered(number, &InstanceId(id), answer);
+    let mut pending = streams.shared.pending.lock();
+    pending.received(number, &InstanceId(id), response);
     StatusCode::NO_CONTENT.into_response()
 }

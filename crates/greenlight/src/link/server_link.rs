@@ -5,6 +5,7 @@ use super::https::Https;
 use greenlight_protocol::{DirectiveEnvelope, ReportEnvelope};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
+use serde::Serialize;
 use sse_stream::SseStream;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -124,13 +125,13 @@ impl ServerLink {
         }
     }
 
-    /// Answers a request.
-    pub async fn answer(&self, number: u64, answer: &AgentResponse) {
+    /// Responds to a request.
+    pub async fn respond<T: Serialize>(&self, number: u64, response: &AgentResponse<T>) {
         let mut https = Https::to_server(self.server, self.tls.clone());
         let path = format!("/v1/agents/{}/responses/{number}", self.name);
-        let body = serde_json::to_vec(answer).expect("answers serialise");
+        let body = serde_json::to_vec(response).expect("responses serialise");
         if let Err(error) = https.exchange(Method::POST, &path, body).await {
-            tracing::debug!(%error, "an answer could not be sent");
+            tracing::debug!(%error, "a response could not be sent");
         }
     }
 

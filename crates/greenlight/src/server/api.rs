@@ -7,7 +7,7 @@ use crate::api::{
     PinAnswer, PinRequest, RollbackRequest,
 };
 use crate::doctor::DoctorRequest;
-use crate::link::{AgentRequest, AgentResponse, AgentStreams, ReleaseSecrets};
+use crate::link::{AgentStreams, PinImage, ReadLogs, ReleaseSecrets, RequestError, StoreSecrets};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -131,20 +131,18 @@ async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Respons
             "start the agents, or look at their logs; nothing was changed",
         );
     };
-    let request = AgentRequest::Pin {
+    let request = PinImage {
         image: request.image,
         login: request.login,
     };
-    let asked = [instance.clone()].into();
-    let answers = api.streams.ask(asked, &request, PIN_TIMEOUT).await;
-    match answers.into_values().next().flatten() {
-        Some(AgentResponse::Pinned(pin)) => Json(PinAnswer { pin }).into_response(),
-        Some(AgentResponse::Failed(reason)) => conflict(
+    let asked = api.streams.ask_one(instance.clone(), request, PIN_TIMEOUT);
+    match asked.await {
+        Ok(pin) => Json(PinAnswer { pin }).into_response(),
+        Err(RequestError::Failed(reason)) => conflict(
             format!("instance `{instance}`: {reason}"),
             "nothing was changed",
         ),
-        Some(AgentResponse::Logs(_) | AgentResponse::Stored | AgentResponse::Examined(_))
-        | None => conflict(
+        Err(RequestError::NoResponse | RequestError::Unreadable(_)) => conflict(
             format!("instance `{instance}` did not resolve the image"),
             "look at its agent's log; nothing was changed",
         ),
@@ -287,21 +285,13 @@ async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Respons
             );
         }
     };
-    let request = AgentRequest::Logs {
+    let request = ReadLogs {
         services: services.into_iter().cloned().collect(),
         lines: query.lines.min(MOST_LINES),
     };
-    let answers = api.streams.ask(agents, &request, LOGS_TIMEOUT).await;
-    let instances = answers.into_iter().map(|(instance, answer)| match answer {
-        Some(AgentResponse::Logs(logs)) => (instance, Some(logs)),
-        Some(
-            AgentResponse::Pinned(_)
-            | AgentResponse::Stored
-            | AgentResponse::Examined(_)
-            | AgentResponse::Failed(_),
-        )
-        | None => (instance, None),
-    });
+    let responses = api.streams.ask(agents, request, LOGS_TIMEOUT).await;
+    let instances = responses.into_iter();
+    let instances = instances.map(|(instance, logs)| (instance, logs.ok()));
     Json(LogsAnswer {
         instances: instances.collect(),
     })
@@ -400,24 +390,18 @@ impl Api {
         if releases.is_empty() {
             return Ok(());
         }
-        let request = AgentRequest::StoreSecrets { releases };
-        let answers = self
+        let request = StoreSecrets { releases };
+        let responses = self
             .streams
-            .ask(instances, &request, STORE_SECRETS_TIMEOUT)
+            .ask(instances, request, STORE_SECRETS_TIMEOUT)
             .await;
-        for (instance, answer) in answers {
-            let reason = match answer {
-                Some(AgentResponse::Stored) => continue,
-                Some(AgentResponse::Failed(reason)) => reason,
-                Some(
-                    AgentResponse::Logs(_) | AgentResponse::Pinned(_) | AgentResponse::Examined(_),
-                )
-                | None => "it is not connected, or did not answer in time".to_owned(),
-            };
-            return Err(conflict(
-                format!("instance `{instance}` did not store the secrets: {reason}"),
-                "start its agent, or look at the agent's log; nothing was changed",
-            ));
+        for (instance, response) in responses {
+            if let Err(error) = response {
+                return Err(conflict(
+                    format!("instance `{instance}` did not store the secrets: {error}"),
+                    "start its agent, or look at the agent's log; nothing was changed",
+                ));
+            }
         }
         Ok(())
     }

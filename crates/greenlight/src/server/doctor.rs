@@ -2,7 +2,7 @@
 //! answer.
 
 use crate::doctor::{DoctorRequest, FleetReport, InstanceReport};
-use crate::link::{AgentRequest, AgentResponse, AgentStreams};
+use crate::link::{AgentStreams, ExamineMachine};
 use greenlight_protocol::InstanceId;
 use greenlight_shell::clock::wall_ms;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ pub(super) async fn examine_fleet(
             let name = name.clone();
             async move {
                 match is_connected {
-                    true => ask(&streams, name, &AgentRequest::Doctor { expected }).await,
+                    true => ask(&streams, name, ExamineMachine { expected }).await,
                     false => InstanceReport::Away,
                 }
             }
@@ -45,22 +45,16 @@ pub(super) async fn examine_fleet(
     }
 }
 
-async fn ask(streams: &AgentStreams, name: InstanceId, request: &AgentRequest) -> InstanceReport {
+async fn ask(streams: &AgentStreams, name: InstanceId, request: ExamineMachine) -> InstanceReport {
     let asked_ms = wall_ms();
-    let answers = streams.ask([name].into(), request, DOCTOR_TIMEOUT).await;
+    let response = streams.ask_one(name, request, DOCTOR_TIMEOUT).await;
     let heard_ms = wall_ms();
-    match answers.into_values().next().flatten() {
-        Some(AgentResponse::Examined(report)) => InstanceReport::Answered {
+    match response {
+        Ok(report) => InstanceReport::Answered {
             asked_ms,
             heard_ms,
             report,
         },
-        Some(
-            AgentResponse::Logs(_)
-            | AgentResponse::Pinned(_)
-            | AgentResponse::Stored
-            | AgentResponse::Failed(_),
-        )
-        | None => InstanceReport::Silent,
+        Err(_) => InstanceReport::Silent,
     }
 }
