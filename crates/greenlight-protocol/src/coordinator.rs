@@ -168,7 +168,7 @@ impl Coordinator {
                 self.unhealthy(token.epoch, reason, now, effects);
             }
             Report::Retired(_) => self.retired(from, token.epoch, effects),
-            Report::Fenced | Report::Observed(_) => {}
+            Report::Fenced => {}
             Report::Prepared
             | Report::PrepareFailed { .. }
             | Report::PeersReady

@@ -4,7 +4,7 @@
 //! All may be lost, repeated or reordered: each is answered the same way however often it comes.
 
 use crate::cut_over::CutOver;
-use crate::evidence::{Alignment, DrainEvidence, GateEvidence, HoldEvidence, SwitchEvidence};
+use crate::evidence::{Alignment, DrainEvidence, HoldEvidence, SwitchEvidence};
 use crate::id::{Epoch, InstanceId, ServiceName, Token};
 use crate::release::Color;
 use serde::{Deserialize, Serialize};
@@ -116,8 +116,6 @@ pub enum Report {
     InDoubt,
     /// The directive was older than what this agent has seen.
     Fenced,
-    /// What the gate has seen of the cut-over so far. For the receipt; decides nothing.
-    Observed(GateEvidence),
 }
 
 /// How an instance stands, in its own words.

@@ -105,6 +105,17 @@ pub struct DrainAnswer {
     pub left: InFlight,
 }
 
+/// `POST /v1/evidence`: what the gates saw of a cut-over, as soon as each has admitted a request to
+/// the new release, or at the deadline.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceRequest {
+    /// The cut-over.
+    pub epoch: u64,
+    /// How long to wait, in milliseconds.
+    pub deadline_ms: u64,
+}
+
 /// `GET /v1/evidence/{epoch}`: what the gates saw of a cut-over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceAnswer {

@@ -314,6 +314,12 @@ impl Gate {
         }
     }
 
+    /// Waits until a request was admitted to the color since it was last opened.
+    pub async fn first_admission(&self, color: Color) {
+        self.until(|| self.first_admission_ns(color).is_some())
+            .await;
+    }
+
     async fn until(&self, reached: impl Fn() -> bool) {
         let _watching = Watching::of(self);
         loop {

@@ -15,5 +15,6 @@ mod peers;
 mod requests;
 mod shell;
 mod slots;
+mod telemetry;
 
 pub use shell::{AgentOptions, AgentShell};

@@ -69,6 +69,15 @@ pub trait Front: Send + Sync {
     ) -> BoxFuture<'static, Result<DrainEvidence, FrontError>>;
     /// What the gates saw of a cut-over.
     fn evidence(&self, epoch: Epoch) -> BoxFuture<'static, Result<GateEvidence, FrontError>>;
+    /// The same, as soon as each gate has admitted a request to the new release, or at the
+    /// deadline. A front without gates has nothing to wait for.
+    fn evidence_after_first_requests(
+        &self,
+        epoch: Epoch,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<GateEvidence, FrontError>> {
+        self.evidence(epoch)
+    }
     /// Which incarnation of the front answers; changes when it was restarted.
     fn incarnation(&self) -> BoxFuture<'static, Result<u64, FrontError>>;
 }

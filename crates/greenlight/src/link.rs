@@ -17,6 +17,7 @@ mod pki;
 mod renew;
 mod serve;
 mod server_link;
+mod telemetry;
 mod token;
 
 pub use agent_request::{
@@ -37,4 +38,5 @@ pub use pki::{
 pub use renew::Renewal;
 pub use serve::{allow, serve, serve_with_optional_client_auth};
 pub use server_link::{ServerLink, ServerLinkEvent};
+pub use telemetry::Telemetry;
 pub use token::{JoinToken, TokenError, Tokens, ValidityError, check_validity};

@@ -250,6 +250,8 @@ impl Drop for Fleet {
 fn receive(told: mpsc::Sender<Input>, pongs: Pongs) -> impl Fn(LinkEvent) + Send + Sync {
     move |event| {
         let event = match event {
+            // The benchmark reads no receipts.
+            LinkEvent::Observed(..) => return,
             LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
             LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
             LinkEvent::Reported(from, envelope) => {

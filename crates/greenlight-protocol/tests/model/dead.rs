@@ -90,7 +90,7 @@ impl Facts<'_> {
                 | ParticipationView::Armed(epoch) => self.needs_no_decision(from, epoch),
                 ParticipationView::Idle => true,
             },
-            Report::Fenced | Report::Observed(_) => true,
+            Report::Fenced => true,
         }
     }
 

@@ -93,7 +93,7 @@ impl Message {
     pub(crate) fn is_idle(&self) -> bool {
         match self {
             Self::Report(_, ReportEnvelope { report, .. }) => match report {
-                Report::Fenced | Report::Observed(_) => true,
+                Report::Fenced => true,
                 Report::Status(status) => status.participation == ParticipationView::Idle,
                 Report::Prepared
                 | Report::PrepareFailed { .. }
@@ -152,8 +152,7 @@ pub(crate) fn is_vote(report: &Report) -> bool {
         | Report::Retired(_)
         | Report::Unhealthy { .. }
         | Report::InDoubt
-        | Report::Fenced
-        | Report::Observed(_) => false,
+        | Report::Fenced => false,
     }
 }
 
@@ -191,7 +190,6 @@ pub(crate) fn canonical_report(envelope: &ReportEnvelope) -> ReportEnvelope {
         | Report::Aborted
         | Report::Retired(_)
         | Report::InDoubt
-        | Report::Observed(_)
         | Report::Fenced => report,
     };
     if !is_vote(&report) {

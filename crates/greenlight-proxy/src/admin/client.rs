@@ -1,8 +1,8 @@
 //! A client of the admin socket.
 
 use super::{
-    DrainAnswer, DrainRequest, ErrorAnswer, EvidenceAnswer, HoldAnswer, HoldRequest, OpenAnswer,
-    OpenRequest, ServiceSettings, ServicesRequest, StatusAnswer,
+    DrainAnswer, DrainRequest, ErrorAnswer, EvidenceAnswer, EvidenceRequest, HoldAnswer,
+    HoldRequest, OpenAnswer, OpenRequest, ServiceSettings, ServicesRequest, StatusAnswer,
 };
 use crate::handover::{CountsAnswer, FinalCountsRequest, ReplicateRequest};
 use bytes::Bytes;
@@ -88,6 +88,15 @@ impl AdminClient {
     pub async fn evidence(&self, epoch: u64) -> Result<EvidenceAnswer, AdminError> {
         self.call(Method::GET, &format!("/v1/evidence/{epoch}"), None::<&()>)
             .await
+    }
+
+    /// The same, as soon as each gate has admitted a request to the new release, or at the
+    /// deadline.
+    pub async fn evidence_after_first_requests(
+        &self,
+        request: &EvidenceRequest,
+    ) -> Result<EvidenceAnswer, AdminError> {
+        self.call(Method::POST, "/v1/evidence", Some(request)).await
     }
 
     /// The status of the proxy.

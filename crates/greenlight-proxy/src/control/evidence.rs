@@ -2,7 +2,9 @@
 
 use super::commands::served;
 use super::server::Admin;
-use crate::admin::{Color, EvidenceAnswer, HeldService, HoldAnswer, ServiceEvidence};
+use crate::admin::{
+    Color, EvidenceAnswer, EvidenceRequest, HeldService, HoldAnswer, ServiceEvidence,
+};
 use crate::clock::monotonic_ns;
 use crate::counts::{Counts, CountsByService};
 use crate::gate::Counters;
@@ -134,6 +136,25 @@ impl Admin {
             }
         }
         EvidenceAnswer { services }
+    }
+
+    /// The evidence of a cut-over as soon as every service that it opened to a release has
+    /// admitted a request to it, or at the deadline.
+    pub(super) async fn evidence_after_first_requests(
+        &self,
+        request: &EvidenceRequest,
+    ) -> EvidenceAnswer {
+        let table = self.table.load_full();
+        let first_requests = async {
+            for (name, seen) in self.evidence_of(request.epoch) {
+                if let (Some(service), Some(color)) = (table.named(&name), seen.new) {
+                    service.gate.first_admission(color).await;
+                }
+            }
+        };
+        // At the deadline the answer is what was seen so far.
+        let _ = timeout(Duration::from_millis(request.deadline_ms), first_requests).await;
+        self.evidence(request.epoch).await
     }
 
     /// The evidence of a service's last cut-over, as it is written down for after a restart:

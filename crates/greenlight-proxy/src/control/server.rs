@@ -241,6 +241,12 @@ impl Admin {
                     Err(refusal) => Err(refusal),
                 });
             }
+            (&Method::POST, "/v1/evidence") => {
+                return json(match read(request).await {
+                    Ok(asked) => Ok(self.evidence_after_first_requests(&asked).await),
+                    Err(refusal) => Err(refusal),
+                });
+            }
             (&Method::POST, "/v1/handover") => return self.offer(request),
             (&Method::POST, "/v1/final-counts") => {
                 let ended = self.command(request).await;

@@ -3,7 +3,9 @@
 use super::lab::{App, GET, Lab, OK, SHOP};
 use super::wire::soon;
 use greenlight_proxy::Limits;
-use greenlight_proxy::admin::{AdminError, Color, HoldRequest, OnUncertain, ServicesRequest};
+use greenlight_proxy::admin::{
+    AdminError, Color, EvidenceRequest, HoldRequest, OnUncertain, ServicesRequest,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -36,6 +38,38 @@ async fn a_keep_alive_connection_survives_a_cut_over_and_its_next_request_goes_t
     assert!(evidence.last_admission_old_ns < evidence.held_at_ns);
     assert!(evidence.held_at_ns < evidence.opened_at_ns);
     assert!(evidence.opened_at_ns < evidence.first_admission_new_ns);
+}
+
+#[tokio::test]
+async fn evidence_is_waited_for_until_the_new_release_has_a_request_or_the_deadline_passes() {
+    let lab = Lab::start().await;
+    lab.hold(2).await;
+    lab.open(2, Color::Green).await;
+    let asked = EvidenceRequest {
+        epoch: 2,
+        deadline_ms: 60_000,
+    };
+    let waiting = lab.admin.evidence_after_first_requests(&asked);
+    let request = async {
+        let mut client = lab.client().await;
+        client.send(GET).await;
+        lab.green.serve_one().await;
+        assert_eq!(client.response().await.text(), "ok");
+    };
+    let (evidence, ()) = tokio::join!(soon("the evidence", waiting), request);
+    let evidence = evidence.expect("evidence").services;
+    assert!(evidence[SHOP].first_admission_new_ns.is_some());
+
+    lab.hold(3).await;
+    lab.open(3, Color::Blue).await;
+    let asked = EvidenceRequest {
+        epoch: 3,
+        deadline_ms: 1,
+    };
+    let waiting = lab.admin.evidence_after_first_requests(&asked);
+    let evidence = soon("the deadline", waiting).await.expect("evidence");
+    assert_eq!(evidence.services[SHOP].new, Some(Color::Blue));
+    assert_eq!(evidence.services[SHOP].first_admission_new_ns, None);
 }
 
 // G1

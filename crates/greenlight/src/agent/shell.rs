@@ -3,10 +3,11 @@
 use super::peers::Peers;
 use super::requests::RequestHandler;
 use super::slots::{Slots, Work};
+use super::telemetry::observe;
 use crate::doctor::MachinePaths;
 use crate::front::{Acted, Front, FrontError};
 use crate::link::peer::{self, Readiness};
-use crate::link::{ServerLink, ServerLinkEvent};
+use crate::link::{ServerLink, ServerLinkEvent, Telemetry};
 use crate::runtime::{Images, Running, Runtime};
 use crate::secret_store::SecretStore;
 use futures_util::FutureExt as _;
@@ -30,9 +31,6 @@ use tokio::sync::oneshot;
 
 /// How often the front is asked whether it is still the same process.
 const FRONT_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the gate's totals are reported after a cut-over, and for how long.
-const OBSERVE_EVERY: Duration = Duration::from_millis(250);
-const OBSERVE_TIMES: u32 = 8;
 
 /// What an agent needs to run.
 pub struct AgentOptions {
@@ -71,6 +69,7 @@ pub struct AgentShell {
     events: UnboundedSender<ShellEvent>,
     inbox: UnboundedReceiver<ShellEvent>,
     reports: UnboundedSender<(tokio::time::Instant, ReportEnvelope)>,
+    telemetry: UnboundedSender<(tokio::time::Instant, Telemetry)>,
     asked: BTreeMap<(InstanceId, Epoch), Vec<oneshot::Sender<PeerAnswer>>>,
     /// How long the last record took to become durable; part of what `Armed` reports.
     sync: Duration,
@@ -93,8 +92,6 @@ pub(super) enum ShellEvent {
     Found(Vec<Running>),
     /// The service manager's heartbeat asks whether the loop is responsive.
     Ping(oneshot::Sender<()>),
-    /// The gate's totals, for the receipt.
-    Observed(Epoch, greenlight_protocol::GateEvidence),
 }
 
 impl AgentShell {
@@ -106,6 +103,8 @@ impl AgentShell {
         let (events, inbox) = unbounded_channel();
         let (reports, outgoing) = unbounded_channel();
         tokio::spawn(options.server.clone().report(outgoing));
+        let (telemetry, observed) = unbounded_channel();
+        tokio::spawn(options.server.clone().send_telemetry(observed));
         let (received, mut arriving) = unbounded_channel();
         tokio::spawn(options.server.clone().listen(received));
         let arrived = events.clone();
@@ -155,6 +154,7 @@ impl AgentShell {
             events,
             inbox,
             reports,
+            telemetry,
             asked: BTreeMap::new(),
             sync: Duration::ZERO,
             told: None,
@@ -220,14 +220,6 @@ impl AgentShell {
                 }
                 Some(ShellEvent::Ping(answer)) => {
                     let _ = answer.send(());
-                }
-                Some(ShellEvent::Observed(epoch, evidence)) => {
-                    let token = Token {
-                        term: self.agent.term(),
-                        epoch,
-                    };
-                    let report = Report::Observed(evidence);
-                    self.report(ReportEnvelope { token, report });
                 }
             }
         }
@@ -369,7 +361,8 @@ impl AgentShell {
                     evidence,
                 };
                 self.answers.push_back(opened);
-                tokio::spawn(observe(self.front.clone(), epoch, events));
+                let telemetry = self.telemetry.clone();
+                tokio::spawn(observe(self.front.clone(), epoch, telemetry));
             }
             (Ok(Acted::Parked), GateAction::Park { services, .. }) => {
                 let parked = AgentEvent::GateParked { services };
@@ -444,23 +437,6 @@ async fn watch_front(front: Arc<dyn Front>, events: UnboundedSender<ShellEvent>)
             Err(_) => known = None,
         }
         tokio::time::sleep(FRONT_POLL_INTERVAL).await;
-    }
-}
-
-/// Reports the gate's totals a few times after it opened: the first admission comes after it.
-async fn observe(front: Arc<dyn Front>, epoch: Epoch, events: UnboundedSender<ShellEvent>) {
-    let mut last = None;
-    for _ in 0..OBSERVE_TIMES {
-        tokio::time::sleep(OBSERVE_EVERY).await;
-        if let Ok(evidence) = front.evidence(epoch).await
-            && !evidence.services.is_empty()
-            && last.as_ref() != Some(&evidence)
-        {
-            last = Some(evidence.clone());
-            if events.send(ShellEvent::Observed(epoch, evidence)).is_err() {
-                return;
-            }
-        }
     }
 }
 

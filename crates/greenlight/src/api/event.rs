@@ -182,9 +182,7 @@ impl InstanceProgress {
                 service: service.clone(),
                 reason: reason.clone(),
             },
-            Report::Status(_) | Report::InDoubt | Report::Fenced | Report::Observed(_) => {
-                return None;
-            }
+            Report::Status(_) | Report::InDoubt | Report::Fenced => return None,
         })
     }
 }

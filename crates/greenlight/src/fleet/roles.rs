@@ -90,6 +90,11 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     let told = inbox.clone();
     let streams = AgentStreams::new(term, move |event| {
         let event = match event {
+            LinkEvent::Observed(from, telemetry) => {
+                // When the shell has ended the process is ending.
+                let _ = told.send(Input::Observed(from, telemetry));
+                return;
+            }
             LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
             LinkEvent::Disconnected(agent) => CoordinatorEvent::Disconnected(agent),
             LinkEvent::Reported(from, envelope) => CoordinatorEvent::Reported {

@@ -9,8 +9,8 @@ use greenlight_protocol::{
     ServiceEvidence, ServiceName, Slot, SwitchEvidence,
 };
 use greenlight_proxy::admin::{
-    self, AdminClient, AdminError, DrainRequest, HoldRequest, OpenRequest, ServiceSettings,
-    ServicesRequest,
+    self, AdminClient, AdminError, DrainRequest, EvidenceRequest, HoldRequest, OpenRequest,
+    ServiceSettings, ServicesRequest,
 };
 use greenlight_release::spec::ServiceSpec;
 use greenlight_shell::clock::millis;
@@ -126,14 +126,22 @@ impl Front for BuiltinFront {
 
     fn evidence(&self, epoch: Epoch) -> BoxFuture<'static, Result<GateEvidence, FrontError>> {
         let admin = self.admin.clone();
+        async move { Ok(evidence(admin.evidence(epoch.0).await?)) }.boxed()
+    }
+
+    fn evidence_after_first_requests(
+        &self,
+        epoch: Epoch,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<GateEvidence, FrontError>> {
+        let admin = self.admin.clone();
+        let request = EvidenceRequest {
+            epoch: epoch.0,
+            deadline_ms: millis(deadline),
+        };
         async move {
-            let seen = admin.evidence(epoch.0).await?;
-            let services = seen.services.into_iter();
-            Ok(GateEvidence {
-                services: services
-                    .map(|(name, seen)| (ServiceName(name), service(&seen)))
-                    .collect(),
-            })
+            let seen = admin.evidence_after_first_requests(&request).await?;
+            Ok(evidence(seen))
         }
         .boxed()
     }
@@ -163,6 +171,15 @@ fn held(answer: admin::HoldAnswer) -> HoldEvidence {
         last_admission_ns: services
             .into_iter()
             .filter_map(|(name, seen)| Some((ServiceName(name), seen.last_admission_ns?)))
+            .collect(),
+    }
+}
+
+fn evidence(seen: admin::EvidenceAnswer) -> GateEvidence {
+    let services = seen.services.into_iter();
+    GateEvidence {
+        services: services
+            .map(|(name, seen)| (ServiceName(name), service(&seen)))
             .collect(),
     }
 }

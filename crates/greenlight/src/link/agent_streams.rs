@@ -5,6 +5,7 @@ use super::agent_request::{
 };
 use super::pending_responses::{PendingResponses, response};
 use super::pki::Role;
+use super::telemetry::Telemetry;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -37,6 +38,8 @@ pub enum LinkEvent {
     Disconnected(InstanceId),
     /// An agent reported.
     Reported(InstanceId, Box<ReportEnvelope>),
+    /// An agent sent what its gates have seen.
+    Observed(InstanceId, Box<Telemetry>),
 }
 
 /// The streams of all agents.
@@ -231,6 +234,7 @@ pub fn agent_router(streams: AgentStreams) -> Router {
     Router::new()
         .route("/v1/agents/{id}/directives", get(directives))
         .route("/v1/agents/{id}/reports", post(report))
+        .route("/v1/agents/{id}/telemetry", post(telemetry))
         .route("/v1/agents/{id}/responses/{number}", post(receive_response))
         .with_state(streams)
 }
@@ -261,6 +265,19 @@ async fn report(
     }
     // The coordinator takes every report any number of times, so nothing need be remembered here.
     (streams.shared.events)(LinkEvent::Reported(InstanceId(id), Box::new(envelope)));
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn telemetry(
+    State(streams): State<AgentStreams>,
+    Extension(role): Extension<Role>,
+    Path(id): Path<String>,
+    Json(telemetry): Json<Telemetry>,
+) -> Response {
+    if role != Role::Agent(id.clone()) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    (streams.shared.events)(LinkEvent::Observed(InstanceId(id), Box::new(telemetry)));
     StatusCode::NO_CONTENT.into_response()
 }
 

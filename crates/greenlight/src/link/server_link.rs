@@ -2,6 +2,7 @@
 
 use super::agent_request::{AgentResponse, EVENT, NumberedRequest};
 use super::https::Https;
+use super::telemetry::Telemetry;
 use greenlight_protocol::{DirectiveEnvelope, ReportEnvelope};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -136,25 +137,38 @@ impl ServerLink {
     }
 
     /// Sends reports in order, each until the server has accepted it. Never returns.
-    pub async fn report(self, mut reports: UnboundedReceiver<(Instant, ReportEnvelope)>) {
+    pub async fn report(self, reports: UnboundedReceiver<(Instant, ReportEnvelope)>) {
+        self.deliver("reports", reports).await;
+    }
+
+    /// The same with telemetry, beside the reports: it delays none of them.
+    pub async fn send_telemetry(self, telemetry: UnboundedReceiver<(Instant, Telemetry)>) {
+        self.deliver("telemetry", telemetry).await;
+    }
+
+    async fn deliver<T: Serialize>(
+        self,
+        what: &'static str,
+        mut messages: UnboundedReceiver<(Instant, T)>,
+    ) {
         let mut https = Https::to_server(self.server, self.tls.clone());
-        let path = format!("/v1/agents/{}/reports", self.name);
-        while let Some((made, envelope)) = reports.recv().await {
+        let path = format!("/v1/agents/{}/{what}", self.name);
+        while let Some((made, message)) = messages.recv().await {
             wait_injected_delay(made, self.injected_delay).await;
-            let body = serde_json::to_vec(&envelope).expect("reports serialise");
+            let body = serde_json::to_vec(&message).expect("plain data serialises");
             let mut pause = FIRST_PAUSE;
             loop {
                 let sent = https.exchange(Method::POST, &path, body.clone());
                 match timeout(REPORT_TIMEOUT, sent).await {
                     Ok(Ok((status, _))) if status.is_success() => break,
                     Ok(Ok((status, _))) => {
-                        tracing::warn!(%status, "the server did not take a report");
+                        tracing::warn!(%status, what, "the server did not take a message");
                         if status.is_client_error() {
                             break;
                         }
                     }
-                    Ok(Err(error)) => tracing::debug!(%error, "a report could not be sent"),
-                    Err(_) => tracing::debug!("a report got no answer"),
+                    Ok(Err(error)) => tracing::debug!(%error, what, "a message could not be sent"),
+                    Err(_) => tracing::debug!(what, "a message got no answer"),
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);

@@ -1,6 +1,7 @@
 //! Collects receipts from the records, directives and reports that pass through the server.
 
 use super::{CutOverReceipt, InstanceReceipt, Receipt};
+use crate::link::Telemetry;
 use greenlight_protocol::{
     CoordinatorRecord, DeploymentId, Directive, DirectiveEnvelope, Epoch, InstanceId, Report,
     ReportEnvelope, ServiceName,
@@ -224,7 +225,6 @@ impl ReceiptStore {
                 instance.switched.get_or_insert_with(|| evidence.clone());
                 instance.switched_ns.get_or_insert_with(clock::monotonic_ns);
             }
-            Report::Observed(evidence) => instance.gate = Some(evidence.clone()),
             Report::Retired(drained) => instance.retired = Some(*drained),
             Report::PrepareFailed { reason }
             | Report::BeforeSwitchFailed { reason }
@@ -247,6 +247,18 @@ impl ReceiptStore {
             | Report::Fenced => {}
         }
         cut_over.measure();
+    }
+
+    /// Telemetry has come in. It has no place in the order of messages: what it says is of the
+    /// gates' own clocks.
+    pub fn observed(&mut self, from: &InstanceId, telemetry: Telemetry) {
+        let Some(cut_over) = self.cut_over(telemetry.epoch) else {
+            return;
+        };
+        if let Some(instance) = cut_over.instances.get_mut(from) {
+            instance.gate = Some(telemetry.evidence);
+            cut_over.measure();
+        }
     }
 
     fn find_mut(&mut self, deployment: &DeploymentId) -> Option<&mut Receipt> {

@@ -4,6 +4,7 @@ use super::compaction::Compaction;
 use crate::api::{
     DeploymentEvent, DeploymentStatus, FleetStatus, InstanceProgress, NumberedEvent, PhaseName,
 };
+use crate::link::Telemetry;
 use crate::receipt::{Receipt, ReceiptStore};
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
@@ -28,6 +29,8 @@ pub type SendDirectives = Box<dyn Fn(&[(InstanceId, DirectiveEnvelope)]) + Send>
 pub enum Input {
     /// Something happened on the link.
     Event(CoordinatorEvent),
+    /// An agent sent what its gates have seen; for the receipts alone.
+    Observed(InstanceId, Box<Telemetry>),
     /// A person asks for something.
     Command {
         command: Box<Command>,
@@ -116,6 +119,7 @@ impl Shell {
             let wait = self.timers.next_in().unwrap_or(Duration::from_mins(1));
             match inbox.recv_timeout(wait) {
                 Ok(Input::Event(event)) => self.event(event)?,
+                Ok(Input::Observed(from, telemetry)) => self.receipts.observed(&from, *telemetry),
                 Ok(Input::Command { command, answer }) => {
                     let result = self.coordinator.command(*command, clock::now());
                     let reply = match result {
