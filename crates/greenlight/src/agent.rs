@@ -14,6 +14,7 @@
 mod peers;
 mod requests;
 mod shell;
+mod slot_error;
 mod slots;
 mod telemetry;
 

@@ -6,7 +6,7 @@ mod proxy_status;
 
 pub use builtin::BuiltinFront;
 pub use nginx_reload::NginxReloadFront;
-pub(crate) use proxy_status::{ProxyStatus, ask_proxy_status};
+pub(crate) use proxy_status::{ProxyStatus, ProxyStatusError, ask_proxy_status};
 
 use futures_util::future::BoxFuture;
 use greenlight_protocol::{

@@ -7,30 +7,41 @@
 mod probe;
 mod tracker;
 
-pub use probe::Probe;
+pub use probe::{Probe, ProbeError};
 pub use tracker::{HealthChange, HealthTracker};
 
 use greenlight_release::health::HealthCheck;
 use std::collections::VecDeque;
 
-/// The result if no process listens on the port.
-const REFUSED: &str = "connection refused";
 /// Answers kept for a person to read.
 const ANSWERS_KEPT: usize = 5;
 
 /// The last responses of an application's health check.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    last: VecDeque<String>,
+    last: VecDeque<Answer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answer {
+    text: String,
+    /// Whether no process listened on the port.
+    refused: bool,
 }
 
 impl Answers {
     /// Remembers an answer.
-    pub fn push(&mut self, answer: String) {
+    pub fn push(&mut self, answer: &Result<u16, ProbeError>) {
         if self.last.len() == ANSWERS_KEPT {
             self.last.pop_front();
         }
-        self.last.push_back(answer);
+        self.last.push_back(Answer {
+            text: match answer {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            },
+            refused: matches!(answer, Err(ProbeError::Refused)),
+        });
     }
 
     /// The last answers, the same ones in a row told once.
@@ -38,8 +49,8 @@ impl Answers {
         let answers: Vec<_> = self.last.iter().collect();
         let runs = answers.chunk_by(|one, next| one == next);
         let told = runs.map(|run| match run.len() {
-            1 => run[0].clone(),
-            times => format!("{} ({times} times)", run[0]),
+            1 => run[0].text.clone(),
+            times => format!("{} ({times} times)", run[0].text),
         });
         told.collect()
     }
@@ -50,7 +61,7 @@ impl Answers {
         if !self.last.is_empty() {
             text = format!("{text}; last answers: {}", self.counted().join(", "));
         }
-        if self.last.iter().all(|answer| answer == REFUSED) && !self.last.is_empty() {
+        if self.last.iter().all(|answer| answer.refused) && !self.last.is_empty() {
             text.push_str("; does it listen on the port in `PORT`, or a container on `app_port`?");
         }
         if !log.is_empty() {
@@ -69,7 +80,7 @@ mod tests {
         let check = HealthCheck::default();
         let mut answers = Answers::default();
         for _ in 0..7 {
-            answers.push(REFUSED.to_owned());
+            answers.push(&Err(ProbeError::Refused));
         }
 
         let refused = answers.explain(&check, &[]);
@@ -79,7 +90,7 @@ mod tests {
         );
         assert!(refused.contains("`PORT`"), "{refused}");
 
-        answers.push("500".to_owned());
+        answers.push(&Err(ProbeError::Status(500)));
         let told = answers.explain(&check, &["listening".to_owned()]);
         assert!(
             told.ends_with(": connection refused (4 times), 500; last lines it wrote: listening"),

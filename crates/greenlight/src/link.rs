@@ -35,7 +35,7 @@ pub use join::{
 pub use pki::{
     Authority, CERTIFICATE_LIFETIME, Credentials, PkiError, Request, Role, fingerprint, role_of,
 };
-pub use renew::Renewal;
+pub use renew::{Renewal, RenewalError};
 pub use serve::{allow, serve, serve_with_optional_client_auth};
 pub use server_link::{ServerLink, ServerLinkEvent};
 pub use telemetry::Telemetry;

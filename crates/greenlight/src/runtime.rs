@@ -130,6 +130,15 @@ pub enum RuntimeError {
     },
 }
 
+/// What the runtime itself knows of an application's health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerHealth {
+    /// It has nothing against it, or knows nothing.
+    NoObjection,
+    /// It objects; what a person should read.
+    Unhealthy(String),
+}
+
 /// What runs releases. The agent's shell calls it; it decides nothing.
 pub trait Runtime: Send + Sync {
     /// Starts an application in an empty slot.
@@ -144,9 +153,9 @@ pub trait Runtime: Send + Sync {
     fn logs<'a>(&'a self, slot: &'a Slot, lines: usize) -> BoxFuture<'a, Vec<String>>;
     /// The application's health as the runtime itself knows it; a driver without such knowledge
     /// has nothing against it.
-    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ContainerHealth> {
         let _ = running;
-        async { Ok(()) }.boxed()
+        async { ContainerHealth::NoObjection }.boxed()
     }
 }
 

@@ -4,7 +4,7 @@
 //! and mutual TLS: does what you have prepared pass its check right now? And its front, on the
 //! public address: do you take connections?
 
-use crate::link::peer;
+use crate::link::peer::{self, CheckAnswer, ReadinessError};
 use futures_util::future::join_all;
 use greenlight_protocol::{Epoch, InstanceId, Release, ServiceName};
 use greenlight_release::spec::ServiceSpec;
@@ -37,6 +37,29 @@ struct PeerExpectation {
     services: BTreeMap<ServiceName, ServiceSpec>,
 }
 
+/// Why an instance does not see a peer ready.
+#[derive(Debug, thiserror::Error)]
+enum PeerError {
+    #[error("this agent does not know its address (`--peers`)")]
+    Unknown,
+    #[error("its agent cannot be reached: {0}")]
+    NotAsked(#[from] ReadinessError),
+    #[error("the check of its `{service}` says: {answer}")]
+    Unhealthy {
+        service: ServiceName,
+        answer: String,
+    },
+    #[error("it has prepared no `{0}`")]
+    NotPrepared(ServiceName),
+    #[error("its front at {front} cannot be reached: {source}")]
+    FrontUnreachable {
+        front: String,
+        source: std::io::Error,
+    },
+    #[error("its front at {0} cannot be reached: nobody answers")]
+    FrontSilent(String),
+}
+
 impl Peers {
     /// Checks all of these until each is ready or its time is over. Returns those that were not
     /// ready, and why.
@@ -56,12 +79,12 @@ impl Peers {
         };
         let checks = peers.into_iter().map(async |peer| {
             let unseen = self.check(&peer, &expected).await.err()?;
-            Some((peer, unseen))
+            Some((peer, unseen.to_string()))
         });
         join_all(checks).await.into_iter().flatten().collect()
     }
 
-    async fn check(&self, peer: &InstanceId, expected: &PeerExpectation) -> Result<(), String> {
+    async fn check(&self, peer: &InstanceId, expected: &PeerExpectation) -> Result<(), PeerError> {
         let began = Instant::now();
         loop {
             match self.check_once(peer, expected).await {
@@ -76,21 +99,22 @@ impl Peers {
         &self,
         peer: &InstanceId,
         expected: &PeerExpectation,
-    ) -> Result<(), String> {
+    ) -> Result<(), PeerError> {
         let Some(address) = self.agents.get(peer).copied() else {
-            return Err("this agent does not know its address (`--peers`)".to_owned());
+            return Err(PeerError::Unknown);
         };
         let asked = peer::ask_readiness(address, peer, expected.epoch, self.tls.clone());
-        let readiness = asked
-            .await
-            .map_err(|error| format!("its agent cannot be reached: {error}"))?;
+        let readiness = asked.await?;
         for service in expected.services.keys() {
             match readiness.get(service) {
-                Some(Ok(_)) => {}
-                Some(Err(answer)) => {
-                    return Err(format!("the check of its `{service}` says: {answer}"));
+                Some(CheckAnswer::Healthy) => {}
+                Some(CheckAnswer::Unhealthy(answer)) => {
+                    return Err(PeerError::Unhealthy {
+                        service: service.clone(),
+                        answer: answer.clone(),
+                    });
                 }
-                None => return Err(format!("it has prepared no `{service}`")),
+                None => return Err(PeerError::NotPrepared(service.clone())),
             }
         }
         let front = expected
@@ -106,11 +130,11 @@ impl Peers {
 
 /// Whether anything takes connections there. What it would answer does not matter: it may wait for
 /// an application that this very deployment is to replace, and a first one has nothing to serve.
-async fn knock(front: &str) -> Result<(), String> {
-    let why = match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(front)).await {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "nobody answers".to_owned(),
-    };
-    Err(format!("its front at {front} cannot be reached: {why}"))
+async fn knock(front: &str) -> Result<(), PeerError> {
+    let front = front.to_owned();
+    match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(&front)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(source)) => Err(PeerError::FrontUnreachable { front, source }),
+        Err(_) => Err(PeerError::FrontSilent(front)),
+    }
 }

@@ -7,9 +7,11 @@ use crate::link::{
     ReleaseSecrets, ServerLink, StoreSecrets,
 };
 use crate::runtime::{Images, Runtime};
-use crate::secret_store::SecretStore;
+use crate::secret_store::{SecretStore, SecretStoreError};
 use greenlight_protocol::{Color, ServiceName, Slot};
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 
 /// Answers requests, beside the loop.
@@ -22,22 +24,30 @@ pub(super) struct RequestHandler {
     pub(super) machine: MachinePaths,
 }
 
+/// Why secrets were not stored.
+#[derive(Debug, thiserror::Error)]
+enum StoreError {
+    #[error(transparent)]
+    Store(#[from] SecretStoreError),
+    #[error(transparent)]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
 impl RequestHandler {
     pub(super) async fn answer(self, asked: NumberedRequest) {
         let number = asked.number;
         match asked.request {
             AnyRequest::ReadLogs(ReadLogs { services, lines }) => {
                 let logs = self.logs(services, lines).await;
-                self.respond::<ReadLogs>(number, Ok(logs)).await;
+                self.respond::<ReadLogs, Infallible>(number, Ok(logs)).await;
             }
             AnyRequest::PinImage(PinImage { image, login }) => {
                 let pinned = self.images.pin(&image, login.as_ref()).await;
-                let pinned = pinned.map_err(|error| error.to_string());
-                self.respond::<PinImage>(number, pinned).await;
+                self.respond::<PinImage, _>(number, pinned).await;
             }
             AnyRequest::StoreSecrets(StoreSecrets { releases }) => {
                 let stored = self.store_secrets(releases).await;
-                self.respond::<StoreSecrets>(number, stored).await;
+                self.respond::<StoreSecrets, _>(number, stored).await;
             }
             AnyRequest::ExamineMachine(ExamineMachine { expected }) => {
                 let this = self.clone();
@@ -47,16 +57,19 @@ impl RequestHandler {
                     here.block_on(this.examine(expected.as_deref()))
                 });
                 let found = found.await.map(Box::new);
-                let found = found.map_err(|error| error.to_string());
-                self.respond::<ExamineMachine>(number, found).await;
+                self.respond::<ExamineMachine, _>(number, found).await;
             }
         }
     }
 
-    async fn respond<R: AgentRequest>(&self, number: u64, result: Result<R::Response, String>) {
+    async fn respond<R: AgentRequest, E: Error>(
+        &self,
+        number: u64,
+        result: Result<R::Response, E>,
+    ) {
         let response = match result {
             Ok(done) => AgentResponse::Done(done),
-            Err(reason) => AgentResponse::Failed(reason),
+            Err(error) => AgentResponse::Failed(error.to_string()),
         };
         self.server.respond(number, &response).await;
     }
@@ -93,14 +106,13 @@ impl RequestHandler {
     async fn store_secrets(
         &self,
         releases: BTreeMap<ServiceName, ReleaseSecrets>,
-    ) -> Result<(), String> {
+    ) -> Result<(), StoreError> {
         let store = self.secrets.clone();
         let stored = tokio::task::spawn_blocking(move || {
             releases.iter().try_for_each(|(service, release)| {
                 store.store(service, &release.digest, &release.secrets)
             })
         });
-        let stored = stored.await.map_err(|error| error.to_string())?;
-        stored.map_err(|error| error.to_string())
+        Ok(stored.await??)
     }
 }

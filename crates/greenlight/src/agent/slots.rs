@@ -1,10 +1,11 @@
 //! The instance's slots as the shell handles them: start, check, follow, drain, stop.
 
 use super::shell::ShellEvent;
+use super::slot_error::SlotError;
 use crate::front::{Front, SlotAddresses};
-use crate::health::{Answers, HealthChange, HealthTracker, Probe};
-use crate::link::peer::Readiness;
-use crate::runtime::{Images, Launch, Running, Runtime};
+use crate::health::{Answers, HealthChange, HealthTracker, Probe, ProbeError};
+use crate::link::peer::{CheckAnswer, Readiness};
+use crate::runtime::{ContainerHealth, Images, Launch, Running, Runtime};
 use crate::secret_store::SecretStore;
 use futures_util::future::join_all;
 use greenlight_protocol::agent::Ledger;
@@ -132,11 +133,11 @@ impl Slots {
                     let runtime = work.runtime.clone();
                     supervise(runtime, running, check, Some(ready_within), events).await;
                 }
-                Err(reason) => {
+                Err(error) => {
                     let exited = AgentEvent::SlotExited {
                         slot,
                         incarnation,
-                        reason,
+                        reason: error.to_string(),
                     };
                     let _ = events.send(ShellEvent::Protocol(exited));
                 }
@@ -157,7 +158,7 @@ impl Slots {
                 Some(spec) => {
                     // A container may have been given another address meanwhile.
                     if let Err(error) = work.define(&service, &spec).await {
-                        tracing::warn!(error, "the front was not told where a slot is");
+                        tracing::warn!(%error, "the front was not told where a slot is");
                     }
                     spec.health
                 }
@@ -212,6 +213,7 @@ impl Slots {
         let (work, events) = (self.work.clone(), self.events.clone());
         tokio::spawn(async move {
             let result = work.run_before_switch(epoch, &releases, within).await;
+            let result = result.map_err(|error| error.to_string());
             let ended = AgentEvent::BeforeSwitchEnded { epoch, result };
             // The loop may be ending.
             let _ = events.send(ShellEvent::Protocol(ended));
@@ -227,8 +229,12 @@ impl Slots {
     ) {
         let work = self.work.clone();
         tokio::spawn(async move {
-            let checks = prepared.iter().map(|(slot, release)| async {
-                (slot.service.clone(), work.check_now(slot, release).await)
+            let checks = prepared.iter().map(async |(slot, release)| {
+                let answer = match work.check_now(slot, release).await {
+                    Ok(()) => CheckAnswer::Healthy,
+                    Err(error) => CheckAnswer::Unhealthy(error.to_string()),
+                };
+                (slot.service.clone(), answer)
             });
             // The caller may have given up.
             let _ = answer.send(join_all(checks).await.into_iter().collect());
@@ -276,37 +282,39 @@ impl Work {
         slot: &Slot,
         incarnation: Incarnation,
         release: &Release,
-    ) -> Result<(Running, HealthCheck), String> {
-        let spec = ServiceSpec::from_release(release).map_err(|error| error.to_string())?;
+    ) -> Result<(Running, HealthCheck), SlotError> {
+        let spec = ServiceSpec::from_release(release)?;
         let launch = self.launch(slot, incarnation, release, &spec)?;
         // What an earlier start may have left in the slot, for example before this agent crashed.
-        let left = self.runtime.stop(slot.clone(), spec.stop_timeout).await;
-        left.map_err(|error| error.to_string())?;
+        self.runtime.stop(slot.clone(), spec.stop_timeout).await?;
         self.addresses().remove(slot);
         self.define(&slot.service, &spec).await?;
         let failpoint = failpoint::before(|| "begin application".to_owned());
-        let running = self.runtime.start(launch).await;
-        let running = running.map_err(|error| error.to_string())?;
+        let running = self.runtime.start(launch).await?;
         failpoint.after();
         let published = SocketAddr::from(([127, 0, 0, 1], running.launch.port));
         if running.address != published {
             self.note_address(&running);
-            if let Err(reason) = self.define(&slot.service, &spec).await {
+            if let Err(error) = self.define(&slot.service, &spec).await {
                 // G2: what cannot be reached is not left behind.
                 let stopped = self.runtime.stop(slot.clone(), spec.stop_timeout).await;
                 return Err(match stopped {
-                    Ok(()) => reason,
-                    Err(error) => format!("{reason}; {error}"),
+                    Ok(()) => error,
+                    Err(cleanup) => SlotError::LeftBehind {
+                        source: Box::new(error),
+                        cleanup,
+                    },
                 });
             }
         }
         Ok((running, spec.health))
     }
 
-    async fn check_now(&self, slot: &Slot, release: &Release) -> Result<String, String> {
-        let spec = ServiceSpec::from_release(release).map_err(|error| error.to_string())?;
+    async fn check_now(&self, slot: &Slot, release: &Release) -> Result<(), SlotError> {
+        let spec = ServiceSpec::from_release(release)?;
         let address = self.address(slot, self.ports(&spec)?);
-        Probe::new(address, spec.health).ask().await
+        Probe::new(address, spec.health).ask().await?;
+        Ok(())
     }
 
     async fn run_before_switch(
@@ -314,20 +322,19 @@ impl Work {
         epoch: Epoch,
         releases: &BTreeMap<Slot, Release>,
         within: Duration,
-    ) -> Result<String, String> {
+    ) -> Result<String, SlotError> {
         let deadline = Instant::now() + within;
         let mut output = Vec::new();
         for (slot, release) in releases {
             let within = deadline.saturating_duration_since(Instant::now());
-            let spec = ServiceSpec::from_release(release).map_err(|error| error.to_string())?;
+            let spec = ServiceSpec::from_release(release)?;
             if !spec.artifact.has_before_switch() {
                 continue;
             }
             let incarnation = Incarnation { epoch, attempt: 0 };
             let launch = self.launch(slot, incarnation, release, &spec)?;
             let name = format!("before-switch-{epoch}");
-            let lines = self.images.run_job(launch, &name, within).await;
-            output.extend(lines.map_err(|error| error.to_string())?);
+            output.extend(self.images.run_job(launch, &name, within).await?);
         }
         Ok(output.join("\n"))
     }
@@ -339,11 +346,10 @@ impl Work {
         incarnation: Incarnation,
         release: &Release,
         spec: &ServiceSpec,
-    ) -> Result<Launch, String> {
+    ) -> Result<Launch, SlotError> {
         let ports = self.ports(spec)?;
         let mut env = spec.env.clone();
         env.insert("GREENLIGHT_INSTANCE".to_owned(), self.me.0.clone());
-        let secrets = self.secrets.of(&slot.service, release, spec);
         Ok(Launch {
             slot: slot.clone(),
             incarnation,
@@ -351,13 +357,13 @@ impl Work {
             version: release.version.clone(),
             artifact: spec.artifact.clone(),
             env,
-            secrets: secrets.map_err(|error| error.to_string())?,
+            secrets: self.secrets.of(&slot.service, release, spec)?,
             port: ports.of(slot.color),
         })
     }
 
     /// Tells the front where the two slots of a service are.
-    async fn define(&self, service: &ServiceName, spec: &ServiceSpec) -> Result<(), String> {
+    async fn define(&self, service: &ServiceName, spec: &ServiceSpec) -> Result<(), SlotError> {
         let ports = self.ports(spec)?;
         let address = |color| {
             let slot = Slot {
@@ -370,8 +376,8 @@ impl Work {
             blue: address(Color::Blue),
             green: address(Color::Green),
         };
-        let defined = self.front.define(service, spec, addresses).await;
-        defined.map_err(|error| error.to_string())
+        self.front.define(service, spec, addresses).await?;
+        Ok(())
     }
 
     /// Where a slot is reached: at the address that the runtime reported, or at its port on this
@@ -381,10 +387,10 @@ impl Work {
         self.addresses().get(slot).copied().unwrap_or(published)
     }
 
-    fn ports(&self, spec: &ServiceSpec) -> Result<PortPair, String> {
+    fn ports(&self, spec: &ServiceSpec) -> Result<PortPair, SlotError> {
         let me = &self.me;
         let ports = spec.ports.get(me).copied();
-        ports.ok_or_else(|| format!("the release names no ports for instance `{me}`"))
+        ports.ok_or_else(|| SlotError::NoPorts(me.clone()))
     }
 
     fn note_address(&self, running: &Running) {
@@ -457,12 +463,12 @@ async fn check_health(
     loop {
         let mut answer = probe.ask().await;
         if answer.is_ok()
-            && let Err(objection) = runtime.container_health(running).await
+            && let ContainerHealth::Unhealthy(reason) = runtime.container_health(running).await
         {
-            answer = Err(objection);
+            answer = Err(ProbeError::Objection(reason));
         }
         let passed = answer.is_ok();
-        answers.push(answer.unwrap_or_else(|error| error));
+        answers.push(&answer);
         let unhealthy = async |answers: &Answers| AgentEvent::SlotUnhealthy {
             slot: slot.clone(),
             incarnation,

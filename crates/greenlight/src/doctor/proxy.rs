@@ -1,7 +1,7 @@
 //! The proxy of an instance: whether it answers, and how many connections it may still take.
 
 use super::Finding;
-use crate::front::ProxyStatus;
+use crate::front::{ProxyStatus, ProxyStatusError};
 
 const CHECK: &str = "proxy";
 /// A request takes two descriptors, and a kept connection one or two.
@@ -16,12 +16,12 @@ struct Descriptors {
 }
 
 /// The findings about a proxy that was queried.
-pub(super) fn check(status: &Result<ProxyStatus, String>) -> Vec<Finding> {
+pub(super) fn check(status: &Result<ProxyStatus, ProxyStatusError>) -> Vec<Finding> {
     let proxy = match status {
         Ok(proxy) => proxy,
-        Err(reason) => {
+        Err(error) => {
             let todo = "start `greenlight proxy`, or read its log; users get no response";
-            return vec![Finding::problem(CHECK, reason, todo)];
+            return vec![Finding::problem(CHECK, error.to_string(), todo)];
         }
     };
     let version = match proxy.version.as_str() {

@@ -1,7 +1,7 @@
 //! The status that a proxy reports, for callers that only read it.
 
-use greenlight_proxy::admin::AdminClient;
-use std::path::Path;
+use greenlight_proxy::admin::{AdminClient, AdminError};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A proxy answers in microseconds, or not at all.
@@ -18,13 +18,22 @@ pub(crate) struct ProxyStatus {
     pub(crate) listening: Vec<String>,
 }
 
+/// Why a proxy did not report its status.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyStatusError {
+    /// It takes too long.
+    #[error("no process answers on `{}`", .0.display())]
+    Timeout(PathBuf),
+    /// It cannot be asked.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
 /// Asks the proxy on this admin socket.
-pub(crate) async fn ask_proxy_status(admin: &Path) -> Result<ProxyStatus, String> {
+pub(crate) async fn ask_proxy_status(admin: &Path) -> Result<ProxyStatus, ProxyStatusError> {
     let client = AdminClient::new(admin);
     let asked = tokio::time::timeout(STATUS_TIMEOUT, client.status()).await;
-    let status = asked
-        .map_err(|_| format!("no process answers on `{}`", admin.display()))?
-        .map_err(|error| error.to_string())?;
+    let status = asked.map_err(|_| ProxyStatusError::Timeout(admin.to_owned()))??;
     Ok(ProxyStatus {
         pid: i32::try_from(status.pid).unwrap_or_default(),
         version: status.version,

@@ -1,13 +1,43 @@
 //! One question to one application: a new connection, a GET, a status.
 
-use super::{HealthCheck, REFUSED};
+use super::HealthCheck;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpStream;
+
+/// Why an application is not healthy.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No process listens on its port.
+    #[error("connection refused")]
+    Refused,
+    /// No connection came about.
+    #[error(transparent)]
+    Connect(std::io::Error),
+    /// It did not answer in HTTP.
+    #[error("no valid answer ({0})")]
+    Broken(#[source] hyper::Error),
+    /// The path or host of the check cannot be asked for.
+    #[error(transparent)]
+    Request(hyper::http::Error),
+    /// It took longer than the check allows.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// It redirects.
+    #[error("{status} redirects to `{location}`, and redirects are not followed")]
+    Redirect { status: u16, location: String },
+    /// Its status is not one of those that the check accepts.
+    #[error("{0}")]
+    Status(u16),
+    /// Its response is good, but its runtime reports it unhealthy.
+    #[error("{0}")]
+    Objection(String),
+}
 
 /// Asks one application.
 #[derive(Clone, Debug)]
@@ -22,45 +52,40 @@ impl Probe {
         Self { address, check }
     }
 
-    /// Checks once. `Ok` if it is healthy; either way the response as text.
-    pub async fn ask(&self) -> Result<String, String> {
+    /// Checks once. Returns the status if it is healthy.
+    pub async fn ask(&self) -> Result<u16, ProbeError> {
         let limit = self.check.timeout;
         match tokio::time::timeout(limit, self.exchange()).await {
-            Ok(Ok((status, location))) => self.judge(status, location.as_deref()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
+            Ok(answer) => {
+                let (status, location) = answer?;
+                self.judge(status.as_u16(), location)
+            }
+            Err(_) => Err(ProbeError::Timeout(limit)),
         }
     }
 
-    fn judge(&self, status: StatusCode, location: Option<&str>) -> Result<String, String> {
-        let code = status.as_u16();
-        let ranges = &self.check.statuses;
-        if ranges
-            .iter()
-            .any(|(from, to)| (*from..=*to).contains(&code))
-        {
-            return Ok(code.to_string());
+    fn judge(&self, status: u16, location: Option<String>) -> Result<u16, ProbeError> {
+        let mut ranges = self.check.statuses.iter();
+        if ranges.any(|(from, to)| (*from..=*to).contains(&status)) {
+            return Ok(status);
         }
-        match location {
-            Some(to) => Err(format!(
-                "{code} redirects to `{to}`, and redirects are not followed"
-            )),
-            None => Err(code.to_string()),
-        }
+        Err(match location {
+            Some(location) => ProbeError::Redirect { status, location },
+            None => ProbeError::Status(status),
+        })
     }
 
-    async fn exchange(&self) -> Result<(StatusCode, Option<String>), String> {
+    async fn exchange(&self) -> Result<(StatusCode, Option<String>), ProbeError> {
         let stream = TcpStream::connect(self.address).await.map_err(|error| {
             if error.kind() == std::io::ErrorKind::ConnectionRefused {
-                REFUSED.to_owned()
+                ProbeError::Refused
             } else {
-                error.to_string()
+                ProbeError::Connect(error)
             }
         })?;
-        let broken = |error: hyper::Error| format!("no valid answer ({error})");
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(broken)?;
+            .map_err(ProbeError::Broken)?;
         let host = self
             .check
             .host
@@ -71,9 +96,12 @@ impl Probe {
             .header("user-agent", "greenlight")
             .header("connection", "close")
             .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
+            .map_err(ProbeError::Request)?;
         let ask = async {
-            let response = sender.send_request(request).await.map_err(broken)?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(ProbeError::Broken)?;
             let location = response.headers().get("location");
             let location = location
                 .and_then(|to| to.to_str().ok())
@@ -84,7 +112,7 @@ impl Probe {
         tokio::select! {
             answer = &mut ask => answer,
             ended = &mut connection => {
-                ended.map_err(broken)?;
+                ended.map_err(ProbeError::Broken)?;
                 ask.await
             }
         }

@@ -1,7 +1,7 @@
 //! What agents ask each other: do you know the decision of this epoch, and is what you have
 //! prepared for it ready?
 
-use super::https::Https;
+use super::https::{Https, HttpsError};
 use super::pki::Role;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use greenlight_protocol::{Epoch, InstanceId, PeerAnswer, ServiceName};
 use hyper::Method;
 use rustls::ClientConfig;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +24,37 @@ const DECISION_WITHIN: Duration = Duration::from_millis(500);
 const READINESS_WITHIN: Duration = Duration::from_secs(8);
 
 /// By service: the present result of its health check.
-pub type Readiness = BTreeMap<ServiceName, Result<String, String>>;
+pub type Readiness = BTreeMap<ServiceName, CheckAnswer>;
+
+/// The result of a prepared release's health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckAnswer {
+    /// It passes.
+    Healthy,
+    /// It does not pass; what a person should read.
+    Unhealthy(String),
+}
+
+/// Why a peer did not say how what it has prepared is.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadinessError {
+    /// The connection.
+    #[error(transparent)]
+    Https(#[from] HttpsError),
+    /// It takes too long.
+    #[error("nothing answers at {0}")]
+    Timeout(SocketAddr),
+    /// It has prepared nothing for the cut-over.
+    #[error("it has prepared nothing")]
+    NothingPrepared,
+    /// It refused.
+    #[error("it answers {0}")]
+    Refused(StatusCode),
+    /// Its answer is not what it should be.
+    #[error(transparent)]
+    Unreadable(#[from] serde_json::Error),
+}
 
 /// What answers the questions of peers.
 pub trait Peer: Send + Sync {
@@ -94,19 +125,18 @@ pub async fn ask_readiness(
     peer: &InstanceId,
     epoch: Epoch,
     tls: Arc<ClientConfig>,
-) -> Result<Readiness, String> {
+) -> Result<Readiness, ReadinessError> {
     let mut https = dial(address, peer, tls);
     let path = format!("/v1/readiness/{epoch}");
     let asked = https.exchange(Method::GET, &path, Vec::new());
     let (status, body) = match tokio::time::timeout(READINESS_WITHIN, asked).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("nothing answers at {address}")),
+        Ok(answer) => answer?,
+        Err(_) => return Err(ReadinessError::Timeout(address)),
     };
     match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| error.to_string()),
-        StatusCode::NOT_FOUND => Err("it has prepared nothing".to_owned()),
-        other => Err(format!("it answers {other}")),
+        StatusCode::OK => Ok(serde_json::from_slice(&body)?),
+        StatusCode::NOT_FOUND => Err(ReadinessError::NothingPrepared),
+        other => Err(ReadinessError::Refused(other)),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Keeps a process's certificate from running out, while the process runs.
 
-use super::https::Https;
+use super::https::{Https, HttpsError};
 use super::identity::Identity;
 use super::join::{RenewAnswer, RenewRequest};
-use super::pki::{Authority, Request, Role};
-use hyper::Method;
+use super::pki::{Authority, PkiError, Request, Role};
+use hyper::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,6 +24,26 @@ pub enum Renewal {
     Own(Arc<Authority>),
 }
 
+/// Why a certificate was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewalError {
+    /// A key or certificate cannot be used.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The connection.
+    #[error(transparent)]
+    Https(#[from] HttpsError),
+    /// The server does not answer in time.
+    #[error("the server takes too long")]
+    Timeout,
+    /// The server refused.
+    #[error("the server answered {0}")]
+    Refused(StatusCode),
+    /// The answer is not what it should be.
+    #[error(transparent)]
+    Unreadable(#[from] serde_json::Error),
+}
+
 impl Renewal {
     /// Renews a certificate in time. Never returns.
     pub async fn keep_fresh(self, identity: Arc<Identity>) {
@@ -39,7 +59,7 @@ impl Renewal {
                     told = false;
                     tracing::info!("the certificate was renewed");
                 }
-                Err(reason) => {
+                Err(error) => {
                     let left = identity.good_until().duration_since(now);
                     let left = left.unwrap_or_default();
                     // A server signs for itself, and can at any time.
@@ -49,13 +69,13 @@ impl Renewal {
                         true => {
                             told = true;
                             tracing::error!(
-                                reason,
+                                %error,
                                 "the certificate has expired, and the fleet accepts it no more: \
                                  join again with `greenlight join`, and start this process again"
                             );
                         }
                         false => {
-                            tracing::warn!(reason, ?left, "the certificate could not be renewed");
+                            tracing::warn!(%error, ?left, "the certificate could not be renewed");
                         }
                     }
                     tokio::time::sleep(pause(left, is_lost)).await;
@@ -65,21 +85,17 @@ impl Renewal {
     }
 
     /// Renews now.
-    pub async fn renew(&self, identity: &Arc<Identity>) -> Result<(), String> {
-        let request = Request::make(&identity.key()).map_err(|error| error.to_string())?;
+    pub async fn renew(&self, identity: &Arc<Identity>) -> Result<(), RenewalError> {
+        let request = Request::make(&identity.key())?;
         let certificate = match self {
             Self::OverLink(server) => {
-                match tokio::time::timeout(RENEWAL_TIMEOUT, ask(identity, *server, request)).await {
-                    Ok(answered) => answered?,
-                    Err(_) => return Err("the server takes too long".to_owned()),
-                }
+                let asked = ask(identity, *server, request);
+                let answered = tokio::time::timeout(RENEWAL_TIMEOUT, asked).await;
+                answered.map_err(|_| RenewalError::Timeout)??
             }
-            Self::Own(authority) => Request::parse(&request)
-                .and_then(|request| authority.sign(&Role::Server, &request))
-                .map_err(|error| error.to_string())?,
+            Self::Own(authority) => authority.sign(&Role::Server, &Request::parse(&request)?)?,
         };
-        let replaced = identity.replace(&certificate);
-        replaced.map_err(|error| error.to_string())
+        Ok(identity.replace(&certificate)?)
     }
 }
 
@@ -96,18 +112,16 @@ async fn ask(
     identity: &Arc<Identity>,
     server: SocketAddr,
     request: String,
-) -> Result<String, String> {
-    let tls = identity
-        .client_config()
-        .map_err(|error| error.to_string())?;
+) -> Result<String, RenewalError> {
+    let tls = identity.client_config()?;
     let body = serde_json::to_vec(&RenewRequest { request }).expect("text serialises");
     let mut https = Https::to_server(server, tls);
     let answer = https.exchange(Method::POST, "/v1/certificate", body).await;
-    let (status, body) = answer.map_err(|error| error.to_string())?;
+    let (status, body) = answer?;
     if !status.is_success() {
-        return Err(format!("the server answered {status}"));
+        return Err(RenewalError::Refused(status));
     }
-    let answer: RenewAnswer = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let answer: RenewAnswer = serde_json::from_slice(&body)?;
     Ok(answer.certificate)
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Where Docker has never been used it is not asked, so an instance without Docker needs none.
 
-use super::{DockerRuntime, Launch, ProcessRuntime, Running, Runtime, RuntimeError};
+use super::{
+    ContainerHealth, DockerRuntime, Launch, ProcessRuntime, Running, Runtime, RuntimeError,
+};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_protocol::Slot;
@@ -83,7 +85,7 @@ impl Runtime for Runtimes {
         .boxed()
     }
 
-    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ContainerHealth> {
         match running.launch.artifact {
             Artifact::Command { .. } => self.process.container_health(running),
             Artifact::Image(_) => self.docker.container_health(running),

@@ -28,7 +28,7 @@ use self::container::{ContainerPlan, Mark};
 use self::daemon::{Daemon, understood};
 use self::inspected::{end_of, image_check, running};
 use self::retention::{Recorded, Used};
-use super::{Container, Images, Launch, Running, Runtime, RuntimeError};
+use super::{Container, ContainerHealth, Images, Launch, Running, Runtime, RuntimeError};
 use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -374,14 +374,14 @@ impl Runtime for DockerRuntime {
         .boxed()
     }
 
-    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, Result<(), String>> {
+    fn container_health<'a>(&'a self, running: &'a Running) -> BoxFuture<'a, ContainerHealth> {
         async move {
             let Some(container) = &running.container else {
-                return Ok(());
+                return ContainerHealth::NoObjection;
             };
             // A daemon that does not answer says nothing about the application.
             let Ok(Some(inspected)) = self.inner.daemon.inspect(&container.id).await else {
-                return Ok(());
+                return ContainerHealth::NoObjection;
             };
             image_check(&inspected)
         }

@@ -1,7 +1,7 @@
 //! Docker's state of a container, as the runtime's types: where it is reached, how it ended,
 //! and whether its image's own check has anything against it.
 
-use crate::runtime::{Container, Launch, Running};
+use crate::runtime::{Container, ContainerHealth, Launch, Running};
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 use greenlight_release::spec::Artifact;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -74,13 +74,13 @@ pub(super) fn end_of(
 }
 
 /// The result of the image's own `HEALTHCHECK`, if it has one.
-pub(super) fn image_check(inspected: &ContainerInspectResponse) -> Result<(), String> {
+pub(super) fn image_check(inspected: &ContainerInspectResponse) -> ContainerHealth {
     let health = inspected
         .state
         .as_ref()
         .and_then(|state| state.health.as_ref());
     let Some(health) = health else {
-        return Ok(());
+        return ContainerHealth::NoObjection;
     };
     let said = health.log.iter().flatten().next_back();
     let said = said
@@ -89,13 +89,15 @@ pub(super) fn image_check(inspected: &ContainerInspectResponse) -> Result<(), St
     let said = said.trim();
     match health.status {
         Some(HealthStatusEnum::STARTING) => {
-            Err("the image's HEALTHCHECK has not passed yet".to_owned())
+            ContainerHealth::Unhealthy("the image's HEALTHCHECK has not passed yet".to_owned())
         }
         Some(HealthStatusEnum::UNHEALTHY) if said.is_empty() => {
-            Err("the image's HEALTHCHECK fails".to_owned())
+            ContainerHealth::Unhealthy("the image's HEALTHCHECK fails".to_owned())
         }
-        Some(HealthStatusEnum::UNHEALTHY) => Err(format!("the image's HEALTHCHECK fails: {said}")),
+        Some(HealthStatusEnum::UNHEALTHY) => {
+            ContainerHealth::Unhealthy(format!("the image's HEALTHCHECK fails: {said}"))
+        }
         Some(HealthStatusEnum::HEALTHY | HealthStatusEnum::NONE | HealthStatusEnum::EMPTY)
-        | None => Ok(()),
+        | None => ContainerHealth::NoObjection,
     }
 }
