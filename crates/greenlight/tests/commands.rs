@@ -17,7 +17,6 @@ mod runner;
 #[path = "commands/services.rs"]
 mod services;
 #[path = "commands/shop.rs"]
-#[expect(dead_code, reason = "other tests use the rest of it")]
 mod shop;
 #[path = "commands/terminal.rs"]
 mod terminal;

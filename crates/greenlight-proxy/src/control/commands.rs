@@ -62,7 +62,9 @@ impl Admin {
         let others = self
             .wait_held(&services, &request, generation, reset)
             .await?;
-        Ok(self.note_hold(&services, epoch, &others))
+        let held = self.note_hold(&services, epoch, &others);
+        tracing::debug!(at_ns = held.held_at_ns, "held");
+        Ok(held)
     }
 
     /// Waits until nothing more reaches the old colors, here and in every follower, unless

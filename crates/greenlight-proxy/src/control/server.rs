@@ -13,7 +13,7 @@ use super::answer::{Answer, Refusal, json, not_found, read, typed};
 use super::metrics;
 use super::service_control::ServiceControls;
 use crate::address::Address;
-use crate::admin::EvidenceByEpoch;
+use crate::admin::{EvidenceByEpoch, HoldRequest, OpenRequest, ServicesRequest};
 use crate::clock::monotonic_ns;
 use crate::handover::{Followers, HandoverState, Sockets};
 use crate::lifecycle::Lifecycle;
@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tracing::{Instrument as _, Span};
 
 /// The pause after `accept` failed, for example because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -212,26 +213,38 @@ impl Admin {
             (&Method::GET, "/healthz") => return self.health(),
             _ if access == Access::Reading => {}
             (&Method::POST, "/v1/hold") => {
-                return json(match self.command(request).await {
-                    Ok(command) => self.hold(command).await,
+                return json(match self.command::<HoldRequest>(request).await {
+                    Ok(command) => {
+                        let span = span_of(command.epoch, &command.services);
+                        self.hold(command).instrument(span).await
+                    }
                     Err(refusal) => Err(refusal),
                 });
             }
             (&Method::POST, "/v1/open") => {
-                return json(match self.command(request).await {
-                    Ok(command) => self.open(&command).await,
+                return json(match self.command::<OpenRequest>(request).await {
+                    Ok(command) => {
+                        let span = span_of(command.epoch, command.services.keys());
+                        self.open(&command).instrument(span).await
+                    }
                     Err(refusal) => Err(refusal),
                 });
             }
             (&Method::POST, "/v1/park") => {
-                return json(match self.command(request).await {
-                    Ok(command) => self.park(command).await,
+                return json(match self.command::<ServicesRequest>(request).await {
+                    Ok(command) => {
+                        let span = span_of(command.epoch, &command.services);
+                        self.park(command).instrument(span).await
+                    }
                     Err(refusal) => Err(refusal),
                 });
             }
             (&Method::POST, "/v1/shed") => {
-                return json(match self.command(request).await {
-                    Ok(command) => self.shed(command).await,
+                return json(match self.command::<ServicesRequest>(request).await {
+                    Ok(command) => {
+                        let span = span_of(command.epoch, &command.services);
+                        self.shed(command).instrument(span).await
+                    }
                     Err(refusal) => Err(refusal),
                 });
             }
@@ -381,4 +394,13 @@ async fn accept_or_never(
 async fn pause(error: &std::io::Error) {
     tracing::warn!(%error, "a connection could not be accepted on the admin socket");
     tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// What the lines of the log are about while a command is carried out.
+fn span_of<N: AsRef<str>>(epoch: u64, services: impl IntoIterator<Item = N>) -> Span {
+    let names = services.into_iter().fold(String::new(), |names, name| {
+        let comma = if names.is_empty() { "" } else { "," };
+        names + comma + name.as_ref()
+    });
+    tracing::info_span!("gate", epoch, service = names)
 }

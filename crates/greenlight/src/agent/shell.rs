@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
 /// How often the front is asked whether it is still the same process.
 const FRONT_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -59,6 +60,7 @@ pub struct AgentOptions {
 
 /// The loop's own state.
 pub struct AgentShell {
+    name: InstanceId,
     agent: Agent,
     journal: Journal,
     front: Arc<dyn Front>,
@@ -132,7 +134,7 @@ impl AgentShell {
         });
         let front = options.front.clone();
         let work = Work::new(
-            options.name,
+            options.name.clone(),
             options.runtime,
             options.images,
             front,
@@ -141,6 +143,7 @@ impl AgentShell {
         let slots = Slots::new(work, events.clone());
         tokio::spawn(watch_front(options.front.clone(), events.clone()));
         Ok(Self {
+            name: options.name,
             agent,
             journal,
             front: options.front,
@@ -181,7 +184,12 @@ impl AgentShell {
 
     /// Runs until the journal fails. Then the process must end, because what is not
     /// durable must not be acted on.
-    pub async fn run(mut self) -> Result<(), JournalError> {
+    pub async fn run(self) -> Result<(), JournalError> {
+        let span = tracing::info_span!("instance", instance = %self.name);
+        self.run_loop().instrument(span).await
+    }
+
+    async fn run_loop(mut self) -> Result<(), JournalError> {
         let pending = std::mem::take(&mut self.pending);
         self.carry_out(pending).await?;
         if let Some(answer) = self.answers.pop_front() {
@@ -337,9 +345,9 @@ impl AgentShell {
     /// comes after the opening of the same cut-over. Everything else is done in order.
     async fn gate(&mut self, action: GateAction) {
         let events = self.events.clone();
-        let acting = self.front.act(action.clone());
+        let (span, acting) = (span_of(&action), self.front.act(action.clone()));
         if let GateAction::Hold { epoch, .. } = action {
-            tokio::spawn(async move {
+            let holding = async move {
                 let event = match acting.await {
                     Ok(Acted::Held(evidence)) => AgentEvent::GateHeld { epoch, evidence },
                     Ok(Acted::Opened(_) | Acted::Parked) => return,
@@ -348,12 +356,17 @@ impl AgentShell {
                         reason: error.to_string(),
                     },
                 };
+                tracing::debug!(?event, "the gate answered");
                 // The loop may be ending.
                 let _ = events.send(ShellEvent::Protocol(event));
-            });
+            };
+            tokio::spawn(holding.instrument(span));
             return;
         }
-        match (acting.await, action) {
+        let acted = acting.instrument(span.clone()).await;
+        let _cut_over = span.entered();
+        tracing::debug!(?acted, "the gate answered");
+        match (acted, action) {
             (Ok(Acted::Opened(evidence)), GateAction::Open { epoch, colors }) => {
                 let opened = AgentEvent::GateOpened {
                     epoch,
@@ -438,6 +451,14 @@ async fn watch_front(front: Arc<dyn Front>, events: UnboundedSender<ShellEvent>)
         }
         tokio::time::sleep(FRONT_POLL_INTERVAL).await;
     }
+}
+
+/// What the lines of the log are about while the gate acts.
+fn span_of(action: &GateAction) -> Span {
+    let (GateAction::Hold { epoch, .. }
+    | GateAction::Open { epoch, .. }
+    | GateAction::Park { epoch, .. }) = action;
+    tracing::info_span!("cut_over", epoch = epoch.0)
 }
 
 /// What a failpoint calls the effect.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tracing::{Instrument as _, Span};
 
 /// Lines of an application's output that a failure shows.
 const LINES_SHOWN: usize = 10;
@@ -127,13 +128,16 @@ impl Slots {
         let (work, events) = (self.work.clone(), self.events.clone());
         self.forget(&slot);
         let begun = slot.clone();
-        let task = tokio::spawn(async move {
+        let span = span_of(&slot, Some(incarnation));
+        let starting = async move {
+            tracing::info!("starting");
             match work.begin(&slot, incarnation, &release).await {
                 Ok((running, check)) => {
                     let runtime = work.runtime.clone();
                     supervise(runtime, running, check, Some(ready_within), events).await;
                 }
                 Err(error) => {
+                    tracing::info!(%error, "not started");
                     let exited = AgentEvent::SlotExited {
                         slot,
                         incarnation,
@@ -142,7 +146,8 @@ impl Slots {
                     let _ = events.send(ShellEvent::Protocol(exited));
                 }
             }
-        });
+        };
+        let task = tokio::spawn(starting.instrument(span));
         self.watching
             .entry(begun)
             .or_default()
@@ -153,7 +158,8 @@ impl Slots {
         let slot = running.launch.slot.clone();
         let (work, events) = (self.work.clone(), self.events.clone());
         let service = slot.service.clone();
-        let task = tokio::spawn(async move {
+        let span = span_of(&slot, Some(running.launch.incarnation));
+        let watching = async move {
             let check = match spec {
                 Some(spec) => {
                     // A container may have been given another address meanwhile.
@@ -165,7 +171,8 @@ impl Slots {
                 None => HealthCheck::default(),
             };
             supervise(work.runtime, running, check, None, events).await;
-        });
+        };
+        let task = tokio::spawn(watching.instrument(span));
         self.watching
             .entry(slot)
             .or_default()
@@ -179,7 +186,8 @@ impl Slots {
             self.events.clone(),
         );
         let watching = self.watching.remove(&slot).unwrap_or_default();
-        tokio::spawn(async move {
+        let span = span_of(&slot, None);
+        let stopping = async move {
             // G7: nothing is stopped before its requests end or the deadline passes.
             let drained = front
                 .drain(slot.clone(), drain)
@@ -197,9 +205,11 @@ impl Slots {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             failpoint.after();
+            tracing::info!("stopped");
             let stopped = AgentEvent::SlotStopped { slot, drained };
             let _ = events.send(ShellEvent::Protocol(stopped));
-        });
+        };
+        tokio::spawn(stopping.instrument(span));
     }
 
     /// Runs the command of each release that has one, one after the other; all of them have one
@@ -261,6 +271,12 @@ impl Slots {
             task.abort();
         }
     }
+}
+
+/// What the lines of the log are about while something is done with a slot.
+fn span_of(slot: &Slot, incarnation: Option<Incarnation>) -> Span {
+    let epoch = incarnation.map(|incarnation| incarnation.epoch.0);
+    tracing::info_span!("slot", service = %slot.service, color = %slot.color, epoch)
 }
 
 fn releases(ledger: &Ledger) -> impl Iterator<Item = &Release> {
@@ -440,6 +456,7 @@ async fn supervise(
         reason.push_str("; last lines it wrote: ");
         reason.push_str(&log.join(" | "));
     }
+    tracing::info!(reason, "ended");
     tell(AgentEvent::SlotExited {
         slot,
         incarnation,
@@ -477,6 +494,7 @@ async fn check_health(
         match tracker.take(passed) {
             HealthChange::Ready => {
                 deadline = None;
+                tracing::info!("healthy");
                 let slot = slot.clone();
                 tell(AgentEvent::SlotReady { slot, incarnation });
             }

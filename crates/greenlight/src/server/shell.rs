@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, oneshot};
+use tracing::Span;
 
 /// Sends directives to agents.
 pub type SendDirectives = Box<dyn Fn(&[(InstanceId, DirectiveEnvelope)]) + Send>;
@@ -147,7 +148,9 @@ impl Shell {
     }
 
     fn event(&mut self, event: CoordinatorEvent) -> Result<(), JournalError> {
+        let _instance;
         if let CoordinatorEvent::Reported { from, envelope } = &event {
+            _instance = tracing::info_span!("instance", instance = %from).entered();
             self.receipts.reported(from, envelope);
             self.tell_report(from, envelope);
         }
@@ -156,6 +159,7 @@ impl Shell {
     }
 
     fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) -> Result<(), JournalError> {
+        let _deployment = self.span().entered();
         let mut outgoing = Vec::new();
         for effect in effects {
             match effect {
@@ -178,6 +182,16 @@ impl Shell {
         self.flush(&mut outgoing);
         self.tell_phase();
         Ok(())
+    }
+
+    /// What the lines of the log are about: the deployment under way and its cut-over.
+    fn span(&self) -> Span {
+        let Some(active) = self.coordinator.ledger().active() else {
+            return Span::none();
+        };
+        let deployment = &active.request.deployment;
+        let epoch = self.coordinator.phase().epoch().map(|epoch| epoch.0);
+        tracing::info_span!("deployment", %deployment, epoch)
     }
 
     /// Sends what has gathered. Consecutive directives go out together, so that the last instance
@@ -204,6 +218,7 @@ impl Shell {
         let began = Instant::now();
         self.journal.append(record)?;
         let took = began.elapsed();
+        tracing::debug!(?record, ?took, "record");
         failpoint.after();
         self.receipts.recorded(record, took);
         // A measured write makes the predicted hold honest; it causes no effects.
@@ -258,7 +273,7 @@ impl Shell {
         let active = self.coordinator.ledger().active();
         if let (Some((epoch, phase)), Some(active)) = (told, active) {
             let deployment = active.request.deployment.clone();
-            tracing::info!(%deployment, epoch = epoch.0, %phase, "phase");
+            tracing::info!(%phase, "phase");
             self.tell(deployment, DeploymentEvent::Phase { epoch, phase });
         }
     }

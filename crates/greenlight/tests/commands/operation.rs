@@ -135,6 +135,39 @@ fn a_role_that_cannot_start_is_started_ever_more_slowly_and_up_says_so_and_still
 }
 
 #[test]
+fn the_lines_of_each_log_name_the_deployment_the_cut_over_the_instance_and_the_service() {
+    let shop = Shop::new();
+    shop.configure("");
+    let _up = shop.up_with(&[("GREENLIGHT_LOG", "debug"), ("NO_COLOR", "1")]);
+
+    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+
+    let deployment = shop.json(&["receipt"])["deployment"].clone();
+    let deployment = deployment.as_str().expect("it has a name");
+    for (role, fields) in [
+        (
+            "server",
+            vec![
+                &*format!("deployment={deployment}"),
+                "epoch=1",
+                "phase=watching",
+            ],
+        ),
+        ("server", vec!["instance=a", "epoch=1"]),
+        (
+            "agent-a",
+            vec!["instance=a", "epoch=1", "service=shop", "healthy"],
+        ),
+        ("proxy-a", vec!["epoch=1", "service=\"shop\"", "held"]),
+    ] {
+        let path = shop.dir().join(format!(".greenlight/run/{role}.log"));
+        let log = std::fs::read_to_string(path).expect("it was started");
+        let has_all = |line: &str| fields.iter().all(|field| line.contains(field));
+        assert!(log.lines().any(has_all), "{fields:?} in\n{log}");
+    }
+}
+
+#[test]
 fn the_log_of_a_role_is_put_aside_when_it_is_full() {
     let shop = Shop::new();
     shop.configure("");
