@@ -51,95 +51,148 @@ pub fn across(
     (asked_ms, heard_ms): (u64, u64),
     file: Option<&BTreeSet<InstanceId>>,
 ) -> Vec<Finding> {
-    let own = ClockExchange {
-        asked: asked_ms,
-        received: seen.received_ms,
-        answered: seen.answered_ms,
-        heard: heard_ms,
+    let facts = Facts {
+        seen,
+        asked_ms,
+        heard_ms,
+        file,
     };
-    let mut own = own.finding();
-    "clock offset of this machine".clone_into(&mut own.check);
-    let mut findings = vec![own];
+    CHECKS.iter().flat_map(|check| check(&facts)).collect()
+}
+
+/// What the checks judge.
+struct Facts<'a> {
+    seen: &'a FleetReport,
+    asked_ms: u64,
+    heard_ms: u64,
+    file: Option<&'a BTreeSet<InstanceId>>,
+}
+
+/// The checks, in the order of their findings.
+const CHECKS: [fn(&Facts<'_>) -> Vec<Finding>; 6] = [
+    own_clock,
+    instances,
+    greenlight_versions,
+    docker_versions,
+    architectures,
+    membership,
+];
+
+impl Facts<'_> {
+    /// What was found on the machines that answered.
+    fn reports(&self) -> impl Iterator<Item = (&InstanceId, &MachineReport)> {
+        let instances = self.seen.instances.iter();
+        instances.filter_map(|(name, instance)| match instance {
+            InstanceReport::Answered { report, .. } => Some((name, report.as_ref())),
+            InstanceReport::Away | InstanceReport::Silent => None,
+        })
+    }
+}
+
+/// Whether this machine's clock is right.
+fn own_clock(facts: &Facts<'_>) -> Vec<Finding> {
+    let exchange = ClockExchange {
+        asked: facts.asked_ms,
+        received: facts.seen.received_ms,
+        answered: facts.seen.answered_ms,
+        heard: facts.heard_ms,
+    };
+    let mut finding = exchange.finding();
+    "clock offset of this machine".clone_into(&mut finding.check);
+    vec![finding]
+}
+
+/// Who is there, whose clock is off, and what each machine found itself.
+fn instances(facts: &Facts<'_>) -> Vec<Finding> {
+    let instances = facts.seen.instances.iter();
+    let findings = instances.flat_map(|(name, instance)| {
+        findings_of(instance).into_iter().map(|mut finding| {
+            finding.instance = Some(name.clone());
+            finding
+        })
+    });
+    findings.collect()
+}
+
+fn findings_of(instance: &InstanceReport) -> Vec<Finding> {
+    const CHECK: &str = "agent";
+    match instance {
+        InstanceReport::Away => {
+            let todo = "start `greenlight agent` there, or look at its log; nothing can be \
+                        deployed without it";
+            vec![Finding::problem(CHECK, "not connected", todo)]
+        }
+        InstanceReport::Silent => {
+            let found = "connected, but it does not answer";
+            let todo = "use the same version of greenlight everywhere, or look at its log";
+            vec![Finding::problem(CHECK, found, todo)]
+        }
+        InstanceReport::Answered {
+            asked_ms,
+            heard_ms,
+            report,
+        } => {
+            let exchange = ClockExchange {
+                asked: *asked_ms,
+                received: report.received_ms,
+                answered: report.answered_ms,
+                heard: *heard_ms,
+            };
+            let connected = Finding::ok(CHECK, format!("{} is connected", report.version));
+            let mut findings = vec![connected, exchange.finding()];
+            findings.extend(report.findings.iter().cloned());
+            findings
+        }
+    }
+}
+
+/// Whether all parts are of one version of greenlight.
+fn greenlight_versions(facts: &Facts<'_>) -> Vec<Finding> {
     let mut versions = BTreeMap::new();
     let here = env!("CARGO_PKG_VERSION");
-    note(&mut versions, here, "this command");
-    note(&mut versions, &seen.version, "the server");
-    let (mut dockers, mut architectures) = (BTreeMap::new(), BTreeMap::new());
-    for (name, instance) in &seen.instances {
-        let mut add = |mut finding: Finding| {
-            finding.instance = Some(name.clone());
-            findings.push(finding);
-        };
-        let (asked, heard, report) = match instance {
-            InstanceReport::Away => {
-                let todo = "start `greenlight agent` there, or look at its log; nothing can be \
-                            deployed without it";
-                add(Finding::problem("agent", "not connected", todo));
-                continue;
-            }
-            InstanceReport::Silent => {
-                let todo = "use the same version of greenlight everywhere, or look at its log";
-                add(Finding::problem(
-                    "agent",
-                    "connected, but it does not answer",
-                    todo,
-                ));
-                continue;
-            }
-            InstanceReport::Answered {
-                asked_ms,
-                heard_ms,
-                report,
-            } => (*asked_ms, *heard_ms, report),
-        };
-        add(Finding::ok(
-            "agent",
-            format!("{} is connected", report.version),
-        ));
-        let exchange = ClockExchange {
-            asked,
-            received: report.received_ms,
-            answered: report.answered_ms,
-            heard,
-        };
-        add(exchange.finding());
-        report.findings.iter().cloned().for_each(&mut add);
-        note(&mut versions, &report.version, &format!("agent `{name}`"));
+    note(&mut versions, here, "this command".to_owned());
+    note(&mut versions, &facts.seen.version, "the server".to_owned());
+    for (name, report) in facts.reports() {
+        note(&mut versions, &report.version, format!("agent `{name}`"));
         if let Some(proxy) = &report.proxy {
-            note(&mut versions, proxy, &format!("proxy `{name}`"));
+            note(&mut versions, proxy, format!("proxy `{name}`"));
         }
+    }
+    let todo = "bring all to one version; `greenlight proxy --take-over` upgrades under traffic";
+    same("greenlight versions", &versions, todo)
+}
+
+/// Whether all machines have one version of docker.
+fn docker_versions(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut versions = BTreeMap::new();
+    for (name, report) in facts.reports() {
         if let Some(docker) = &report.docker {
-            note(&mut dockers, docker, &format!("`{name}`"));
+            note(&mut versions, docker, format!("`{name}`"));
         }
+    }
+    same("docker versions", &versions, "bring all to one version")
+}
+
+/// Whether one image fits all machines.
+fn architectures(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut architectures = BTreeMap::new();
+    for (name, report) in facts.reports() {
         note(
             &mut architectures,
             &report.architecture,
-            &format!("`{name}`"),
+            format!("`{name}`"),
         );
     }
-    let todo = "bring all to one version; `greenlight proxy --take-over` upgrades under traffic";
-    findings.extend(same("greenlight versions", &versions, todo));
-    findings.extend(same(
-        "docker versions",
-        &dockers,
-        "bring all to one version",
-    ));
     let todo = "build the image for each of them, or use machines of one kind";
-    findings.extend(same("architectures", &architectures, todo));
-    if let Some(file) = file {
-        findings.extend(membership(file, &seen.instances.keys().cloned().collect()));
-    }
-    findings
+    same("architectures", &architectures, todo)
 }
 
-fn note(seen: &mut BTreeMap<String, Vec<String>>, value: &str, of: &str) {
-    seen.entry(value.to_owned())
-        .or_default()
-        .push(of.to_owned());
+fn note(seen: &mut BTreeMap<String, Vec<String>>, value: &str, of: String) {
+    seen.entry(value.to_owned()).or_default().push(of);
 }
 
 /// Whether all have one value.
-fn same(check: &str, seen: &BTreeMap<String, Vec<String>>, todo: &str) -> Option<Finding> {
+fn same(check: &str, seen: &BTreeMap<String, Vec<String>>, todo: &str) -> Vec<Finding> {
     let each = seen.iter().map(|(value, of)| {
         let value = match value.as_str() {
             "" => "an older one",
@@ -148,19 +201,23 @@ fn same(check: &str, seen: &BTreeMap<String, Vec<String>>, todo: &str) -> Option
         format!("{value}: {}", of.join(", "))
     });
     match seen.len() {
-        0 => None,
-        1 => Some(Finding::ok(check, each.collect::<String>())),
-        _ => Some(Finding::note(
-            check,
-            each.collect::<Vec<_>>().join("; "),
-            todo,
-        )),
+        0 => Vec::new(),
+        1 => vec![Finding::ok(check, each.collect::<String>())],
+        _ => {
+            let found = each.collect::<Vec<_>>().join("; ");
+            vec![Finding::note(check, found, todo)]
+        }
     }
 }
 
-fn membership(file: &BTreeSet<InstanceId>, server: &BTreeSet<InstanceId>) -> Vec<Finding> {
+/// Whether the file and the server mean the same instances.
+fn membership(facts: &Facts<'_>) -> Vec<Finding> {
     const CHECK: &str = "instances";
-    let unknown = file.difference(server).map(|name| {
+    let Some(file) = facts.file else {
+        return Vec::new();
+    };
+    let server: BTreeSet<_> = facts.seen.instances.keys().cloned().collect();
+    let unknown = file.difference(&server).map(|name| {
         Finding::problem(
             CHECK,
             format!("`{name}` is in `servers`, and the server does not know it"),
