@@ -69,16 +69,17 @@ impl Host {
     }
 
     /// Its address; the first one of a name.
-    pub fn resolve(&self) -> Result<IpAddr, String> {
+    pub fn resolve(&self) -> Result<IpAddr, ResolveError> {
         match self {
             Self::Ip(address) => Ok(*address),
             Self::Name(name) => {
                 let found = (name.as_str(), 0).to_socket_addrs();
-                let mut found = found.map_err(|error| format!("`{name}` is not known: {error}"))?;
-                let first = found.next();
-                first
-                    .map(|address| address.ip())
-                    .ok_or_else(|| format!("`{name}` has no address"))
+                let mut found = found.map_err(|source| ResolveError::Unknown {
+                    name: name.clone(),
+                    source,
+                })?;
+                let first = found.next().map(|address| address.ip());
+                first.ok_or_else(|| ResolveError::NoAddress(name.clone()))
             }
         }
     }
@@ -95,6 +96,22 @@ impl Host {
     pub fn shares_machine(&self, other: &Self) -> bool {
         self == other || self.is_loopback() && other.is_loopback()
     }
+}
+
+/// Why a host has no address.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// Its name is not known.
+    #[error("`{name}` is not known: {source}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its name is known, and stands for nothing.
+    #[error("`{0}` has no address")]
+    NoAddress(String),
 }
 
 impl fmt::Display for Host {

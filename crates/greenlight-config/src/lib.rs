@@ -34,7 +34,7 @@ mod tests;
 
 pub use diagnostic::Diagnostic;
 pub use error::{ConfigError, Diagnostics};
-pub use host::Host;
+pub use host::{Host, ResolveError};
 pub use nginx::{InstanceNginx, NginxConfig};
 pub use service::{EnvConfig, RegistryConfig, ServiceConfig};
 pub use setup::{SERVER_PORT, SetupConfig, SshConfig};

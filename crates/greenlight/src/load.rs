@@ -180,7 +180,7 @@ async fn drive(
             let asked = tokio::time::timeout(TIMEOUT, ask(target, kept, key.as_deref())).await;
             let (received_ns, result, sender) = match asked {
                 Ok(Ok((at, release, sender))) => (at, Ok(release), sender),
-                Ok(Err(error)) => (monotonic_ns(), Err(error), None),
+                Ok(Err(error)) => (monotonic_ns(), Err(error.to_string()), None),
                 Err(_) => (monotonic_ns(), Err("no answer".to_owned()), None),
             };
             if let Some(sender) = sender {
@@ -201,27 +201,41 @@ async fn drive(
 
 type Answered = (u64, String, Option<Sender>);
 
+/// Why a request has no good answer.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error(transparent)]
+    Connect(std::io::Error),
+    #[error(transparent)]
+    Handshake(hyper::Error),
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    #[error("connection broke: {0}")]
+    Broken(#[source] hyper::Error),
+    #[error("status {0}")]
+    Status(u16),
+}
+
 async fn ask(
     target: SocketAddr,
     kept: Option<Sender>,
     key: Option<&str>,
-) -> Result<Answered, String> {
+) -> Result<Answered, RequestError> {
     let mut sender = match kept {
         Some(sender) if !sender.is_closed() => sender,
         Some(_) | None => connect(target).await?,
     };
-    let broken = |error: hyper::Error| format!("connection broke: {error}");
-    sender.ready().await.map_err(broken)?;
+    sender.ready().await.map_err(RequestError::Broken)?;
     let request = match key {
         None => Request::get("/"),
         Some(key) => Request::post("/").header("idempotency-key", key),
     };
     let body = Full::from(key.unwrap_or_default().to_owned());
-    let request = request
-        .header("host", target.to_string())
-        .body(body)
-        .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(broken)?;
+    let request = request.header("host", target.to_string()).body(body)?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(RequestError::Broken)?;
     let received_ns = monotonic_ns();
     let status = response.status();
     let release = response.headers().get("x-release");
@@ -229,24 +243,24 @@ async fn ask(
         .and_then(|r| r.to_str().ok())
         .unwrap_or("unknown")
         .to_owned();
-    response.into_body().collect().await.map_err(broken)?;
+    response
+        .into_body()
+        .collect()
+        .await
+        .map_err(RequestError::Broken)?;
     if status.is_success() {
         Ok((received_ns, release, Some(sender)))
     } else {
-        Err(format!("status {}", status.as_u16()))
+        Err(RequestError::Status(status.as_u16()))
     }
 }
 
-async fn connect(target: SocketAddr) -> Result<Sender, String> {
-    let stream = TcpStream::connect(target)
-        .await
-        .map_err(|error| error.to_string())?;
-    stream
-        .set_nodelay(true)
-        .map_err(|error| error.to_string())?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
+async fn connect(target: SocketAddr) -> Result<Sender, RequestError> {
+    let stream = TcpStream::connect(target).await;
+    let stream = stream.map_err(RequestError::Connect)?;
+    stream.set_nodelay(true).map_err(RequestError::Connect)?;
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.map_err(RequestError::Handshake)?;
     tokio::task::spawn_local(async move {
         // Its error reaches the task that waits for the response.
         let _ = connection.await;

@@ -24,11 +24,11 @@ mod units;
 
 pub use binary::Binary;
 pub use change::Change;
-pub use desired::{DesiredState, Part, TargetMachine, machines};
+pub use desired::{DesiredState, MachinesError, Part, TargetMachine, machines};
 pub use facts::Facts;
 pub use install::{Aim, Done, Installation, MachineFailure};
 pub use ssh::{Remote, RemoteError};
-pub use units::Unit;
+pub use units::{NotForUnit, Unit};
 
 /// Where the program is.
 pub(crate) const PROGRAM: &str = "/usr/local/bin/greenlight";

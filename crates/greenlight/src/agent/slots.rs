@@ -239,7 +239,7 @@ impl Slots {
     ) {
         let work = self.work.clone();
         tokio::spawn(async move {
-            let checks = prepared.iter().map(async |(slot, release)| {
+            let checks = prepared.iter().map(|(slot, release)| async {
                 let answer = match work.check_now(slot, release).await {
                     Ok(()) => CheckAnswer::Healthy,
                     Err(error) => CheckAnswer::Unhealthy(error.to_string()),

@@ -177,7 +177,7 @@ fn server_address(text: &str) -> Result<SocketAddr, String> {
     let (host, port) = Host::parse_with_port(text).map_err(|error| {
         format!("{error}; write an address and a port, such as `10.0.0.10:{SERVER_PORT}`")
     })?;
-    let address = host.resolve()?;
+    let address = host.resolve().map_err(|error| error.to_string())?;
     Ok(SocketAddr::new(address, port.unwrap_or(SERVER_PORT)))
 }
 

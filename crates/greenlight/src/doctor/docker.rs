@@ -24,19 +24,35 @@ pub(super) struct Facts {
     image: Option<u64>,
 }
 
+/// Why a daemon did not say what it is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DaemonError {
+    /// It cannot be asked.
+    #[error("`{host}` does not answer: {source}")]
+    Unreachable {
+        host: String,
+        source: bollard::errors::Error,
+    },
+    /// It takes too long.
+    #[error("`{0}` does not answer in time")]
+    Timeout(String),
+}
+
 /// Asks the daemon at `host`.
 pub(super) async fn gather(
     host: Option<&str>,
     expected: &Expected,
     running: &[Running],
-) -> Result<Facts, String> {
+) -> Result<Facts, DaemonError> {
     let host = host.filter(|host| !host.is_empty()).unwrap_or(USUAL);
     let asked = ask(host, expected, running);
     let within = Duration::from_secs(DAEMON_TIMEOUT_SECONDS);
     match tokio::time::timeout(within, asked).await {
-        Ok(Ok(facts)) => Ok(facts),
-        Ok(Err(error)) => Err(format!("`{host}` does not answer: {error}")),
-        Err(_) => Err(format!("`{host}` does not answer in time")),
+        Ok(answered) => answered.map_err(|source| DaemonError::Unreachable {
+            host: host.to_owned(),
+            source,
+        }),
+        Err(_) => Err(DaemonError::Timeout(host.to_owned())),
     }
 }
 
@@ -75,13 +91,13 @@ async fn ask(
 }
 
 /// The findings about a daemon that was queried, if containers are expected.
-pub(super) fn judge(facts: &Result<Facts, String>) -> Vec<Finding> {
+pub(super) fn judge(facts: &Result<Facts, DaemonError>) -> Vec<Finding> {
     let facts = match facts {
         Ok(facts) => facts,
-        Err(reason) => {
+        Err(error) => {
             let todo = "start Docker, let the agent's user use its socket, or name the socket in \
                         `DOCKER_HOST`";
-            return vec![Finding::problem(CHECK, reason, todo)];
+            return vec![Finding::problem(CHECK, error.to_string(), todo)];
         }
     };
     let version = &facts.version;
@@ -144,7 +160,7 @@ mod tests {
         let new = judge(&Ok(facts("26.1.5+dfsg1", false)));
         assert_eq!(new[0].level, Level::Ok);
         assert_eq!(new[1].level, Level::Note);
-        let away = judge(&Err("`unix:///x` does not answer".to_owned()));
+        let away = judge(&Err(DaemonError::Timeout("unix:///x".to_owned())));
         assert_eq!(away[0].level, Level::Problem);
     }
 

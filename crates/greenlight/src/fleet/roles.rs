@@ -166,14 +166,19 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     }
 }
 
-async fn listen(at: SocketAddr) -> Result<TcpListener, String> {
-    let listening = TcpListener::bind(at).await;
-    listening.map_err(|error| {
-        format!(
-            "cannot listen on `{at}`: {error}; stop what listens there, or choose another \
-             `--listen`"
-        )
-    })
+/// The address of a role cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on `{address}`: {source}; stop what listens there, or choose another `--listen`"
+)]
+struct ListenError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let listening = TcpListener::bind(address).await;
+    listening.map_err(|source| ListenError { address, source })
 }
 
 /// The server's own certificate: the present one, as long as it is valid for some time.

@@ -3,7 +3,7 @@
 use super::INSTANCE_STATE;
 use super::facts::Facts;
 use super::units::{self, AgentUnit, Needs, Unit};
-use greenlight_config::{Config, Host, InstanceConfig};
+use greenlight_config::{Config, Host, InstanceConfig, ResolveError};
 use greenlight_protocol::InstanceId;
 use greenlight_release::front::FrontKind;
 use greenlight_release::spec::Artifact;
@@ -46,8 +46,19 @@ pub struct DesiredState {
     pub server: bool,
 }
 
-/// The machines of a fleet, that of the coordinator first; or why they are unknown.
-pub fn machines(config: &Config) -> Result<Vec<TargetMachine>, String> {
+/// Why the machines of a fleet are unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum MachinesError {
+    /// One has no address.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// Two instances are on one.
+    #[error("`{0}` and `{1}` are one machine, and setup installs one instance on each")]
+    Shared(InstanceId, InstanceId),
+}
+
+/// The machines of a fleet, that of the coordinator first.
+pub fn machines(config: &Config) -> Result<Vec<TargetMachine>, MachinesError> {
     let mut machines = vec![TargetMachine {
         host: config.setup.server.clone(),
         address: config.setup.server.resolve()?,
@@ -69,10 +80,7 @@ pub fn machines(config: &Config) -> Result<Vec<TargetMachine>, String> {
         if let Some(Part::Instance(other)) = known.parts.iter().find(|part| **part != Part::Server)
         {
             let other = other.clone();
-            return Err(format!(
-                "`{other}` and `{}` are one machine, and setup installs one instance on each",
-                instance.name
-            ));
+            return Err(MachinesError::Shared(other, instance.name.clone()));
         }
         known.parts.push(part);
     }
@@ -87,7 +95,7 @@ impl DesiredState {
         machines: &[TargetMachine],
         machine: &TargetMachine,
         facts: &Facts,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, units::NotForUnit> {
         for value in foreign(config) {
             units::refuse(&value)?;
         }

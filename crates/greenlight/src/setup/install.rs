@@ -101,7 +101,7 @@ impl Installation<'_> {
     /// Installs what is missing; returns the result for each machine.
     pub async fn run(&self) -> Result<Vec<Done>, MachineFailure> {
         let machines = machines(self.config).map_err(|error| MachineFailure {
-            error,
+            error: error.to_string(),
             help: "correct `servers` or `setup.server`".to_owned(),
         })?;
         if self.aim == Aim::Removed {
@@ -172,7 +172,7 @@ impl Installation<'_> {
         self.check(&facts)?;
         let desired = DesiredState::of(self.config, machines, &machine, &facts);
         let desired = desired.map_err(|error| MachineFailure {
-            error,
+            error: error.to_string(),
             help: "correct it in the configuration".to_owned(),
         })?;
         if desired.docker && !facts.has_group("docker") {

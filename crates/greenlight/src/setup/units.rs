@@ -27,14 +27,16 @@ pub struct Unit {
     pub command: Option<String>,
 }
 
-/// Why a value may not stand in a unit, if it may not: these files say what root runs.
-pub(super) fn refuse(value: &str) -> Result<(), String> {
+/// A value that is not allowed in a unit file: these files say what root runs.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` is not allowed in a unit file", .0.escape_debug())]
+pub struct NotForUnit(String);
+
+/// Refuses a value that is not allowed in a unit file.
+pub(super) fn refuse(value: &str) -> Result<(), NotForUnit> {
     let ends = |c: char| c.is_whitespace() || c.is_control() || "%$\"'\\".contains(c);
     match value.is_empty() || value.contains(ends) {
-        true => Err(format!(
-            "`{}` is not allowed in a unit file",
-            value.escape_debug()
-        )),
+        true => Err(NotForUnit(value.to_owned())),
         false => Ok(()),
     }
 }
