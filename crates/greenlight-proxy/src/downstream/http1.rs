@@ -29,7 +29,7 @@ use bytes::Bytes;
 use client::Client;
 use exchange::{Exchange, Sending};
 use framing::Piece;
-use request::{FastPathRequest, Parsed};
+use request::{FastPathRequest, NotTaken};
 use response::Head;
 use std::future::poll_fn;
 use std::io::Write as _;
@@ -125,13 +125,15 @@ impl<'a> FastPath<'a> {
         loop {
             let unread = &self.client.unread;
             if !unread.is_empty() {
-                match request::parse(unread.bytes(), self.thread, self.client_info) {
-                    Parsed::FastPath(request) => {
+                match request::take(unread.bytes(), self.thread, self.client_info) {
+                    Ok(request) => {
                         self.head.progressed();
                         return Poll::Ready(Next::Request(request));
                     }
-                    Parsed::Partial if !unread.is_full() => {}
-                    Parsed::Partial | Parsed::ForHyper => return Poll::Ready(Next::ForHyper),
+                    Err(NotTaken::Partial) if !unread.is_full() => {}
+                    Err(NotTaken::Partial | NotTaken::ForHyper) => {
+                        return Poll::Ready(Next::ForHyper);
+                    }
                 }
             }
             match self.client.poll_read(cx) {

@@ -1,28 +1,28 @@
-//! Which requests the fast path takes, and how it writes them.
+//! Which requests the fast path takes, and how it writes them: parse, route, rewrite.
 //!
-//! It takes what is plain beyond doubt. Everything else, what is wrong included, is hyper's: so
-//! what is refused, and how, is written in one place.
+//! It takes what can be read in one way only. Everything else, what is wrong included, is hyper's:
+//! so what is refused, and how, is written in one place.
 
 use super::field::{Field, members, number};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Buffers};
 use crate::downstream::client_info::ClientInfo;
+use crate::limits::Limits;
 use crate::local_reply::GATE_PATH;
-use crate::routing::Service;
+use crate::routing::{Service, SharedTable};
 use crate::semantics::{is_host, is_idempotent};
 use crate::thread::ThreadContext;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Requests with more fields are hyper's.
 const MAX_FIELDS: usize = 64;
 
-/// What the start of a client's bytes is.
-pub(super) enum Parsed {
+/// Why the fast path takes no request from a client's bytes.
+pub(super) enum NotTaken {
     /// The head is not complete.
     Partial,
-    /// A request that the fast path takes.
-    FastPath(FastPathRequest),
     /// Something for hyper.
     ForHyper,
 }
@@ -39,120 +39,181 @@ pub(super) struct FastPathRequest {
     pub(super) closes: bool,
 }
 
-/// Parses the first request in a client's bytes.
-pub(super) fn parse(bytes: &[u8], thread: &ThreadContext, client_info: &ClientInfo) -> Parsed {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(bytes, &mut fields) {
-        Ok(Status::Complete(head)) if head <= thread.limits.max_head => {
-            plain(&request, bytes, head, thread, client_info)
-                .map_or(Parsed::ForHyper, Parsed::FastPath)
-        }
-        Ok(Status::Partial) if bytes.len() < thread.limits.max_head => Parsed::Partial,
-        Ok(_) | Err(_) => Parsed::ForHyper,
-    }
-}
-
-/// `None` if it is not plain.
-fn plain(
-    request: &httparse::Request<'_, '_>,
+/// Takes the first request in a client's bytes.
+pub(super) fn take(
     bytes: &[u8],
-    head: usize,
     thread: &ThreadContext,
     client_info: &ClientInfo,
-) -> Option<FastPathRequest> {
-    let (method, target) = (request.method?, request.path?);
-    let path = target.split('?').next()?;
-    let is_plain = request.version == Some(1) && method != "CONNECT" && is_plain_target(target);
-    if !is_plain || client_info.is_proxy() && path == GATE_PATH {
-        return None;
-    }
-    let mut outgoing = Buffer::new(&thread.small_buffers);
-    for part in [method, " ", target, " HTTP/1.1\r\n"] {
-        outgoing.append(part.as_bytes())?;
-    }
-    let seen = copy(request.headers, client_info.is_proxy(), &mut outgoing)?;
-    let host = seen.host?;
-    client_info.write_forwarded_headers(
-        host,
-        seen.forwarded_host,
-        seen.forwarded_proto,
-        |part| outgoing.append(part.as_bytes()),
-    )?;
-    outgoing.append(b"\r\n")?;
-    let length = seen.length.unwrap_or(0);
-    if thread.limits.max_body.is_some_and(|max| length > max) {
-        return None;
-    }
-    let end = head.checked_add(usize::try_from(length).ok()?)?;
-    outgoing.append(bytes.get(head..end)?)?;
-    let table = thread.table.load();
-    Some(FastPathRequest {
-        outgoing,
-        service: table.find(host, path).cloned(),
-        length: end,
-        is_head: method == "HEAD",
-        is_idempotent: is_idempotent(method),
-        closes: seen.closes,
+) -> Result<FastPathRequest, NotTaken> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let head = parse(bytes, &mut fields, &thread.limits, client_info)?;
+    let service = route(&head, &thread.table);
+    let outgoing = rewrite(&head, &thread.small_buffers, client_info);
+    Ok(FastPathRequest {
+        outgoing: outgoing.ok_or(NotTaken::ForHyper)?,
+        service,
+        length: head.length + head.body.len(),
+        is_head: head.method == "HEAD",
+        is_idempotent: is_idempotent(head.method),
+        closes: head.closes,
     })
 }
 
-/// The fields of a head that decide its service and its length.
-#[derive(Default)]
-struct Seen<'a> {
-    host: Option<&'a str>,
-    length: Option<u64>,
+fn parse<'h, 'b: 'h>(
+    bytes: &'b [u8],
+    fields: &'h mut [MaybeUninit<Header<'b>>; MAX_FIELDS],
+    limits: &Limits,
+    client_info: &ClientInfo,
+) -> Result<Head<'h>, NotTaken> {
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, fields) {
+        Ok(Status::Complete(length)) if length <= limits.max_head => {
+            let head = Head::of(request, bytes, length, limits, client_info);
+            head.ok_or(NotTaken::ForHyper)
+        }
+        Ok(Status::Partial) if bytes.len() < limits.max_head => Err(NotTaken::Partial),
+        Ok(_) | Err(_) => Err(NotTaken::ForHyper),
+    }
+}
+
+fn route(head: &Head<'_>, table: &SharedTable) -> Option<Arc<Service>> {
+    table.load().find(head.host, head.path).cloned()
+}
+
+/// The request as the application gets it. `None` if there is no room for it.
+fn rewrite(head: &Head<'_>, buffers: &Rc<Buffers>, client_info: &ClientInfo) -> Option<Buffer> {
+    let mut outgoing = Buffer::new(buffers);
+    for part in [head.method, " ", head.target, " HTTP/1.1\r\n"] {
+        outgoing.append(part.as_bytes())?;
+    }
+    for (field, kind) in head.fields.iter().zip(head.kinds) {
+        if is_passed_on(kind, client_info) {
+            outgoing.append_field(field.name.as_bytes(), field.value)?;
+        }
+    }
+    client_info.write_forwarded_headers(
+        head.host,
+        head.forwarded_host,
+        head.forwarded_proto,
+        |part| outgoing.append(part.as_bytes()),
+    )?;
+    outgoing.append(b"\r\n")?;
+    outgoing.append(head.body)?;
+    Some(outgoing)
+}
+
+fn is_passed_on(kind: Field, client_info: &ClientInfo) -> bool {
+    match kind {
+        Field::Connection | Field::OneHop | Field::TransferEncoding | Field::Negotiation => false,
+        Field::Forwarded | Field::ForwardedHost | Field::ForwardedProto => client_info.is_proxy(),
+        Field::Host | Field::ContentLength | Field::ContentType | Field::Date | Field::Other => {
+            true
+        }
+    }
+}
+
+/// A request that can be read in one way only, with the body that belongs to it.
+struct Head<'a> {
+    method: &'a str,
+    target: &'a str,
+    path: &'a str,
+    host: &'a str,
+    fields: &'a [Header<'a>],
+    /// What each of the fields is.
+    kinds: [Field; MAX_FIELDS],
+    length: usize,
+    body: &'a [u8],
     closes: bool,
+    /// Another proxy has said for which host the request was.
     forwarded_host: bool,
+    /// Another proxy has said by which protocol it came.
     forwarded_proto: bool,
 }
 
-/// Copies the fields to pass on. `None` if one is not plain.
-fn copy<'a>(
-    fields: &[Header<'a>],
-    may_speak_for_clients: bool,
-    outgoing: &mut Buffer,
-) -> Option<Seen<'a>> {
-    let mut seen = Seen::default();
-    for field in fields {
-        match Field::of(field.name) {
-            Field::Host => {
-                let host = std::str::from_utf8(field.value).ok()?;
-                let is_good = !host.is_empty() && is_host(field.value);
-                if !is_good || seen.host.replace(host).is_some() {
-                    return None;
-                }
-            }
-            Field::ContentLength => {
-                let length = number(field.value)?;
-                if seen.length.replace(length).is_some() {
-                    return None;
-                }
-            }
-            Field::Connection => {
-                for option in members(field.value) {
-                    if option.eq_ignore_ascii_case(b"close") {
-                        seen.closes = true;
-                    } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+impl<'a> Head<'a> {
+    /// `None` if it is for hyper.
+    fn of<'b: 'a>(
+        request: httparse::Request<'a, 'b>,
+        bytes: &'b [u8],
+        length: usize,
+        limits: &Limits,
+        client_info: &ClientInfo,
+    ) -> Option<Self> {
+        let httparse::Request {
+            method,
+            path: target,
+            version,
+            headers,
+        } = request;
+        let (method, target) = (method?, target?);
+        let path = target.split('?').next()?;
+        let is_plain = version == Some(1) && method != "CONNECT" && is_plain_target(target);
+        if !is_plain || client_info.is_proxy() && path == GATE_PATH {
+            return None;
+        }
+        let mut head = Self {
+            method,
+            target,
+            path,
+            host: "",
+            fields: headers,
+            kinds: [Field::Other; MAX_FIELDS],
+            length,
+            body: &[],
+            closes: false,
+            forwarded_host: false,
+            forwarded_proto: false,
+        };
+        let body = head.read_fields(client_info.is_proxy())?;
+        if limits.max_body.is_some_and(|max| body > max) {
+            return None;
+        }
+        let end = length.checked_add(usize::try_from(body).ok()?)?;
+        head.body = bytes.get(length..end)?;
+        Some(head)
+    }
+
+    /// Reads what the fields say about this request. Returns the length of its body; `None` if a
+    /// field can be read in two ways, or is hyper's.
+    fn read_fields(&mut self, may_speak_for_clients: bool) -> Option<u64> {
+        let (mut host, mut length) = (None, None);
+        for (field, kind) in self.fields.iter().zip(&mut self.kinds) {
+            *kind = Field::of(field.name);
+            match *kind {
+                Field::Host => {
+                    let name = std::str::from_utf8(field.value).ok()?;
+                    let is_good = !name.is_empty() && is_host(field.value);
+                    if !is_good || host.replace(name).is_some() {
                         return None;
                     }
                 }
-                continue;
+                Field::ContentLength => {
+                    if length.replace(number(field.value)?).is_some() {
+                        return None;
+                    }
+                }
+                Field::Connection => {
+                    for option in members(field.value) {
+                        if option.eq_ignore_ascii_case(b"close") {
+                            self.closes = true;
+                        } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+                            return None;
+                        }
+                    }
+                }
+                Field::TransferEncoding | Field::Negotiation => return None,
+                Field::ForwardedHost => self.forwarded_host = may_speak_for_clients,
+                Field::ForwardedProto => self.forwarded_proto = may_speak_for_clients,
+                Field::OneHop
+                | Field::Forwarded
+                | Field::ContentType
+                | Field::Date
+                | Field::Other => {}
             }
-            Field::TransferEncoding | Field::Negotiation => return None,
-            Field::OneHop => continue,
-            Field::Forwarded | Field::ForwardedHost | Field::ForwardedProto
-                if !may_speak_for_clients =>
-            {
-                continue;
-            }
-            Field::ForwardedHost => seen.forwarded_host = true,
-            Field::ForwardedProto => seen.forwarded_proto = true,
-            Field::Forwarded | Field::ContentType | Field::Date | Field::Other => {}
         }
-        outgoing.append_field(field.name.as_bytes(), field.value)?;
+        self.host = host?;
+        Some(length.unwrap_or(0))
     }
-    Some(seen)
 }
 
 /// Whether the target is a path of characters with only one reading.
