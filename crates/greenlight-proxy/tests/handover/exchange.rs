@@ -302,7 +302,8 @@ async fn an_expiring_hold() {
     let _new = shop.handover(2).await;
 
     let mut hold = Shop::hold(1);
-    hold.max_hold_ms = 1000;
+    // Both requests reach it before it runs out, also on a busy machine.
+    hold.max_hold_ms = 5_000;
     shop.admin.hold(&hold).await.expect("held");
     let at_the_old = send(idle, "/");
     let at_the_new = send(Client::connect(address).await.expect("connected"), "/");
@@ -311,7 +312,7 @@ async fn an_expiring_hold() {
     assert!(!at_the_old.is_finished());
 
     let responses = async { (at_the_old.await, at_the_new.await) };
-    let responses = tokio::time::timeout(Duration::from_secs(30), responses).await;
+    let responses = tokio::time::timeout(Duration::from_mins(2), responses).await;
     let (old, new) = responses.expect("the deadline is kept");
     assert_eq!(old.expect("answered").body, "blue"); // G3
     assert_eq!(new.expect("answered").body, "blue");

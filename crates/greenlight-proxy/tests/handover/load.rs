@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Who is not answered for so long was lost; far more than a busy machine takes.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(2);
 /// Users of each kind.
 const USERS: usize = 6;
 

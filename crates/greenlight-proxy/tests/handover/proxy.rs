@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 /// Where the options of a proxy process are.
 pub(crate) const OPTIONS: &str = "GREENLIGHT_TEST_PROXY";
 /// Far longer than anything takes; only so that a failing test ends.
-const EVENT_TIMEOUT: Duration = Duration::from_mins(1);
+const EVENT_TIMEOUT: Duration = Duration::from_mins(2);
 /// Between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(3);
 

@@ -39,7 +39,7 @@ async fn a_request_that_waits_follows_its_application_to_another_address() {
 
     // A container that was started again has another address.
     lab.blue = App::start().await;
-    lab.define(SHOP, &[], "/", 20_000).await;
+    lab.define(SHOP, &[], "/", 120_000).await;
 
     for client in [&mut plain, &mut other] {
         lab.blue.serve_one().await;
@@ -107,7 +107,7 @@ async fn past_the_bound_of_waiting_requests_a_dead_service_is_refused_and_others
     let mut lab = Lab::with_limits(limits).await;
     lab.count_from_here(2).await;
     let address = lab.kill_blue().await;
-    lab.define("mail", &["mail"], "/", 20_000).await;
+    lab.define("mail", &["mail"], "/", 120_000).await;
     let command = OpenRequest {
         epoch: 1,
         services: [("mail".to_owned(), Some(Color::Blue))].into(),

@@ -170,7 +170,7 @@ async fn the_unix_socket_is_for_its_owner_and_one_group() {
 #[tokio::test]
 async fn host_and_path_choose_between_services() {
     let lab = Lab::start().await;
-    lab.define("api", &["shop.example"], "/api", 20_000).await;
+    lab.define("api", &["shop.example"], "/api", 120_000).await;
     let command = greenlight_proxy::admin::OpenRequest {
         epoch: 2,
         services: [("api".to_owned(), Some(Color::Green))].into(),
@@ -204,7 +204,7 @@ async fn host_and_path_choose_between_services() {
 #[tokio::test]
 async fn a_request_for_no_service_is_404_and_keeps_the_connection() {
     let lab = Lab::start().await;
-    lab.define(super::lab::SHOP, &["shop"], "/", 20_000).await;
+    lab.define(super::lab::SHOP, &["shop"], "/", 120_000).await;
     let mut client = lab.client().await;
     let elsewhere = "POST / HTTP/1.1\r\nhost: elsewhere\r\ncontent-length: 3\r\n\r\nabc";
     client.send(elsewhere).await;

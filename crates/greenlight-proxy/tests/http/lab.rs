@@ -138,11 +138,11 @@ impl App {
 
 impl Lab {
     pub(crate) async fn start() -> Self {
-        Self::with(Limits::default(), Duration::from_secs(20)).await
+        Self::with(Limits::default(), Duration::from_mins(2)).await
     }
 
     pub(crate) async fn with_limits(limits: Limits) -> Self {
-        Self::with(limits, Duration::from_secs(20)).await
+        Self::with(limits, Duration::from_mins(2)).await
     }
 
     /// A proxy whose service is open to blue, with these limits and this request timeout.
@@ -204,7 +204,7 @@ impl Lab {
     }
 
     pub(crate) async fn hold(&self, epoch: u64) -> HoldAnswer {
-        self.hold_for(epoch, 20_000, OnUncertain::ServeOld).await
+        self.hold_for(epoch, 120_000, OnUncertain::ServeOld).await
     }
 
     pub(crate) async fn hold_for(

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Far longer than anything takes, so that only a missing event fails a test.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
+const EVENT_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
