@@ -20,7 +20,7 @@ use greenlight_protocol::{Direction, InstanceId, ServiceName};
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::ValueError;
 use greenlight_release::runtime::RuntimeKind;
-use scenario::{SERVICE, Scenario};
+use scenario::{Kind, SERVICE, Scenario};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -149,22 +149,24 @@ async fn run_steps(
     }
     scenario.wait_until_up().await?;
     scenario.say("two instances are up; release v1 is put in place");
-    scenario.deploy("first", "v1", &[]).await?;
+    scenario.deploy("first", "v1", Kind::Good).await?;
     let load = Load::start(scenario.targets(), RATE, FRESH)?;
     scenario.say("load: GET through both public ports");
     let mut seen = Vec::new();
     scenario.say("\n(a) a good release");
-    seen.push(scenario.deploy("a good release", "v2", &[]).await?);
+    seen.push(scenario.deploy("a good release", "v2", Kind::Good).await?);
     scenario.say("\n(b) a release that fails its check on one instance");
-    let fails = [("FAIL_CHECK_ON", "b")];
     let title = "fails its check on one instance";
-    seen.push(scenario.deploy(title, "v3", &fails).await?);
+    seen.push(scenario.deploy(title, "v3", Kind::FailsItsCheck).await?);
     scenario.say("\n(c) a release that dies right after the cut-over");
-    let dies = [("DIE_AFTER_MS", "200")];
     let title = "dies right after the cut-over";
-    seen.push(scenario.deploy(title, "v4", &dies).await?);
+    seen.push(scenario.deploy(title, "v4", Kind::Dies).await?);
     scenario.say("\n(d) another good release, and then back from it, warm");
-    seen.push(scenario.deploy("another good release", "v5", &[]).await?);
+    seen.push(
+        scenario
+            .deploy("another good release", "v5", Kind::Good)
+            .await?,
+    );
     seen.push(scenario.rollback("a warm rollback").await?);
     let samples = load.stop();
     let instances: Vec<_> = scenario.instances().map(|its| its.name.clone()).collect();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the fleet may take to come up.
-const COME_UP: Duration = Duration::from_secs(20);
+const COME_UP: Duration = Duration::from_mins(1);
 /// How often its status is polled until then.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

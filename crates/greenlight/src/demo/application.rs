@@ -61,11 +61,12 @@ impl Application {
         own.into_iter().chain([startup]).collect()
     }
 
-    /// How long a release may take to be ready. A daemon needs a second or two for a container.
+    /// How long a release may take to be ready that never will be. The instance where nothing is
+    /// wrong with it must be ready before; a daemon needs a second or two for a container.
     pub(super) fn ready_within(&self) -> Duration {
         match self {
-            Self::Process { .. } => Duration::from_secs(4),
-            Self::Container { .. } => Duration::from_secs(6),
+            Self::Process { .. } => Duration::from_secs(5),
+            Self::Container { .. } => Duration::from_secs(8),
         }
     }
 

@@ -30,8 +30,17 @@ use std::time::{Duration, Instant};
 pub(super) const SERVICE: &str = "sample";
 /// How long the load runs before and after each deployment.
 const AROUND: Duration = Duration::from_millis(400);
-/// How long the fleet may take to come up.
-const COME_UP: Duration = Duration::from_secs(20);
+/// How long the fleet may take to come up, also on a machine that is busy with something else.
+const COME_UP: Duration = Duration::from_mins(1);
+/// How long a good release is watched.
+const WATCH: Duration = Duration::from_secs(2);
+/// How long a release is watched that will die: its death ends the watch, whenever it is noticed.
+const WATCH_UNTIL_DEATH: Duration = Duration::from_mins(1);
+/// A machine that runs a whole fleet, its load and what else a person does there can keep any of
+/// its processes waiting; that must not call a cut-over off.
+const HOLD_BUDGET: Duration = Duration::from_secs(2);
+/// The gates' own deadline.
+const MAX_HOLD: Duration = Duration::from_secs(8);
 /// How long the gates may take to tell what they saw of a cut-over, after its end.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
 /// How often either is polled until then.
@@ -60,6 +69,28 @@ pub(super) struct ObservedDeployment {
     pub(super) until_ns: u64,
     /// By the first instance of each fleet.
     pub(super) receipts: BTreeMap<InstanceId, Receipt>,
+}
+
+/// What a release is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It is promoted.
+    Good,
+    /// On one instance it never becomes ready.
+    FailsItsCheck,
+    /// It dies soon after its first request.
+    Dies,
+}
+
+impl Kind {
+    /// What tells the application so.
+    fn env(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Good => None,
+            Self::FailsItsCheck => Some(("FAIL_CHECK_ON", "b")),
+            Self::Dies => Some(("DIE_AFTER_MS", "200")),
+        }
+    }
 }
 
 impl<'a> Scenario<'a> {
@@ -182,11 +213,10 @@ impl<'a> Scenario<'a> {
         &self,
         title: &'static str,
         version: &str,
-        env: &[(&str, &str)],
+        kind: Kind,
     ) -> Result<ObservedDeployment, DemoError> {
-        let env = env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = kind.env().into_iter();
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let spec = ServiceSpec {
             artifact: self.application.artifact(),
             env: self.application.env().into_iter().chain(env).collect(),
@@ -205,7 +235,7 @@ impl<'a> Scenario<'a> {
             secrets: BTreeMap::new(),
             remove: [].into(),
             strategy: Strategy::BlueGreen,
-            policy: Some(self.policy()),
+            policy: Some(self.policy(kind)),
             promotion: Promotion::Automatic,
         };
         self.command(title, "/v1/deployments", &request).await
@@ -218,7 +248,7 @@ impl<'a> Scenario<'a> {
         let request = RollbackRequest {
             requested_by: "the demo".to_owned(),
             version: None,
-            policy: Some(self.policy()),
+            policy: Some(self.policy(Kind::Good)),
         };
         self.command(title, "/v1/rollback", &request).await
     }
@@ -278,12 +308,22 @@ impl<'a> Scenario<'a> {
     }
 
     /// Short enough for a minute, long enough to see something go wrong.
-    fn policy(&self) -> Policy {
+    /// Only what is to happen to a release of this kind is bounded closely.
+    fn policy(&self, kind: Kind) -> Policy {
+        let usual = Policy::default();
         Policy {
-            prepare: self.application.ready_within(),
+            hold_budget: HOLD_BUDGET,
+            max_hold: MAX_HOLD,
+            prepare: match kind {
+                Kind::Good | Kind::Dies => usual.prepare,
+                Kind::FailsItsCheck => self.application.ready_within(),
+            },
             peer_checks: PeerChecks::Yes,
-            watch: Duration::from_secs(2),
-            ..Policy::default()
+            watch: match kind {
+                Kind::Good | Kind::FailsItsCheck => WATCH,
+                Kind::Dies => WATCH_UNTIL_DEATH,
+            },
+            ..usual
         }
     }
 }
