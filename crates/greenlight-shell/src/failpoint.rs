@@ -4,7 +4,8 @@
 //! `GREENLIGHT_FAILPOINT_DIR` names a folder. There a test writes `ROLE.plan`, one line: the number
 //! of its run, then `count`, `kill POINT` or `pause POINT`. The process appends the points it
 //! passes to `ROLE.passed`. When it reaches the point of its plan it removes the plan, so that this
-//! happens once only, writes `ROLE.reached`, and kills or pauses itself.
+//! happens once only, writes `ROLE.reached`, and kills or pauses itself. A paused process continues
+//! when it is sent SIGCONT and `ROLE.reached` was removed.
 //!
 //! A point is called `EFFECT#OCCURRENCE before` or `… after`, counted anew for every run. Without
 //! the variable a point costs one load of a static.
@@ -23,8 +24,8 @@ use std::time::Duration;
 /// is only then different from a crash before.
 const LINGER: Duration = Duration::from_millis(30);
 
-/// By then a signal to this process itself has been delivered.
-const TAKEN_WITHIN: Duration = Duration::from_millis(200);
+/// How often a thread looks whether it may go on from where it was paused.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 static POINTS: OnceLock<Option<Points>> = OnceLock::new();
 
@@ -144,8 +145,11 @@ impl Points {
             _ => Signal::STOP,
         };
         kill_process(getpid(), signal).expect("a process may signal itself");
-        // Another thread may be the one that takes it; until then this one must not continue.
-        std::thread::sleep(TAKEN_WITHIN);
+        // Another thread may be the one that takes the signal, at any time later; this one must not
+        // continue before.
+        while self.file("reached").exists() {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 

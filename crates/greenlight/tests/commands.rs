@@ -89,7 +89,7 @@ fn a_fleet_whose_up_was_killed_is_brought_up_again_with_the_applications_it_had(
     let shop = Shop::new();
     shop.configure("");
     let up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
     let applications = pids(&shop);
     up.kill();
 
@@ -97,7 +97,7 @@ fn a_fleet_whose_up_was_killed_is_brought_up_again_with_the_applications_it_had(
 
     shop.wait_until_served("v1");
     assert_eq!(pids(&shop), applications);
-    assert_eq!(shop.run(&["deploy", "--version", "v2"]).code, 0);
+    shop.run(&["deploy", "--version", "v2"]).ended(0);
     assert_eq!(shop.serves(), ["v2", "v2"]);
 }
 
@@ -106,8 +106,8 @@ fn the_same_release_attaches_and_another_is_refused_with_who_deploys_what_since_
     let shop = Shop::new();
     shop.configure("");
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v0"]).code, 0);
-    shop.configure("watch: 30s\n");
+    shop.run(&["deploy", "--version", "v0"]).ended(0);
+    shop.configure("watch: 1h\n");
     let begun = shop.json(&["deploy", "--version", "v1", "--detach", "--json"]);
     assert_eq!(begun["attached"], false);
 
@@ -130,9 +130,9 @@ fn a_release_that_fails_its_check_leaves_the_old_one_and_says_why() {
     let shop = Shop::new();
     shop.configure("");
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
 
-    shop.configure("deploy_timeout: 1s\nenv: { FAIL_CHECK_ON: b }\n");
+    shop.configure("deploy_timeout: 8s\nenv: { FAIL_CHECK_ON: b }\n");
     let failed = shop.run(&["deploy", "--version", "v2", "--json"]);
 
     assert_eq!(failed.code, 1, "{failed}");

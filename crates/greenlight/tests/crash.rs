@@ -10,6 +10,8 @@ mod command;
 mod failpoints;
 #[path = "crash/fleet.rs"]
 mod fleet;
+#[path = "commands/last_lines.rs"]
+mod last_lines;
 #[path = "crash/machine.rs"]
 mod machine;
 #[path = "crash/scene.rs"]

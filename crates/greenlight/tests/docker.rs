@@ -39,14 +39,14 @@ async fn a_docker_release_replaces_another_under_load_and_nothing_fails() {
     let (answered, failed) = load.end();
 
     assert!(answered > 0, "nobody asked");
-    assert_eq!(failed, 0, "of {answered}"); // G3
+    assert_eq!(failed, [""; 0], "of {answered}"); // G3
     assert_eq!(shop.serves(), ["v2", "v2"]);
     assert_eq!(
         ours(&docker, "greenlight-load").await.len(),
         4,
         "blue and green on both"
     );
-    assert_eq!(shop.run(&["rollback"]).code, 0);
+    shop.run(&["rollback"]).ended(0);
     assert_eq!(shop.serves(), ["v1", "v1"]);
     let receipt = shop.run(&["receipt"]);
     assert!(receipt.data.contains("claims borne out"), "{receipt}"); // G1
@@ -240,7 +240,7 @@ async fn a_docker_health_check_of_the_image_must_pass_as_well() {
     let data = shop.dir().join("data");
     std::fs::create_dir(&data).expect("a folder");
     let volumes = format!(
-        "volumes: [\"{}:/data:ro\"]\ndeploy_timeout: 3s\n",
+        "volumes: [\"{}:/data:ro\"]\ndeploy_timeout: 20s\n",
         data.display()
     );
     shop.configure_for("image: greenlight-check", &format!("{WELL}{volumes}"));
@@ -251,7 +251,7 @@ async fn a_docker_health_check_of_the_image_must_pass_as_well() {
     assert!(failed.talk.contains("HEALTHCHECK"), "{failed}"); // G4
     std::fs::write(data.join("healthy"), "").expect("a folder");
 
-    let volumes = volumes.replace("3s", "20s");
+    let volumes = volumes.replace("20s", "3m");
     shop.configure_for("image: greenlight-check", &format!("{WELL}{volumes}"));
     deploy(&shop, "v1");
 }
@@ -416,7 +416,7 @@ fn replaced(image: &str, cmd: &str) {
     let (answered, failed) = load.end();
 
     assert!(answered > 0 && says("second"), "{:?}", shop.bodies("/"));
-    assert_eq!(failed, 0, "of {answered}"); // G3
+    assert_eq!(failed, [""; 0], "of {answered}"); // G3
 }
 
 fn deploy(shop: &Shop, version: &str) {
@@ -443,7 +443,7 @@ async fn ours(docker: &Docker, image: &str) -> Vec<ContainerSummary> {
 /// Waits until so many containers of an image are left: what a failed deployment brought is
 /// removed after its outcome is known.
 async fn until_left(docker: &Docker, image: &str, count: usize) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_mins(3);
     loop {
         let left = ours(docker, image).await;
         if left.len() == count {

@@ -40,7 +40,7 @@ fn two_nginx_hosts_behind_haproxy_take_a_release_and_no_user_sees_an_error_or_a_
 
     let second = fleet.deploy("v2");
 
-    assert_eq!(second.code, 0, "{second}");
+    second.ended(0);
     goes_well(&fleet, load, &["v2", "v2"]);
     assert_eq!(fleet.workers(), workers, "Nginx was reloaded");
     // The old release is kept warm, and ends what it has begun (G7).
@@ -59,7 +59,7 @@ fn two_hosts_with_the_built_in_front_behind_haproxy_take_a_release_without_an_er
 
     let second = fleet.deploy("v2");
 
-    assert_eq!(second.code, 0, "{second}");
+    second.ended(0);
     goes_well(&fleet, load, &["v2", "v2"]);
     assert_eq!(socket.echo(), "v1");
 }
@@ -75,7 +75,7 @@ fn two_hosts_whose_nginx_is_reloaded_behind_haproxy_fail_nothing_if_it_keeps_no_
 
     let second = fleet.deploy("v2");
 
-    assert_eq!(second.code, 0, "{second}");
+    second.ended(0);
     let seen = window(&fleet, &load.stop(), "v2");
     assert_eq!(seen.failed, 0, "{seen:?}"); // G3
     assert_eq!(fleet.serves(), ["v2", "v2"]);
@@ -142,7 +142,7 @@ fn two_docker_hosts_with_nginx_behind_haproxy_take_a_release_and_no_user_sees_an
 
     let second = fleet.deploy("v2");
 
-    assert_eq!(second.code, 0, "{second}");
+    second.ended(0);
     goes_well(&fleet, load, &["v2", "v2"]);
     for name in ["a", "b"] {
         let running = fleet.daemon(name).running();

@@ -10,7 +10,7 @@ fn doctor_says_of_a_fleet_that_is_well_that_it_is() {
     shop.configure("");
     let _up = shop.up();
     shop.wait_until(|status| status["instances"]["b"].is_object());
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
 
     let ran = shop.run(&["doctor", "--json"]);
 
@@ -56,7 +56,7 @@ fn doctor_names_the_process_that_has_taken_a_slots_port() {
     shop.configure("");
     let _up = shop.up();
     shop.wait_until(|status| status["instances"]["b"].is_object());
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
     let taken = shop.take_port(3);
     let port = taken.local_addr().expect("it listens").port();
 
@@ -151,8 +151,8 @@ fn doctor_says_that_a_docker_daemon_is_not_reachable() {
         .output();
 
     let output = output.expect("the binary runs");
-    assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
         text.contains("`unix:///nowhere/docker.sock` does not answer"),
         "{text}"

@@ -2,7 +2,7 @@
 //! what is left of a deployment whose runner is cancelled or killed.
 
 use crate::runner::{Runner, cancel, root};
-use crate::shop::Shop;
+use crate::shop::{Ran, Shop};
 use rustix::process::{Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
@@ -66,7 +66,7 @@ fn a_job_that_fails_names_instance_and_reason_and_one_that_goes_back_takes_the_v
         assert_eq!(job.code, 0, "{}", job.log);
     }
 
-    shop.configure("deploy_timeout: 1s\nenv: { FAIL_CHECK_ON: b }\n");
+    shop.configure("deploy_timeout: 8s\nenv: { FAIL_CHECK_ON: b }\n");
     let failed = runner.run(&[("version", "v3"), fleet]);
     assert_eq!(failed.code, 1, "{}", failed.log);
     assert_eq!(failed.outputs["outcome"], "aborted");
@@ -197,8 +197,8 @@ fn a_cancelled_job_says_that_the_deployment_goes_on_and_removes_the_credentials(
     let shop = Shop::new();
     shop.configure("");
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
-    shop.configure("watch: 30s\n");
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
+    shop.configure("watch: 1h\n");
     let runner = Runner::new(&shop);
     let secret = secret(&shop);
 
@@ -238,8 +238,14 @@ fn a_deployment_outlives_a_runner_that_is_cancelled_or_killed_and_a_second_run_a
     let shop = Shop::new();
     shop.configure("");
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
-    shop.configure("watch: 15s\n");
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
+    // It is not ready before the test wants it to be.
+    let unready = shop.dir().join("unready");
+    std::fs::write(&unready, "").expect("a folder");
+    shop.configure(&format!(
+        "env: {{ FAIL_CHECK_ON: b, FAIL_CHECK_WHILE: {} }}\n",
+        unready.display()
+    ));
 
     let (cancelled, talk) = deploying(&shop, "started deployment");
     let (code, signal) = cancel(cancelled, |group, signal| {
@@ -258,9 +264,14 @@ fn a_deployment_outlives_a_runner_that_is_cancelled_or_killed_and_a_second_run_a
     let status = killed.wait().expect("it is a child");
     assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
 
-    let last = shop.run(&["deploy", "--version", "v2", "--json"]);
-    assert_eq!(last.code, 0, "{last}");
-    assert!(last.talk.contains("attached to deployment"), "{last}");
+    let (last, talk) = deploying(&shop, "attached to deployment");
+    std::fs::remove_file(&unready).expect("it is there");
+    let talk: Vec<_> = talk.map_while(Result::ok).collect();
+    let last = Ran {
+        talk: talk.join("\n"),
+        ..last.wait_with_output().expect("it ends").into()
+    };
+    last.ended(0);
     let receipt: Value = serde_json::from_str(&last.data).expect("one document");
     assert_eq!(receipt["outcome"]["outcome"], "promoted");
     assert_eq!(shop.serves(), ["v2", "v2"]);
@@ -291,8 +302,8 @@ fn action_and_documented_workflows_pass_the_linters_needs_actionlint() {
 
 /// A `greenlight deploy` of v2 in a process group of its own, once it has said this.
 fn deploying(shop: &Shop, said: &str) -> (Child, impl Iterator<Item = std::io::Result<String>>) {
-    let mut command = shop.command(&["deploy", "--version", "v2"]);
-    let command = command.process_group(0).stdout(Stdio::null());
+    let mut command = shop.command(&["deploy", "--version", "v2", "--json"]);
+    let command = command.process_group(0).stdout(Stdio::piped());
     let mut child = command
         .stderr(Stdio::piped())
         .spawn()
@@ -313,7 +324,8 @@ fn secret(shop: &Shop) -> String {
         .current_dir(shop.dir())
         .output();
     let output = output.expect("bash runs");
-    assert!(output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
     String::from_utf8(output.stdout).expect("base64 is text")
 }
 

@@ -10,8 +10,8 @@ fn a_release_whose_check_begins_to_fail_in_the_watch_is_taken_back_and_it_says_w
     let shop = Shop::new();
     shop.configure("");
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
-    let unwell = configure_unwell_on_b(&shop, "watch: 20s\n");
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
+    let unwell = configure_unwell_on_b(&shop, "watch: 1h\n");
     let deploy = shop
         .command(&["deploy", "--version", "v2", "--json"])
         .stdout(Stdio::piped())
@@ -45,7 +45,7 @@ fn a_live_release_is_told_as_not_healthy_while_its_check_fails_also_after_its_ag
     let shop = Shop::new();
     let unwell = configure_unwell_on_b(&shop, "");
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
     shop.wait_until(|status| healthy(status) == ["yes", "yes"]);
 
     std::fs::write(&unwell, "").expect("a folder");

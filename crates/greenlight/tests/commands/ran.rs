@@ -10,6 +10,14 @@ pub(crate) struct Ran {
     pub(crate) talk: String,
 }
 
+impl Ran {
+    /// It ended with this code.
+    #[track_caller]
+    pub(crate) fn ended(&self, code: i32) {
+        assert_eq!(self.code, code, "{self}");
+    }
+}
+
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         Self {

@@ -25,7 +25,8 @@ fn configure(shop: &Shop, ports: &[u16; 8], services: &[&str]) {
         format!("  - {{ name: {name}, host: 127.0.0.1, port: {public}, ports: {{ {ports} }} }}\n")
     });
     let text = format!(
-        "services:\n{}servers:\n{}watch: 300ms\ndeploy_timeout: 20s\n",
+        "services:\n{}servers:\n{}watch: 300ms\ndeploy_timeout: 3m\n\
+         cutover: {{ hold_budget: 20s, max_hold: 2m }}\n",
         sections.collect::<String>(),
         servers.collect::<String>(),
     );
@@ -54,7 +55,7 @@ fn a_service_that_is_removed_is_refused_everywhere_and_a_rollback_brings_it_back
     let ports = std::array::from_fn(|_| free_port());
     configure(&shop, &ports, &["shop", "mail"]);
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
     assert_eq!(serves(&shop, "mail"), ["v1", "v1"]);
 
     configure(&shop, &ports, &["shop"]);
@@ -97,7 +98,7 @@ fn a_file_and_a_fleet_that_differ_are_refused_alike_by_plan_and_deploy() {
     let shop = Shop::new();
     shop.configure("");
     let _up = shop.up();
-    assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
+    shop.run(&["deploy", "--version", "v1"]).ended(0);
     let file = shop.dir().join("greenlight.yml");
     let text = std::fs::read_to_string(&file).expect("it was written");
     std::fs::write(&file, text.replace("name: b,", "name: c,")).expect("a folder");
@@ -121,7 +122,7 @@ fn to_deploy_what_was_prepared_promotes_it_also_when_nobody_waits() {
     let shop = Shop::new();
     shop.configure("");
     let _up = shop.up();
-    assert_eq!(shop.run(&["prepare", "--version", "v1"]).code, 0);
+    shop.run(&["prepare", "--version", "v1"]).ended(0);
 
     let deployed = shop.json(&["deploy", "--version", "v1", "--detach", "--json"]);
 

@@ -1,5 +1,7 @@
 //! A folder with a `greenlight.yml`, its fleet, and what users see of it.
 
+#[path = "last_lines.rs"]
+mod last_lines;
 #[path = "ran.rs"]
 mod ran;
 
@@ -14,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
-const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 
 pub(crate) struct Shop {
     dir: tempfile::TempDir,
@@ -45,20 +47,21 @@ impl Shop {
         self.dir.path()
     }
 
-    /// Writes `greenlight.yml` for the sample, with quick timers, and what is added.
+    /// Writes `greenlight.yml` for the sample, with a short watch, and what is added.
     pub(crate) fn configure(&self, added: &str) {
         let program = env!("CARGO_BIN_EXE_greenlight");
         self.configure_for(&format!("command: [{program}, sample-app]"), added);
     }
 
-    /// Writes `greenlight.yml` for an application, with quick timers, and what is added.
+    /// Writes `greenlight.yml` for an application, with a short watch, and what is added. No busy
+    /// machine reaches the other timers.
     pub(crate) fn configure_for(&self, application: &str, added: &str) {
         let [a, b] = self.public.map(|public| {
             let (host, port) = (public.ip(), public.port());
             format!("host: {host}, port: {port}")
         });
         let [a_blue, a_green, b_blue, b_green] = self.slots;
-        let timers = ["watch: 300ms\n", "deploy_timeout: 20s\n"];
+        let timers = ["watch: 300ms\n", "deploy_timeout: 3m\n"];
         let timers = timers.into_iter().filter(|timer| {
             let key = timer.split(':').next().expect("it has a key");
             !added.contains(key)
@@ -69,7 +72,8 @@ impl Shop {
              servers:\n\
              \x20 - {{ name: a, {a}, ports: {{ blue: {a_blue}, green: {a_green} }} }}\n\
              \x20 - {{ name: b, {b}, ports: {{ blue: {b_blue}, green: {b_green} }} }}\n\
-             {timers}{added}",
+             {timers}{added}\
+             cutover: {{ hold_budget: 20s, max_hold: 2m }}\n",
             timers = timers.collect::<String>(),
         );
         std::fs::write(self.dir().join("greenlight.yml"), text).expect("a folder");
@@ -208,8 +212,12 @@ impl Up {
 }
 
 impl Drop for Shop {
-    /// Ends what a killed `up` left, if the test did not get as far as another one.
+    /// Ends what a killed `up` left, if the test did not get as far as another one. Whoever finds
+    /// out why a test failed needs what the roles wrote.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", last_lines::of(&self.dir().join(".greenlight/run")));
+        }
         let Ok(fleet) = self.dir().join(".greenlight").canonicalize() else {
             return;
         };

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up.
-const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// What a polite application never needs.
-const LONG: Duration = Duration::from_secs(15);
+const LONG: Duration = Duration::from_mins(4);
 
 /// A runtime under test, and the machine beneath it.
 pub(crate) trait Subject: Send + Sync {

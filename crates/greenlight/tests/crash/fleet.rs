@@ -2,6 +2,7 @@
 
 use super::command::Deploy;
 use super::failpoints::Points;
+use super::last_lines;
 use super::machine::{Process, expected_files, is_stopped, process, signal};
 use greenlight::api::{FleetStatus, History};
 use greenlight::link::ApiClient;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_mins(4);
 /// How long something that may not happen at all is waited for.
 const SOON: Duration = Duration::from_secs(3);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(15);
@@ -49,6 +50,8 @@ pub(crate) struct Fleet {
     versions: u32,
     /// The version of what the fleet serves.
     live: String,
+    /// The deployment that was judged last, with its outcome and all that was said of it.
+    latest: String,
 }
 
 impl Fleet {
@@ -92,6 +95,7 @@ impl Fleet {
             instances,
             versions: 0,
             live: String::new(),
+            latest: String::new(),
         };
         until("all are connected", async || {
             let status = fleet.status().await;
@@ -158,6 +162,11 @@ impl Fleet {
         self.api.get("/v1/status").await.ok()
     }
 
+    /// Notes what became of a deployment, so that a test that fails says so.
+    pub(crate) fn note(&mut self, latest: String) {
+        self.latest = latest;
+    }
+
     /// How the latest deployment of a release ended.
     pub(crate) async fn outcome(&self, version: &str) -> Option<Outcome> {
         let history: History = self.api.get("/v1/deployments").await.ok()?;
@@ -206,6 +215,7 @@ impl Fleet {
 
     /// Lets a role go on that was paused at a point.
     pub(crate) fn resume(&self, role: &str) {
+        self.points(role).leave();
         signal(self.pid(role), Signal::CONT);
     }
 
@@ -370,13 +380,8 @@ impl Fleet {
     pub(crate) fn logs(&self) -> String {
         use std::fmt::Write as _;
         let mut text = String::new();
-        let run = self.dir.path().join("state/run");
-        let logs = fs::read_dir(run).into_iter().flatten().flatten();
-        for log in logs.filter(|entry| entry.path().extension().is_some_and(|e| e == "log")) {
-            let all = fs::read_to_string(log.path()).unwrap_or_default();
-            let lines: Vec<_> = all.lines().collect();
-            let last = &lines[lines.len().saturating_sub(40)..];
-            let _ = writeln!(text, "--- {}\n{}", log.path().display(), last.join("\n"));
+        for folder in [self.dir.path(), &self.dir.path().join("state/run")] {
+            text += &last_lines::of(folder);
         }
         let _ = writeln!(text, "--- running\n{:?}", self.processes());
         text
@@ -399,6 +404,9 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the latest: {}\n{}", self.latest, self.logs());
+        }
         // Nothing is left to run when a test has failed. The supervisor goes first.
         let _ = self.up.kill();
         let _ = self.up.wait();
@@ -449,12 +457,12 @@ fn write_configuration(dir: &Path, instances: &[Instance], env: &[(&str, &str)],
     for (name, value) in all {
         writeln!(text, "    {name}: {value:?}").expect("a string takes it");
     }
-    // The barrier has time on a machine that is busy with other tests.
+    // No busy machine reaches these: what ends a deployment is what the test did to it.
     text.push_str(
-        "proxy:\n  healthcheck: { interval: 100ms, timeout: 5s }\n\
-         cutover: { hold_budget: 5s, max_hold: 20s }\n\
-         keep_warm: 100ms\ndrain_timeout: 150ms\nstop_timeout: 5s\n\
-         deploy_timeout: 20s\n",
+        "proxy:\n  healthcheck: { interval: 100ms, timeout: 30s }\n\
+         cutover: { hold_budget: 30s, max_hold: 2m }\n\
+         keep_warm: 100ms\ndrain_timeout: 150ms\nstop_timeout: 30s\n\
+         deploy_timeout: 2m\n",
     );
     writeln!(text, "watch: {watch}").expect("a string takes it");
     let file = dir.join("greenlight.yml");

@@ -55,7 +55,7 @@ impl Scene {
             // The agent that was killed must be back before the watch is over.
             Kind::DiesInTheWatch => {
                 let env = [("DIE_ON", "b"), ("DIE_AFTER_MS", "30")];
-                self.fleet.configure_watched(&env, "10s");
+                self.fleet.configure_watched(&env, "1h");
             }
         }
     }
@@ -193,9 +193,14 @@ impl Scene {
             new,
             from_ns,
         } = told;
+        let outcome = self.fleet.outcome(&new).await;
+        let (code, said) = (ended.code, &ended.said);
+        self.fleet.note(format!(
+            "{title}: {outcome:?}, exit {code:?}, and it said\n{said}"
+        ));
         let went = match self.fleet.live() {
             live if live == new => Went::Forward,
-            live if live == old => match self.fleet.outcome(&new).await {
+            live if live == old => match outcome {
                 Some(Outcome::RolledBack { .. }) => Went::ForwardAndBack,
                 _ => Went::Nowhere,
             },

@@ -25,7 +25,7 @@ const KILLED_ON: usize = 1;
 /// A WebSocket speaks this often.
 const SPEAK_EVERY: Duration = Duration::from_millis(20);
 /// An echo that takes longer has failed.
-const ECHO_WITHIN: Duration = Duration::from_secs(10);
+const ECHO_WITHIN: Duration = Duration::from_mins(1);
 
 /// The traffic as it runs.
 pub(crate) struct Traffic {

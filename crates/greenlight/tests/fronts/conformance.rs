@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The service of every test front.
 pub(crate) const SHOP: &str = "shop";
 /// How long anything that is waited for may take.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long it is watched that nothing happens.
 const A_WHILE: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 #[ignore = "needs nginx"]
 async fn doctor_says_what_keeps_nginx_from_the_gate() {
     let fleet = NginxFleet::start("nginx").await;
-    assert_eq!(fleet.deploy("v1").code, 0);
+    fleet.deploy("v1").ended(0);
     let well = problems(&fleet);
     assert_eq!(well, [""; 0]);
 

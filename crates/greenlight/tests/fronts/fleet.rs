@@ -1,6 +1,8 @@
 //! Two instances on this machine, each with an Nginx on its public port, as a user sets it up:
 //! `greenlight.yml`, `up`, `attach`, `deploy`.
 
+#[path = "../commands/last_lines.rs"]
+mod last_lines;
 #[path = "../commands/ran.rs"]
 mod ran;
 
@@ -59,7 +61,8 @@ impl NginxFleet {
             "service: shop\ncommand: [{program}, sample-app]\nservers:\n{servers}proxy:\n  \
              front: {front}\n  nginx:\n    include: {here}/nginx-{{instance}}/conf.d/greenlight.conf\n    \
              conf: {here}/nginx-{{instance}}/nginx.conf\n    pid: {here}/nginx-{{instance}}/nginx.pid\n    \
-             verify_port: {verify}{group}\nwatch: 300ms\ndeploy_timeout: 20s\n",
+             verify_port: {verify}{group}\nwatch: 300ms\ndeploy_timeout: 3m\n\
+             cutover: {{ hold_budget: 20s, max_hold: 2m }}\n",
             program = env!("CARGO_BIN_EXE_greenlight"),
             // Both instances are on this machine, and the second has the next port.
             verify = reserve_neighbours(2).expect("two ports are free"),
@@ -160,6 +163,20 @@ impl NginxFleet {
             .env_remove("GREENLIGHT_FLEET")
             .stdin(Stdio::null());
         command
+    }
+}
+
+impl Drop for NginxFleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", last_lines::of(&self.dir.join(".greenlight/run")));
+            for name in NAMES {
+                eprintln!(
+                    "{}",
+                    last_lines::of(&self.dir.join(format!("nginx-{name}")))
+                );
+            }
+        }
     }
 }
 

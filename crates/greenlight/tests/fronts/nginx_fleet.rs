@@ -81,7 +81,7 @@ async fn an_nginx_that_is_reloaded_is_verified_and_plan_status_and_receipt_say_w
             .iter()
             .any(|check| check.claim.contains("stopped admitting"))
     );
-    assert_eq!(fleet.run(&["rollback"]).code, 0);
+    fleet.run(&["rollback"]).ended(0);
     assert_eq!(served(&fleet).await, ["v1", "v1"]);
 }
 

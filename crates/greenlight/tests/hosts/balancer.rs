@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const UP_WITHIN: Duration = Duration::from_secs(20);
+const UP_WITHIN: Duration = Duration::from_mins(2);
 
 /// How the balancer asks a host whether it is well.
 pub(crate) struct Check {
@@ -57,8 +57,8 @@ impl Balancer {
         let mut text = format!(
             "global\n    stats socket {stats} mode 600\n\
              defaults\n    mode http\n    {keep}\n    retries 0\n    no option redispatch\n    \
-             timeout connect 2s\n    timeout client 60s\n    timeout server 60s\n    \
-             timeout tunnel 1h\n    timeout check 3s\n\
+             timeout connect 30s\n    timeout client 60s\n    timeout server 60s\n    \
+             timeout tunnel 1h\n    timeout check 30s\n\
              frontend users\n    bind {listen}\n    option forwardfor\n    default_backend shop\n\
              backend shop\n    balance roundrobin\n    option httpchk\n    \
              http-check send meth GET uri {path}\n    http-check expect status 200\n",

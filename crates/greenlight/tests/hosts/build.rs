@@ -255,9 +255,14 @@ impl Fleet {
             Front::Nginx => self.nginx_section("nginx"),
             Front::NginxReload => self.nginx_section("nginx_reload"),
         };
+        // A release that can become ready does so before, however busy the machine is.
+        let ready_within = match env.is_empty() {
+            true => "3m",
+            false => "15s",
+        };
         line(&format!(
             "proxy:\n  healthcheck: {{ interval: 200ms }}{port}\n  front: {front}\n\
-             cutover: {}\nwatch: {watch}\ndrain_timeout: 2s\ndeploy_timeout: 8s",
+             cutover: {}\nwatch: {watch}\ndrain_timeout: 2s\ndeploy_timeout: {ready_within}",
             self.plan.cutover
         ));
         if !env.is_empty() {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const UP_WITHIN: Duration = Duration::from_mins(1);
+const UP_WITHIN: Duration = Duration::from_mins(3);
 
 pub(crate) struct Daemon {
     dir: PathBuf,

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SYSTEMCTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hosts/systemctl");
-const UP_WITHIN: Duration = Duration::from_secs(20);
+const UP_WITHIN: Duration = Duration::from_mins(2);
 
 /// Runs as root and as the first process of a machine: `$1` is an empty folder, `$2` the keys.
 const BOOT: &str = r#"

@@ -7,9 +7,9 @@ use crate::fleet::{Fleet, FleetPlan};
 use crate::users::{receipt, window};
 use std::time::Duration;
 
-/// The others hold for `hold_budget` (1 s), and a little more until they hear that it is over;
-/// who is in doubt holds for `max_hold` (2 s).
-const IN_DOUBT: Duration = Duration::from_millis(1_500);
+/// The others hold for `hold_budget` (3 s), and a little more until they hear that it is over;
+/// who is in doubt holds for `max_hold` (6 s).
+const IN_DOUBT: Duration = Duration::from_millis(4_500);
 
 /// `a` is late, but not too late for the budget.
 const PLAN: FleetPlan = FleetPlan {
@@ -125,7 +125,7 @@ fn a_host_behind_haproxy_that_lost_everybody_in_doubt_serves_old_and_the_receipt
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn a_host_that_sheds_in_doubt_is_taken_out_by_haproxy_and_old_and_new_never_mix() {
     let fleet = Fleet::start(FleetPlan {
-        cutover: "{ hold_budget: 1s, max_hold: 2s, on_uncertain: shed }",
+        cutover: "{ hold_budget: 3s, max_hold: 6s, on_uncertain: shed }",
         ..PLAN
     });
     let load = fleet.load();
