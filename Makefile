@@ -30,7 +30,7 @@ model:
 docker:
 	scripts/install-test-tools dockerd=docker.io nginx=nginx haproxy=haproxy ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3 podman=podman /usr/lib/cni/bridge=containernetworking-plugins runc=runc
 	cargo test --workspace --locked --no-run
-	scripts/with-dockerd cargo test --workspace --locked --offline docker -- --include-ignored
+	scripts/with-dockerd cargo test --workspace --tests --locked --offline docker -- --include-ignored
 	scripts/with-podman cargo test --workspace --locked --offline --test docker_runtime -- --include-ignored
 
 # Compares with Debian's nginx and HAProxy, and with other ways to deploy, on this machine; takes about a quarter of an hour.
