@@ -12,24 +12,34 @@
 //! back held and in doubt, never open to old; and a peer that answers "not committed" first
 //! durably aborts the epoch itself.
 //!
-//! After `Armed` this agent cannot decide alone. It obeys a decision from whoever brings it:
-//! decisions are facts. Everything else is fenced by (term, epoch).
+//! After `Armed` this agent cannot decide alone. It obeys a decision no matter who delivers it.
+//! Everything else is fenced by (term, epoch).
+//!
+//! The agent has four parts. The [`Ledger`] is durable. [`Participation`] is where the instance
+//! stands in a cut-over, and holds what has a meaning there only. [`Slots`] is what runs, and
+//! [`GateView`] what is known of the gate. An epoch ends in one function, [`Agent::finish`].
+//! `docs/design/protocol.md` has the table of transitions; a test drives this machine through it.
 
 mod attempt;
+mod before_barrier;
 mod cut_over;
 mod effect;
+mod gate_view;
 mod in_doubt;
 mod ledger;
+mod participation;
+mod slot_events;
 mod slots;
 
 pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
-pub use ledger::{AgentRecord, Decision, Ledger, Participation};
+pub use ledger::{AgentRecord, Decision, Ledger, Promise};
 pub use slots::SlotState;
 
-use self::attempt::Attempt;
-use crate::cut_over::CutOver;
-use crate::evidence::{Alignment, DrainEvidence, HoldEvidence};
-use crate::id::{Epoch, Incarnation, InstanceId, ServiceName, Term, Token};
+use self::gate_view::GateView;
+use self::participation::{Hold, Participation};
+use self::slots::Slots;
+use crate::evidence::Alignment;
+use crate::id::{Epoch, Incarnation, InstanceId, Term, Token};
 use crate::message::{
     Directive, DirectiveEnvelope, Healthy, InstanceStatus, LiveReleaseView, ParticipationView,
     Report, ReportEnvelope,
@@ -37,65 +47,18 @@ use crate::message::{
 use crate::mutant::Mutant;
 use crate::release::Slot;
 use crate::time::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// The agent: a durable ledger, and what is known only while the process lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Agent {
     me: InstanceId,
     ledger: Ledger,
-    /// A cut-over whose slots are being started; forgotten by a restart, and asked for again.
-    preparing: Option<CutOver>,
-    hold: Hold,
-    /// A decision that the gate has yet to carry out.
-    decision: Option<Decision>,
-    slots: BTreeMap<Slot, RunningSlot>,
-    /// Whether the runtime has told what runs; until then an absent slot is unknown, not empty.
-    listed: Listed,
-    /// Services whose live application is gone and whose gate is known to be parked: no request
-    /// can reach what is started there before its check has passed.
-    parked: BTreeSet<ServiceName>,
-    /// Services whose new release was found dead at the switch, and whose gate has not yet said
-    /// that it is parked: a gate that restarts meanwhile leads to the release before it.
-    unparked: BTreeSet<ServiceName>,
-    /// The epoch for which `Retire` is under way, and what its stops have cut off so far.
-    retiring: Option<(Epoch, DrainEvidence)>,
-    /// The latest look at the peers.
-    peer_check: Option<Attempt<BTreeMap<InstanceId, String>>>,
-    /// The command before the switch that was begun last.
-    before_switch: Option<Attempt<Result<String, String>>>,
-    starts: u32,
-    /// The committed epoch that the front would not change to, and why; a restart asks it again.
-    unopened: Option<(Epoch, String)>,
+    participation: Participation,
+    slots: Slots,
+    gate: GateView,
+    /// What the event at hand has led to so far; empty between events.
+    effects: Vec<AgentEffect>,
     mutant: Mutant,
-}
-
-/// What runs in a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RunningSlot {
-    incarnation: Incarnation,
-    digest: String,
-    state: SlotState,
-}
-
-/// How far the hold of the armed epoch has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-enum Hold {
-    /// The gate admits to the old release, and always has.
-    #[default]
-    Open,
-    /// The gate was asked and has not answered.
-    Asked,
-    /// The gate is held and the coordinator may have been told.
-    Acknowledged(HoldEvidence),
-    /// The agent restarted while armed: it cannot know whether it had acknowledged.
-    Uncertain,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Listed {
-    No,
-    Yes,
 }
 
 impl Agent {
@@ -122,97 +85,88 @@ impl Agent {
             ledger.apply(record);
         }
         let mut agent = Self::from_ledger(me, ledger, mutant);
-        let mut effects = Vec::new();
-        agent.recover_participation(&mut effects);
+        agent.resume_in_doubt();
+        let effects = std::mem::take(&mut agent.effects);
         (agent, effects)
     }
 
     fn from_ledger(me: InstanceId, ledger: Ledger, mutant: Mutant) -> Self {
         Self {
             me,
+            participation: Participation::resume(&ledger.promise),
             ledger,
-            preparing: None,
-            hold: Hold::Open,
-            decision: None,
-            slots: BTreeMap::new(),
-            listed: Listed::No,
-            parked: BTreeSet::new(),
-            unparked: BTreeSet::new(),
-            retiring: None,
-            peer_check: None,
-            before_switch: None,
-            starts: 0,
-            unopened: None,
+            slots: Slots::default(),
+            gate: GateView::default(),
+            effects: Vec::new(),
             mutant,
         }
     }
 
-    /// Takes one event; never fails, because nobody is there to be told. What is stale or does
-    /// not fit is ignored or answered with the current status.
+    /// Takes one event. Infallible: there is no caller that could handle an error. What is stale or
+    /// does not fit is ignored or answered with the current status.
     #[must_use = "effects not carried out are lost"]
     pub fn handle(&mut self, event: AgentEvent, _now: Timestamp) -> Vec<AgentEffect> {
-        let mut effects = Vec::new();
         match event {
-            AgentEvent::Directed(envelope) => self.directed(envelope, &mut effects),
-            AgentEvent::Connected => self.report_status(&mut effects),
-            AgentEvent::GateConnected => self.reassert_gate(&mut effects),
+            AgentEvent::Directed(envelope) => self.directed(envelope),
+            AgentEvent::Connected => self.report_status(),
+            AgentEvent::GateConnected => self.reassert_gate(),
             AgentEvent::GateHeld { epoch, evidence } => {
-                self.gate_held(epoch, evidence, &mut effects);
+                self.gate_held(epoch, evidence);
             }
             AgentEvent::GateRefused { epoch, reason } => {
-                self.gate_refused(epoch, reason, &mut effects);
+                self.gate_refused(epoch, reason);
             }
             AgentEvent::GateOpened {
                 epoch,
                 colors,
                 evidence,
-            } => self.gate_opened(epoch, &colors, evidence, &mut effects),
+            } => self.gate_opened(epoch, &colors, evidence),
             AgentEvent::GateFailed {
                 epoch,
                 colors,
                 reason,
-            } => self.gate_failed(epoch, &colors, reason, &mut effects),
-            AgentEvent::GateParked { services } => self.gate_parked(&services, &mut effects),
+            } => self.gate_failed(epoch, &colors, reason),
+            AgentEvent::GateParked { services } => self.gate_parked(&services),
             AgentEvent::SlotFound {
                 slot,
                 incarnation,
                 digest,
-            } => self.slot_found(&slot, incarnation, digest, &mut effects),
-            AgentEvent::SlotsListed => self.slots_listed(&mut effects),
+            } => self.slot_found(&slot, incarnation, digest),
+            AgentEvent::SlotsListed => self.slots_listed(),
             AgentEvent::SlotReady { slot, incarnation } => {
-                self.slot_ready(&slot, incarnation, &mut effects);
+                self.slot_ready(&slot, incarnation);
             }
             AgentEvent::SlotUnhealthy {
                 slot,
                 incarnation,
                 reason,
-            } => self.slot_unhealthy(&slot, incarnation, reason, &mut effects),
+            } => self.slot_unhealthy(&slot, incarnation, reason),
             AgentEvent::SlotExited {
                 slot,
                 incarnation,
                 reason,
-            } => self.slot_exited(&slot, incarnation, reason, &mut effects),
+            } => self.slot_exited(&slot, incarnation, reason),
             AgentEvent::PeersChecked { epoch, unseen } => {
-                self.peers_checked(epoch, unseen, &mut effects);
+                self.peers_checked(epoch, unseen);
             }
             AgentEvent::BeforeSwitchEnded { epoch, result } => {
-                self.before_switch_ended(epoch, result, &mut effects);
+                self.before_switch_ended(epoch, result);
             }
             AgentEvent::SlotStopped { slot, drained } => {
-                self.slot_stopped(&slot, drained, &mut effects);
+                self.slot_stopped(&slot, drained);
             }
             AgentEvent::TimerFired(AgentTimer::QueryDecision { epoch, asked }) => {
-                self.query_decision(epoch, asked, &mut effects);
+                self.query_decision(epoch, asked);
             }
             AgentEvent::TimerFired(AgentTimer::Restart) => {
-                self.restart_live(slots::RESTART_AFTER, &mut effects);
+                self.restart_live(slot_events::RESTART_AFTER);
             }
-            AgentEvent::PeerAsked { peer, epoch } => self.peer_asked(peer, epoch, &mut effects),
+            AgentEvent::PeerAsked { peer, epoch } => self.peer_asked(peer, epoch),
             AgentEvent::PeerAnswered { epoch, answer } => {
-                self.peer_answered(epoch, answer, &mut effects);
+                self.peer_answered(epoch, answer);
             }
         }
-        effects
+        std::mem::take(&mut self.effects)
     }
 
     /// What is durable.
@@ -227,6 +181,19 @@ impl Agent {
             .map(|(slot, running)| (slot, running.incarnation, running.state))
     }
 
+    /// Whether the gate was asked to hold for the armed epoch, and has not opened since.
+    pub fn is_holding(&self) -> bool {
+        matches!(
+            &self.participation,
+            Participation::Armed { hold, .. } if *hold != Hold::Open
+        )
+    }
+
+    /// Whether what is not live is being drained and stopped.
+    pub fn is_retiring(&self) -> bool {
+        matches!(self.participation, Participation::Retiring { .. })
+    }
+
     /// How the instance stands, for reports and for people.
     pub fn status(&self) -> InstanceStatus {
         let live = self
@@ -234,28 +201,21 @@ impl Agent {
             .live
             .iter()
             .map(|(service, live)| {
-                let slot = Slot {
-                    service: service.clone(),
-                    color: live.color,
-                };
+                let is_ready = self.slots.is_ready(&live.slot(service), &live.release);
                 let view = LiveReleaseView {
                     version: live.release.version.clone(),
                     digest: live.release.digest.clone(),
                     color: live.color,
-                    healthy: if self.is_ready(&slot, &live.release) {
-                        Healthy::Yes
-                    } else {
-                        Healthy::No
-                    },
+                    healthy: if is_ready { Healthy::Yes } else { Healthy::No },
                 };
                 (service.clone(), view)
             })
             .collect();
-        let participation = match (&self.ledger.participation, &self.preparing) {
-            (Participation::Prepared(c), _) => ParticipationView::Prepared(c.epoch),
-            (Participation::Armed(c), _) => ParticipationView::Armed(c.epoch),
-            (Participation::Idle, Some(c)) => ParticipationView::Preparing(c.epoch),
-            (Participation::Idle, None) => ParticipationView::Idle,
+        let participation = match &self.participation {
+            Participation::Preparing { cut_over } => ParticipationView::Preparing(cut_over.epoch),
+            Participation::Prepared { cut_over, .. } => ParticipationView::Prepared(cut_over.epoch),
+            Participation::Armed { cut_over, .. } => ParticipationView::Armed(cut_over.epoch),
+            Participation::Idle | Participation::Retiring { .. } => ParticipationView::Idle,
         };
         InstanceStatus {
             live,
@@ -266,36 +226,40 @@ impl Agent {
         }
     }
 
-    fn directed(&mut self, envelope: DirectiveEnvelope, effects: &mut Vec<AgentEffect>) {
+    fn directed(&mut self, envelope: DirectiveEnvelope) {
         let Token { term, epoch } = envelope.token;
         if term < self.ledger.term {
-            self.report(epoch, Report::Fenced, effects);
+            self.report(epoch, Report::Fenced);
             return;
         }
         if term > self.ledger.term {
-            self.record(AgentRecord::TermSeen(term), effects);
+            self.record(AgentRecord::TermSeen(term));
         }
         match envelope.directive {
-            Directive::Prepare(cut_over) => self.prepare(*cut_over, effects),
-            Directive::CheckPeers(peers) => self.check_peers(epoch, peers, effects),
-            Directive::BeforeSwitch => self.run_before_switch(epoch, effects),
-            Directive::Arm => self.arm(epoch, effects),
-            Directive::Hold => self.hold(epoch, effects),
-            Directive::Switch => self.decided(epoch, Decision::Committed, effects),
-            Directive::Abort => self.decided(epoch, Decision::Aborted, effects),
-            Directive::Retire => self.retire(epoch, effects),
-            Directive::QueryStatus => self.report_status(effects),
+            Directive::Prepare(cut_over) => self.prepare(*cut_over),
+            Directive::CheckPeers(peers) => self.check_peers(epoch, peers),
+            Directive::BeforeSwitch => self.run_before_switch(epoch),
+            Directive::Arm => self.arm(epoch),
+            Directive::Hold => self.hold(epoch),
+            Directive::Switch => self.decided(epoch, Decision::Committed),
+            Directive::Abort => self.decided(epoch, Decision::Aborted),
+            Directive::Retire => self.retire(epoch),
+            Directive::QueryStatus => self.report_status(),
         }
     }
 
     /// Changes the ledger and makes the change durable before anything that follows.
-    fn record(&mut self, record: AgentRecord, effects: &mut Vec<AgentEffect>) {
+    fn record(&mut self, record: AgentRecord) {
         self.ledger.apply(&record);
-        effects.push(AgentEffect::Persist(record));
+        self.effects.push(AgentEffect::Persist(record));
     }
 
-    fn report(&self, epoch: Epoch, report: Report, effects: &mut Vec<AgentEffect>) {
-        effects.push(AgentEffect::Report(ReportEnvelope {
+    fn tell_gate(&mut self, action: GateAction) {
+        self.effects.push(AgentEffect::Gate(action));
+    }
+
+    fn report(&mut self, epoch: Epoch, report: Report) {
+        self.effects.push(AgentEffect::Report(ReportEnvelope {
             token: Token {
                 term: self.ledger.term,
                 epoch,
@@ -304,10 +268,10 @@ impl Agent {
         }));
     }
 
-    fn report_status(&self, effects: &mut Vec<AgentEffect>) {
+    fn report_status(&mut self) {
         let epoch = self.ledger.latest_decided();
-        self.report(epoch, Report::Status(self.status()), effects);
-        self.report_unhealthy(effects);
+        self.report(epoch, Report::Status(self.status()));
+        self.report_unhealthy();
     }
 
     /// This agent's name.

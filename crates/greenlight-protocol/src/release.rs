@@ -38,3 +38,13 @@ pub struct LiveRelease {
     /// The cut-over that made it live.
     pub epoch: Epoch,
 }
+
+impl LiveRelease {
+    /// The slot of this service that it runs in.
+    pub fn slot(&self, service: &ServiceName) -> Slot {
+        Slot {
+            service: service.clone(),
+            color: self.color,
+        }
+    }
+}

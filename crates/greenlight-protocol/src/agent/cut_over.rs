@@ -1,172 +1,183 @@
 //! The phases of a cut-over as the instance goes through them.
 
-use super::slots::Readiness;
-use super::{
-    Agent, AgentEffect, AgentRecord, Decision, GateAction, Hold, Participation, SlotState,
-};
+use super::ledger::AgentRecord;
+use super::participation::{Hold, Participation};
+use super::slots::{Readiness, SlotState};
+use super::{Agent, Decision, GateAction};
 use crate::cut_over::CutOver;
 use crate::evidence::{HoldEvidence, SwitchEvidence};
 use crate::id::{Epoch, ServiceName};
 use crate::message::Report;
 use crate::mutant::broken;
-use crate::release::{Color, Slot};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::release::Color;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Agent {
-    pub(super) fn prepare(&mut self, cut_over: CutOver, effects: &mut Vec<AgentEffect>) {
+    /// Directive `Prepare`.
+    pub(super) fn prepare(&mut self, cut_over: CutOver) {
         let epoch = cut_over.epoch;
         if let Some(known) = self.ledger.decided.get(&epoch).copied() {
             // The first answer may have been lost, and nobody else knows of this abort.
-            self.answer_again(epoch, known, effects);
+            self.answer_again(epoch, known);
             return;
         }
-        match &self.ledger.participation {
-            Participation::Prepared(c) if c.epoch == epoch => {
-                self.report(epoch, Report::Prepared, effects);
+        match &self.participation {
+            Participation::Prepared { cut_over: c, .. } if c.epoch == epoch => {
+                self.report(epoch, Report::Prepared);
                 return;
             }
-            Participation::Armed(_) => {
-                // Only the decision of that epoch can end it; the coordinator will see this.
-                self.report_status(effects);
-                return;
-            }
-            Participation::Prepared(older) if older.epoch < epoch => {
+            Participation::Prepared {
+                cut_over: older, ..
+            } if older.epoch < epoch => {
                 let older = older.epoch;
-                self.decided(older, Decision::Aborted, effects);
+                self.finish(older, Decision::Aborted, Report::Aborted);
             }
-            Participation::Prepared(_) => {
-                // Overtaken on its way by a newer cut-over's (G6).
-                self.report_status(effects);
+            // Overtaken on its way by a newer cut-over's (G6); or only the decision of the armed
+            // epoch can end that, and the coordinator will see so.
+            Participation::Prepared { .. } | Participation::Armed { .. } => {
+                self.report_status();
                 return;
             }
-            Participation::Idle => {}
+            Participation::Idle
+            | Participation::Preparing { .. }
+            | Participation::Retiring { .. } => {}
         }
         if epoch <= self.ledger.latest_decided() {
-            self.report_status(effects);
+            self.report_status();
             return;
         }
-        match &self.preparing {
-            Some(c) if c.epoch >= epoch => return,
-            Some(older) => {
-                let older = older.epoch;
-                self.decided(older, Decision::Aborted, effects);
+        if let Participation::Preparing { cut_over: other } = &self.participation {
+            if other.epoch >= epoch {
+                return;
             }
-            None => {}
+            let older = other.epoch;
+            self.finish(older, Decision::Aborted, Report::Aborted);
         }
-        self.retiring = None;
-        self.preparing = Some(cut_over);
-        self.advance(effects);
+        self.participation = Participation::Preparing { cut_over };
+        self.advance();
     }
 
     /// Goes as far as the slots allow: from preparing to prepared, or from a decision to the gate.
-    pub(super) fn advance(&mut self, effects: &mut Vec<AgentEffect>) {
-        if let Some(cut_over) = self.preparing.clone() {
-            self.advance_prepare(&cut_over, effects);
+    pub(super) fn advance(&mut self) {
+        match &self.participation {
+            Participation::Preparing { cut_over } => {
+                let cut_over = cut_over.clone();
+                self.advance_prepare(cut_over);
+            }
+            Participation::Armed { .. } => self.advance_commit(),
+            Participation::Idle
+            | Participation::Prepared { .. }
+            | Participation::Retiring { .. } => {}
         }
-        self.advance_commit(effects);
     }
 
-    fn advance_prepare(&mut self, cut_over: &CutOver, effects: &mut Vec<AgentEffect>) {
+    fn advance_prepare(&mut self, cut_over: CutOver) {
         let mut ready = true;
         for (service, release) in cut_over.new_releases() {
             let slot = self.ledger.idle_slot(service);
-            match self.slots.get(&slot).map(|r| (r.state, r.digest.clone())) {
-                Some((SlotState::Ready, digest)) if digest == release.digest => continue,
-                Some((SlotState::Starting, digest)) if digest == release.digest => {}
+            match self.slots.get(&slot).map(|r| (r.state, &r.digest)) {
+                Some((SlotState::Ready, digest)) if *digest == release.digest => continue,
+                Some((SlotState::Starting, digest)) if *digest == release.digest => {}
                 Some((SlotState::Stopping, _)) => {}
-                Some(_) => self.stop(&slot, &cut_over.policy, effects),
-                None if self.listed == super::Listed::Yes && self.is_shut_off(service) => {
+                Some(_) => self.slots.stop(&slot, &cut_over.policy, &mut self.effects),
+                None if self.slots.are_listed() && self.is_shut_off(service) => {
                     let within = cut_over.policy.prepare;
-                    self.start(slot, cut_over.epoch, release.clone(), within, effects);
+                    let effects = &mut self.effects;
+                    self.slots
+                        .start(slot, cut_over.epoch, release.clone(), within, effects);
                 }
                 None => {}
             }
             ready = false;
         }
         if ready {
-            self.preparing = None;
-            self.hold = Hold::Open;
-            self.decision = None;
-            self.record(AgentRecord::Prepared(Box::new(cut_over.clone())), effects);
-            self.report(cut_over.epoch, Report::Prepared, effects);
+            let epoch = cut_over.epoch;
+            self.record(AgentRecord::Prepared(Box::new(cut_over.clone())));
+            self.participation = Participation::prepared(cut_over);
+            self.report(epoch, Report::Prepared);
         }
     }
 
-    pub(super) fn prepare_failed(
-        &mut self,
-        cut_over: &CutOver,
-        reason: String,
-        effects: &mut Vec<AgentEffect>,
-    ) {
-        self.preparing = None;
-        self.record(AgentRecord::Aborted(cut_over.epoch), effects);
-        self.report(cut_over.epoch, Report::PrepareFailed { reason }, effects);
-        self.remove_new(cut_over, effects);
-    }
-
-    pub(super) fn arm(&mut self, epoch: Epoch, effects: &mut Vec<AgentEffect>) {
-        match self.ledger.participation.clone() {
-            Participation::Prepared(c) if c.epoch == epoch => match self.targets_ready(&c) {
-                Readiness::Ready => {
-                    self.promise(epoch, effects);
-                    let sync = Duration::ZERO;
-                    self.report(epoch, Report::Armed { sync }, effects);
+    /// Directive `Arm`.
+    pub(super) fn arm(&mut self, epoch: Epoch) {
+        let sync = Duration::ZERO;
+        match &self.participation {
+            Participation::Prepared { cut_over, .. } if cut_over.epoch == epoch => {
+                match self.targets_ready(cut_over) {
+                    Readiness::Ready => {
+                        self.promise(epoch);
+                        self.report(epoch, Report::Armed { sync });
+                    }
+                    // After a restart the checks need a moment; the coordinator asks again.
+                    Readiness::Pending => {}
+                    Readiness::Dead => {
+                        let reason = "the new release died after it was ready".to_owned();
+                        let report = Report::PrepareFailed { reason };
+                        self.finish(epoch, Decision::Aborted, report);
+                    }
                 }
-                // After a restart the checks need a moment; the coordinator asks again.
-                Readiness::Pending => {}
-                Readiness::Dead => {
-                    let reason = "the new release died after it was ready".to_owned();
-                    self.record(AgentRecord::Aborted(epoch), effects);
-                    self.report(epoch, Report::PrepareFailed { reason }, effects);
-                    self.remove_new(&c, effects);
-                }
+            }
+            Participation::Armed { cut_over, .. } if cut_over.epoch == epoch => {
+                self.report(epoch, Report::Armed { sync });
+            }
+            Participation::Idle
+            | Participation::Preparing { .. }
+            | Participation::Prepared { .. }
+            | Participation::Armed { .. }
+            | Participation::Retiring { .. } => match self.ledger.decided.get(&epoch).copied() {
+                Some(known) => self.answer_again(epoch, known),
+                None => self.report_status(),
             },
-            Participation::Armed(c) if c.epoch == epoch => {
-                let sync = Duration::ZERO;
-                self.report(epoch, Report::Armed { sync }, effects);
-            }
-            Participation::Idle | Participation::Prepared(_) | Participation::Armed(_) => {
-                match self.ledger.decided.get(&epoch).copied() {
-                    Some(known) => self.answer_again(epoch, known, effects),
-                    None => self.report_status(effects),
-                }
-            }
         }
     }
 
-    fn promise(&mut self, epoch: Epoch, effects: &mut Vec<AgentEffect>) {
+    fn promise(&mut self, epoch: Epoch) {
         let record = AgentRecord::Armed(epoch);
         if broken!(self, ArmedVolatile) {
             self.ledger.apply(&record);
         } else {
-            self.record(record, effects);
+            self.record(record);
+        }
+        if let Some(Participation::Prepared { cut_over, .. }) = self.participation.leave(epoch) {
+            self.participation = Participation::Armed {
+                cut_over,
+                hold: Hold::Open,
+                decision: None,
+            };
         }
     }
 
-    pub(super) fn hold(&mut self, epoch: Epoch, effects: &mut Vec<AgentEffect>) {
-        let Participation::Armed(cut_over) = self.ledger.participation.clone() else {
-            self.report_status(effects);
+    /// Directive `Hold`.
+    pub(super) fn hold(&mut self, epoch: Epoch) {
+        let Participation::Armed {
+            cut_over,
+            hold,
+            decision: None,
+        } = &self.participation
+        else {
+            self.report_status();
             return;
         };
-        if cut_over.epoch != epoch || self.decision.is_some() {
-            self.report_status(effects);
+        if cut_over.epoch != epoch {
+            self.report_status();
             return;
         }
-        match self.hold.clone() {
-            Hold::Open if self.targets_ready(&cut_over) == Readiness::Ready => {
-                self.hold = Hold::Asked;
-                effects.push(AgentEffect::Gate(self.hold_action(&cut_over)));
+        match hold.clone() {
+            Hold::Open if self.targets_ready(cut_over) == Readiness::Ready => {
+                let action = self.hold_action(cut_over);
+                self.tell_gate(action);
+                self.set_hold(Hold::Asked);
             }
             Hold::Open => {
                 let reason = "the new release is no longer healthy".to_owned();
-                self.report(epoch, Report::HoldRefused { reason }, effects);
+                self.report(epoch, Report::HoldRefused { reason });
             }
             Hold::Asked => {}
-            Hold::Acknowledged(evidence) => self.report(epoch, Report::Held(evidence), effects),
+            Hold::Acknowledged(evidence) => self.report(epoch, Report::Held(evidence)),
             Hold::Uncertain => {
                 let reason = "the agent restarted while armed".to_owned();
-                self.report(epoch, Report::HoldRefused { reason }, effects);
+                self.report(epoch, Report::HoldRefused { reason });
             }
         }
     }
@@ -181,173 +192,204 @@ impl Agent {
         }
     }
 
-    pub(super) fn gate_held(
-        &mut self,
-        epoch: Epoch,
-        evidence: HoldEvidence,
-        effects: &mut Vec<AgentEffect>,
-    ) {
-        let armed =
-            matches!(&self.ledger.participation, Participation::Armed(c) if c.epoch == epoch);
-        if !armed || self.hold != Hold::Asked || self.decision.is_some() {
-            return;
+    fn set_hold(&mut self, new: Hold) {
+        if let Participation::Armed { hold, .. } = &mut self.participation {
+            *hold = new;
         }
-        self.hold = Hold::Acknowledged(evidence.clone());
-        self.report(epoch, Report::Held(evidence), effects);
-        Self::query_decision_later(epoch, 0, effects);
     }
 
-    pub(super) fn gate_refused(
-        &mut self,
-        epoch: Epoch,
-        reason: String,
-        effects: &mut Vec<AgentEffect>,
-    ) {
-        let Participation::Armed(cut_over) = self.ledger.participation.clone() else {
+    pub(super) fn gate_held(&mut self, epoch: Epoch, evidence: HoldEvidence) {
+        let Participation::Armed {
+            cut_over,
+            hold: hold @ Hold::Asked,
+            decision: None,
+        } = &mut self.participation
+        else {
             return;
         };
-        let is_refusal = self.hold == Hold::Asked && self.decision != Some(Decision::Committed);
-        if cut_over.epoch == epoch && is_refusal {
-            self.report(epoch, Report::HoldRefused { reason }, effects);
-            self.abort_unheld(&cut_over, effects);
+        if cut_over.epoch == epoch {
+            *hold = Hold::Acknowledged(evidence.clone());
+            self.report(epoch, Report::Held(evidence));
+            self.query_decision_later(epoch, 0);
         }
     }
 
-    /// Aborts an armed epoch for good: without this instance's acknowledgement it can never be
-    /// committed. The gate may have been asked, and who knows what it has done since; so it is
-    /// told.
-    pub(super) fn abort_unheld(&mut self, cut_over: &CutOver, effects: &mut Vec<AgentEffect>) {
-        let epoch = cut_over.epoch;
-        self.record(AgentRecord::Aborted(epoch), effects);
-        let was_asked = self.hold != Hold::Open;
-        self.hold = Hold::Open;
-        self.decision = None;
-        if was_asked {
-            self.reassert_gate(effects);
+    /// The gate could not hold: without this instance's acknowledgement the epoch can never be
+    /// committed.
+    pub(super) fn gate_refused(&mut self, epoch: Epoch, reason: String) {
+        let Participation::Armed {
+            cut_over,
+            hold: Hold::Asked,
+            decision: None | Some(Decision::Aborted),
+        } = &self.participation
+        else {
+            return;
+        };
+        if cut_over.epoch == epoch {
+            self.report(epoch, Report::HoldRefused { reason });
+            self.finish(epoch, Decision::Aborted, Report::Aborted);
         }
-        self.report(epoch, Report::Aborted, effects);
-        self.remove_new(cut_over, effects);
     }
 
-    /// Obeys the decision of an epoch, whoever brought it.
-    pub(super) fn decided(
-        &mut self,
-        epoch: Epoch,
-        decision: Decision,
-        effects: &mut Vec<AgentEffect>,
-    ) {
+    /// Obeys the decision of an epoch, no matter who delivers it.
+    pub(super) fn decided(&mut self, epoch: Epoch, decision: Decision) {
         if let Some(known) = self.ledger.decided.get(&epoch).copied() {
-            self.answer_again(epoch, known, effects);
+            self.answer_again(epoch, known);
             return;
         }
-        match (self.ledger.participation.clone(), decision) {
-            (Participation::Armed(c), _) if c.epoch == epoch => {
-                if self.decision.is_none() {
-                    self.decision = Some(decision);
-                }
+        let latest = self.ledger.latest_decided();
+        match (&mut self.participation, decision) {
+            (
+                Participation::Armed {
+                    cut_over,
+                    decision: known,
+                    ..
+                },
+                _,
+            ) if cut_over.epoch == epoch => {
+                known.get_or_insert(decision);
                 match decision {
-                    Decision::Committed => self.advance_commit(effects),
-                    Decision::Aborted => self.reopen(&c, effects),
+                    Decision::Committed => self.advance_commit(),
+                    Decision::Aborted => self.reopen(),
                 }
-            }
-            (Participation::Prepared(c), Decision::Aborted) if c.epoch == epoch => {
-                self.record(AgentRecord::Aborted(epoch), effects);
-                self.report(epoch, Report::Aborted, effects);
-                self.remove_new(&c, effects);
             }
             (
-                Participation::Idle | Participation::Prepared(_) | Participation::Armed(_),
+                Participation::Preparing { cut_over } | Participation::Prepared { cut_over, .. },
                 Decision::Aborted,
-            ) if epoch > self.ledger.latest_decided()
-                || self.preparing.as_ref().is_some_and(|c| c.epoch == epoch) =>
-            {
-                // Never heard of, or not yet ready: abort it for good, so that a late `Prepare`
-                // starts nothing.
-                let preparing = self.preparing.take_if(|c| c.epoch == epoch);
-                self.record(AgentRecord::Aborted(epoch), effects);
-                self.report(epoch, Report::Aborted, effects);
-                if let Some(c) = preparing {
-                    self.remove_new(&c, effects);
-                }
+            ) if cut_over.epoch == epoch => {
+                self.finish(epoch, Decision::Aborted, Report::Aborted);
             }
-            (Participation::Idle | Participation::Prepared(_) | Participation::Armed(_), _) => {
-                self.report_status(effects);
+            // Never heard of: abort it for good, so that a late `Prepare` starts nothing.
+            (
+                Participation::Idle
+                | Participation::Preparing { .. }
+                | Participation::Prepared { .. }
+                | Participation::Armed { .. }
+                | Participation::Retiring { .. },
+                Decision::Aborted,
+            ) if epoch > latest => self.finish(epoch, Decision::Aborted, Report::Aborted),
+            (
+                Participation::Idle
+                | Participation::Preparing { .. }
+                | Participation::Prepared { .. }
+                | Participation::Armed { .. }
+                | Participation::Retiring { .. },
+                Decision::Committed | Decision::Aborted,
+            ) => self.report_status(),
+        }
+    }
+
+    /// Ends an epoch: the only way out of it. The decision becomes durable, and then the
+    /// coordinator is told. After an abort the gate is told to reopen if it may be held, and what
+    /// was started for the epoch is stopped (G2).
+    pub(super) fn finish(&mut self, epoch: Epoch, decision: Decision, report: Report) {
+        let left = self.participation.leave(epoch);
+        match decision {
+            Decision::Committed => {
+                // What was parked was the release before it.
+                let cut_over = left.as_ref().and_then(Participation::cut_over);
+                for service in cut_over.into_iter().flat_map(|c| c.releases.keys()) {
+                    self.gate.forget_parked(service);
+                }
+                self.record(AgentRecord::Switched(epoch));
+                self.report(epoch, report);
+            }
+            Decision::Aborted => {
+                self.record(AgentRecord::Aborted(epoch));
+                if let Some(Participation::Armed { hold, .. }) = &left
+                    && *hold != Hold::Open
+                {
+                    self.reassert_gate();
+                }
+                self.report(epoch, report);
+                if let Some(cut_over) = left.as_ref().and_then(Participation::cut_over) {
+                    self.stop_new(cut_over);
+                }
             }
         }
     }
 
-    fn answer_again(&self, epoch: Epoch, known: Decision, effects: &mut Vec<AgentEffect>) {
-        match known {
-            Decision::Aborted => self.report(epoch, Report::Aborted, effects),
-            Decision::Committed if self.unopened.as_ref().is_some_and(|(e, _)| *e == epoch) => {
-                let unopened = self.unopened.as_ref();
-                let reason = unopened.map_or_else(String::new, |(_, reason)| reason.clone());
-                self.report(epoch, Report::SwitchFailed { reason }, effects);
+    /// G2: a failed cut-over leaves no new application behind. What ran before it stays.
+    fn stop_new(&mut self, cut_over: &CutOver) {
+        for service in cut_over.releases.keys() {
+            let slot = self.ledger.idle_slot(service);
+            let running = self.slots.get(&slot);
+            if running.is_some_and(|running| running.incarnation.epoch == cut_over.epoch) {
+                let effects = &mut self.effects;
+                self.slots.stop(&slot, &cut_over.policy, effects);
             }
-            Decision::Committed => match self.live_readiness(epoch) {
-                Readiness::Ready => {
-                    self.report(epoch, Report::Switched(SwitchEvidence::default()), effects);
+        }
+    }
+
+    /// Answers once more for an epoch whose decision is durable here.
+    fn answer_again(&mut self, epoch: Epoch, known: Decision) {
+        match known {
+            Decision::Aborted => self.report(epoch, Report::Aborted),
+            Decision::Committed => {
+                if let Some(reason) = self.gate.refusal(epoch) {
+                    let reason = reason.to_owned();
+                    self.report(epoch, Report::SwitchFailed { reason });
+                    return;
                 }
-                // After a restart the checks need a moment; the coordinator asks again.
-                Readiness::Pending => {}
-                Readiness::Dead => {
-                    let reason = "the new release is not healthy".to_owned();
-                    self.report(epoch, Report::SwitchFailed { reason }, effects);
+                match self.live_readiness(epoch) {
+                    Readiness::Ready => {
+                        self.report(epoch, Report::Switched(SwitchEvidence::default()));
+                    }
+                    // After a restart the checks need a moment; the coordinator asks again.
+                    Readiness::Pending => {}
+                    Readiness::Dead => {
+                        let reason = "the new release is not healthy".to_owned();
+                        self.report(epoch, Report::SwitchFailed { reason });
+                    }
                 }
-            },
+            }
         }
     }
 
     fn live_readiness(&self, epoch: Epoch) -> Readiness {
         let mut all = Readiness::Ready;
         for (service, live) in &self.ledger.live {
-            if live.epoch != epoch {
-                continue;
+            if live.epoch == epoch {
+                let slot = live.slot(service);
+                all = all.and(self.slots.readiness(&slot, &live.release));
             }
-            let slot = Slot {
-                service: service.clone(),
-                color: live.color,
-            };
-            all = all.and(self.readiness(&slot, &live.release));
         }
         all
     }
 
     /// Opens to the new release if the epoch is committed and the release is there (G4).
-    fn advance_commit(&mut self, effects: &mut Vec<AgentEffect>) {
-        let Participation::Armed(cut_over) = self.ledger.participation.clone() else {
+    fn advance_commit(&mut self) {
+        let Participation::Armed {
+            cut_over,
+            decision: Some(Decision::Committed),
+            ..
+        } = &self.participation
+        else {
             return;
         };
-        if self.decision != Some(Decision::Committed) {
-            return;
-        }
-        match self.targets_ready(&cut_over) {
-            Readiness::Ready => {
-                let colors = self.target_colors(&cut_over);
-                let epoch = cut_over.epoch;
-                effects.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
-            }
+        let epoch = cut_over.epoch;
+        let mut colors = self.target_colors(cut_over);
+        match self.targets_ready(cut_over) {
+            Readiness::Ready => self.tell_gate(GateAction::Open { epoch, colors }),
             Readiness::Pending => {}
             Readiness::Dead => {
-                let epoch = cut_over.epoch;
-                let mut colors = self.target_colors(&cut_over);
                 colors.retain(|_, color| color.is_none());
-                let services = cut_over.new_releases().map(|(service, _)| service.clone());
-                let services: BTreeSet<_> = services.collect();
+                let dead = cut_over.new_releases().map(|(service, _)| service.clone());
+                let dead: Vec<_> = dead.collect();
                 // Before the record: who finds it after a crash does not ask the gate again.
-                effects.push(AgentEffect::Gate(GateAction::Park {
+                self.tell_gate(GateAction::Park {
                     epoch,
-                    services: services.clone(),
-                }));
-                self.record_switched(&cut_over, effects);
-                self.unparked = services;
+                    services: dead.iter().cloned().collect(),
+                });
+                let reason = "the new release died before the switch".to_owned();
+                let report = Report::SwitchFailed { reason };
+                self.finish(epoch, Decision::Committed, report);
+                self.gate.require_parking(dead.into_iter());
                 if !colors.is_empty() {
-                    effects.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
+                    self.tell_gate(GateAction::Open { epoch, colors });
                 }
                 // It died when it was not yet live, so nothing has asked for its restart.
-                Self::restart_soon(effects);
-                let reason = "the new release died before the switch".to_owned();
-                self.report(epoch, Report::SwitchFailed { reason }, effects);
+                self.restart_soon();
             }
         }
     }
@@ -376,49 +418,26 @@ impl Agent {
             .collect()
     }
 
-    /// Opens the gate to the old release; the refusal becomes durable when it is open.
-    fn reopen(&mut self, cut_over: &CutOver, effects: &mut Vec<AgentEffect>) {
-        let colors: BTreeMap<_, _> = cut_over
-            .releases
-            .keys()
-            .filter_map(|service| {
-                let live = self.ledger.live.get(service)?;
-                Some((service.clone(), Some(live.color)))
-            })
-            .collect();
+    /// Opens the gate of the aborted epoch to the old release. The abort becomes durable when the
+    /// gate is open, or at once if it was never held or cannot be opened: then a check opens it.
+    fn reopen(&mut self) {
+        let Participation::Armed { cut_over, hold, .. } = &self.participation else {
+            return;
+        };
         let epoch = cut_over.epoch;
-        if self.hold == Hold::Open {
-            // What the gate served it serves on; or it is parked, and a check opens it.
-            self.record_aborted(epoch, cut_over, effects);
+        let live = |service| Some((service, self.ledger.live.get(service)?));
+        let old: BTreeMap<_, _> = cut_over.releases.keys().filter_map(live).collect();
+        let is_ready = old
+            .iter()
+            .all(|(service, live)| self.slots.is_ready(&live.slot(service), &live.release));
+        if *hold == Hold::Open || old.is_empty() || !is_ready {
+            self.finish(epoch, Decision::Aborted, Report::Aborted);
             return;
         }
-        if colors.is_empty() || !self.old_is_ready(cut_over) {
-            // Nothing was served before, or it is being started again: its check opens the gate.
-            self.record_aborted(epoch, cut_over, effects);
-            self.reassert_gate(effects);
-            return;
-        }
-        effects.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
-    }
-
-    fn old_is_ready(&self, cut_over: &CutOver) -> bool {
-        cut_over.releases.keys().all(|service| {
-            self.ledger.live.get(service).is_none_or(|live| {
-                let slot = Slot {
-                    service: service.clone(),
-                    color: live.color,
-                };
-                self.is_ready(&slot, &live.release)
-            })
-        })
-    }
-
-    fn record_aborted(&mut self, epoch: Epoch, cut_over: &CutOver, effects: &mut Vec<AgentEffect>) {
-        self.hold = Hold::Open;
-        self.decision = None;
-        self.record(AgentRecord::Aborted(epoch), effects);
-        self.report(epoch, Report::Aborted, effects);
-        self.remove_new(cut_over, effects);
+        let colors = old.into_iter();
+        let colors = colors.map(|(service, live)| (service.clone(), Some(live.color)));
+        let colors = colors.collect();
+        self.tell_gate(GateAction::Open { epoch, colors });
     }
 
     pub(super) fn gate_opened(
@@ -426,92 +445,89 @@ impl Agent {
         epoch: Epoch,
         colors: &BTreeMap<ServiceName, Option<Color>>,
         evidence: SwitchEvidence,
-        effects: &mut Vec<AgentEffect>,
     ) {
-        self.unopened = None;
-        self.unparked
-            .retain(|service| !colors.contains_key(service));
-        match self.ledger.participation.clone() {
-            Participation::Armed(c) if c.epoch == epoch => match self.decision {
-                Some(Decision::Committed) if *colors == self.target_colors(&c) => {
-                    self.record_switched(&c, effects);
-                    self.report(epoch, Report::Switched(evidence), effects);
+        self.gate.has_opened(|service| colors.contains_key(service));
+        match &self.participation {
+            Participation::Armed {
+                cut_over, decision, ..
+            } if cut_over.epoch == epoch => match decision {
+                Some(Decision::Committed) if *colors == self.target_colors(cut_over) => {
+                    self.finish(epoch, Decision::Committed, Report::Switched(evidence));
                 }
-                Some(Decision::Aborted) => self.record_aborted(epoch, &c, effects),
+                Some(Decision::Aborted) => {
+                    self.set_hold(Hold::Open);
+                    self.finish(epoch, Decision::Aborted, Report::Aborted);
+                }
                 Some(Decision::Committed) | None => {}
             },
-            Participation::Idle | Participation::Prepared(_) | Participation::Armed(_) => {
+            Participation::Idle
+            | Participation::Preparing { .. }
+            | Participation::Prepared { .. }
+            | Participation::Armed { .. }
+            | Participation::Retiring { .. } => {
                 if self.ledger.decided.get(&epoch) == Some(&Decision::Committed) {
-                    self.report(epoch, Report::Switched(evidence), effects);
+                    self.report(epoch, Report::Switched(evidence));
                 }
             }
         }
     }
 
     /// The front could not be brought to the new release. The decision stands all the same, so it
-    /// is recorded; the coordinator takes the fleet back, and the old release runs until then.
-    /// On the way to the old release it is merely asked again: it never left it.
+    /// is recorded; the coordinator rolls the fleet back, and the old release runs until then.
+    /// In a rollback the front is merely asked again: it never left the old release.
     pub(super) fn gate_failed(
         &mut self,
         epoch: Epoch,
         colors: &BTreeMap<ServiceName, Option<Color>>,
         reason: String,
-        effects: &mut Vec<AgentEffect>,
     ) {
-        match self.ledger.participation.clone() {
-            Participation::Armed(c) if c.epoch == epoch => {
-                if self.decision != Some(Decision::Committed) || *colors != self.target_colors(&c) {
+        let report = Report::SwitchFailed {
+            reason: reason.clone(),
+        };
+        match &self.participation {
+            Participation::Armed {
+                cut_over, decision, ..
+            } if cut_over.epoch == epoch => {
+                let is_ours = *colors == self.target_colors(cut_over);
+                if *decision != Some(Decision::Committed) || !is_ours {
                     return;
                 }
-                self.record_switched(&c, effects);
+                self.finish(epoch, Decision::Committed, report);
             }
-            Participation::Idle | Participation::Prepared(_) | Participation::Armed(_) => {
+            Participation::Idle
+            | Participation::Preparing { .. }
+            | Participation::Prepared { .. }
+            | Participation::Armed { .. }
+            | Participation::Retiring { .. } => {
                 if self.ledger.decided.get(&epoch) != Some(&Decision::Committed) {
                     return;
                 }
+                self.report(epoch, report);
             }
         }
-        self.unopened = Some((epoch, reason.clone()));
-        self.report(epoch, Report::SwitchFailed { reason }, effects);
-    }
-
-    fn record_switched(&mut self, cut_over: &CutOver, effects: &mut Vec<AgentEffect>) {
-        self.hold = Hold::Open;
-        self.decision = None;
-        // What was parked was the release before it.
-        self.parked
-            .retain(|service| !cut_over.releases.contains_key(service));
-        self.record(AgentRecord::Switched(cut_over.epoch), effects);
-    }
-
-    /// G2: a failed cut-over leaves no new application behind. What ran before it stays.
-    pub(super) fn remove_new(&mut self, cut_over: &CutOver, effects: &mut Vec<AgentEffect>) {
-        for service in cut_over.releases.keys() {
-            let slot = self.ledger.idle_slot(service);
-            let is_new = self
-                .slots
-                .get(&slot)
-                .is_some_and(|running| running.incarnation.epoch == cut_over.epoch);
-            if is_new {
-                self.stop(&slot, &cut_over.policy, effects);
-            }
-        }
+        self.gate.has_refused_to_open(epoch, reason);
     }
 
     /// Whether the gate was told to open to the service's new release, which is live as soon as
     /// the gate has answered.
     pub(super) fn has_opened_to_new(&self, service: &ServiceName) -> bool {
-        let Participation::Armed(cut_over) = &self.ledger.participation else {
+        let Participation::Armed {
+            cut_over,
+            decision: Some(Decision::Committed),
+            ..
+        } = &self.participation
+        else {
             return false;
         };
-        self.decision == Some(Decision::Committed)
-            && cut_over.releases.contains_key(service)
-            && self.targets_ready(cut_over) == Readiness::Ready
+        cut_over.releases.contains_key(service) && self.targets_ready(cut_over) == Readiness::Ready
     }
 
     /// Whether a hold covers the service, so that only a decision may open its gate.
     pub(super) fn is_held(&self, service: &ServiceName) -> bool {
-        self.hold != Hold::Open
-            && matches!(&self.ledger.participation, Participation::Armed(c) if c.releases.contains_key(service))
+        matches!(
+            &self.participation,
+            Participation::Armed { cut_over, hold, .. }
+                if *hold != Hold::Open && cut_over.releases.contains_key(service)
+        )
     }
 }

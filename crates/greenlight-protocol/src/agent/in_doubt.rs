@@ -6,7 +6,8 @@
 //! acknowledged a hold can still abort the epoch, and does, durably, *before* it answers: after that no commit can come about, because a commit needs its
 //! acknowledgement. If all are held and nobody knows, all wait: nobody may guess (G1).
 
-use super::{Agent, AgentEffect, AgentTimer, Decision, GateAction, Hold, Participation};
+use super::participation::{Hold, Participation};
+use super::{Agent, AgentEffect, AgentTimer, Decision, GateAction};
 use crate::id::{Epoch, InstanceId};
 use crate::message::{PeerAnswer, Report};
 use crate::mutant::broken;
@@ -18,99 +19,95 @@ const FIRST_QUERY_AFTER: Duration = Duration::from_millis(20);
 const DOUBLINGS: u8 = 4;
 
 impl Agent {
-    pub(super) fn query_decision_later(epoch: Epoch, asked: u8, effects: &mut Vec<AgentEffect>) {
-        effects.push(AgentEffect::SetTimer {
+    pub(super) fn query_decision_later(&mut self, epoch: Epoch, asked: u8) {
+        self.effects.push(AgentEffect::SetTimer {
             timer: AgentTimer::QueryDecision { epoch, asked },
             after: Self::query_after(asked),
         });
     }
 
-    /// The wait before question number `asked`, from 0.
+    /// The wait before query number `asked`, from 0.
     fn query_after(asked: u8) -> Duration {
         FIRST_QUERY_AFTER * (1 << asked.min(DOUBLINGS))
     }
 
-    pub(super) fn query_decision(
-        &mut self,
-        epoch: Epoch,
-        asked: u8,
-        effects: &mut Vec<AgentEffect>,
-    ) {
-        let Participation::Armed(cut_over) = &self.ledger.participation else {
+    /// The timer has fired: asks for the decision if it has not come.
+    pub(super) fn query_decision(&mut self, epoch: Epoch, asked: u8) {
+        let Participation::Armed {
+            cut_over,
+            hold,
+            decision,
+        } = &self.participation
+        else {
             return;
         };
-        let waits = matches!(self.hold, Hold::Acknowledged(_) | Hold::Uncertain);
-        if cut_over.epoch != epoch || !waits {
+        if cut_over.epoch != epoch || !hold.may_be_acknowledged() {
             return;
         }
-        let peers: Vec<_> = cut_over
-            .participants
-            .iter()
-            .filter(|peer| **peer != self.me)
-            .cloned()
-            .collect();
+        let others = cut_over.participants.iter();
+        let others = others.filter(|peer| **peer != self.me).cloned();
+        let others: Vec<_> = others.collect();
         let waited: Duration = (0..=asked).map(Self::query_after).sum();
         let overdue = waited >= cut_over.policy.hold_budget || asked == u8::MAX;
-        if self.decision.is_none() {
-            self.report(epoch, Report::InDoubt, effects);
+        if decision.is_none() {
+            self.report(epoch, Report::InDoubt);
             if overdue {
-                for peer in peers {
-                    effects.push(AgentEffect::AskPeer { peer, epoch });
-                }
+                let queries = others.into_iter();
+                let queries = queries.map(|peer| AgentEffect::AskPeer { peer, epoch });
+                self.effects.extend(queries);
             }
         }
-        Self::query_decision_later(epoch, asked.saturating_add(1), effects);
+        self.query_decision_later(epoch, asked.saturating_add(1));
     }
 
     /// What a restart does: an armed agent comes back held and in doubt, never open to old.
-    pub(super) fn recover_participation(&mut self, effects: &mut Vec<AgentEffect>) {
-        let Participation::Armed(cut_over) = self.ledger.participation.clone() else {
+    pub(super) fn resume_in_doubt(&mut self) {
+        let Participation::Armed { cut_over, hold, .. } = &mut self.participation else {
             return;
         };
+        let epoch = cut_over.epoch;
         if broken!(self, ReopenAfterRestart) {
-            let colors = cut_over
-                .releases
-                .keys()
-                .filter_map(|s| Some((s.clone(), Some(self.ledger.live.get(s)?.color))))
-                .collect();
-            let epoch = cut_over.epoch;
-            effects.push(AgentEffect::Gate(GateAction::Open { epoch, colors }));
+            *hold = Hold::Open;
+            let live = |service| Some((service, self.ledger.live.get(service)?));
+            let colors = cut_over.releases.keys().filter_map(live);
+            let colors = colors.map(|(service, live)| (service.clone(), Some(live.color)));
+            let colors = colors.collect();
+            self.tell_gate(GateAction::Open { epoch, colors });
             return;
         }
-        self.hold = Hold::Uncertain;
-        effects.push(AgentEffect::Gate(self.hold_action(&cut_over)));
-        Self::query_decision_later(cut_over.epoch, 0, effects);
+        self.reassert_hold();
+        self.query_decision_later(epoch, 0);
     }
 
     /// The gate came back after it was away: hold again what was held.
-    pub(super) fn reassert_hold(&mut self, effects: &mut Vec<AgentEffect>) {
-        let Participation::Armed(cut_over) = self.ledger.participation.clone() else {
+    pub(super) fn reassert_hold(&mut self) {
+        let Participation::Armed {
+            cut_over,
+            hold: Hold::Asked | Hold::Acknowledged(_) | Hold::Uncertain,
+            decision,
+        } = &self.participation
+        else {
             return;
         };
-        match (&self.hold, self.decision) {
-            (Hold::Open, _) => {}
-            (_, Some(decision)) => self.decided(cut_over.epoch, decision, effects),
-            (Hold::Asked | Hold::Acknowledged(_) | Hold::Uncertain, None) => {
-                effects.push(AgentEffect::Gate(self.hold_action(&cut_over)));
-            }
+        if let Some(decision) = *decision {
+            let epoch = cut_over.epoch;
+            self.decided(epoch, decision);
+        } else {
+            let action = self.hold_action(cut_over);
+            self.tell_gate(action);
         }
     }
 
-    pub(super) fn peer_asked(
-        &mut self,
-        peer: InstanceId,
-        epoch: Epoch,
-        effects: &mut Vec<AgentEffect>,
-    ) {
-        let answer = self.answer_peer(epoch, effects);
-        effects.push(AgentEffect::AnswerPeer {
+    pub(super) fn peer_asked(&mut self, peer: InstanceId, epoch: Epoch) {
+        let answer = self.answer_peer(epoch);
+        self.effects.push(AgentEffect::AnswerPeer {
             peer,
             epoch,
             answer,
         });
     }
 
-    fn answer_peer(&mut self, epoch: Epoch, effects: &mut Vec<AgentEffect>) -> PeerAnswer {
+    fn answer_peer(&mut self, epoch: Epoch) -> PeerAnswer {
         if let Some(known) = self.ledger.decided.get(&epoch) {
             return match known {
                 Decision::Committed => PeerAnswer::Committed,
@@ -121,47 +118,52 @@ impl Agent {
             return PeerAnswer::Unknown;
         }
         if broken!(self, RefuseWithoutPromise) {
-            let acknowledged = matches!(self.hold, Hold::Acknowledged(_) | Hold::Uncertain);
-            return if acknowledged {
-                PeerAnswer::Unknown
-            } else {
-                PeerAnswer::Aborted
+            let is_held = matches!(
+                &self.participation,
+                Participation::Armed { hold, .. } if hold.may_be_acknowledged()
+            );
+            return match is_held {
+                true => PeerAnswer::Unknown,
+                false => PeerAnswer::Aborted,
             };
         }
-        match self.ledger.participation.clone() {
-            Participation::Armed(c) if c.epoch == epoch => match (&self.hold, self.decision) {
+        match &self.participation {
+            Participation::Armed {
+                cut_over,
+                hold,
+                decision,
+            } if cut_over.epoch == epoch => match (hold, decision) {
                 (_, Some(Decision::Committed)) => PeerAnswer::Committed,
                 (Hold::Open | Hold::Asked, _) => {
-                    self.abort_unheld(&c, effects);
+                    self.finish(epoch, Decision::Aborted, Report::Aborted);
                     PeerAnswer::Aborted
                 }
                 (Hold::Acknowledged(_) | Hold::Uncertain, _) => PeerAnswer::Unknown,
             },
-            Participation::Prepared(c) if c.epoch == epoch => {
-                self.decided(epoch, Decision::Aborted, effects);
+            Participation::Prepared { cut_over, .. } if cut_over.epoch == epoch => {
+                self.finish(epoch, Decision::Aborted, Report::Aborted);
                 PeerAnswer::Aborted
             }
             // Whoever is armed has heard that all were prepared: of this one's epochs none is
             // meant, and to abort what is to come would let a peer stop the fleet for good.
-            Participation::Idle | Participation::Prepared(_) | Participation::Armed(_) => {
-                PeerAnswer::Unknown
-            }
+            Participation::Idle
+            | Participation::Preparing { .. }
+            | Participation::Prepared { .. }
+            | Participation::Armed { .. }
+            | Participation::Retiring { .. } => PeerAnswer::Unknown,
         }
     }
 
-    pub(super) fn peer_answered(
-        &mut self,
-        epoch: Epoch,
-        answer: PeerAnswer,
-        effects: &mut Vec<AgentEffect>,
-    ) {
+    pub(super) fn peer_answered(&mut self, epoch: Epoch, answer: PeerAnswer) {
         let decision = match answer {
             PeerAnswer::Committed => Decision::Committed,
             PeerAnswer::Aborted => Decision::Aborted,
             PeerAnswer::Unknown => return,
         };
-        if matches!(&self.ledger.participation, Participation::Armed(c) if c.epoch == epoch) {
-            self.decided(epoch, decision, effects);
+        if let Participation::Armed { cut_over, .. } = &self.participation
+            && cut_over.epoch == epoch
+        {
+            self.decided(epoch, decision);
         }
     }
 }

@@ -40,12 +40,12 @@ pub enum Decision {
     Aborted,
 }
 
-/// How far the instance takes part in the latest cut-over.
+/// What the agent has promised for the cut-over in progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Participation {
-    /// Nothing is promised.
+pub enum Promise {
+    /// Nothing.
     #[default]
-    Idle,
+    None,
     /// Ready, but free to abort.
     Prepared(CutOver),
     /// Bound to the decision, whatever it is.
@@ -65,8 +65,8 @@ pub struct Ledger {
     pub removed: BTreeMap<ServiceName, Color>,
     /// The last cut-over that was switched to.
     pub switched: Epoch,
-    /// How far the latest cut-over has come.
-    pub participation: Participation,
+    /// What is promised for the cut-over in progress.
+    pub promise: Promise,
     /// The policy of the latest cut-over: how what is no longer live is drained and stopped.
     pub policy: Policy,
     /// Decisions of the last epochs.
@@ -90,11 +90,11 @@ impl Ledger {
                     }
                 }
                 self.policy = cut_over.policy.clone();
-                self.participation = Participation::Prepared((**cut_over).clone());
+                self.promise = Promise::Prepared((**cut_over).clone());
             }
             AgentRecord::Armed(epoch) => {
                 if let Some(cut_over) = self.take(*epoch) {
-                    self.participation = Participation::Armed(cut_over);
+                    self.promise = Promise::Armed(cut_over);
                 }
             }
             AgentRecord::Switched(epoch) => {
@@ -122,9 +122,9 @@ impl Ledger {
 
     /// The cut-over under way, if its epoch is the one named.
     pub fn under_way(&self, epoch: Epoch) -> Option<&CutOver> {
-        match &self.participation {
-            Participation::Prepared(c) | Participation::Armed(c) if c.epoch == epoch => Some(c),
-            Participation::Idle | Participation::Prepared(_) | Participation::Armed(_) => None,
+        match &self.promise {
+            Promise::Prepared(c) | Promise::Armed(c) if c.epoch == epoch => Some(c),
+            Promise::None | Promise::Prepared(_) | Promise::Armed(_) => None,
         }
     }
 
@@ -142,6 +142,11 @@ impl Ledger {
         }
     }
 
+    /// The slot that holds what the service serves by decision.
+    pub fn live_slot(&self, service: &ServiceName) -> Option<Slot> {
+        self.live.get(service).map(|live| live.slot(service))
+    }
+
     /// Whether the slot holds what the service serves by decision.
     pub fn is_live(&self, slot: &Slot) -> bool {
         self.live
@@ -151,9 +156,9 @@ impl Ledger {
 
     fn take(&mut self, epoch: Epoch) -> Option<CutOver> {
         self.under_way(epoch)?;
-        match std::mem::take(&mut self.participation) {
-            Participation::Prepared(c) | Participation::Armed(c) => Some(c),
-            Participation::Idle => None,
+        match std::mem::take(&mut self.promise) {
+            Promise::Prepared(c) | Promise::Armed(c) => Some(c),
+            Promise::None => None,
         }
     }
 

@@ -11,7 +11,7 @@ use super::gate::Gate;
 use super::machine::Machine;
 use super::step::Step;
 use super::table::{MessageId, NodeId, Outcome};
-use greenlight_protocol::agent::Participation;
+use greenlight_protocol::agent::Promise;
 use greenlight_protocol::{
     AgentTimer, Color, CoordinatorTimer, Outcome as Ending, ParticipationView,
 };
@@ -368,16 +368,16 @@ impl<'a> Run<'a> {
             .map(|machine| self.fleet.machines.entry(*machine))
             .collect();
         for machine in &machines {
-            let Participation::Armed(cut_over) = &machine.node.disk.participation else {
+            let Promise::Armed(cut_over) = &machine.node.disk.promise else {
                 continue;
             };
             if !matches!(machine.node.gate, Gate::Held { .. }) {
                 continue;
             }
-            let participation = &machine.node.disk.participation;
+            let promise = &machine.node.disk.promise;
             let all_wait = machines
                 .iter()
-                .all(|peer| peer.node.disk.participation == *participation);
+                .all(|peer| peer.node.disk.promise == *promise);
             if !all_wait {
                 return Err(format!("one waits for e{} for nothing", cut_over.epoch));
             }

@@ -11,7 +11,7 @@ use super::message::{Message, canonical_report};
 use super::past;
 use super::step::{Step, Taken, tokens_up_to};
 use super::table::Node;
-use greenlight_protocol::agent::{Ledger, Participation, SlotState};
+use greenlight_protocol::agent::{Ledger, Promise, SlotState};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DirectiveEnvelope,
     DrainEvidence, Epoch, HoldEvidence, Incarnation, InstanceId, Mutant, ParticipationView,
@@ -437,13 +437,10 @@ impl Machine {
     pub(crate) fn admits(&self, color: Color) -> Option<Admits> {
         let ledger = self.agent.as_ref()?.ledger();
         let live = ledger.live.get(&"shop".into());
-        let ordinal = match (
-            live.filter(|live| live.color == color),
-            &ledger.participation,
-        ) {
+        let ordinal = match (live.filter(|live| live.color == color), &ledger.promise) {
             (Some(live), _) => live.epoch,
-            (None, Participation::Armed(cut_over)) => cut_over.epoch,
-            (None, Participation::Idle | Participation::Prepared(_)) => return None,
+            (None, Promise::Armed(cut_over)) => cut_over.epoch,
+            (None, Promise::None | Promise::Prepared(_)) => return None,
         };
         Some(Admits { color, ordinal })
     }

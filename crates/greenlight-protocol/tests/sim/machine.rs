@@ -7,7 +7,7 @@ use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
 use super::stale::is_stale;
 use super::world::World;
-use greenlight_protocol::agent::Participation;
+use greenlight_protocol::agent::Promise;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, Report,
     ReportEnvelope, ServiceName, Timestamp,
@@ -400,11 +400,11 @@ impl World {
 /// Which cut-over made live what the agent opens to.
 fn ordinal(agent: &Agent, service: &ServiceName, color: Color) -> Option<Epoch> {
     let ledger = agent.ledger();
-    match (ledger.live.get(service), &ledger.participation) {
+    match (ledger.live.get(service), &ledger.promise) {
         (Some(live), _) if live.color == color => Some(live.epoch),
-        (_, Participation::Armed(cut_over)) if ledger.idle_slot(service).color == color => {
+        (_, Promise::Armed(cut_over)) if ledger.idle_slot(service).color == color => {
             Some(cut_over.epoch)
         }
-        (_, Participation::Idle | Participation::Prepared(_) | Participation::Armed(_)) => None,
+        (_, Promise::None | Promise::Prepared(_) | Promise::Armed(_)) => None,
     }
 }

@@ -16,7 +16,7 @@ const REQUEST_TIMEOUT: u64 = 30_000_000;
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Participation {
+enum Stage {
     /// Not at the gate, or waiting there.
     Waiting,
     /// It has a place in flight and looks for a connection.
@@ -39,7 +39,7 @@ pub(crate) struct Request {
     at: usize,
     service: ServiceName,
     idempotent: bool,
-    participation: Participation,
+    stage: Stage,
     /// When it came.
     since: u64,
     /// When it last began to reach an application.
@@ -87,7 +87,7 @@ impl World {
             at,
             service,
             idempotent: self.rng.hits(0.7),
-            participation: Participation::Waiting,
+            stage: Stage::Waiting,
             since: self.now,
             reached: self.now,
             resent: 0,
@@ -119,7 +119,7 @@ impl World {
             }
             Route::Open(admits) => {
                 let generation = known.generation;
-                request.participation = Participation::Claimed { admits, generation };
+                request.stage = Stage::Claimed { admits, generation };
                 gate.claim(&request.service, admits.color);
                 let takes = self.rng.micros(20, 1_000);
                 self.moves_after(id, takes);
@@ -142,14 +142,14 @@ impl World {
             return Ok(());
         }
         request.step += 1;
-        match request.participation {
-            Participation::Waiting => self.try_at_gate(id),
-            Participation::Claimed { admits, generation } => self.connects(id, admits, generation),
-            Participation::Admitting {
+        match request.stage {
+            Stage::Waiting => self.try_at_gate(id),
+            Stage::Claimed { admits, generation } => self.connects(id, admits, generation),
+            Stage::Admitting {
                 admits,
                 incarnation,
             } => self.is_written(id, admits, incarnation),
-            Participation::Sent { admits, .. } => {
+            Stage::Sent { admits, .. } => {
                 let (at, service) = (request.at, request.service.clone());
                 self.machines[at].gate.release(&service, admits.color);
                 self.answer(id, Answer::Served)?;
@@ -169,7 +169,7 @@ impl World {
         let app = machine.apps.get(&slot).filter(|app| app.listening);
         let Some(app) = app else {
             // Refused: it waits, and looks again.
-            request.participation = Participation::Waiting;
+            request.stage = Stage::Waiting;
             machine.gate.release(&service, admits.color);
             let pause = self.rng.micros(5_000, 50_000);
             self.moves_after(id, pause);
@@ -177,13 +177,13 @@ impl World {
         };
         if machine.gate.services[&service].generation != generation {
             // Recalled: nothing of it was sent.
-            request.participation = Participation::Waiting;
+            request.stage = Stage::Waiting;
             machine.gate.release(&service, admits.color);
             self.stats.count("request recalled");
             self.gate_settled(at)?;
             return self.try_at_gate(id);
         }
-        request.participation = Participation::Admitting {
+        request.stage = Stage::Admitting {
             admits,
             incarnation: app.incarnation,
         };
@@ -214,7 +214,7 @@ impl World {
         })?;
         self.faults
             .application_is_there(at, &slot.service, &app.digest, self.now);
-        request.participation = Participation::Sent {
+        request.stage = Stage::Sent {
             admits,
             incarnation,
         };
@@ -240,19 +240,19 @@ impl World {
             .requests
             .iter()
             .filter(|(_, request)| request.at == at && request.service == slot.service)
-            .filter_map(|(id, request)| match request.participation {
-                Participation::Admitting {
+            .filter_map(|(id, request)| match request.stage {
+                Stage::Admitting {
                     admits,
                     incarnation: to,
                 }
-                | Participation::Sent {
+                | Stage::Sent {
                     admits,
                     incarnation: to,
                 } if admits.color == slot.color && to == incarnation => Some(*id),
-                Participation::Waiting
-                | Participation::Claimed { .. }
-                | Participation::Admitting { .. }
-                | Participation::Sent { .. } => None,
+                Stage::Waiting
+                | Stage::Claimed { .. }
+                | Stage::Admitting { .. }
+                | Stage::Sent { .. } => None,
             })
             .collect();
         if !lost.is_empty() && matches!(end, End::Drained | End::Replaced) {
@@ -264,14 +264,14 @@ impl World {
         }
         for id in lost {
             let request = self.requests.get_mut(&id).expect("it was listed");
-            let written = matches!(request.participation, Participation::Sent { .. });
+            let written = matches!(request.stage, Stage::Sent { .. });
             if matches!(end, End::CutOff { began } if request.reached > began) {
                 let name = &self.machines[at].name;
                 return breach(format!(
                     "G7: `{slot}` on `{name}` was given a request after its drain had begun"
                 ));
             }
-            request.participation = Participation::Waiting;
+            request.stage = Stage::Waiting;
             request.step += 1;
             let again = !written || request.may_be_sent_again();
             request.resent += u32::from(written);
@@ -307,7 +307,7 @@ impl World {
     }
 
     pub(crate) fn overdue(&mut self, id: RequestId) -> Checked {
-        let waits = |request: &Request| request.participation == Participation::Waiting;
+        let waits = |request: &Request| request.stage == Stage::Waiting;
         if self.requests.get(&id).is_some_and(waits) {
             return self.answer(id, Answer::TimedOut);
         }

@@ -280,12 +280,10 @@ fn span_of(slot: &Slot, incarnation: Option<Incarnation>) -> Span {
 }
 
 fn releases(ledger: &Ledger) -> impl Iterator<Item = &Release> {
-    use greenlight_protocol::agent::Participation;
-    let coming = match &ledger.participation {
-        Participation::Prepared(cut_over) | Participation::Armed(cut_over) => {
-            Some(&cut_over.releases)
-        }
-        Participation::Idle => None,
+    use greenlight_protocol::agent::Promise;
+    let coming = match &ledger.promise {
+        Promise::Prepared(cut_over) | Promise::Armed(cut_over) => Some(&cut_over.releases),
+        Promise::None => None,
     };
     let kept = ledger.live.values().chain(ledger.warm.values());
     kept.map(|live| &live.release)
