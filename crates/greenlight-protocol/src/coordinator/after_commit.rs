@@ -1,158 +1,99 @@
 //! After the commit: every gate opens, the new release is watched, the old one is retired.
 
-use super::{
-    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Decision, Outcome, Phase,
-};
+use super::in_progress::CutOverInProgress;
+use super::{Coordinator, CoordinatorRecord, CoordinatorTimer, Next, Outcome, Phase};
 use crate::cut_over::Direction;
 use crate::id::{Epoch, InstanceId};
 use crate::message::{Directive, Healthy};
-use crate::time::Timestamp;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a deployment waits for an instance that is away when the watch is over.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 
 impl Coordinator {
+    /// An instance has switched, or could not serve what it has switched to.
     pub(super) fn switched(
         &mut self,
+        mut cut_over: CutOverInProgress,
         from: &InstanceId,
-        epoch: Epoch,
-        rollback_reason: Option<String>,
-        now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        let Phase::Switching {
-            epoch: here,
-            waiting,
-        } = &mut self.phase
-        else {
-            if let Some(reason) = rollback_reason {
-                self.unhealthy(epoch, reason, now, effects);
-            }
-            return;
-        };
-        if *here != epoch {
-            return;
+        problem: Option<String>,
+    ) -> Next {
+        if cut_over.phase != Phase::Switching {
+            return match problem {
+                Some(reason) => self.unhealthy(cut_over, reason),
+                None => Some(cut_over),
+            };
         }
-        waiting.remove(from);
-        let complete = waiting.is_empty();
-        if rollback_reason.is_some() {
-            self.rollback_reason = rollback_reason;
+        if problem.is_some() {
+            cut_over.rollback_reason = problem;
         }
-        if complete {
-            self.all_switched(epoch, now, effects);
+        if !cut_over.answered(from) {
+            return Some(cut_over);
         }
-    }
-
-    fn all_switched(&mut self, epoch: Epoch, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        self.record(CoordinatorRecord::Completed(epoch), effects);
-        self.watch(epoch, now, effects);
+        self.record(CoordinatorRecord::Completed(cut_over.epoch()));
+        self.watch(cut_over)
     }
 
     /// Observes what was cut over to; a rollback is not watched but cleaned up after.
-    pub(super) fn watch(
-        &mut self,
-        epoch: Epoch,
-        now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
-        };
-        let policy = started.cut_over.policy.clone();
-        match started.cut_over.direction {
-            Direction::Back if self.ledger.warm.is_none() => {
-                // A restart between the last `Retired` and the end of the deployment.
-                self.finish_rollback(effects);
-            }
+    pub(super) fn watch(&mut self, mut cut_over: CutOverInProgress) -> Next {
+        let epoch = cut_over.epoch();
+        match cut_over.started.cut_over.direction {
+            // A restart between the last `Retired` and the end of the deployment.
+            Direction::Back if self.ledger.warm.is_none() => self.finish_rollback(),
             Direction::Back => {
-                self.phase = Phase::Retiring { epoch };
-                self.begin_retire(epoch, effects);
+                self.retire(epoch);
+                Some(cut_over.unattended(Phase::Retiring))
             }
             Direction::Forward => {
-                self.phase = Phase::Watching { epoch };
-                if let Some(reason) = self.rollback_reason.take() {
-                    self.unhealthy(epoch, reason, now, effects);
-                } else {
-                    Self::timer(CoordinatorTimer::WatchOver(epoch), policy.watch, effects);
+                if let Some(reason) = cut_over.rollback_reason.take() {
+                    return self.roll_back(reason);
                 }
+                let watch = cut_over.started.cut_over.policy.watch;
+                self.set_timer(CoordinatorTimer::WatchOver(epoch), watch);
+                Some(cut_over.unattended(Phase::Watching))
             }
         }
     }
 
     /// A live application died or fails its check: while it is watched, the fleet is rolled back.
-    pub(super) fn unhealthy(
-        &mut self,
-        epoch: Epoch,
-        reason: String,
-        now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        if self.phase.epoch() != Some(epoch) {
-            return;
-        }
-        match &self.phase {
-            Phase::Watching { .. } | Phase::Confirming { .. } => {
-                self.rollback_reason = Some(reason);
-                self.roll_back(now, effects);
+    pub(super) fn unhealthy(&mut self, mut cut_over: CutOverInProgress, reason: String) -> Next {
+        match cut_over.phase {
+            Phase::Watching | Phase::Confirming => self.roll_back(reason),
+            Phase::Switching => {
+                cut_over.rollback_reason = Some(reason);
+                Some(cut_over)
             }
-            Phase::Switching { .. } => self.rollback_reason = Some(reason),
             Phase::Idle
-            | Phase::Preparing { .. }
+            | Phase::Preparing
             | Phase::CheckingPeers { .. }
-            | Phase::Ready { .. }
-            | Phase::BeforeSwitch { .. }
+            | Phase::Ready
+            | Phase::BeforeSwitch
             | Phase::Arming { .. }
             | Phase::Holding { .. }
-            | Phase::Aborting { .. }
-            | Phase::Retiring { .. } => {}
+            | Phase::Aborting
+            | Phase::RetryingRollback
+            | Phase::Retiring => Some(cut_over),
         }
     }
 
-    /// The time of the watch is over, or that for the last confirmations.
-    pub(super) fn watch_over(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
-        };
-        match &self.phase {
-            Phase::Watching { epoch } => {
-                let epoch = *epoch;
-                let waiting = started.cut_over.participants.clone();
-                self.phase = Phase::Confirming { epoch, waiting };
-                self.prompt_all(effects);
-                Self::timer(CoordinatorTimer::WatchOver(epoch), CONFIRM_WITHIN, effects);
-                Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, effects);
-            }
-            // Whoever is still away cannot stop the others: the decision stands.
-            Phase::Confirming { .. } => self.proceed(now, effects),
-            Phase::Idle
-            | Phase::Preparing { .. }
-            | Phase::BeforeSwitch { .. }
-            | Phase::CheckingPeers { .. }
-            | Phase::Ready { .. }
-            | Phase::Arming { .. }
-            | Phase::Holding { .. }
-            | Phase::Switching { .. }
-            | Phase::Aborting { .. }
-            | Phase::Retiring { .. } => {}
-        }
+    /// The time of the watch is over: everyone says once more how it stands.
+    pub(super) fn confirm(&mut self, cut_over: CutOverInProgress) -> CutOverInProgress {
+        let waiting = cut_over.participants().clone();
+        let timer = CoordinatorTimer::WatchOver(cut_over.epoch());
+        let deadline = Some((timer, CONFIRM_WITHIN));
+        self.enter(cut_over, Phase::Confirming, waiting, deadline)
     }
 
     /// An instance has said how it stands: whether that is well, if it was asked.
-    pub(super) fn confirmed(
-        &mut self,
-        from: &InstanceId,
-        now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
-        };
-        let Some(status) = self.connected.get(from) else {
-            return;
-        };
-        let is_well = started.cut_over.releases.iter().all(|(service, release)| {
-            match (status.live.get(service), release) {
+    pub(super) fn confirmed(&mut self, mut cut_over: CutOverInProgress, from: &InstanceId) -> Next {
+        if cut_over.phase != Phase::Confirming {
+            return Some(cut_over);
+        }
+        let live = self.connected.get(from).map(|status| &status.live);
+        let mut releases = cut_over.started.cut_over.releases.iter();
+        let is_well = releases.all(|(service, release)| {
+            match (live.and_then(|live| live.get(service)), release) {
                 (Some(live), Some(release)) => {
                     live.digest == release.digest && live.healthy == Healthy::Yes
                 }
@@ -160,80 +101,74 @@ impl Coordinator {
                 (Some(_), None) | (None, Some(_)) => false,
             }
         });
-        let Phase::Confirming { waiting, .. } = &mut self.phase else {
-            return;
-        };
-        if is_well && waiting.remove(from) && waiting.is_empty() {
-            self.proceed(now, effects);
+        if live.is_some() && is_well && cut_over.waiting.remove(from) && cut_over.waiting.is_empty()
+        {
+            return self.proceed(&cut_over);
         }
+        Some(cut_over)
     }
 
     /// What was cut over to is good: the next wave, or the end.
-    fn proceed(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
-        };
-        let next = self
-            .ledger
-            .active()
-            .and_then(|d| d.request.plan.after(started.position));
-        if let Some(position) = next {
-            self.start_cut_over(Direction::Forward, position, None, now, effects);
-            return;
+    pub(super) fn proceed(&mut self, cut_over: &CutOverInProgress) -> Next {
+        let plan = &self.ledger.active()?.request.plan;
+        match plan.after(cut_over.started.position) {
+            Some(position) => self.start_cut_over(Direction::Forward, position, None),
+            None => self.finish(Outcome::Promoted),
         }
-        self.finish(Outcome::Promoted, effects);
     }
 
     /// Ends the deployment. What is left warm, be it by this one or by one before it, has its
     /// time from now on: nothing is retired while a deployment is under way.
-    pub(super) fn finish(&mut self, outcome: Outcome, effects: &mut Vec<CoordinatorEffect>) {
-        let Some(active) = self.ledger.active() else {
-            return;
-        };
+    pub(super) fn finish(&mut self, outcome: Outcome) -> Next {
+        let active = self.ledger.active()?;
         let deployment = active.request.deployment.clone();
-        self.phase = Phase::Idle;
-        self.rollback_reason = None;
-        self.record(
-            CoordinatorRecord::Finished {
-                deployment,
-                outcome,
-            },
-            effects,
-        );
-        self.keep_warm(effects);
+        self.record(CoordinatorRecord::Finished {
+            deployment,
+            outcome,
+        });
+        self.keep_warm();
+        None
+    }
+
+    fn finish_rollback(&mut self) -> Next {
+        let reason = self.ledger.active()?.reason.clone().unwrap_or_default();
+        self.finish(Outcome::RolledBack { reason })
     }
 
     /// Sets the time at which the releases that are left warm are retired, if there are any.
-    pub(super) fn keep_warm(&self, effects: &mut Vec<CoordinatorEffect>) {
+    pub(super) fn keep_warm(&mut self) {
         if let Some(warm) = &self.ledger.warm {
             let timer = CoordinatorTimer::WarmOver(warm.epoch);
-            Self::timer(timer, warm.policy.keep_warm, effects);
+            let after = warm.policy.keep_warm;
+            self.set_timer(timer, after);
+        }
+    }
+
+    /// The time of the warm releases is over. Nothing is retired while a deployment is under way.
+    pub(super) fn warm_over(&mut self, epoch: Epoch) {
+        let is_retiring = |c: &CutOverInProgress| c.phase == Phase::Retiring;
+        let is_free = self.ledger.active().is_none();
+        if is_free || self.in_progress.as_ref().is_some_and(is_retiring) {
+            self.retire(epoch);
         }
     }
 
     /// Asks everyone to drain and stop what is not live since this epoch.
-    pub(super) fn begin_retire(&mut self, epoch: Epoch, effects: &mut Vec<CoordinatorEffect>) {
-        let Some(warm) = &self.ledger.warm else {
+    fn retire(&mut self, epoch: Epoch) {
+        let warm = self.ledger.warm.as_ref();
+        let Some(warm) = warm.filter(|warm| warm.epoch == epoch) else {
             return;
         };
-        let busy = self.ledger.active().is_some() && !matches!(self.phase, Phase::Retiring { .. });
-        if warm.epoch != epoch || busy {
-            return;
-        }
-        let waiting = warm.instances.clone();
+        let waiting: BTreeSet<_> = warm.instances.clone();
         for instance in &waiting {
-            self.send(instance, epoch, Directive::Retire, effects);
+            self.send(instance, epoch, Directive::Retire);
         }
         self.retiring = Some((epoch, waiting));
-        Self::timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW, effects);
+        self.set_timer(CoordinatorTimer::Resend(epoch), super::RESEND_SLOW);
     }
 
-    pub(super) fn retired(
-        &mut self,
-        from: &InstanceId,
-        epoch: Epoch,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
+    /// An instance has stopped what is not live since this epoch.
+    pub(super) fn retired(&mut self, from: &InstanceId, epoch: Epoch) {
         let Some((retiring, waiting)) = &mut self.retiring else {
             return;
         };
@@ -245,33 +180,21 @@ impl Coordinator {
             return;
         }
         self.retiring = None;
-        self.record(CoordinatorRecord::Retired(epoch), effects);
-        if matches!(self.phase, Phase::Retiring { .. }) {
-            self.finish_rollback(effects);
-        }
-    }
-
-    fn finish_rollback(&mut self, effects: &mut Vec<CoordinatorEffect>) {
-        let reason = self
-            .ledger
-            .active()
-            .and_then(|d| d.reason.clone())
-            .unwrap_or_default();
-        self.finish(Outcome::RolledBack { reason }, effects);
-    }
-
-    /// An agent that waits for a decision gets it, if there is one.
-    pub(super) fn resolve_in_doubt(
-        &mut self,
-        from: &InstanceId,
-        epoch: Epoch,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        let directive = match self.ledger.decided.get(&epoch) {
-            Some(Decision::Committed | Decision::Completed) => Directive::Switch,
-            Some(Decision::Aborted) | None => Directive::Abort,
-            Some(Decision::Open) => return,
-        };
-        self.send(from, epoch, directive, effects);
+        self.record(CoordinatorRecord::Retired(epoch));
+        self.step(|coordinator, cut_over| match cut_over.phase {
+            Phase::Retiring => coordinator.finish_rollback(),
+            Phase::Idle
+            | Phase::Preparing
+            | Phase::CheckingPeers { .. }
+            | Phase::Ready
+            | Phase::BeforeSwitch
+            | Phase::Arming { .. }
+            | Phase::Holding { .. }
+            | Phase::Switching
+            | Phase::Watching
+            | Phase::Confirming
+            | Phase::Aborting
+            | Phase::RetryingRollback => Some(cut_over),
+        });
     }
 }

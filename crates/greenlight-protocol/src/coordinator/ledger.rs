@@ -154,8 +154,8 @@ pub struct Deployment {
     pub rollback_target: BTreeMap<ServiceName, Release>,
     /// The ledger's rollback target before the deployment: after a rollback it is the target again.
     pub previous_rollback_target: BTreeMap<ServiceName, Release>,
-    /// The latest cut-over, and its decision.
-    pub latest: Option<(CutOverStarted, Decision)>,
+    /// The latest cut-over; its decision is in the ledger.
+    pub latest: Option<CutOverStarted>,
     /// Who has switched to the new release in this deployment.
     pub changed: BTreeSet<InstanceId>,
     /// How many rollbacks of this deployment were started.
@@ -238,8 +238,9 @@ impl Ledger {
 
     /// The latest cut-over of the deployment under way, and its decision.
     pub fn latest(&self) -> Option<(&CutOverStarted, Decision)> {
-        let (started, decision) = self.active()?.latest.as_ref()?;
-        Some((started, *decision))
+        let started = self.active()?.latest.as_ref()?;
+        let decision = self.decided.get(&started.cut_over.epoch);
+        Some((started, decision.copied().unwrap_or(Decision::Open)))
     }
 
     fn accept(&mut self, request: &DeploymentRequest) {
@@ -266,7 +267,7 @@ impl Ledger {
                 deployment.rollback_attempts += 1;
                 deployment.reason.clone_from(&started.reason);
             }
-            deployment.latest = Some((started.clone(), Decision::Open));
+            deployment.latest = Some(started.clone());
         }
     }
 
@@ -276,26 +277,19 @@ impl Ledger {
         {
             *known = decision;
         }
-        if let Some((started, known)) = self.deployment.as_mut().and_then(|d| d.latest.as_mut())
-            && started.cut_over.epoch == epoch
-            && *known == Decision::Open
-        {
-            *known = decision;
-        }
     }
 
     fn complete(&mut self, epoch: Epoch) {
-        self.decided.insert(epoch, Decision::Completed);
+        if self.decided.insert(epoch, Decision::Completed) == Some(Decision::Completed) {
+            return;
+        }
         let Some(deployment) = &mut self.deployment else {
             return;
         };
-        let Some((started, decision)) = &mut deployment.latest else {
+        let started = deployment.latest.as_ref();
+        let Some(started) = started.filter(|started| started.cut_over.epoch == epoch) else {
             return;
         };
-        if started.cut_over.epoch != epoch || *decision == Decision::Completed {
-            return;
-        }
-        *decision = Decision::Completed;
         let cut_over = started.cut_over.clone();
         match cut_over.direction {
             Direction::Forward => deployment.changed.extend(cut_over.participants.clone()),

@@ -3,8 +3,9 @@
 //! Not in a rollback, whoever asked for it: the release that it restores has served, and nothing
 //! may be in its way.
 
-use super::{Coordinator, CoordinatorEffect, CoordinatorTimer, Phase};
-use crate::cut_over::Direction;
+use super::in_progress::CutOverInProgress;
+use super::{Coordinator, CoordinatorTimer, Phase};
+use crate::cut_over::{CutOver, Direction};
 use crate::id::InstanceId;
 use crate::policy::PeerChecks;
 use crate::time::Timestamp;
@@ -21,61 +22,45 @@ const SAMPLE: usize = 3;
 const VIEWS_TOLD: usize = 2;
 
 impl Coordinator {
-    /// Has everyone look at its peers, if that is wanted and there are any. Says whether.
-    pub(super) fn check_peers(&mut self, effects: &mut Vec<CoordinatorEffect>) -> bool {
-        let Some((started, _)) = self.ledger.latest() else {
-            return false;
-        };
-        let cut_over = &started.cut_over;
-        let is_wanted = cut_over.policy.peer_checks == PeerChecks::Yes
+    /// Whether everyone is to look at its peers, because that is wanted and there are any.
+    pub(super) fn must_check_peers(cut_over: &CutOver) -> bool {
+        cut_over.policy.peer_checks == PeerChecks::Yes
             && cut_over.direction == Direction::Forward
-            && cut_over.participants.len() > 1;
-        if !is_wanted {
-            return false;
-        }
-        let epoch = cut_over.epoch;
-        let waiting = cut_over.participants.clone();
-        self.phase = Phase::CheckingPeers {
-            epoch,
-            waiting,
+            && cut_over.participants.len() > 1
+    }
+
+    pub(super) fn check_peers(&mut self, cut_over: CutOverInProgress) -> CutOverInProgress {
+        let waiting = cut_over.participants().clone();
+        let timer = CoordinatorTimer::PeersDeadline(cut_over.epoch());
+        let phase = Phase::CheckingPeers {
             unseen: BTreeMap::new(),
         };
-        self.prompt_all(effects);
-        Self::timer(CoordinatorTimer::PeersDeadline(epoch), DEADLINE, effects);
-        Self::timer(
-            CoordinatorTimer::Resend(epoch),
-            self.resend_after(),
-            effects,
-        );
-        true
+        self.enter(cut_over, phase, waiting, Some((timer, DEADLINE)))
     }
 
     /// An instance says which of its peers it does not see ready. All are heard before it is judged
     /// whom that speaks against: one that is cut off sees nobody, and nobody sees it.
     pub(super) fn peers_seen(
         &mut self,
+        mut cut_over: CutOverInProgress,
         from: &InstanceId,
         unseen_there: BTreeMap<InstanceId, String>,
         now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        let Phase::CheckingPeers {
-            waiting, unseen, ..
-        } = &mut self.phase
-        else {
-            return;
+    ) -> CutOverInProgress {
+        let is_last = cut_over.answered(from);
+        let Phase::CheckingPeers { unseen } = &mut cut_over.phase else {
+            return cut_over;
         };
         for (peer, reason) in unseen_there {
             let by = unseen.entry(peer).or_default();
             by.insert(from.clone(), reason);
         }
-        waiting.remove(from);
-        if !waiting.is_empty() {
-            return;
+        if !is_last {
+            return cut_over;
         }
         match only_for_itself(unseen) {
-            Some(reason) => self.abort(reason, effects),
-            None => self.all_ready(now, effects),
+            Some(reason) => self.abort(cut_over, reason),
+            None => self.all_ready(cut_over, now),
         }
     }
 }

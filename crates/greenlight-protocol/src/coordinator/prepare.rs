@@ -1,8 +1,9 @@
 //! From a request to the commit: accept, prepare, arm, hold, decide.
 
+use super::in_progress::CutOverInProgress;
 use super::{
-    Accepted, Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, CutOverStarted,
-    DeploymentRequest, Ledger, Phase, Promotion, Refusal, RollbackRequest,
+    Accepted, Coordinator, CoordinatorRecord, CoordinatorTimer, CutOverStarted, DeploymentRequest,
+    Ledger, Next, Phase, Promotion, Refusal, RollbackRequest,
 };
 use crate::cut_over::{CutOver, Direction};
 use crate::id::{InstanceId, ServiceName};
@@ -24,13 +25,12 @@ impl Coordinator {
         &mut self,
         request: DeploymentRequest,
         now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
     ) -> Result<Accepted, Refusal> {
         if let Some(active) = self.ledger.active() {
             if active.request.releases == request.releases {
                 let deployment = active.request.deployment.clone();
                 if request.promotion == Promotion::Automatic {
-                    self.promote_when_ready(now, effects);
+                    self.promote_when_ready(now);
                 }
                 return Ok(Accepted::Attached(deployment));
             }
@@ -42,7 +42,7 @@ impl Coordinator {
                     .map(|r| r.version.clone())
                     .unwrap_or_default(),
                 requested_by: active.request.requested_by.clone(),
-                phase: self.phase.to_string(),
+                phase: self.phase().to_string(),
             });
         }
         if request.releases.is_empty() {
@@ -65,8 +65,8 @@ impl Coordinator {
         let deployment = request.deployment.clone();
         self.retiring = None;
         self.is_promoted = false;
-        self.record(CoordinatorRecord::Accepted(Box::new(request)), effects);
-        self.start_cut_over(Direction::Forward, Position::default(), None, now, effects);
+        self.record(CoordinatorRecord::Accepted(Box::new(request)));
+        self.in_progress = self.start_cut_over(Direction::Forward, Position::default(), None);
         Ok(Accepted::Started(deployment))
     }
 
@@ -119,18 +119,14 @@ impl Coordinator {
         })
     }
 
-    /// Begins a cut-over: a new epoch, written down before anyone is told.
+    /// Starts a cut-over: a new epoch, written down before anyone is told.
     pub(super) fn start_cut_over(
         &mut self,
         direction: Direction,
         position: Position,
         reason: Option<String>,
-        _now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        let Some(deployment) = self.ledger.active() else {
-            return;
-        };
+    ) -> Next {
+        let deployment = self.ledger.active()?;
         let (participants, releases) = match direction {
             Direction::Forward => (
                 deployment.request.plan.waves[position.wave]
@@ -155,213 +151,159 @@ impl Coordinator {
         };
         let epoch = cut_over.epoch;
         let within = cut_over.policy.prepare + cut_over.policy.drain + PREPARE_SLACK;
-        self.rollback_reason = None;
-        self.phase = Phase::Preparing {
-            epoch,
-            waiting: participants,
-        };
         let started = CutOverStarted {
             position,
             cut_over,
             reason,
         };
-        self.record(
-            CoordinatorRecord::CutOverStarted(Box::new(started)),
-            effects,
-        );
-        self.prompt_all(effects);
-        Self::timer(CoordinatorTimer::PrepareDeadline(epoch), within, effects);
-        Self::timer(
-            CoordinatorTimer::Resend(epoch),
-            self.resend_after(),
-            effects,
-        );
+        self.record(CoordinatorRecord::CutOverStarted(Box::new(started.clone())));
+        let cut_over = CutOverInProgress::new(started);
+        let deadline = Some((CoordinatorTimer::PrepareDeadline(epoch), within));
+        Some(self.enter(cut_over, Phase::Preparing, participants, deadline))
     }
 
-    /// A vote of the epoch under way, given to this term.
+    /// A vote of the epoch in progress, given to this term.
     pub(super) fn voted(
         &mut self,
+        mut cut_over: CutOverInProgress,
         from: &InstanceId,
-        report: Report,
+        vote: Report,
         now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        match (&mut self.phase, report) {
-            (Phase::Preparing { waiting, .. }, Report::Prepared) => {
-                waiting.remove(from);
-                if waiting.is_empty() {
-                    self.all_prepared(now, effects);
-                }
+    ) -> CutOverInProgress {
+        if !cut_over.phase.takes(&vote) {
+            return cut_over;
+        }
+        match vote {
+            Report::Prepared => match cut_over.answered(from) {
+                true => self.all_prepared(cut_over, now),
+                false => cut_over,
+            },
+            Report::PrepareFailed { reason }
+            | Report::BeforeSwitchFailed { reason }
+            | Report::HoldRefused { reason } => {
+                self.abort(cut_over, format!("instance `{from}`: {reason}"))
             }
-            (
-                Phase::Preparing { .. }
-                | Phase::CheckingPeers { .. }
-                | Phase::Ready { .. }
-                | Phase::BeforeSwitch { .. }
-                | Phase::Arming { .. },
-                Report::PrepareFailed { reason },
-            )
-            | (Phase::BeforeSwitch { .. }, Report::BeforeSwitchFailed { reason })
-            | (Phase::Holding { .. }, Report::HoldRefused { reason }) => {
-                self.abort(format!("instance `{from}`: {reason}"), effects);
-            }
-            (Phase::CheckingPeers { .. }, Report::PeersReady) => {
-                self.peers_seen(from, BTreeMap::new(), now, effects);
-            }
-            (Phase::CheckingPeers { .. }, Report::PeersNotReady { unseen }) => {
-                self.peers_seen(from, unseen, now, effects);
-            }
-            (Phase::BeforeSwitch { waiting, .. }, Report::BeforeSwitchDone { .. }) => {
-                if waiting.contains(from) {
-                    self.begin_arming(now, effects);
-                }
-            }
-            (
-                Phase::Arming {
-                    waiting,
-                    since,
-                    round_trip,
-                    ..
-                },
-                Report::Armed { sync },
-            ) => {
-                if waiting.remove(from) {
-                    *round_trip = (*round_trip).max(now.since(*since).saturating_sub(sync));
-                }
-                if waiting.is_empty() {
-                    let round_trip = *round_trip;
-                    self.all_armed(round_trip, now, effects);
-                }
-            }
-            (Phase::Holding { waiting, since, .. }, Report::Held(_)) => {
-                waiting.remove(from);
-                if waiting.is_empty() {
-                    let since = *since;
-                    self.all_held(now.since(since), effects);
-                }
-            }
-            // An answer to an earlier directive of the same epoch, repeated by the network.
-            (_, _) => {}
+            Report::PeersReady => self.peers_seen(cut_over, from, BTreeMap::new(), now),
+            Report::PeersNotReady { unseen } => self.peers_seen(cut_over, from, unseen, now),
+            Report::BeforeSwitchDone { .. } => match cut_over.waiting.contains(from) {
+                true => self.arm(cut_over, now),
+                false => cut_over,
+            },
+            Report::Armed { sync } => self.armed(cut_over, from, sync, now),
+            Report::Held(_) => match cut_over.answered(from) {
+                true => self.all_held(cut_over, now),
+                false => cut_over,
+            },
+            // These are no votes.
+            Report::Status(_)
+            | Report::Switched(_)
+            | Report::SwitchFailed { .. }
+            | Report::Aborted
+            | Report::Retired(_)
+            | Report::Unhealthy { .. }
+            | Report::InDoubt
+            | Report::Fenced => cut_over,
         }
     }
 
-    fn all_prepared(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        if !self.check_peers(effects) {
-            self.all_ready(now, effects);
+    fn all_prepared(&mut self, cut_over: CutOverInProgress, now: Timestamp) -> CutOverInProgress {
+        match Self::must_check_peers(&cut_over.started.cut_over) {
+            true => self.check_peers(cut_over),
+            false => self.all_ready(cut_over, now),
         }
     }
 
     /// All are ready, for themselves and for each other.
-    pub(super) fn all_ready(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
-        };
-        let epoch = started.cut_over.epoch;
-        let manual = started.cut_over.direction == Direction::Forward
-            && started.position == Position::default()
-            && self
-                .ledger
-                .active()
-                .is_some_and(|d| d.request.promotion == Promotion::Manual);
-        if manual && !self.is_promoted {
-            self.phase = Phase::Ready { epoch };
-        } else {
-            self.before_switch(now, effects);
+    pub(super) fn all_ready(
+        &mut self,
+        cut_over: CutOverInProgress,
+        now: Timestamp,
+    ) -> CutOverInProgress {
+        let promotion = self.ledger.active().map(|d| d.request.promotion);
+        let is_manual = cut_over.is_first_step() && promotion == Some(Promotion::Manual);
+        if is_manual && !self.is_promoted {
+            return cut_over.unattended(Phase::Ready);
         }
+        self.before_switch(cut_over, now)
     }
 
     /// Someone wants the deployment to go on by itself who found it waiting, or about to wait.
-    fn promote_when_ready(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+    fn promote_when_ready(&mut self, now: Timestamp) {
         self.is_promoted = true;
-        if matches!(self.phase, Phase::Ready { .. }) {
-            self.before_switch(now, effects);
+        if *self.phase() == Phase::Ready {
+            self.step(|coordinator, cut_over| Some(coordinator.before_switch(cut_over, now)));
         }
     }
 
-    pub(super) fn promote(
-        &mut self,
-        now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) -> Result<Accepted, Refusal> {
+    /// Command `Promote`.
+    pub(super) fn promote(&mut self, now: Timestamp) -> Result<Accepted, Refusal> {
         let Some(active) = self.ledger.active() else {
             return Err(Refusal::NothingUnderWay);
         };
         let deployment = active.request.deployment.clone();
-        if !matches!(self.phase, Phase::Ready { .. }) {
-            return Err(Refusal::NotReady(self.phase.to_string()));
+        if *self.phase() != Phase::Ready {
+            return Err(Refusal::NotReady(self.phase().to_string()));
         }
-        self.before_switch(now, effects);
+        self.step(|coordinator, cut_over| Some(coordinator.before_switch(cut_over, now)));
         Ok(Accepted::Done(deployment))
     }
 
     /// Has one instance run the command that comes before the switch, once in a deployment: before
     /// its first step forward. A coordinator that restarts meanwhile aborts, and never asks again.
-    fn before_switch(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
+    fn before_switch(&mut self, cut_over: CutOverInProgress, now: Timestamp) -> CutOverInProgress {
+        let within = match cut_over.is_first_step() {
+            true => cut_over.started.cut_over.policy.before_switch,
+            false => None,
         };
-        let cut_over = &started.cut_over;
-        let first = started.position == Position::default();
-        let within = match cut_over.direction {
-            Direction::Forward if first => cut_over.policy.before_switch,
-            Direction::Forward | Direction::Back => None,
+        let elected = cut_over.participants().first().cloned();
+        let (Some(within), Some(elected)) = (within, elected) else {
+            return self.arm(cut_over, now);
         };
-        let (Some(within), Some(elected)) = (within, cut_over.participants.first()) else {
-            self.begin_arming(now, effects);
-            return;
-        };
-        let epoch = cut_over.epoch;
-        self.phase = Phase::BeforeSwitch {
-            epoch,
-            waiting: [elected.clone()].into(),
-        };
-        self.prompt_all(effects);
-        let within = within + PREPARE_SLACK;
-        Self::timer(
-            CoordinatorTimer::BeforeSwitchDeadline(epoch),
-            within,
-            effects,
-        );
-        Self::timer(
-            CoordinatorTimer::Resend(epoch),
-            self.resend_after(),
-            effects,
-        );
+        let timer = CoordinatorTimer::BeforeSwitchDeadline(cut_over.epoch());
+        let deadline = Some((timer, within + PREPARE_SLACK));
+        self.enter(cut_over, Phase::BeforeSwitch, [elected].into(), deadline)
     }
 
-    fn begin_arming(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
-        };
-        let epoch = started.cut_over.epoch;
-        self.phase = Phase::Arming {
-            epoch,
-            waiting: started.cut_over.participants.clone(),
+    fn arm(&mut self, cut_over: CutOverInProgress, now: Timestamp) -> CutOverInProgress {
+        let waiting = cut_over.participants().clone();
+        let timer = CoordinatorTimer::ArmDeadline(cut_over.epoch());
+        let phase = Phase::Arming {
             since: now,
             round_trip: Duration::ZERO,
         };
-        self.prompt_all(effects);
-        Self::timer(CoordinatorTimer::ArmDeadline(epoch), ARM_DEADLINE, effects);
-        Self::timer(
-            CoordinatorTimer::Resend(epoch),
-            self.resend_after(),
-            effects,
-        );
+        self.enter(cut_over, phase, waiting, Some((timer, ARM_DEADLINE)))
+    }
+
+    fn armed(
+        &mut self,
+        mut cut_over: CutOverInProgress,
+        from: &InstanceId,
+        sync: Duration,
+        now: Timestamp,
+    ) -> CutOverInProgress {
+        let is_news = cut_over.waiting.remove(from);
+        let Phase::Arming { since, round_trip } = &mut cut_over.phase else {
+            return cut_over;
+        };
+        if is_news {
+            *round_trip = (*round_trip).max(now.since(*since).saturating_sub(sync));
+        }
+        let round_trip = *round_trip;
+        match cut_over.waiting.is_empty() {
+            true => self.all_armed(cut_over, round_trip, now),
+            false => cut_over,
+        }
     }
 
     /// Arming was a rehearsal: if the hold would not fit the budget, refuse before touching
     /// traffic. A hold is one round trip, one disk write, and the way to the last gate.
     fn all_armed(
         &mut self,
+        cut_over: CutOverInProgress,
         round_trip: Duration,
         now: Timestamp,
-        effects: &mut Vec<CoordinatorEffect>,
-    ) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
-        };
-        let cut_over = &started.cut_over;
-        let (epoch, budget) = (cut_over.epoch, cut_over.policy.hold_budget);
+    ) -> CutOverInProgress {
+        let budget = cut_over.started.cut_over.policy.hold_budget;
         let predicted = round_trip + self.sync + round_trip / 2;
         if predicted > budget {
             let reason = format!(
@@ -369,48 +311,39 @@ impl Coordinator {
                 predicted.as_millis(),
                 budget.as_millis()
             );
-            self.abort(reason, effects);
-            return;
+            return self.abort(cut_over, reason);
         }
-        self.phase = Phase::Holding {
-            epoch,
-            waiting: cut_over.participants.clone(),
-            since: now,
-        };
-        self.prompt_all(effects);
-        Self::timer(CoordinatorTimer::HoldBudget(epoch), budget, effects);
-        Self::timer(
-            CoordinatorTimer::Resend(epoch),
-            self.resend_after(),
-            effects,
-        );
+        let waiting = cut_over.participants().clone();
+        let deadline = Some((CoordinatorTimer::HoldBudget(cut_over.epoch()), budget));
+        self.enter(cut_over, Phase::Holding { since: now }, waiting, deadline)
     }
 
     /// Everyone holds: decide. Past the budget the timer may merely be late, so look again.
-    fn all_held(&mut self, held_for: Duration, effects: &mut Vec<CoordinatorEffect>) {
-        let Some((started, _)) = self.ledger.latest() else {
-            return;
+    fn all_held(&mut self, cut_over: CutOverInProgress, now: Timestamp) -> CutOverInProgress {
+        let Phase::Holding { since } = cut_over.phase else {
+            return cut_over;
         };
-        let cut_over = &started.cut_over;
-        if held_for > cut_over.policy.hold_budget {
-            self.abort(
+        if now.since(since) > cut_over.started.cut_over.policy.hold_budget {
+            return self.abort(
+                cut_over,
                 "the hold took longer than the hold budget".to_owned(),
-                effects,
             );
-            return;
         }
-        let epoch = cut_over.epoch;
-        let waiting = cut_over.participants.clone();
-        self.phase = Phase::Switching { epoch, waiting };
         if broken!(self, SwitchBeforeCommit) {
-            self.prompt_all(effects);
+            let early = CutOverInProgress {
+                waiting: cut_over.participants().clone(),
+                phase: Phase::Switching,
+                ..cut_over.clone()
+            };
+            self.prompt_all(&early);
         }
-        self.record(CoordinatorRecord::Committed(epoch), effects);
-        self.prompt_all(effects);
-        Self::timer(
-            CoordinatorTimer::Resend(epoch),
-            self.resend_after(),
-            effects,
-        );
+        self.record(CoordinatorRecord::Committed(cut_over.epoch()));
+        self.switch(cut_over)
+    }
+
+    /// The commit is durable: everyone switches.
+    pub(super) fn switch(&mut self, cut_over: CutOverInProgress) -> CutOverInProgress {
+        let waiting = cut_over.participants().clone();
+        self.enter(cut_over, Phase::Switching, waiting, None)
     }
 }

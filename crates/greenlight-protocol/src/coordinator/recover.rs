@@ -1,8 +1,7 @@
 //! Coming back after a crash: what was decided is carried out, what was not is aborted.
 
-use super::{
-    Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, Decision, Ledger, Phase,
-};
+use super::in_progress::CutOverInProgress;
+use super::{Coordinator, CoordinatorEffect, CoordinatorRecord, Decision, Ledger, Next, Phase};
 use crate::cut_over::Direction;
 use crate::id::InstanceId;
 use crate::mutant::{Mutant, broken};
@@ -33,76 +32,55 @@ impl Coordinator {
         let mut coordinator = Self {
             fleet,
             ledger: Ledger::replay(records),
-            phase: Phase::Idle,
-            rollback_reason: None,
+            in_progress: None,
             is_promoted: false,
             retiring: None,
             connected: BTreeMap::new(),
             sync: Duration::ZERO,
+            effects: Vec::new(),
             mutant,
         };
-        let mut effects = Vec::new();
         let term = coordinator.ledger.term.next();
-        coordinator.record(CoordinatorRecord::TermStarted(term), &mut effects);
-        coordinator.recover_cut_over(now, &mut effects);
+        coordinator.record(CoordinatorRecord::TermStarted(term));
+        coordinator.in_progress = coordinator.resume(now);
+        let effects = std::mem::take(&mut coordinator.effects);
         (coordinator, effects)
     }
 
-    fn recover_cut_over(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
+    /// What the ledger says is to be done with the deployment under way.
+    fn resume(&mut self, now: Timestamp) -> Next {
         let Some((started, decision)) = self.ledger.latest() else {
-            self.recover_idle(now, effects);
-            return;
+            return self.resume_idle();
         };
-        let cut_over = started.cut_over.clone();
-        let epoch = cut_over.epoch;
+        let cut_over = CutOverInProgress::new(started.clone());
+        let epoch = cut_over.epoch();
         match decision {
             Decision::Open if broken!(self, ResumeUndecided) => {
-                self.phase = Phase::Holding {
-                    epoch,
-                    waiting: cut_over.participants,
-                    since: now,
-                };
-                self.prompt_all(effects);
-                Self::timer(
-                    CoordinatorTimer::Resend(epoch),
-                    self.resend_after(),
-                    effects,
-                );
+                let waiting = cut_over.participants().clone();
+                Some(self.enter(cut_over, Phase::Holding { since: now }, waiting, None))
             }
-            Decision::Open => self.abort(
-                "the coordinator restarted before the commit".into(),
-                effects,
-            ),
+            Decision::Open => {
+                let reason = "the coordinator restarted before the commit".to_owned();
+                Some(self.abort(cut_over, reason))
+            }
             Decision::Committed => {
                 // What was found may have been read from a cache that never reached the disk:
                 // write it again before acting on it.
-                self.record(CoordinatorRecord::Committed(epoch), effects);
-                let waiting = cut_over.participants;
-                self.phase = Phase::Switching { epoch, waiting };
-                self.prompt_all(effects);
-                Self::timer(
-                    CoordinatorTimer::Resend(epoch),
-                    self.resend_after(),
-                    effects,
-                );
+                self.record(CoordinatorRecord::Committed(epoch));
+                Some(self.switch(cut_over))
             }
-            Decision::Completed => self.watch(epoch, now, effects),
+            Decision::Completed => self.watch(cut_over),
             Decision::Aborted => {
-                let reason = self
-                    .ledger
-                    .active()
-                    .and_then(|d| d.reason.clone())
-                    .unwrap_or_default();
-                self.abort(reason, effects);
+                let reason = self.ledger.active()?.reason.clone().unwrap_or_default();
+                Some(self.abort(cut_over, reason))
             }
         }
     }
 
-    fn recover_idle(&mut self, now: Timestamp, effects: &mut Vec<CoordinatorEffect>) {
-        if self.ledger.active().is_some() {
-            // Accepted, and nothing begun: begin.
-            self.start_cut_over(Direction::Forward, Position::default(), None, now, effects);
-        }
-        self.keep_warm(effects);
+    fn resume_idle(&mut self) -> Next {
+        // Accepted, and no cut-over started: start one.
+        let next = self.start_cut_over(Direction::Forward, Position::default(), None);
+        self.keep_warm();
+        next
     }
 }

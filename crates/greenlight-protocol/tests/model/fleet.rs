@@ -211,9 +211,9 @@ impl Fleet {
             server.disk.decided.get(&epoch),
             Some(Decision::Committed | Decision::Completed)
         );
-        let holding = server.process.as_ref().is_some_and(
-            |process| matches!(process.phase(), Phase::Holding { epoch: e, .. } if *e == epoch),
-        );
+        let holding = server.process.as_ref().is_some_and(|process| {
+            matches!(process.phase(), Phase::Holding { .. }) && process.epoch() == Some(epoch)
+        });
         !committed && !holding
     }
 

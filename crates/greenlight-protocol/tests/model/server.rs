@@ -49,7 +49,7 @@ impl Node for Server {
     /// G6: whether a stale vote would change anything, sent or not.
     fn flaw(&self) -> Option<&'static str> {
         let process = self.process.as_ref()?;
-        let here = process.phase().epoch().unwrap_or_default();
+        let here = process.epoch().unwrap_or_default();
         let reason = String::new();
         let votes = [
             Report::Prepared,

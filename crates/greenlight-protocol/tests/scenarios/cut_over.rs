@@ -284,6 +284,28 @@ fn a_new_release_that_dies_while_it_is_watched_is_rolled_back_through_the_same_b
 }
 
 #[test]
+fn a_rollback_that_is_aborted_is_shown_as_one_and_tried_again() {
+    let mut world = World::serving_v1(3); // G2
+    let request = world.request(&[("shop", "v2")]);
+    world
+        .deploy(request)
+        .expect("an idle fleet takes a request");
+    world.run();
+    world.kill(&name(2), "v2");
+    assert!(world.run_until(|w| w.phase() == "arming"));
+
+    world.disconnect(&name(3));
+    world.run();
+
+    assert_eq!(world.phase(), "retrying the rollback");
+    assert_eq!(world.outcome(), None);
+    world.pass(Duration::from_secs(2));
+    assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
+    assert_eq!(world.served("shop"), everywhere("v1"));
+    assert_eq!(world.running(), alone("v1"));
+}
+
+#[test]
 fn a_new_release_that_dies_with_its_agent_while_it_is_watched_is_rolled_back() {
     let mut world = World::serving_v1(3); // G2
     let request = world.request(&[("shop", "v2")]);

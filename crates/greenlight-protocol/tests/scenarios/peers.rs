@@ -126,7 +126,7 @@ fn an_agent_that_is_away_while_they_look_is_given_up_on() {
     let Some(Outcome::Aborted { reason }) = world.outcome() else {
         panic!("{:?}", world.outcome());
     };
-    assert!(reason.contains("how it sees its peers"), "{reason}");
+    assert!(reason.contains("on its peers in time"), "{reason}");
 }
 
 #[test]

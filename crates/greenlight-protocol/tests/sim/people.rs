@@ -19,7 +19,7 @@ impl World {
         }
         let pause = self.rng.micros(300_000, 6_000_000);
         self.after(pause, Event::PersonActs);
-        let is_ready = |phase: &Phase| matches!(phase, Phase::Ready { .. });
+        let is_ready = |phase: &Phase| matches!(phase, Phase::Ready);
         let coordinator = self.coordinator.machine.as_ref();
         let ready = coordinator.is_some_and(|c| is_ready(c.phase()));
         let command = match self.rng.below(20) {

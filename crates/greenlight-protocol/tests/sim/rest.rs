@@ -12,7 +12,7 @@ const LOOK: u64 = 1_000_000;
 impl World {
     pub(crate) fn look(&mut self) -> Checked {
         let phase = self.coordinator.machine.as_ref().map(Coordinator::phase);
-        if matches!(phase, Some(Phase::Ready { .. })) {
+        if matches!(phase, Some(Phase::Ready)) {
             let requested_by = "a person".to_owned();
             let command = self
                 .rng

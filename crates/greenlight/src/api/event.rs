@@ -65,6 +65,8 @@ pub enum PhaseName {
     Confirming,
     /// Gates reopen to the old release, and the new one is removed.
     Aborting,
+    /// A rollback was aborted and is tried again after a moment.
+    RetryingRollback,
     /// After a rollback, the releases it left are being stopped.
     Retiring,
 }
@@ -73,17 +75,18 @@ impl From<&Phase> for PhaseName {
     fn from(phase: &Phase) -> Self {
         match phase {
             Phase::Idle => Self::Idle,
-            Phase::Preparing { .. } => Self::Preparing,
+            Phase::Preparing => Self::Preparing,
             Phase::CheckingPeers { .. } => Self::CheckingPeers,
-            Phase::Ready { .. } => Self::Ready,
-            Phase::BeforeSwitch { .. } => Self::BeforeSwitch,
+            Phase::Ready => Self::Ready,
+            Phase::BeforeSwitch => Self::BeforeSwitch,
             Phase::Arming { .. } => Self::Arming,
             Phase::Holding { .. } => Self::Holding,
-            Phase::Switching { .. } => Self::Switching,
-            Phase::Watching { .. } => Self::Watching,
-            Phase::Confirming { .. } => Self::Confirming,
-            Phase::Aborting { .. } => Self::Aborting,
-            Phase::Retiring { .. } => Self::Retiring,
+            Phase::Switching => Self::Switching,
+            Phase::Watching => Self::Watching,
+            Phase::Confirming => Self::Confirming,
+            Phase::Aborting => Self::Aborting,
+            Phase::RetryingRollback => Self::RetryingRollback,
+            Phase::Retiring => Self::Retiring,
         }
     }
 }
@@ -102,6 +105,7 @@ impl fmt::Display for PhaseName {
             Self::Watching => "watching",
             Self::Confirming => "confirming",
             Self::Aborting => "aborting",
+            Self::RetryingRollback => "retrying the rollback",
             Self::Retiring => "retiring",
         })
     }

@@ -190,7 +190,7 @@ impl Shell {
             return Span::none();
         };
         let deployment = &active.request.deployment;
-        let epoch = self.coordinator.phase().epoch().map(|epoch| epoch.0);
+        let epoch = self.coordinator.epoch().map(|epoch| epoch.0);
         tracing::info_span!("deployment", %deployment, epoch)
     }
 
@@ -265,7 +265,10 @@ impl Shell {
 
     fn tell_phase(&mut self) {
         let phase = self.coordinator.phase();
-        let told = phase.epoch().map(|epoch| (epoch, PhaseName::from(phase)));
+        let told = self
+            .coordinator
+            .epoch()
+            .map(|epoch| (epoch, PhaseName::from(phase)));
         if told == self.phase {
             return;
         }
@@ -328,7 +331,7 @@ impl Shell {
             releases: active.request.versions(),
             removed: active.request.removed(),
             phase: self.coordinator.phase().into(),
-            waiting_for: self.coordinator.phase().waiting_for().into_iter().collect(),
+            waiting_for: self.coordinator.waiting_for().into_iter().collect(),
             since_ms: self
                 .receipts
                 .find(&active.request.deployment.0)
