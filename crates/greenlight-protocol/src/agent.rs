@@ -194,7 +194,7 @@ impl Agent {
         matches!(self.participation, Participation::Retiring { .. })
     }
 
-    /// How the instance stands, for reports and for people.
+    /// The status of the instance, for reports and for people.
     pub fn status(&self) -> InstanceStatus {
         let live = self
             .ledger

@@ -19,9 +19,9 @@
 //! Between `Preparing` and `Ready` the instances may also look at each other (`CheckingPeers`). A
 //! rollback that is aborted waits in `RetryingRollback` and is tried again.
 //!
-//! Handlers of one cut-over take it by value and return what it has become: the type says that there
-//! is one. `docs/design/protocol.md` has the table of transitions; a test drives this machine through
-//! it.
+//! Handlers of one cut-over take it by value and return what it has become: the type says that
+//! there is one. `docs/design/protocol.md` has the table of transitions; a test drives this machine
+//! through it.
 //!
 //! One deployment at a time. A rollback is a cut-over like any other, with the roles swapped.
 
@@ -69,10 +69,10 @@ pub struct Coordinator {
     fleet: BTreeSet<InstanceId>,
     ledger: Ledger,
     in_progress: Option<CutOverInProgress>,
-    /// Whether someone has asked since that a deployment to be promoted by hand go on by itself. A
-    /// restart aborts what has not committed, so there is nothing to remember.
+    /// Whether a person has since asked that a deployment for manual promotion continue
+    /// automatically. A restart aborts what has not committed, so there is nothing to remember.
     is_promoted: bool,
-    /// Who has yet to stop what is not live, once that was asked.
+    /// The instances that still have to stop what is not live.
     retiring: Option<(Epoch, BTreeSet<InstanceId>)>,
     connected: BTreeMap<InstanceId, InstanceStatus>,
     /// How long making a record durable takes here, as last measured.
@@ -140,7 +140,7 @@ impl Coordinator {
         &self.ledger
     }
 
-    /// The connected instances and how they said they stand.
+    /// The connected instances and their reported status.
     pub fn connected(&self) -> &BTreeMap<InstanceId, InstanceStatus> {
         &self.connected
     }
@@ -266,7 +266,7 @@ impl Coordinator {
             .push(CoordinatorEffect::SetTimer { timer, after });
     }
 
-    /// Sends the phase's directive to everyone who has not answered it.
+    /// Sends the phase's directive to every instance that has not answered it.
     fn prompt_all(&mut self, cut_over: &CutOverInProgress) {
         for instance in &cut_over.waiting {
             let directive = match &cut_over.phase {
@@ -347,7 +347,7 @@ impl Coordinator {
             (Phase::Watching, CoordinatorTimer::WatchOver(_)) => {
                 return Some(self.confirm(cut_over));
             }
-            // Whoever is still away cannot stop the others: the decision stands.
+            // An instance that is still away cannot stop the others: the decision stands.
             (Phase::Confirming, CoordinatorTimer::WatchOver(_)) => return self.proceed(&cut_over),
             (Phase::RetryingRollback, CoordinatorTimer::RetryRollback(_)) => {
                 let reason = cut_over.rollback_reason.unwrap_or_default();

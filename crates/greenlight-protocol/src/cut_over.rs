@@ -24,7 +24,7 @@ pub struct CutOver {
     pub deployment: DeploymentId,
     /// Whether it goes forward or back.
     pub direction: Direction,
-    /// Everyone who takes part; an agent in doubt asks them.
+    /// All participants; an agent in doubt asks them.
     pub participants: BTreeSet<InstanceId>,
     /// What each service cuts over to: they change as one set. Nothing: it is removed.
     pub releases: BTreeMap<ServiceName, Option<Release>>,

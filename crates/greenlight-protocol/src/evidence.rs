@@ -49,8 +49,8 @@ pub struct SwitchEvidence {
     pub aligned: Option<AlignedEvidence>,
 }
 
-/// What a front without a gate saw while it changed, in microseconds before it said so. Whoever
-/// gets the report can put it on its own clock.
+/// What a front without a gate saw while it changed, in microseconds before its report, so that
+/// the server can put it on its own clock.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -74,7 +74,7 @@ pub struct DrainEvidence {
     pub upgrades: u64,
 }
 
-/// A gate's totals over one cut-over, as they stand when it is asked.
+/// A gate's totals over one cut-over, at the moment of the query.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GateEvidence {
     pub services: BTreeMap<ServiceName, ServiceEvidence>,

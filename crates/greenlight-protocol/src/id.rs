@@ -1,4 +1,4 @@
-//! The names and numbers by which things are told apart.
+//! The ids of everything.
 //!
 //! Each is a newtype, so that an epoch cannot be passed where a term is meant.
 
@@ -85,7 +85,7 @@ pub struct Token {
 
 /// One start of one slot's application.
 ///
-/// G4 is about incarnations: a health check passed by one start says nothing of the next.
+/// G4 is about incarnations: a health check that one start has passed does not count for the next.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -14,13 +14,13 @@ use std::time::Duration;
 /// A directive with its fencing token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DirectiveEnvelope {
-    /// Who speaks, and of which cut-over.
+    /// The sender's term, and the cut-over that the message is about.
     pub token: Token,
     /// What is to be done.
     pub directive: Directive,
 }
 
-/// What the coordinator tells an agent to do.
+/// What the coordinator orders an agent to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Directive {
@@ -28,7 +28,7 @@ pub enum Directive {
     Prepare(Box<CutOver>),
     /// Look at these peers: is what they have prepared ready as seen from here?
     CheckPeers(BTreeSet<InstanceId>),
-    /// Run the command that comes before the switch. Only one agent is told to.
+    /// Run the command that comes before the switch. Only one agent gets this.
     BeforeSwitch,
     /// Durably promise to obey this epoch's decision.
     Arm,
@@ -40,7 +40,7 @@ pub enum Directive {
     Abort,
     /// Drain and stop what is no longer live since this epoch.
     Retire,
-    /// Send a status. The directive also tells the coordinator's term.
+    /// Send a status. The directive also carries the coordinator's term.
     QueryStatus,
 }
 
@@ -52,11 +52,11 @@ pub struct ReportEnvelope {
     pub report: Report,
 }
 
-/// What an agent tells the coordinator.
+/// What an agent reports to the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
-    /// How the instance stands; sent on connecting and after changes.
+    /// The instance's status; sent on connecting and after changes.
     Status(InstanceStatus),
     /// Every slot of the cut-over is healthy, and that is durable.
     Prepared,
@@ -118,7 +118,7 @@ pub enum Report {
     Fenced,
 }
 
-/// How an instance stands, in its own words.
+/// The status of an instance, as it reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceStatus {
     /// By service: what is live there.
@@ -132,7 +132,7 @@ pub struct InstanceStatus {
     pub alignment: Alignment,
 }
 
-/// A live release as it stands in a status.
+/// A live release in a status.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LiveReleaseView {
     /// The release's version.

@@ -15,7 +15,7 @@ pub enum Mutant {
     /// `Switch` is sent before the commit record is durable.
     #[cfg(feature = "mutants")]
     SwitchBeforeCommit,
-    /// A recovering coordinator goes on with an undecided epoch.
+    /// A recovering coordinator continues an undecided epoch.
     #[cfg(feature = "mutants")]
     ResumeUndecided,
     /// An agent that restarts while armed reopens to the old release.

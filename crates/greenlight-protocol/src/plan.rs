@@ -35,7 +35,7 @@ impl Share {
 /// The instances that change together, and the steps they take.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wave {
-    /// Who changes.
+    /// The instances that change.
     pub instances: BTreeSet<InstanceId>,
     /// The new release's share after each step; the last one is [`Share::ALL`].
     pub steps: Vec<Share>,
@@ -50,7 +50,7 @@ pub struct Plan {
     pub waves: Vec<Wave>,
 }
 
-/// Where a deployment stands in its plan.
+/// A deployment's position in its plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Index of the wave.
@@ -62,7 +62,7 @@ pub struct Position {
 /// Why a plan cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// There is nobody to deploy to.
+    /// The fleet is empty.
     #[error("the fleet has no instances; list at least one under `servers`")]
     NoInstances,
     /// Rolling with no one in a wave.
@@ -125,7 +125,7 @@ impl Plan {
             .collect()
     }
 
-    /// The position after `at`, if the plan goes on.
+    /// The position after `at`, if the plan continues.
     pub fn after(&self, at: Position) -> Option<Position> {
         let wave = self.waves.get(at.wave)?;
         if at.step + 1 < wave.steps.len() {

@@ -31,7 +31,7 @@ pub struct Policy {
     pub drain: Duration,
     /// How long the application has between SIGTERM and SIGKILL.
     pub stop: Duration,
-    /// How often a failed rollback is tried again before a person is asked.
+    /// How often a failed rollback is retried before the outcome is `stuck`.
     pub rollback_attempts: u32,
 }
 

@@ -18,7 +18,7 @@ impl Agent {
     pub(super) fn prepare(&mut self, cut_over: CutOver) {
         let epoch = cut_over.epoch;
         if let Some(known) = self.ledger.decided.get(&epoch).copied() {
-            // The first answer may have been lost, and nobody else knows of this abort.
+            // The first answer may have been lost, and no other process knows of this abort.
             self.answer_again(epoch, known);
             return;
         }
@@ -357,7 +357,7 @@ impl Agent {
         all
     }
 
-    /// Opens to the new release if the epoch is committed and the release is there (G4).
+    /// Opens to the new release if the epoch is committed and the release is healthy (G4).
     fn advance_commit(&mut self) {
         let Participation::Armed {
             cut_over,
@@ -376,7 +376,8 @@ impl Agent {
                 colors.retain(|_, color| color.is_none());
                 let dead = cut_over.new_releases().map(|(service, _)| service.clone());
                 let dead: Vec<_> = dead.collect();
-                // Before the record: who finds it after a crash does not ask the gate again.
+                // Before the record: an agent that finds the record after a crash does not ask the
+                // gate again.
                 self.tell_gate(GateAction::Park {
                     epoch,
                     services: dead.iter().cloned().collect(),

@@ -70,7 +70,7 @@ pub enum AgentEffect {
     },
 }
 
-/// What the gate is told.
+/// A command to the gate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GateAction {
     /// Stop admitting, recall what is not sent, and acknowledge when nothing more reaches the
@@ -107,7 +107,7 @@ pub enum AgentTimer {
     QueryDecision {
         /// The epoch in doubt.
         epoch: Epoch,
-        /// How often it was asked; tells how long the agent has been in doubt.
+        /// How often it was asked; a measure of how long the agent has been in doubt.
         asked: u8,
     },
     /// When to start live applications again that died.
@@ -148,7 +148,7 @@ pub enum AgentEvent {
         colors: BTreeMap<ServiceName, Option<Color>>,
         reason: String,
     },
-    /// Requests wait, and only opening the gate lets them go.
+    /// Requests wait until the gate is opened.
     GateParked {
         services: BTreeSet<ServiceName>,
     },
@@ -159,7 +159,7 @@ pub enum AgentEvent {
         incarnation: Incarnation,
         digest: String,
     },
-    /// After a restart of the agent: every `SlotFound` has been told.
+    /// After a restart of the agent: every `SlotFound` has come.
     SlotsListed,
     /// The application passes its check.
     SlotReady {
@@ -183,7 +183,7 @@ pub enum AgentEvent {
         /// Why, with the last lines it wrote.
         reason: String,
     },
-    /// The peers were looked at.
+    /// The peers were checked.
     PeersChecked {
         epoch: Epoch,
         /// Those that are not ready as seen from here, and why.

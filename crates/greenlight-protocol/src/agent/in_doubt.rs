@@ -2,9 +2,10 @@
 //!
 //! It asks the coordinator at once and again, and every peer as well once the hold budget is over:
 //! a question makes a peer that is merely late abort the epoch, so until the coordinator must have
-//! decided it would do harm. A peer that knows the decision says so. A peer that has not
-//! acknowledged a hold can still abort the epoch, and does, durably, *before* it answers: after that no commit can come about, because a commit needs its
-//! acknowledgement. If all are held and nobody knows, all wait: nobody may guess (G1).
+//! decided it would do harm. A peer that knows the decision answers with it. A peer that has not
+//! acknowledged a hold can still abort the epoch, and does, durably, *before* it answers: after
+//! that no commit can come about, because a commit needs its acknowledgement. If all are held and
+//! none knows, all wait: none may guess (G1).
 
 use super::participation::{Hold, Participation};
 use super::{Agent, AgentEffect, AgentTimer, Decision, GateAction};
@@ -144,7 +145,7 @@ impl Agent {
                 self.finish(epoch, Decision::Aborted, Report::Aborted);
                 PeerAnswer::Aborted
             }
-            // Whoever is armed has heard that all were prepared: of this one's epochs none is
+            // An armed agent knows that all were prepared: of this one's epochs none is
             // meant, and to abort what is to come would let a peer stop the fleet for good.
             Participation::Idle
             | Participation::Preparing { .. }

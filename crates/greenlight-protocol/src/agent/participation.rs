@@ -47,7 +47,7 @@ pub(super) enum Hold {
     Open,
     /// The gate was asked and has not answered.
     Asked,
-    /// The gate is held and the coordinator may have been told.
+    /// The gate is held and the coordinator may know.
     Acknowledged(HoldEvidence),
     /// The agent restarted while armed: it cannot know whether it had acknowledged.
     Uncertain,

@@ -1,7 +1,7 @@
 //! What follows when an application starts, passes or fails its check, dies, or is stopped.
 //!
 //! G4 lives here: the gate is opened to a slot only while the incarnation that runs there has
-//! passed its check. A live application that dies is started again only once its gate has said
+//! passed its check. A live application that dies is restarted only when its gate has confirmed
 //! that its requests are parked, so that none reaches the new incarnation early; and until then
 //! nothing is started beside it.
 
@@ -44,7 +44,7 @@ impl Agent {
         }
     }
 
-    /// Which release the ledger says belongs into a slot.
+    /// The release that belongs into a slot, according to the ledger.
     fn expected_in(&self, slot: &Slot) -> Option<&Release> {
         let kept = |known: &BTreeMap<ServiceName, LiveRelease>| {
             known
@@ -68,7 +68,7 @@ impl Agent {
         self.slots.listed();
         for (service, live) in self.ledger.live.clone() {
             if self.slots.is_empty(&live.slot(&service)) {
-                // Whoever watches it must know, and the agent that saw it die may not have told.
+                // The coordinator must know, and an earlier report of the death may have been lost.
                 let reason = "it was dead when the agent came back".to_owned();
                 self.report(live.epoch, Report::Unhealthy { service, reason });
             }
@@ -137,7 +137,7 @@ impl Agent {
         self.advance();
     }
 
-    /// Says again which live applications are not there: the first report may have been lost.
+    /// Reports again which live applications are down: the first report may have been lost.
     pub(super) fn report_unhealthy(&mut self) {
         for (service, live) in self.ledger.live.clone() {
             let slot = live.slot(&service);
@@ -176,8 +176,8 @@ impl Agent {
         }
     }
 
-    /// The gate has parked these services. An answer from before a later start or cut-over says
-    /// nothing of what runs now.
+    /// The gate has parked these services. An answer from before a later start or cut-over does not
+    /// apply to what runs now.
     pub(super) fn gate_parked(&mut self, services: &BTreeSet<ServiceName>) {
         for service in services {
             let slot = self.ledger.live_slot(service);
@@ -189,7 +189,7 @@ impl Agent {
 
     /// Whether no request can reach what is started in the idle slot. If the live application
     /// died before its switch, its gate was never opened to it: one that has restarted since may
-    /// lead to the release before it, until it says that it is parked.
+    /// lead to the release before it, until it confirms that it is parked.
     pub(super) fn is_shut_off(&self, service: &ServiceName) -> bool {
         let live = self.ledger.live_slot(service);
         let runs = live.is_none_or(|slot| !self.slots.is_empty(&slot));

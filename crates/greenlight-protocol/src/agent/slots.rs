@@ -62,7 +62,7 @@ enum Listed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Slots {
     running: BTreeMap<Slot, RunningSlot>,
-    /// Whether the runtime has told what runs; until then an absent slot is unknown, not empty.
+    /// Whether the runtime has reported what runs; until then an absent slot is unknown, not empty.
     listed: Listed,
     /// Numbers the starts of this instance.
     next_attempt: u32,

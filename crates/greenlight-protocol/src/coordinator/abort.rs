@@ -31,7 +31,7 @@ impl Coordinator {
         self.enter(cut_over, Phase::Aborting, waiting, deadline)
     }
 
-    /// Aborts and names those who were waited for.
+    /// Aborts and names the instances that did not answer.
     pub(super) fn abort_waiting(
         &mut self,
         cut_over: CutOverInProgress,
@@ -88,7 +88,7 @@ impl Coordinator {
                 false => Some(cut_over),
             };
         }
-        // An agent aborted the epoch by itself, on a peer's question: it can never commit.
+        // An agent aborted the epoch on its own, because a peer asked: it can never commit.
         if cut_over.phase.is_before_decision() {
             let reason = format!("instance `{from}` has aborted the cut-over");
             return Some(self.abort(cut_over, reason));
@@ -117,8 +117,8 @@ impl Coordinator {
         }
     }
 
-    /// Starts a cut-over to what was live before, for everyone who has changed. A service that is new
-    /// with the deployment is removed again.
+    /// Starts a cut-over to what was live before, for every instance that has changed. A service
+    /// that is new with the deployment is removed again.
     pub(super) fn roll_back(&mut self, reason: String) -> Next {
         self.start_cut_over(Direction::Back, Position::default(), Some(reason))
     }
@@ -136,7 +136,7 @@ impl Coordinator {
         });
     }
 
-    /// An instance says how it stands: give it the decision it may have missed.
+    /// An instance reports its status: send it the decision that it may have missed.
     pub(super) fn status(&mut self, from: &InstanceId, status: InstanceStatus) {
         let participation = status.participation;
         self.connected.insert(from.clone(), status);

@@ -85,7 +85,7 @@ impl Coordinator {
         self.enter(cut_over, Phase::Confirming, waiting, deadline)
     }
 
-    /// An instance has said how it stands: whether that is well, if it was asked.
+    /// An instance has reported its status: whether it is healthy, if it was asked.
     pub(super) fn confirmed(&mut self, mut cut_over: CutOverInProgress, from: &InstanceId) -> Next {
         if cut_over.phase != Phase::Confirming {
             return Some(cut_over);
@@ -108,7 +108,7 @@ impl Coordinator {
         Some(cut_over)
     }
 
-    /// What was cut over to is good: the next wave, or the end.
+    /// The new releases are healthy: the next wave, or the end.
     pub(super) fn proceed(&mut self, cut_over: &CutOverInProgress) -> Next {
         let plan = &self.ledger.active()?.request.plan;
         match plan.after(cut_over.started.position) {

@@ -40,7 +40,7 @@ pub enum CoordinatorTimer {
     AbortDeadline(Epoch),
     /// When the command before the switch has taken too long.
     BeforeSwitchDeadline(Epoch),
-    /// When to send the phase's directive again to whoever has not answered.
+    /// When to send the phase's directive again to the instances that have not answered.
     Resend(Epoch),
     /// When the watch is over.
     WatchOver(Epoch),
@@ -59,7 +59,7 @@ pub enum Command {
     Promote,
     /// Stop the deployment: before the commit nothing changes, after it the fleet is rolled back.
     Abort {
-        /// Who asked, in a person's words.
+        /// The person who requested it, as text.
         requested_by: String,
     },
     /// Cut over to what was live before.
@@ -70,7 +70,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RollbackRequest {
     pub deployment: DeploymentId,
-    /// Who asked, in a person's words.
+    /// The person who requested it, as text.
     pub requested_by: String,
     pub plan: Plan,
     /// Timers and choices; those of the latest deployment unless given.

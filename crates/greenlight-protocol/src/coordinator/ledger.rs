@@ -21,7 +21,7 @@ pub enum CoordinatorRecord {
     /// A deployment was accepted.
     Accepted(Box<DeploymentRequest>),
     CutOverStarted(Box<CutOverStarted>),
-    /// The cut-over will happen, whatever fails from here on. This is the decision (G5).
+    /// The cut-over will be completed, whatever fails from here on. This is the decision (G5).
     Committed(Epoch),
     /// The cut-over will never happen.
     Aborted {
@@ -46,7 +46,7 @@ pub enum CoordinatorRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeploymentRequest {
     pub deployment: DeploymentId,
-    /// Who asked, in a person's words.
+    /// The person who requested it, as text.
     pub requested_by: String,
     /// What each service is to run. Nothing: it is removed.
     pub releases: BTreeMap<ServiceName, Option<Release>>,
@@ -91,7 +91,7 @@ pub enum Promotion {
 pub struct CutOverStarted {
     /// Where the plan stands.
     pub position: Position,
-    /// What the agents are told.
+    /// The content of the directives.
     pub cut_over: CutOver,
     /// Why the fleet is rolled back, if it is.
     pub reason: Option<String>,
@@ -156,7 +156,7 @@ pub struct Deployment {
     pub previous_rollback_target: BTreeMap<ServiceName, Release>,
     /// The latest cut-over; its decision is in the ledger.
     pub latest: Option<CutOverStarted>,
-    /// Who has switched to the new release in this deployment.
+    /// The instances that have switched to the new release in this deployment.
     pub changed: BTreeSet<InstanceId>,
     /// How many rollbacks of this deployment were started.
     pub rollback_attempts: u32,
@@ -305,7 +305,7 @@ impl Ledger {
             // The same set once more leaves nothing to roll back.
             Direction::Forward if self.live == deployment.rollback_target => {}
             Direction::Forward => self.rollback_target.clone_from(&deployment.rollback_target),
-            // Nobody wants to roll back to what has just failed.
+            // What has just failed is no rollback target.
             Direction::Back => self
                 .rollback_target
                 .clone_from(&deployment.previous_rollback_target),

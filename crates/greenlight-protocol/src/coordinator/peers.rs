@@ -1,6 +1,6 @@
 //! Before the barrier: is each instance ready as the others see it, and not only for itself?
 //!
-//! Not in a rollback, whoever asked for it: the release that it restores has served, and nothing
+//! Not in a rollback: the release that it restores has served, and nothing
 //! may be in its way.
 
 use super::in_progress::CutOverInProgress;
@@ -14,11 +14,11 @@ use std::time::Duration;
 
 /// How long all may take to look at each other. An agent gives up on a peer well before.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// In a fleet up to this size everyone looks at everyone.
+/// In a fleet up to this size every instance checks every other.
 const EVERYONE: usize = 8;
-/// In a larger one, everyone is looked at by so many.
+/// In a larger one, so many instances check each.
 const SAMPLE: usize = 3;
-/// Of how many views of an instance a person is told.
+/// How many views of an instance the message contains.
 const VIEWS_TOLD: usize = 2;
 
 impl Coordinator {
@@ -38,8 +38,8 @@ impl Coordinator {
         self.enter(cut_over, phase, waiting, Some((timer, DEADLINE)))
     }
 
-    /// An instance says which of its peers it does not see ready. All are heard before it is judged
-    /// whom that speaks against: one that is cut off sees nobody, and nobody sees it.
+    /// An instance reports which of its peers it does not see ready. All reports are awaited before
+    /// the conclusion: an instance that is cut off sees no other, and no other sees it.
     pub(super) fn peers_seen(
         &mut self,
         mut cut_over: CutOverInProgress,
@@ -65,7 +65,7 @@ impl Coordinator {
     }
 }
 
-/// Whom most do not see ready, in words; nobody, if all are seen.
+/// The instances that most others do not see ready, as text; none, if all are seen.
 fn only_for_itself(unseen: &BTreeMap<InstanceId, BTreeMap<InstanceId, String>>) -> Option<String> {
     let most = unseen.values().map(BTreeMap::len).max()?;
     let suspects = unseen.iter().filter(|(_, by)| by.len() == most);
@@ -86,7 +86,7 @@ fn only_for_itself(unseen: &BTreeMap<InstanceId, BTreeMap<InstanceId, String>>) 
     ))
 }
 
-/// Whom an instance looks at: everyone else, or in a large fleet the next few in the order of
+/// The peers that an instance checks: all others, or in a large fleet the next few in the order of
 /// their names, so that each is seen by as many.
 pub(super) fn seen_by(
     instance: &InstanceId,

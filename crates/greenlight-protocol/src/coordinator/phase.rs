@@ -1,4 +1,4 @@
-//! Where a deployment stands: one enum, each variant with only its own data.
+//! The state of a deployment: one enum, each variant with only its own data.
 
 use crate::id::InstanceId;
 use crate::message::Report;
@@ -17,7 +17,7 @@ pub enum Phase {
     Preparing,
     /// All are ready for themselves, and look at each other.
     CheckingPeers {
-        /// By instance: who does not see it ready, and why.
+        /// By instance: the instances that do not see it ready, and why.
         unseen: BTreeMap<InstanceId, BTreeMap<InstanceId, String>>,
     },
     /// All are ready, and a person is to promote.
@@ -40,8 +40,8 @@ pub enum Phase {
     Switching,
     /// The new release is observed.
     Watching,
-    /// The watch is over; everyone says once more how it stands. An instance that was away may
-    /// have seen what nobody else did.
+    /// The watch is over; every instance reports its status once more. An instance that was away
+    /// may have seen what no other did.
     Confirming,
     /// Gates reopen to the old release and the new one is removed.
     Aborting,

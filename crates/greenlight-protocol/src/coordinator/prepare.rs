@@ -77,8 +77,8 @@ impl Coordinator {
             || instances.any(|status| status.live.contains_key(service))
     }
 
-    /// The request that restores what the fleet served before: the whole set of then, and no mixture
-    /// of then and now.
+    /// The request that restores what the fleet served before: the whole set of then, and no
+    /// mixture of then and now.
     pub(super) fn rollback_request(
         &self,
         rollback: RollbackRequest,
@@ -227,7 +227,8 @@ impl Coordinator {
         self.before_switch(cut_over, now)
     }
 
-    /// Someone wants the deployment to go on by itself who found it waiting, or about to wait.
+    /// A person wants the deployment to continue automatically, and found it waiting or about to
+    /// wait.
     fn promote_when_ready(&mut self, now: Timestamp) {
         self.is_promoted = true;
         if *self.phase() == Phase::Ready {

@@ -1,12 +1,12 @@
 //! A shorter journal that means the same.
 //!
 //! Recovery is replay, and all that replay leaves is the ledger. So the ledger after some records
-//! can stand for them, whatever they were.
+//! can replace them.
 
 use super::{CoordinatorRecord, Ledger};
 
 /// One record that means what the first records mean: all but those of the last `deployments`
-/// deployments. Returns how many it stands for; `None` if that makes nothing shorter.
+/// deployments. Returns how many it replaces; `None` if that makes nothing shorter.
 pub fn snapshot(
     records: &[CoordinatorRecord],
     deployments: usize,
