@@ -14,39 +14,26 @@ use tokio::time::{Instant, sleep_until};
 /// How long after the opening the gates are observed.
 const OBSERVATION: Duration = Duration::from_secs(2);
 
-/// Tells what the gates saw as soon as the new release has its first request, and once more at
-/// the end of the observation, if more was seen by then.
+/// Tells what the gates saw when they opened, when the new release has its first request, and at the
+/// end of the observation; each time only if it is new. The first word matters where nothing is
+/// asked for a while: the deployment may be over before any request comes.
 pub(super) async fn observe(
     front: Arc<dyn Front>,
     epoch: Epoch,
     telemetry: UnboundedSender<(Instant, Telemetry)>,
 ) {
     let end = Instant::now() + OBSERVATION;
-    let first = front
-        .evidence_after_first_requests(epoch, OBSERVATION)
-        .await;
-    let told = first
-        .ok()
-        .filter(|evidence| tell(&telemetry, epoch, evidence));
+    let mut told = GateEvidence::default();
+    let mut tell = |seen: Option<GateEvidence>| {
+        if let Some(evidence) = seen.filter(|evidence| *evidence != told) {
+            told.clone_from(&evidence);
+            // The sender task lives as long as the runtime does.
+            let _ = telemetry.send((Instant::now(), Telemetry { epoch, evidence }));
+        }
+    };
+    tell(front.evidence(epoch).await.ok());
+    let first = front.evidence_after_first_requests(epoch, OBSERVATION);
+    tell(first.await.ok());
     sleep_until(end).await;
-    if let Ok(evidence) = front.evidence(epoch).await
-        && told.as_ref() != Some(&evidence)
-    {
-        tell(&telemetry, epoch, &evidence);
-    }
-}
-
-/// Returns whether there was anything to tell.
-fn tell(
-    telemetry: &UnboundedSender<(Instant, Telemetry)>,
-    epoch: Epoch,
-    evidence: &GateEvidence,
-) -> bool {
-    if evidence.services.is_empty() {
-        return false;
-    }
-    let evidence = evidence.clone();
-    // The sender task lives as long as the runtime does.
-    let _ = telemetry.send((Instant::now(), Telemetry { epoch, evidence }));
-    true
+    tell(front.evidence(epoch).await.ok());
 }

@@ -142,7 +142,7 @@ fn the_lines_of_each_log_name_the_deployment_the_cut_over_the_instance_and_the_s
 
     assert_eq!(shop.run(&["deploy", "--version", "v1"]).code, 0);
 
-    let deployment = shop.json(&["receipt"])["deployment"].clone();
+    let deployment = shop.json(&["receipt", "--json"])["deployment"].clone();
     let deployment = deployment.as_str().expect("it has a name");
     for (role, fields) in [
         (
