@@ -3,26 +3,49 @@
 //!
 //! The proxy's `state_file.rs` has its own: it replaces through a disk that tests can break.
 
-use std::fs::{File, Permissions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Replaces a file, which then has these permissions. When this returns, the file is on disk under
-/// its name.
+/// its name. One process writes a file: the new content is first written beside it, always under
+/// the same name, so that what a killed process left there is replaced by the next write.
 pub fn write_atomically(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    // Readable by its user alone until it has its permissions.
-    let mut next = tempfile::Builder::new()
-        .prefix(".greenlight-")
-        .tempfile_in(folder)?;
-    next.write_all(bytes)?;
-    next.as_file()
-        .set_permissions(Permissions::from_mode(mode))?;
-    next.as_file().sync_all()?;
-    next.persist(path).map_err(|error| error.error)?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    let mut next = OsString::from(".");
+    next.push(name);
+    next.push(".next");
+    let next = folder.join(next);
+    let replaced = write_synced(&next, mode, bytes).and_then(|()| fs::rename(&next, path));
+    if replaced.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&next);
+    }
+    replaced?;
     File::open(folder)?.sync_all()
+}
+
+/// Writes a new file, readable by its user alone until it has its permissions.
+fn write_synced(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -39,6 +62,17 @@ mod tests {
             let about = std::fs::metadata(&path).expect("it is there");
             assert_eq!(about.permissions().mode() & 0o777, mode);
         }
+        let beside = std::fs::read_dir(dir.path()).expect("a folder").count();
+        assert_eq!(beside, 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_beside_it_is_replaced_and_gone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("kept");
+        std::fs::write(dir.path().join(".kept.next"), "half").expect("a folder");
+        write_atomically(&path, 0o600, b"whole").expect("a good disk");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"whole");
         let beside = std::fs::read_dir(dir.path()).expect("a folder").count();
         assert_eq!(beside, 1);
     }
