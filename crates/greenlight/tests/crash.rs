@@ -229,7 +229,11 @@ async fn kill_new(scene: &mut Scene, point: &str) -> Option<Went> {
         false => fleet.application_soon("b", version).await,
     };
     if let Some(new) = new {
+        let killed = fleet.killed("b");
         machine::kill(new).await;
+        // Else the cut-over could be over before the agent looks.
+        let seen = async || fleet.killed("b") > killed;
+        until("the agent has seen it die", seen).await;
     }
     fleet.resume("server");
 

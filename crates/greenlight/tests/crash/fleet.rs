@@ -234,6 +234,16 @@ impl Fleet {
         soon.await.ok()
     }
 
+    /// How many applications of an instance its agent has seen killed.
+    pub(crate) fn killed(&self, instance: &str) -> usize {
+        let log = self
+            .dir
+            .path()
+            .join(format!("state/run/agent-{instance}.log"));
+        let log = fs::read_to_string(log).expect("it was started");
+        log.matches("it was killed by signal 9").count()
+    }
+
     fn find_application(&self, instance: &str, version: &str) -> Option<i32> {
         let kind = format!("sample-app {instance} {version}");
         let mut processes = self.processes().into_iter();
