@@ -83,6 +83,22 @@ fn a_process_that_ended_while_it_opened_serves_neither_color_until_it_is_told() 
 }
 
 #[test]
+fn a_process_that_ended_while_it_opened_and_is_shed_serves_neither_color_after_a_later_hold() {
+    let mut bench = Bench::held(1);
+    bench.order_until(open(1, &[SHOP], Color::Green), "route");
+    bench.restart();
+
+    let Command::Park(services) = park(1, &[SHOP]) else {
+        unreachable!("it parks")
+    };
+    bench.command(Command::Shed(services));
+    bench.command(hold(1, &[SHOP]));
+    bench.pass_deadlines();
+
+    assert_eq!(bench.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+}
+
+#[test]
 fn what_cannot_be_noted_is_flipped_all_the_same() {
     let mut bench = Bench::held(1);
     bench.is_broken = true;

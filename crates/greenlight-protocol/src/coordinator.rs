@@ -269,24 +269,9 @@ impl Coordinator {
     /// Sends the phase's directive to every instance that has not answered it.
     fn prompt_all(&mut self, cut_over: &CutOverInProgress) {
         for instance in &cut_over.waiting {
-            let directive = match &cut_over.phase {
-                Phase::Preparing => Directive::Prepare(Box::new(cut_over.started.cut_over.clone())),
-                Phase::CheckingPeers { .. } => {
-                    Directive::CheckPeers(peers::seen_by(instance, cut_over.participants()))
-                }
-                Phase::BeforeSwitch => Directive::BeforeSwitch,
-                Phase::Arming { .. } => Directive::Arm,
-                Phase::Holding { .. } => Directive::Hold,
-                Phase::Switching => Directive::Switch,
-                Phase::Confirming => Directive::QueryStatus,
-                Phase::Aborting => Directive::Abort,
-                Phase::Idle
-                | Phase::Ready
-                | Phase::Watching
-                | Phase::RetryingRollback
-                | Phase::Retiring => continue,
-            };
-            self.send(instance, cut_over.epoch(), directive);
+            if let Some(directive) = directive_of(cut_over, instance) {
+                self.send(instance, cut_over.epoch(), directive);
+            }
         }
     }
 
@@ -297,15 +282,15 @@ impl Coordinator {
         if let Some((epoch, _)) = retiring {
             self.send(instance, *epoch, Directive::Retire);
         }
-        self.step(|coordinator, cut_over| {
-            let only = cut_over.waiting.get(instance).cloned();
-            let of_it = CutOverInProgress {
-                waiting: only.into_iter().collect(),
-                ..cut_over.clone()
-            };
-            coordinator.prompt_all(&of_it);
-            Some(cut_over)
+        let cut_over = self.in_progress.as_ref();
+        let cut_over = cut_over.filter(|cut_over| cut_over.waiting.contains(instance));
+        let unanswered = cut_over.and_then(|cut_over| {
+            let directive = directive_of(cut_over, instance)?;
+            Some((cut_over.epoch(), directive))
         });
+        if let Some((epoch, directive)) = unanswered {
+            self.send(instance, epoch, directive);
+        }
     }
 
     fn timer_fired(&mut self, timer: CoordinatorTimer) {
@@ -410,4 +395,25 @@ fn resend_after(phase: &Phase) -> Duration {
         | Phase::RetryingRollback
         | Phase::Retiring => RESEND_SLOW,
     }
+}
+
+/// The phase's directive to one instance, if the phase has one.
+fn directive_of(cut_over: &CutOverInProgress, instance: &InstanceId) -> Option<Directive> {
+    Some(match &cut_over.phase {
+        Phase::Preparing => Directive::Prepare(Box::new(cut_over.started.cut_over.clone())),
+        Phase::CheckingPeers { .. } => {
+            Directive::CheckPeers(peers::seen_by(instance, cut_over.participants()))
+        }
+        Phase::BeforeSwitch => Directive::BeforeSwitch,
+        Phase::Arming { .. } => Directive::Arm,
+        Phase::Holding { .. } => Directive::Hold,
+        Phase::Switching => Directive::Switch,
+        Phase::Confirming => Directive::QueryStatus,
+        Phase::Aborting => Directive::Abort,
+        Phase::Idle
+        | Phase::Ready
+        | Phase::Watching
+        | Phase::RetryingRollback
+        | Phase::Retiring => return None,
+    })
 }

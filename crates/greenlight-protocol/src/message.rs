@@ -1,6 +1,6 @@
 //! What coordinator and agents say to each other.
 //!
-//! *Directives* are imperative, coordinator to agent; *reports* are past tense, the rollback.
+//! *Directives* are imperative, coordinator to agent; *reports* are past tense, agent to coordinator.
 //! All may be lost, repeated or reordered: each is answered the same way however often it comes.
 
 use crate::cut_over::CutOver;
@@ -177,6 +177,6 @@ pub enum PeerAnswer {
     Committed,
     /// It was aborted, or can no longer be committed: the peer has durably aborted it.
     Aborted,
-    /// The peer waits for the decision itself.
+    /// The peer waits for the decision itself, or knows nothing of the epoch.
     Unknown,
 }

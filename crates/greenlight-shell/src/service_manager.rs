@@ -36,7 +36,7 @@ impl ServiceManager {
         tell(&[NotifyState::MainPid(number)]);
     }
 
-    /// Sends heartbeats as long as `alive` answers. Never returns.
+    /// Sends heartbeats as long as `alive` answers. Returns at once if the service manager has not asked for any.
     pub async fn watched<F, E>(self, mut alive: impl FnMut() -> F)
     where
         F: Future<Output = Result<(), E>>,

@@ -1,8 +1,8 @@
 //! A hold, from the command to its answer: the moment from which nothing more reaches the colors
 //! that were served.
 //!
-//! The deadline runs from the moment that the gates close, not from the answer. Another command for
-//! one of the services, or the deadline, refuses a hold that is not yet complete.
+//! The deadline runs from the moment that the gates close, not from the answer. Another hold or
+//! an opening of one of the services, or the deadline, refuses a hold that is not yet complete.
 
 use super::running::{HoldStep, Running, Waits};
 use super::{Awaited, Deadline, Durability, GateEffect, Mode, Refusal, Step, Ticket};

@@ -7,7 +7,7 @@
 //!  Open      │ Held                 Open     Parked          Shed           -
 //!  Held      │ Held                 Open     Parked          Shed           Expired
 //!  Closing   │ Held                 Open     Parked          Shed           -
-//!  Opening   │ Opening              Open     Parked          Shed           Shed (parked)  
+//!  Opening   │ Opening              Open     Parked          Shed (parked)  Shed (parked)
 //!  Parked    │ Parked               Open     Parked          Shed (parked)  Parked
 //!  Shed      │ Held, or as it was   Open     Parked          Shed           Shed
 //!  Expired   │ Held                 Open     Parked          Shed           -
@@ -198,7 +198,8 @@ impl Mode {
     pub(super) fn shed(self) -> Self {
         Self::Shed {
             served: self.served(),
-            parked: self.is_parked(),
+            // Of a noted opening, a later hold must not let the old color be served either.
+            parked: self.is_parked() || matches!(self, Self::Opening { .. }),
             hold: self.deadline(),
         }
     }
@@ -233,9 +234,12 @@ impl Mode {
     pub(super) fn given_up(self) -> Self {
         match self {
             Self::Held { served, .. } | Self::Closing { served } => Self::Open { color: served },
+            Self::Opening { served, .. } => Self::Opening {
+                served,
+                deadline: None,
+            },
             Self::Closed
             | Self::Open { .. }
-            | Self::Opening { .. }
             | Self::Parked { .. }
             | Self::Shed { .. }
             | Self::Expired { .. } => self.without_hold(),

@@ -475,7 +475,7 @@ impl Agent {
 
     /// The front could not be brought to the new release. The decision stands all the same, so it
     /// is recorded; the coordinator rolls the fleet back, and the old release runs until then.
-    /// In a rollback the front is merely asked again: it never left the old release.
+    /// After an abort the front is merely asked again: it never left the old release.
     pub(super) fn gate_failed(
         &mut self,
         epoch: Epoch,

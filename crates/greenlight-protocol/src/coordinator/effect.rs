@@ -99,7 +99,7 @@ pub enum Refusal {
         version: String,
         /// The person who requested it.
         requested_by: String,
-        /// Its position.
+        /// The phase that it is in.
         phase: String,
     },
     /// An instance of the plan is not there.

@@ -16,7 +16,7 @@ pub(super) struct CutOverInProgress {
     pub(super) started: CutOverStarted,
     /// Who has yet to answer the phase's directive.
     pub(super) waiting: BTreeSet<InstanceId>,
-    /// Why the fleet must be rolled back once the switch is complete.
+    /// Why the fleet must be rolled back once the switch is complete, or the rollback is retried.
     pub(super) rollback_reason: Option<String>,
     pub(super) phase: Phase,
 }

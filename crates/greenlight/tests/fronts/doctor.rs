@@ -78,7 +78,9 @@ async fn doctor_says_that_an_include_has_drifted_and_who_else_reloads_nginx() {
     std::fs::write(&config, text.replacen(port, "9", 1)).expect("a folder");
     let drifted = problems(&fleet);
     assert_eq!(drifted.len(), 1, "{drifted:?}");
-    assert!(drifted[0].starts_with("a: ") && drifted[0].contains("is not as the file describes it"));
+    assert!(
+        drifted[0].starts_with("a: ") && drifted[0].contains("is not as the file describes it")
+    );
     assert!(
         drifted[0].contains(&format!("and {port}, not ")),
         "{drifted:?}"
