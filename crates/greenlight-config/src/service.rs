@@ -122,7 +122,7 @@ impl Config {
     }
 }
 
-/// An image without a tag means the one that is tagged with the release's label, as in Kamal.
+/// An image without a tag means the one that is tagged with the release's version, as in Kamal.
 fn tagged(artifact: &Artifact, version: &str) -> Artifact {
     match artifact {
         Artifact::Image(image) if !is_specific(&image.image) => {

@@ -8,8 +8,8 @@
 //! - A block of [`BLOCK`] neighbouring ports belongs to the process that has bound the abstract
 //!   Unix socket with the block's name. The kernel lets one process bind a name, and frees it when
 //!   that process ends, however it ends. Abstract names belong to a network namespace, as ports do.
-//! - A block does not touch the range from which the kernel takes the ports of outgoing
-//!   connections and of listeners that name no port (`ip_local_port_range`).
+//! - While one is free, a block does not touch the range from which the kernel takes the ports of
+//!   outgoing connections and of listeners that name no port (`ip_local_port_range`).
 //! - Before a port is given out, this crate listens on it once, because a program that does not
 //!   reserve its ports may be using it.
 //!
@@ -67,11 +67,7 @@ pub fn reserve_neighbours(count: u16) -> io::Result<u16> {
     if let Some(first) = reserved.iter_mut().find_map(|block| block.draw(count)) {
         return Ok(first);
     }
-    let ephemeral = ephemeral();
-    for number in LOWEST / BLOCK..=u16::MAX / BLOCK {
-        if !Block::is_outside(number, &ephemeral) {
-            continue;
-        }
+    for number in candidates() {
         let Some(mut block) = Block::reserve(number)? else {
             continue;
         };
@@ -84,9 +80,26 @@ pub fn reserve_neighbours(count: u16) -> io::Result<u16> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, none))
 }
 
+/// The blocks in the order in which they are tried. The first one differs from process to process,
+/// because a configuration may name a port on which no program listens yet. Blocks in the kernel's
+/// range come last, for machines where it covers all of them.
+fn candidates() -> Vec<u16> {
+    let ephemeral = ephemeral();
+    let all = LOWEST / BLOCK..=u16::MAX / BLOCK;
+    let (mut outside, inside): (Vec<_>, Vec<_>) =
+        all.partition(|number| Block::is_outside(*number, &ephemeral));
+    if !outside.is_empty() {
+        let process = usize::try_from(std::process::id()).unwrap_or_default();
+        let first = process % outside.len();
+        outside.rotate_left(first);
+    }
+    outside.extend(inside);
+    outside
+}
+
 /// The range from which the kernel assigns ports.
 ///
-/// Every port that this crate gives out is outside of it.
+/// Every port that this crate gives out is outside of it, while a block outside is free.
 pub fn ephemeral() -> RangeInclusive<u16> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut bounds = text.split_whitespace().map(str::parse);

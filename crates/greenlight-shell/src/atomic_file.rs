@@ -3,6 +3,7 @@
 //!
 //! The proxy's `state_file.rs` has its own: it replaces through a disk that tests can break.
 
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -13,6 +14,9 @@ use std::path::Path;
 /// its name. One process writes a file: the new content is first written beside it, always under
 /// the same name, so that what a killed process left there is replaced by the next write.
 pub fn write_atomically(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    // Two threads must not share the file beside it.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = WRITING.lock();
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let name = path
@@ -58,11 +62,11 @@ mod tests {
         let path = dir.path().join("kept");
         for (mode, text) in [(0o600, "one"), (0o644, "another")] {
             write_atomically(&path, mode, text.as_bytes()).expect("a good disk");
-            assert_eq!(std::fs::read_to_string(&path).expect("it is there"), text);
-            let about = std::fs::metadata(&path).expect("it is there");
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), text);
+            let about = fs::metadata(&path).expect("it is there");
             assert_eq!(about.permissions().mode() & 0o777, mode);
         }
-        let beside = std::fs::read_dir(dir.path()).expect("a folder").count();
+        let beside = fs::read_dir(dir.path()).expect("a folder").count();
         assert_eq!(beside, 1);
     }
 
@@ -70,10 +74,10 @@ mod tests {
     fn what_a_killed_process_left_beside_it_is_replaced_and_gone() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("kept");
-        std::fs::write(dir.path().join(".kept.next"), "half").expect("a folder");
+        fs::write(dir.path().join(".kept.next"), "half").expect("a folder");
         write_atomically(&path, 0o600, b"whole").expect("a good disk");
-        assert_eq!(std::fs::read(&path).expect("it is there"), b"whole");
-        let beside = std::fs::read_dir(dir.path()).expect("a folder").count();
+        assert_eq!(fs::read(&path).expect("it is there"), b"whole");
+        let beside = fs::read_dir(dir.path()).expect("a folder").count();
         assert_eq!(beside, 1);
     }
 
@@ -81,10 +85,10 @@ mod tests {
     fn what_cannot_be_replaced_stays_as_it_was() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a folder");
-        std::fs::create_dir(&path).expect("it is ours");
+        fs::create_dir(&path).expect("it is ours");
         write_atomically(&path, 0o600, b"text").expect_err("a folder is there");
         assert!(path.is_dir());
-        let beside = std::fs::read_dir(dir.path()).expect("a folder").count();
+        let beside = fs::read_dir(dir.path()).expect("a folder").count();
         assert_eq!(beside, 1);
     }
 }

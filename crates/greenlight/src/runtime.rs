@@ -34,7 +34,7 @@ pub struct Launch {
     /// Which start this is.
     pub incarnation: Incarnation,
     pub digest: String,
-    /// The release's label.
+    /// The release's version.
     pub version: String,
     pub artifact: Artifact,
     /// The environment; `${PORT}` and `${VERSION}` are replaced in its values.

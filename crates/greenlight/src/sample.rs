@@ -18,7 +18,7 @@
 //! | `BALLAST_MB` | memory that it holds, as a real application would |
 //! | `EFFECTS` | a file to which every POST appends its `Idempotency-Key`: what it has changed |
 //!
-//! A WebSocket on any path echoes text, with the release's label before it.
+//! A WebSocket on any path echoes text, with the release's version before it.
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};

@@ -39,7 +39,7 @@ pub enum SecretStoreError {
     Missing {
         /// The secrets' names.
         names: String,
-        /// The release's label.
+        /// The release's version.
         version: String,
     },
 }

@@ -100,8 +100,8 @@ fn every_page_that_a_source_names_exists() {
     assert!(named > 5, "only {named} pages were found");
 }
 
-/// Whether there is such a path, from the root or from `crates`; `greenlight-gate/word.rs` is
-/// short for `greenlight-gate/src/word.rs`.
+/// Whether there is such a path, from the root or from `crates`; `greenlight-gate/wire.rs` is
+/// short for `greenlight-gate/src/wire.rs`.
 fn is_there(word: &str) -> bool {
     let path = word.strip_prefix("crates/").unwrap_or(word);
     let crates = workspace().join("crates");

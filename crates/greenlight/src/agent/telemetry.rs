@@ -9,13 +9,17 @@ use greenlight_protocol::{Epoch, GateEvidence};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long after the opening the gates are observed.
 const OBSERVATION: Duration = Duration::from_secs(2);
+/// Within this time after the first request those that waited are admitted as well.
+const RELEASE: Duration = Duration::from_millis(100);
+/// How often a front that does not answer is asked at the end.
+const LAST_TRIES: usize = 10;
 
-/// Tells what the gates saw when they opened, when the new release has its first request, and at the
-/// end of the observation; each time only if it is new. The first word matters where nothing is
+/// Tells what the gates saw when they opened, when the new release has its first request, a moment
+/// after that, and at the end of the observation; each time only if it is new. The first word matters where nothing is
 /// asked for a while: the deployment may be over before any request comes.
 pub(super) async fn observe(
     front: Arc<dyn Front>,
@@ -25,7 +29,9 @@ pub(super) async fn observe(
     let end = Instant::now() + OBSERVATION;
     let mut told = GateEvidence::default();
     let mut tell = |seen: Option<GateEvidence>| {
-        if let Some(evidence) = seen.filter(|evidence| *evidence != told) {
+        // A front that was restarted may know nothing of the cut-over; that replaces nothing.
+        let is_news = |seen: &GateEvidence| !seen.services.is_empty() && *seen != told;
+        if let Some(evidence) = seen.filter(is_news) {
             told.clone_from(&evidence);
             // The sender task lives as long as the runtime does.
             let _ = telemetry.send((Instant::now(), Telemetry { epoch, evidence }));
@@ -34,6 +40,14 @@ pub(super) async fn observe(
     tell(front.evidence(epoch).await.ok());
     let first = front.evidence_after_first_requests(epoch, OBSERVATION);
     tell(first.await.ok());
-    sleep_until(end).await;
+    sleep(RELEASE).await;
     tell(front.evidence(epoch).await.ok());
+    sleep_until(end).await;
+    for _ in 0..LAST_TRIES {
+        if let Ok(seen) = front.evidence(epoch).await {
+            tell(Some(seen));
+            return;
+        }
+        sleep(RELEASE).await;
+    }
 }

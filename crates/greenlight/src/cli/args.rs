@@ -185,7 +185,7 @@ pub struct PlanArgs {
     pub file: FileArg,
     #[command(flatten)]
     pub fleet: FleetArg,
-    /// The release's label; the commit that is checked out unless given.
+    /// The release's version; the commit that is checked out unless given.
     #[arg(long)]
     pub version: Option<String>,
 }
@@ -198,7 +198,7 @@ pub struct Deploy {
     pub file: FileArg,
     #[command(flatten)]
     pub fleet: FleetArg,
-    /// The release's label; the commit that is checked out unless given.
+    /// The release's version; the commit that is checked out unless given.
     #[arg(long)]
     pub version: Option<String>,
     /// Do not wait for the end.

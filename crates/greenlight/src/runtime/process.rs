@@ -387,7 +387,7 @@ fn boot_id() -> String {
 
 fn write_synced(path: &Path, record: &ProcessRecord) -> io::Result<()> {
     let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
-    write_atomically(path, 0o644, &bytes)
+    write_atomically(path, 0o600, &bytes)
 }
 
 fn files(path: &Path, source: io::Error) -> RuntimeError {

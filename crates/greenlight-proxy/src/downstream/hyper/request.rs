@@ -204,7 +204,7 @@ fn name_host(parts: &mut Parts, host: &str) {
 fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut headers = headers.clone();
     strip_hop_by_hop(&mut headers);
-    let reason = status.canonical_reason().unwrap_or("InterimResponses");
+    let reason = status.canonical_reason().unwrap_or("Interim");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
     for (name, value) in &headers {
         head.extend_from_slice(name.as_str().as_bytes());
