@@ -15,9 +15,9 @@
 //! After `Armed` this agent cannot decide alone. It obeys a decision no matter who delivers it.
 //! Everything else is fenced by (term, epoch).
 //!
-//! The agent has four parts. The [`Ledger`] is durable. [`Participation`] is where the instance
-//! stands in a cut-over, and holds what has a meaning there only. [`Slots`] is what runs, and
-//! [`GateView`] what is known of the gate. An epoch ends in one function, [`Agent::finish`].
+//! The agent has four parts. The [`Ledger`] is durable. `Participation` is where the instance
+//! stands in a cut-over, and holds what has a meaning there only. `Slots` is what runs, and
+//! `GateView` what is known of the gate. An epoch ends in one function, `Agent::finish`.
 //! `docs/design/protocol.md` has the table of transitions; a test drives this machine through it.
 
 mod attempt;
