@@ -100,6 +100,16 @@ fn every_page_that_a_source_names_exists() {
     assert!(named > 5, "only {named} pages were found");
 }
 
+#[test]
+fn the_readme_shows_near_its_top_how_to_run_the_demo_and_the_tests() {
+    let readme = read(&workspace().join("README.md"));
+    let top: Vec<_> = readme.lines().take(50).collect();
+    for command in ["cargo run --release -- demo", "make test"] {
+        let is_shown = top.iter().any(|line| line.starts_with(command));
+        assert!(is_shown, "`{command}`");
+    }
+}
+
 /// Whether there is such a path, from the root or from `crates`; `greenlight-gate/wire.rs` is
 /// short for `greenlight-gate/src/wire.rs`.
 fn is_there(word: &str) -> bool {
