@@ -1,7 +1,7 @@
-//! What the gates saw of a cut-over, told to the server for the receipt.
+//! Sends what the gates saw of a cut-over to the server, for the receipt.
 //!
-//! It travels beside the protocol, which neither knows it nor waits for it. An agent that dies
-//! before it has told leaves the receipt without it, and the receipt says so.
+//! It travels beside the protocol, which neither knows it nor waits for it. If an agent dies
+//! before it has sent it, the receipt says that this evidence is missing.
 
 use crate::front::Front;
 use crate::link::Telemetry;
@@ -18,9 +18,9 @@ const RELEASE: Duration = Duration::from_millis(100);
 /// How often a front that does not answer is asked at the end.
 const LAST_TRIES: usize = 10;
 
-/// Tells what the gates saw when they opened, when the new release has its first request, a moment
-/// after that, and at the end of the observation; each time only if it is new. The first word matters where nothing is
-/// asked for a while: the deployment may be over before any request comes.
+/// Sends what the gates saw four times, each time only if it is new: when they opened, when the new
+/// release has its first request, a moment after that, and at the end of the observation. Without
+/// the first one, a deployment that is over before any request comes would have no evidence.
 pub(super) async fn observe(
     front: Arc<dyn Front>,
     epoch: Epoch,
