@@ -16,13 +16,13 @@ pub(crate) async fn serve(size: usize) -> std::io::Result<SocketAddr> {
     let answer: Rc<[u8]> = answer.into();
     tokio::task::spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::task::spawn_local(converse(stream, answer.clone()));
+            tokio::task::spawn_local(serve_connection(stream, answer.clone()));
         }
     });
     Ok(address)
 }
 
-async fn converse(mut stream: TcpStream, answer: Rc<[u8]>) -> std::io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, answer: Rc<[u8]>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut request = Vec::with_capacity(4096);
     loop {

@@ -7,10 +7,10 @@
 //! each value, so that a changed secret is a changed release; see [`crate::secret`].
 
 pub mod image;
-mod label;
+mod version;
 
 pub use image::{Cpus, ImageSpec, LogOptions, Memory, Pin, Restart};
-pub use label::{LabelError, check_label};
+pub use version::{VersionError, check_version};
 
 use crate::health::HealthCheck;
 use crate::secret::SecretFingerprint;

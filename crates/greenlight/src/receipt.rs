@@ -62,7 +62,7 @@ pub struct CutOverReceipt {
     /// How long making the commit durable took, in microseconds.
     pub commit_sync_us: Option<u64>,
     /// When the last instance had confirmed its switch, on the same clock.
-    pub settled_ns: Option<u64>,
+    pub completed_ns: Option<u64>,
     /// Why it was aborted.
     pub aborted: Option<String>,
     /// Whether the server died while it was going on: then the order of the messages before is
@@ -160,7 +160,7 @@ impl CutOverReceipt {
 
     /// From the first `Hold` sent to the last switch confirmed, in milliseconds.
     pub fn hold_ms(&self) -> Option<f64> {
-        let nanos = self.settled_ns?.saturating_sub(self.hold_sent_ns?);
+        let nanos = self.completed_ns?.saturating_sub(self.hold_sent_ns?);
         Some(std::time::Duration::from_nanos(nanos).as_secs_f64() * 1e3)
     }
 

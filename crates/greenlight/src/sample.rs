@@ -120,7 +120,7 @@ pub async fn run() -> std::io::Result<()> {
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(converse(stream, sample.clone(), seen.clone()));
+                tokio::spawn(serve_connection(stream, sample.clone(), seen.clone()));
             }
             _ = terminate.recv() => break,
         }
@@ -149,7 +149,7 @@ impl FailCheck {
     }
 }
 
-async fn converse(
+async fn serve_connection(
     stream: tokio::net::TcpStream,
     sample: Arc<Sample>,
     mut ending: watch::Receiver<bool>,

@@ -89,7 +89,7 @@ impl Subject for Containers {
         block_on(kill).expect("it runs");
     }
 
-    fn left_over(&self) -> Vec<String> {
+    fn remaining(&self) -> Vec<String> {
         block_on(self.alive())
     }
 }

@@ -104,7 +104,7 @@ async fn what_was_started_and_never_written_down_is_ended_by_the_next_agent() {
 
     assert_eq!(listed(&*processes.open()).await, []);
 
-    until("nothing is left", || processes.left_over().is_empty()).await;
+    until("nothing is left", || processes.remaining().is_empty()).await;
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ impl Subject for Processes {
         kill_process(pid, Signal::KILL).expect("it runs");
     }
 
-    fn left_over(&self) -> Vec<String> {
+    fn remaining(&self) -> Vec<String> {
         let describe = |pid: i32| {
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             format!("{pid}: {}", String::from_utf8_lossy(&command))

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a proxy may take to answer.
-const COME_UP: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A proxy that takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -117,7 +117,7 @@ pub(super) async fn start(
             begin(&find("haproxy")?, &["-db", "-f", &config])?
         }
     };
-    let deadline = Instant::now() + COME_UP;
+    let deadline = Instant::now() + START_TIMEOUT;
     while super::generator::ask(address).await.is_err() {
         if Instant::now() > deadline {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
@@ -140,7 +140,7 @@ async fn route(admin: &Path, application: SocketAddr) -> Outcome<()> {
         green: application.to_string(),
         request_timeout_ms: 30_000,
     };
-    let deadline = Instant::now() + COME_UP;
+    let deadline = Instant::now() + START_TIMEOUT;
     while let Err(error) = client.define("bench", &settings).await {
         if Instant::now() > deadline {
             return Err(error.into());

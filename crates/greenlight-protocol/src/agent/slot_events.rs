@@ -22,7 +22,7 @@ use std::time::Duration;
 pub(super) const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// How long the gate has to park before an application is started after a restart of the agent.
-const PARK_WITHIN: Duration = Duration::from_millis(20);
+const PARK_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl Agent {
     /// The readiness of a cut-over as a whole.
@@ -73,7 +73,7 @@ impl Agent {
                 self.report(live.epoch, Report::Unhealthy { service, reason });
             }
         }
-        self.restart_live(PARK_WITHIN);
+        self.restart_live(PARK_TIMEOUT);
         self.advance();
     }
 
@@ -133,7 +133,7 @@ impl Agent {
     pub(super) fn slot_stopped(&mut self, slot: &Slot, drained: DrainEvidence) {
         self.slots.stopped(slot);
         self.advance_retire(drained);
-        self.restart_live(PARK_WITHIN);
+        self.restart_live(PARK_TIMEOUT);
         self.advance();
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a deployment waits for an instance that is away when the watch is over.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Coordinator {
     /// An instance has switched, or could not serve what it has switched to.
@@ -81,7 +81,7 @@ impl Coordinator {
     pub(super) fn confirm(&mut self, cut_over: CutOverInProgress) -> CutOverInProgress {
         let waiting = cut_over.participants().clone();
         let timer = CoordinatorTimer::WatchOver(cut_over.epoch());
-        let deadline = Some((timer, CONFIRM_WITHIN));
+        let deadline = Some((timer, CONFIRM_TIMEOUT));
         self.enter(cut_over, Phase::Confirming, waiting, deadline)
     }
 

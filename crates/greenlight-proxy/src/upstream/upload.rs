@@ -28,8 +28,8 @@ use tokio::time::{Sleep, sleep, timeout};
 
 /// How long the rest of an unneeded body is read, in total and without progress:
 /// closing at once would reset the connection, and the client could lose the response.
-const LINGER: Duration = Duration::from_secs(30);
-const LINGER_SILENCE: Duration = Duration::from_secs(5);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
+const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a body did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,9 +295,9 @@ impl State {
 
 async fn linger(mut rest: Incoming) {
     let reading =
-        async { while let Ok(Some(Ok(_))) = timeout(LINGER_SILENCE, rest.frame()).await {} };
+        async { while let Ok(Some(Ok(_))) = timeout(LINGER_IDLE_TIMEOUT, rest.frame()).await {} };
     // In either case the connection is closed or continues as HTTP allows.
-    let _ = timeout(LINGER, reading).await;
+    let _ = timeout(LINGER_TIMEOUT, reading).await;
 }
 
 impl Drop for State {

@@ -20,7 +20,7 @@ const PEER_READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before looking again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a front may take to accept.
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An instance's view of its peers.
 #[derive(Clone)]
@@ -132,7 +132,7 @@ impl Peers {
 /// an application that this very deployment is to replace, and a first one has nothing to serve.
 async fn knock(front: &str) -> Result<(), PeerError> {
     let front = front.to_owned();
-    match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(&front)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&front)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(source)) => Err(PeerError::FrontUnreachable { front, source }),
         Err(_) => Err(PeerError::FrontSilent(front)),

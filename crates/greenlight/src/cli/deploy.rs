@@ -26,7 +26,7 @@ const SERVER_AWAY_TIMEOUT: Duration = Duration::from_mins(1);
 /// The pause before asking a server again that was away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A server that takes longer to answer is away.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When a command has seen enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,7 +292,7 @@ pub(super) async fn follow(
 async fn over_or_away(api: &ApiClient, deployment: &DeploymentId) {
     loop {
         tokio::time::sleep(PAUSE).await;
-        match tokio::time::timeout(ANSWER_WITHIN, receipt(api, deployment)).await {
+        match tokio::time::timeout(RESPONSE_TIMEOUT, receipt(api, deployment)).await {
             Ok(Ok(receipt)) if receipt.outcome.is_none() => {}
             Ok(_) | Err(_) => return,
         }

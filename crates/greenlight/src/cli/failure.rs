@@ -3,7 +3,7 @@
 use super::Exit;
 use crate::link::{ApiError, HttpsError};
 use greenlight_config::ConfigError;
-use greenlight_release::spec::LabelError;
+use greenlight_release::spec::VersionError;
 use hyper::StatusCode;
 use serde::Serialize;
 use std::fmt;
@@ -113,9 +113,9 @@ impl From<&clap::Error> for Failure {
     }
 }
 
-impl From<LabelError> for Failure {
-    fn from(error: LabelError) -> Self {
-        Self::new(Exit::Usage, error).help(LabelError::HELP)
+impl From<VersionError> for Failure {
+    fn from(error: VersionError) -> Self {
+        Self::new(Exit::Usage, error).help(VersionError::HELP)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::api::FleetStatus;
 use crate::link::ApiClient;
 use greenlight_config::Config;
 use greenlight_protocol::ServiceName;
-use greenlight_release::spec::check_label;
+use greenlight_release::spec::check_version;
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io;
@@ -70,7 +70,7 @@ fn account() -> Option<String> {
 /// The version given, or else the commit that is checked out beside the file.
 pub(super) fn version(given: Option<&str>, file: &Path) -> Result<String, Failure> {
     if let Some(version) = given {
-        check_label(version)?;
+        check_version(version)?;
         return Ok(version.to_owned());
     }
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the fleet may take to come up.
-const COME_UP: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often its status is polled until then.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -127,7 +127,7 @@ impl UpDocument<'_> {
 
 async fn wait_until_up(fleet: &LocalFleet, dir: &Path) -> Result<(), Failure> {
     let api = ApiClient::from_dir(&fleet.operator_dir())?;
-    let deadline = Instant::now() + COME_UP;
+    let deadline = Instant::now() + START_TIMEOUT;
     while Instant::now() < deadline {
         let status: Result<FleetStatus, _> = api.get("/v1/status").await;
         if status.is_ok_and(|status| status.instances.values().all(Option::is_some)) {
@@ -135,7 +135,10 @@ async fn wait_until_up(fleet: &LocalFleet, dir: &Path) -> Result<(), Failure> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let error = format!("the fleet did not come up within {} s", COME_UP.as_secs());
+    let error = format!(
+        "the fleet did not come up within {} s",
+        START_TIMEOUT.as_secs()
+    );
     let logs = dir.join("run");
     Err(Failure::new(Exit::Failed, error).help(format!("its logs are in `{}`", logs.display())))
 }

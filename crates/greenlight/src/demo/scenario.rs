@@ -31,7 +31,7 @@ pub(super) const SERVICE: &str = "sample";
 /// How long the load runs before and after each deployment.
 const AROUND: Duration = Duration::from_millis(400);
 /// How long the fleet may take to come up, also on a machine that is busy with something else.
-const COME_UP: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a good release is watched.
 const WATCH: Duration = Duration::from_secs(2);
 /// How long a release is watched that will die: its death ends the watch, whenever it is noticed.
@@ -42,7 +42,7 @@ const HOLD_BUDGET: Duration = Duration::from_secs(2);
 /// The gates' own deadline.
 const MAX_HOLD: Duration = Duration::from_secs(8);
 /// How long the gates may take to tell what they saw of a cut-over, after its end.
-const TELL_WITHIN: Duration = Duration::from_secs(10);
+const EVIDENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often either is polled until then.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -193,7 +193,7 @@ impl<'a> Scenario<'a> {
     }
 
     pub(super) async fn wait_until_up(&self) -> Result<(), DemoError> {
-        let deadline = Instant::now() + COME_UP;
+        let deadline = Instant::now() + START_TIMEOUT;
         for fleet in &self.fleets {
             loop {
                 let status: Result<FleetStatus, _> = fleet.api.get("/v1/status").await;
@@ -295,7 +295,7 @@ impl<'a> Scenario<'a> {
         following.await?;
         tokio::time::sleep(AROUND).await;
         let path = format!("/v1/deployments/{}", answer.deployment);
-        let deadline = Instant::now() + TELL_WITHIN;
+        let deadline = Instant::now() + EVIDENCE_TIMEOUT;
         let receipt = loop {
             let receipt: Receipt = fleet.api.get(&path).await?;
             if every_gate_has_told(&receipt) || Instant::now() > deadline {

@@ -9,7 +9,7 @@ const FAR_MS: i64 = 500;
 const KEEPERS: [&str; 5] = ["chronyd", "ntpd", "openntpd", "systemd-timesyn", "ptp4l"];
 
 /// One exchange with an instance: its clock when the question came and when the answer left,
-/// between the asker's clock before and after. All in milliseconds since 1970.
+/// between the requester's clock before and after. All in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClockExchange {
     pub(super) asked: u64,

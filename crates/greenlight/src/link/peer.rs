@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a peer may take to answer; it is asked again later.
-const DECISION_WITHIN: Duration = Duration::from_millis(500);
+const DECISION_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a peer may take to check what it has prepared, the way there included.
-const READINESS_WITHIN: Duration = Duration::from_secs(8);
+const READINESS_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// By service: the present result of its health check.
 pub type Readiness = BTreeMap<ServiceName, CheckAnswer>;
@@ -110,7 +110,7 @@ pub async fn ask_decision(
     let mut https = dial(address, peer, tls);
     let path = format!("/v1/decisions/{epoch}");
     let asked = https.exchange(Method::GET, &path, Vec::new());
-    let (status, body) = tokio::time::timeout(DECISION_WITHIN, asked)
+    let (status, body) = tokio::time::timeout(DECISION_TIMEOUT, asked)
         .await
         .ok()?
         .ok()?;
@@ -129,7 +129,7 @@ pub async fn ask_readiness(
     let mut https = dial(address, peer, tls);
     let path = format!("/v1/readiness/{epoch}");
     let asked = https.exchange(Method::GET, &path, Vec::new());
-    let (status, body) = match tokio::time::timeout(READINESS_WITHIN, asked).await {
+    let (status, body) = match tokio::time::timeout(READINESS_TIMEOUT, asked).await {
         Ok(answer) => answer?,
         Err(_) => return Err(ReadinessError::Timeout(address)),
     };

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection without even a heartbeat for this long counts as dead.
-const SILENCE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the server may take to accept a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -106,7 +106,7 @@ impl ServerLink {
             let next = futures_util::future::poll_fn(|cx| {
                 futures_util::Stream::poll_next(std::pin::Pin::new(&mut stream), cx)
             });
-            let Ok(Some(Ok(event))) = timeout(SILENCE, next).await else {
+            let Ok(Some(Ok(event))) = timeout(IDLE_TIMEOUT, next).await else {
                 return true;
             };
             let Some(data) = event.data else { continue };

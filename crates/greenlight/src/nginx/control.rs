@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// How long a test of a configuration may take; names may have to be resolved for it.
-const TEST_WITHIN: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// What Nginx calls a worker that accepts nothing more.
 const LEAVING: &str = "is shutting down";
 
@@ -27,7 +27,7 @@ pub enum NginxError {
         source: io::Error,
     },
     /// It does not end in time.
-    #[error("`nginx -t` did not end within {} s", TEST_WITHIN.as_secs())]
+    #[error("`nginx -t` did not end within {} s", TEST_TIMEOUT.as_secs())]
     TestTooLong,
     /// The configuration is not good.
     #[error("nginx refuses the configuration: {0}")]
@@ -106,7 +106,7 @@ impl Nginx {
         let mut command = Command::new(&self.binary);
         command.arg(how).arg("-q").arg("-c").arg(conf);
         command.kill_on_drop(true);
-        let output = tokio::time::timeout(TEST_WITHIN, command.output()).await;
+        let output = tokio::time::timeout(TEST_TIMEOUT, command.output()).await;
         let output = output.map_err(|_| NginxError::TestTooLong)?;
         let output = output.map_err(|source| NginxError::NotRun {
             program: self.binary.clone(),

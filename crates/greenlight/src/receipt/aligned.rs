@@ -207,7 +207,7 @@ mod tests {
             hold_sent_ns: None,
             committed_ns: None,
             commit_sync_us: None,
-            settled_ns: None,
+            completed_ns: None,
             aborted: None,
             recovered: false,
             commit_order: None,

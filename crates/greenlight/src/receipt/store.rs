@@ -53,7 +53,7 @@ impl ReceiptStore {
         store.receipts.drain(..surplus);
         let receipts = store.receipts.iter_mut().map(Arc::make_mut);
         for cut_over in receipts.flat_map(|receipt| &mut receipt.cut_overs) {
-            cut_over.recovered |= cut_over.settled_ns.is_none() && cut_over.aborted.is_none();
+            cut_over.recovered |= cut_over.completed_ns.is_none() && cut_over.aborted.is_none();
         }
         store
     }
@@ -127,7 +127,9 @@ impl ReceiptStore {
                 if !self.replaying
                     && let Some(cut_over) = self.cut_over(*epoch)
                 {
-                    cut_over.settled_ns.get_or_insert_with(clock::monotonic_ns);
+                    cut_over
+                        .completed_ns
+                        .get_or_insert_with(clock::monotonic_ns);
                 }
             }
             CoordinatorRecord::Finished {
@@ -163,7 +165,7 @@ impl ReceiptStore {
             hold_sent_ns: None,
             committed_ns: None,
             commit_sync_us: None,
-            settled_ns: None,
+            completed_ns: None,
             aborted: None,
             recovered: self.replaying,
             commit_order: None,

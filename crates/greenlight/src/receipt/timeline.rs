@@ -191,7 +191,7 @@ mod tests {
             hold_sent_ns: Some(1_000_000),
             committed_ns: Some(36_000_000),
             commit_sync_us: Some(2_000),
-            settled_ns: None,
+            completed_ns: None,
             aborted: None,
             recovered: false,
             aligned: None,

@@ -17,7 +17,7 @@ use axum::{Json, Router};
 use futures_util::Stream;
 use greenlight_protocol::coordinator::{self, Accepted, Command, DeploymentRequest, Refusal};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
-use greenlight_release::spec::{LabelError, ServiceSpec, check_label};
+use greenlight_release::spec::{ServiceSpec, VersionError, check_version};
 use greenlight_shell::clock::utc;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,10 +82,10 @@ pub fn router(
 
 async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> Response {
     for release in request.releases.values() {
-        if let Err(error) = check_label(&release.version) {
+        if let Err(error) = check_version(&release.version) {
             let answer = ErrorAnswer {
                 error: error.to_string(),
-                help: LabelError::HELP.to_owned(),
+                help: VersionError::HELP.to_owned(),
             };
             return (StatusCode::BAD_REQUEST, Json(answer)).into_response();
         }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long an instance may take to connect once its agent runs.
-const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Tokens are used at once.
 const TOKEN_MS: u64 = 5 * 60 * 1000;
@@ -360,7 +360,7 @@ impl Installation<'_> {
         let Ok(api) = ApiClient::from_dir(&self.fleet) else {
             return;
         };
-        let deadline = Instant::now() + CONNECT_WITHIN;
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
         loop {
             let status = api.get::<FleetStatus>("/v1/status").await;
             let mut missing = 0;

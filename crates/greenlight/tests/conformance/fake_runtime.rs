@@ -178,7 +178,7 @@ impl Subject for FakeRuntime {
         self.end(&running.launch.slot, "it was killed by signal 9");
     }
 
-    fn left_over(&self) -> Vec<String> {
+    fn remaining(&self) -> Vec<String> {
         let slots = self.slots();
         let alive = slots.values().filter(|fake| fake.ended.borrow().is_none());
         alive.map(|fake| format!("{:?}", fake.running)).collect()

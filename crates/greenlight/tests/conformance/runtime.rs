@@ -27,7 +27,7 @@ pub(crate) trait Subject: Send + Sync {
     /// Ends an application with SIGKILL, from outside.
     fn kill(&self, running: &Running);
     /// What of all that was launched still runs, asked of the machine and not of the runtime.
-    fn left_over(&self) -> Vec<String>;
+    fn remaining(&self) -> Vec<String>;
 }
 
 /// What an application does.
@@ -158,12 +158,12 @@ pub(crate) async fn a_stop_lets_a_polite_application_end_by_itself(subject: &dyn
     let runtime = subject.open();
     let polite = start(subject, &*runtime, App::Polite, Color::Blue, free_port()).await;
     logged(&*runtime, Color::Blue, "port=").await;
-    assert!(!subject.left_over().is_empty(), "the machine is not seen");
+    assert!(!subject.remaining().is_empty(), "the machine is not seen");
 
     stop(&*runtime, Color::Blue).await; // G7
 
     assert_eq!(last_line(&*runtime, Color::Blue).await, "stopping");
-    assert_eq!(subject.left_over(), [""; 0]);
+    assert_eq!(subject.remaining(), [""; 0]);
     assert_eq!(listed(&*runtime).await, []);
     exited(&*runtime, polite).await;
 }
@@ -179,7 +179,7 @@ pub(crate) async fn a_stop_ends_a_stubborn_application_when_patience_ends(subjec
 
     stopped.expect("it can be killed");
     assert!(began.elapsed() >= timeout, "it was killed too early"); // G7
-    assert_eq!(subject.left_over(), [""; 0]);
+    assert_eq!(subject.remaining(), [""; 0]);
     assert_eq!(listed(&*runtime).await, []);
 }
 
@@ -190,7 +190,7 @@ pub(crate) async fn a_stop_takes_the_children_that_the_application_started(subje
 
     stop(&*runtime, Color::Blue).await;
 
-    assert_eq!(subject.left_over(), [""; 0]);
+    assert_eq!(subject.remaining(), [""; 0]);
 }
 
 pub(crate) async fn children_do_not_outlive_an_application_that_died(subject: &dyn Subject) {
@@ -200,7 +200,7 @@ pub(crate) async fn children_do_not_outlive_an_application_that_died(subject: &d
     exited(&*runtime, bad).await;
 
     // They might hold the port, and nobody will ask for a stop of what is dead.
-    until("its children are gone", || subject.left_over().is_empty()).await;
+    until("its children are gone", || subject.remaining().is_empty()).await;
     assert_eq!(listed(&*runtime).await, []);
 }
 
@@ -217,7 +217,7 @@ pub(crate) async fn a_restarted_agent_finds_what_runs_and_can_stop_it(subject: &
     stop(&*second, Color::Blue).await;
     exited(&*second, polite).await;
     assert_eq!(listed(&*second).await, []);
-    assert_eq!(subject.left_over(), [""; 0]);
+    assert_eq!(subject.remaining(), [""; 0]);
 }
 
 pub(crate) async fn a_restarted_agent_notices_a_death(subject: &dyn Subject) {
@@ -235,7 +235,7 @@ pub(crate) async fn a_restarted_agent_notices_a_death(subject: &dyn Subject) {
 
     let death = tokio::time::timeout(TEST_TIMEOUT, death).await;
     death.expect("it is noticed").expect("it does not panic");
-    until("nothing is left", || subject.left_over().is_empty()).await;
+    until("nothing is left", || subject.remaining().is_empty()).await;
     assert_eq!(listed(&*second).await, []);
     assert_eq!(listed(&*subject.open()).await, []);
 }
@@ -256,7 +256,7 @@ pub(crate) async fn a_taken_port_is_a_clear_error_and_leaves_nothing(subject: &d
     assert!(text.contains(&port.to_string()), "{text}");
     assert!(text.contains("shop/blue"), "{text}");
     assert_eq!(listed(&*runtime).await, []);
-    assert_eq!(subject.left_over(), [""; 0]);
+    assert_eq!(subject.remaining(), [""; 0]);
     drop(taken);
     start(subject, &*runtime, App::Polite, Color::Blue, port).await;
     stop(&*runtime, Color::Blue).await;
@@ -271,7 +271,7 @@ pub(crate) async fn a_missing_program_is_a_clear_error_and_leaves_nothing(subjec
     let text = error.to_string();
     assert!(text.contains("no-such-program-anywhere"), "{text}");
     assert_eq!(listed(&*runtime).await, []);
-    assert_eq!(subject.left_over(), [""; 0]);
+    assert_eq!(subject.remaining(), [""; 0]);
 }
 
 pub(crate) async fn stopping_an_empty_slot_is_no_error(subject: &dyn Subject) {
@@ -297,7 +297,7 @@ pub(crate) async fn slots_do_not_touch_each_other(subject: &dyn Subject) {
 
     assert_eq!(listed(&*runtime).await, [green]);
     stop(&*runtime, Color::Green).await;
-    assert_eq!(subject.left_over(), [""; 0]);
+    assert_eq!(subject.remaining(), [""; 0]);
 }
 
 pub(crate) async fn a_slot_can_be_filled_again(subject: &dyn Subject) {

@@ -25,7 +25,7 @@ const KILLED_ON: usize = 1;
 /// A WebSocket speaks this often.
 const SPEAK_EVERY: Duration = Duration::from_millis(20);
 /// An echo that takes longer has failed.
-const ECHO_WITHIN: Duration = Duration::from_mins(1);
+const ECHO_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The traffic as it runs.
 pub(crate) struct Traffic {
@@ -323,7 +323,7 @@ async fn speak(target: SocketAddr, sessions: Arc<Mutex<Vec<Session>>>) {
             ended_ns: 0,
             end: String::new(),
         };
-        session.end = match converse(target, &mut session).await {
+        session.end = match run_session(target, &mut session).await {
             Ok(()) => "closed".to_owned(),
             Err(reason) => {
                 if session.echoes == 0 {
@@ -341,7 +341,7 @@ async fn speak(target: SocketAddr, sessions: Arc<Mutex<Vec<Session>>>) {
     }
 }
 
-async fn converse(target: SocketAddr, session: &mut Session) -> Result<(), String> {
+async fn run_session(target: SocketAddr, session: &mut Session) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let stream = TcpStream::connect(target).await.map_err(|e| text(&e))?;
     let url = format!("ws://{target}/socket");
@@ -352,7 +352,7 @@ async fn converse(target: SocketAddr, session: &mut Session) -> Result<(), Strin
         let said = format!("message {}", session.echoes);
         let sent = socket.send(Message::text(said.clone())).await;
         sent.map_err(|e| text(&e))?;
-        let heard = tokio::time::timeout(ECHO_WITHIN, socket.next()).await;
+        let heard = tokio::time::timeout(ECHO_TIMEOUT, socket.next()).await;
         let heard = heard.map_err(|_| "no echo".to_owned())?;
         let message = match heard {
             Some(Ok(Message::Text(message))) => message,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const UP_WITHIN: Duration = Duration::from_mins(2);
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How the balancer asks a host whether it is well.
 pub(crate) struct Check {
@@ -85,7 +85,7 @@ impl Balancer {
             process: namespace.start(&mut command),
             stats,
         };
-        let deadline = Instant::now() + UP_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let counted = balancer.counted();
             let well = |c: &Counted| c.0["status"] == "UP" && c.0["check_status"] == "L7OK";

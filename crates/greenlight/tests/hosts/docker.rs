@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const UP_WITHIN: Duration = Duration::from_mins(3);
+const START_TIMEOUT: Duration = Duration::from_mins(3);
 
 pub(crate) struct Daemon {
     dir: PathBuf,
@@ -41,7 +41,7 @@ impl Daemon {
             process: namespace.start(&mut command),
             dir: dir.to_owned(),
         };
-        let deadline = Instant::now() + UP_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         while !block_on(async {
             match daemon.client() {
                 Ok(client) => client.ping().await.is_ok(),

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SYSTEMCTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hosts/systemctl");
-const UP_WITHIN: Duration = Duration::from_mins(2);
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Runs as root and as the first process of a machine: `$1` is an empty folder, `$2` the keys.
 const BOOT: &str = r#"
@@ -105,7 +105,7 @@ impl Machine {
             _namespace: namespace,
             address,
         };
-        let deadline = Instant::now() + UP_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         let is_up = || machine.path("/run/standin.sock").exists();
         while !is_up() || hub.inside(|| TcpStream::connect((address, 22)).is_err()) {
             let said = std::fs::read_to_string(dir.join(format!("{name}.log")));

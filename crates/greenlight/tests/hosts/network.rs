@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long killed processes get to be gone.
-const GONE_WITHIN: Duration = Duration::from_mins(1);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -94,7 +94,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let deadline = Instant::now() + GONE_WITHIN;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         loop {
             let left = self.processes();
             if left.is_empty() || Instant::now() > deadline {

@@ -49,11 +49,11 @@ fn main() {
     let listener = TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
     println!("{} listens on {port}", variable("VERSION"));
     for stream in listener.incoming().flatten() {
-        std::thread::spawn(move || converse(stream));
+        std::thread::spawn(move || serve_connection(stream));
     }
 }
 
-fn converse(stream: TcpStream) {
+fn serve_connection(stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
     let mut writer = stream;
