@@ -44,7 +44,7 @@ pub use ledger::{
     CoordinatorRecord, CutOverStarted, Decision, Deployment, DeploymentRequest, Ledger, Outcome,
     Promotion, Warm,
 };
-pub use phase::Phase;
+pub use phase::{Phase, PhaseName};
 pub use snapshot::snapshot;
 
 use self::in_progress::CutOverInProgress;

@@ -2,7 +2,8 @@
 
 mod event;
 
-pub use event::{DeploymentEvent, InstanceProgress, NumberedEvent, PhaseName};
+pub use event::{DeploymentEvent, InstanceProgress, NumberedEvent};
+pub use greenlight_protocol::coordinator::PhaseName;
 
 use crate::receipt::Receipt;
 use greenlight_protocol::coordinator::Promotion;

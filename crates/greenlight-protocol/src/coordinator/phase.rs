@@ -3,6 +3,7 @@
 use crate::id::InstanceId;
 use crate::message::Report;
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -52,22 +53,22 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The phase's name, as people read it.
-    pub fn name(&self) -> &'static str {
+    /// The phase without its data.
+    pub fn name(&self) -> PhaseName {
         match self {
-            Self::Idle => "idle",
-            Self::Preparing => "preparing",
-            Self::CheckingPeers { .. } => "checking peers",
-            Self::Ready => "ready",
-            Self::BeforeSwitch => "before the switch",
-            Self::Arming { .. } => "arming",
-            Self::Holding { .. } => "holding",
-            Self::Switching => "switching",
-            Self::Watching => "watching",
-            Self::Confirming => "confirming",
-            Self::Aborting => "aborting",
-            Self::RetryingRollback => "retrying the rollback",
-            Self::Retiring => "retiring",
+            Self::Idle => PhaseName::Idle,
+            Self::Preparing => PhaseName::Preparing,
+            Self::CheckingPeers { .. } => PhaseName::CheckingPeers,
+            Self::Ready => PhaseName::Ready,
+            Self::BeforeSwitch => PhaseName::BeforeSwitch,
+            Self::Arming { .. } => PhaseName::Arming,
+            Self::Holding { .. } => PhaseName::Holding,
+            Self::Switching => PhaseName::Switching,
+            Self::Watching => PhaseName::Watching,
+            Self::Confirming => PhaseName::Confirming,
+            Self::Aborting => PhaseName::Aborting,
+            Self::RetryingRollback => PhaseName::RetryingRollback,
+            Self::Retiring => PhaseName::Retiring,
         }
     }
 
@@ -123,8 +124,61 @@ impl Phase {
     }
 }
 
-impl fmt::Display for Phase {
+/// Which phase a deployment is in, without the phase's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseName {
+    /// No deployment is under way.
+    Idle,
+    /// New releases are starting.
+    Preparing,
+    /// All instances are ready by their own checks, and check each other.
+    CheckingPeers,
+    /// All instances are ready, and a person is to promote.
+    Ready,
+    /// The command that comes before the switch runs, on one instance.
+    BeforeSwitch,
+    /// Agents make their promise durable.
+    Arming,
+    /// Gates stop admitting requests.
+    Holding,
+    /// The decision is durable; gates open to the new release.
+    Switching,
+    /// The new release is observed.
+    Watching,
+    /// The watch is over, and every instance confirms how it stands.
+    Confirming,
+    /// Gates reopen to the old release, and the new one is removed.
+    Aborting,
+    /// A rollback was aborted and is tried again after a moment.
+    RetryingRollback,
+    /// After a rollback, the releases it left are being stopped.
+    Retiring,
+}
+
+impl PhaseName {
+    /// The phase's name, as people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Preparing => "preparing",
+            Self::CheckingPeers => "checking peers",
+            Self::Ready => "ready",
+            Self::BeforeSwitch => "before the switch",
+            Self::Arming => "arming",
+            Self::Holding => "holding",
+            Self::Switching => "switching",
+            Self::Watching => "watching",
+            Self::Confirming => "confirming",
+            Self::Aborting => "aborting",
+            Self::RetryingRollback => "retrying the rollback",
+            Self::Retiring => "retiring",
+        }
+    }
+}
+
+impl fmt::Display for PhaseName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.as_str())
     }
 }

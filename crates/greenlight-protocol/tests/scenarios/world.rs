@@ -261,7 +261,7 @@ impl World {
     pub(crate) fn phase(&self) -> &'static str {
         self.coordinator
             .as_ref()
-            .map_or("down", |c| c.phase().name())
+            .map_or("down", |c| c.phase().name().as_str())
     }
 
     fn deliver(&mut self, message: Message) {

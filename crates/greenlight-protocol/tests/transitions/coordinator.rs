@@ -129,7 +129,7 @@ impl Host {
     }
 
     fn name(&self) -> String {
-        let phase = self.coordinator.phase();
+        let phase = self.coordinator.phase().name();
         let latest = self.coordinator.ledger().latest();
         match latest.is_some_and(|(started, _)| started.cut_over.direction == Direction::Back) {
             true => format!("rollback: {phase}"),

@@ -2,11 +2,10 @@
 //!
 //! Nothing here is a sentence: how an event reads on a terminal is for `cli/progress.rs`.
 
-use greenlight_protocol::coordinator::Phase;
+use greenlight_protocol::coordinator::PhaseName;
 use greenlight_protocol::{DeploymentId, Epoch, InstanceId, Outcome, Report, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// One event with its number; `GET /v1/events` streams them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,78 +36,6 @@ pub enum DeploymentEvent {
     },
     /// The deployment is over.
     Finished { outcome: Outcome },
-}
-
-/// Which phase a deployment is in, without the phase's data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PhaseName {
-    /// No deployment is under way.
-    Idle,
-    /// New releases are starting.
-    Preparing,
-    /// All instances are ready by their own checks, and check each other.
-    CheckingPeers,
-    /// All instances are ready, and a person is to promote.
-    Ready,
-    /// The command that comes before the switch runs, on one instance.
-    BeforeSwitch,
-    /// Agents make their promise durable.
-    Arming,
-    /// Gates stop admitting requests.
-    Holding,
-    /// The decision is durable; gates open to the new release.
-    Switching,
-    /// The new release is observed.
-    Watching,
-    /// The watch is over, and every instance confirms how it stands.
-    Confirming,
-    /// Gates reopen to the old release, and the new one is removed.
-    Aborting,
-    /// A rollback was aborted and is tried again after a moment.
-    RetryingRollback,
-    /// After a rollback, the releases it left are being stopped.
-    Retiring,
-}
-
-impl From<&Phase> for PhaseName {
-    fn from(phase: &Phase) -> Self {
-        match phase {
-            Phase::Idle => Self::Idle,
-            Phase::Preparing => Self::Preparing,
-            Phase::CheckingPeers { .. } => Self::CheckingPeers,
-            Phase::Ready => Self::Ready,
-            Phase::BeforeSwitch => Self::BeforeSwitch,
-            Phase::Arming { .. } => Self::Arming,
-            Phase::Holding { .. } => Self::Holding,
-            Phase::Switching => Self::Switching,
-            Phase::Watching => Self::Watching,
-            Phase::Confirming => Self::Confirming,
-            Phase::Aborting => Self::Aborting,
-            Phase::RetryingRollback => Self::RetryingRollback,
-            Phase::Retiring => Self::Retiring,
-        }
-    }
-}
-
-impl fmt::Display for PhaseName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Idle => "idle",
-            Self::Preparing => "preparing",
-            Self::CheckingPeers => "checking peers",
-            Self::Ready => "ready",
-            Self::BeforeSwitch => "before the switch",
-            Self::Arming => "arming",
-            Self::Holding => "holding",
-            Self::Switching => "switching",
-            Self::Watching => "watching",
-            Self::Confirming => "confirming",
-            Self::Aborting => "aborting",
-            Self::RetryingRollback => "retrying the rollback",
-            Self::Retiring => "retiring",
-        })
-    }
 }
 
 /// How far an instance is in a cut-over.

@@ -6,12 +6,36 @@
 use super::{Exit, Failure};
 use crate::receipt::Receipt;
 use greenlight_protocol::{DeploymentId, Outcome};
+use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// GitHub shows ten annotations of a step and drops the rest.
 const MOST_ANNOTATIONS: usize = 10;
+
+/// The state of a deployment that continues without the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
+pub(super) enum OngoingState {
+    /// The command was killed before it could say more.
+    Unknown,
+    /// The deployment is on its way.
+    GoingOn,
+    /// It waits for `promote`.
+    Ready,
+}
+
+/// The word in JSON and in the job's outputs.
+impl From<OngoingState> for &'static str {
+    fn from(state: OngoingState) -> Self {
+        match state {
+            OngoingState::Unknown => "unknown",
+            OngoingState::GoingOn => "going_on",
+            OngoingState::Ready => "ready",
+        }
+    }
+}
 
 /// A job of GitHub Actions, as its environment describes it.
 #[derive(Clone, Debug)]
@@ -41,8 +65,8 @@ impl Job {
     }
 
     /// Tells the job that a deployment continues without the command.
-    pub(super) fn report_ongoing(&self, deployment: &DeploymentId, state: &str) {
-        self.set(Some(&deployment.to_string()), state);
+    pub(super) fn report_ongoing(&self, deployment: &DeploymentId, state: OngoingState) {
+        self.set(Some(&deployment.to_string()), state.into());
     }
 
     /// Tells the job that the command got no deployment to its end.

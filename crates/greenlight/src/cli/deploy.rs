@@ -2,7 +2,7 @@
 //!
 //! The server does the work; a command only asks and watches. Killing it changes nothing (G8).
 
-use super::actions::Job;
+use super::actions::{Job, OngoingState};
 use super::args::{Act, Deploy, Remove, Rollback};
 use super::fleet::{configuration, connect, membership_mismatch, orphans, requested_by, version};
 use super::progress::Display;
@@ -51,7 +51,7 @@ pub(super) enum Left {
 struct Ongoing<'a> {
     deployment: &'a DeploymentId,
     attached: bool,
-    state: &'a str,
+    state: OngoingState,
 }
 
 /// `greenlight deploy`.
@@ -99,7 +99,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
         answer.deployment
     ));
     if args.detach {
-        return leave(&answer, "going_on", output);
+        return leave(&answer, OngoingState::GoingOn, output);
     }
     begun(&answer);
     let until = match promotion {
@@ -111,7 +111,7 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
     match left {
         Left::Ready => {
             eprintln!("all instances are ready; `greenlight promote` cuts over");
-            leave(&answer, "ready", output)
+            leave(&answer, OngoingState::Ready, output)
         }
         Left::Finished => conclude(&api, &answer.deployment, Goal::Promoted, output).await,
     }
@@ -120,11 +120,11 @@ async fn start(args: &Deploy, promotion: Promotion, output: Output) -> Result<Ex
 /// Reports the deployment's id at once, so that a CI job knows it even if the command is killed.
 fn begun(answer: &CommandAnswer) {
     if let Some(job) = Job::current() {
-        job.report_ongoing(&answer.deployment, "unknown");
+        job.report_ongoing(&answer.deployment, OngoingState::Unknown);
     }
 }
 
-fn leave(answer: &CommandAnswer, state: &str, output: Output) -> Result<Exit, Failure> {
+fn leave(answer: &CommandAnswer, state: OngoingState, output: Output) -> Result<Exit, Failure> {
     if let Some(job) = Job::current() {
         job.report_ongoing(&answer.deployment, state);
     }
@@ -212,7 +212,7 @@ async fn finish(
     output: Output,
 ) -> Result<Exit, Failure> {
     if detach {
-        return leave(answer, "going_on", output);
+        return leave(answer, OngoingState::GoingOn, output);
     }
     begun(answer);
     let display = Display::suited();

@@ -265,10 +265,7 @@ impl Shell {
 
     fn tell_phase(&mut self) {
         let phase = self.coordinator.phase();
-        let told = self
-            .coordinator
-            .epoch()
-            .map(|epoch| (epoch, PhaseName::from(phase)));
+        let told = self.coordinator.epoch().map(|epoch| (epoch, phase.name()));
         if told == self.phase {
             return;
         }
@@ -330,7 +327,7 @@ impl Shell {
             requested_by: active.request.requested_by.clone(),
             releases: active.request.versions(),
             removed: active.request.removed(),
-            phase: self.coordinator.phase().into(),
+            phase: self.coordinator.phase().name(),
             waiting_for: self.coordinator.waiting_for().into_iter().collect(),
             since_ms: self
                 .receipts
