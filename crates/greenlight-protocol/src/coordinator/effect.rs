@@ -1,6 +1,7 @@
 //! The coordinator's vocabulary: what people ask, what it learns, what its shell must do.
 
 use super::ledger::{CoordinatorRecord, DeploymentRequest};
+use super::phase::PhaseName;
 use crate::id::{DeploymentId, Epoch, InstanceId, ServiceName};
 use crate::message::{DirectiveEnvelope, ReportEnvelope};
 use crate::plan::{Plan, PlanError};
@@ -100,7 +101,7 @@ pub enum Refusal {
         /// The person who requested it.
         requested_by: String,
         /// The phase that it is in.
-        phase: String,
+        phase: PhaseName,
     },
     /// An instance of the plan is not there.
     #[error("instance `{0}` is not connected")]
@@ -122,7 +123,7 @@ pub enum Refusal {
     NothingUnderWay,
     /// A promotion before all are ready.
     #[error("the deployment is not waiting for a promotion: it is {0}")]
-    NotReady(String),
+    NotReady(PhaseName),
     /// There is nothing to roll back to.
     #[error("service `{0}` has no earlier release to roll back to")]
     NoRollbackTarget(ServiceName),

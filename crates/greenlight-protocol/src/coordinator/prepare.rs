@@ -42,7 +42,7 @@ impl Coordinator {
                     .map(|r| r.version.clone())
                     .unwrap_or_default(),
                 requested_by: active.request.requested_by.clone(),
-                phase: self.phase().to_string(),
+                phase: self.phase().name(),
             });
         }
         if request.releases.is_empty() {
@@ -243,7 +243,7 @@ impl Coordinator {
         };
         let deployment = active.request.deployment.clone();
         if *self.phase() != Phase::Ready {
-            return Err(Refusal::NotReady(self.phase().to_string()));
+            return Err(Refusal::NotReady(self.phase().name()));
         }
         self.step(|coordinator, cut_over| Some(coordinator.before_switch(cut_over, now)));
         Ok(Accepted::Done(deployment))

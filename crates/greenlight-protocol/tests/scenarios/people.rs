@@ -3,7 +3,7 @@
 
 use crate::world::{World, name};
 use crate::{LONG, WARM, alone, commands, everywhere, roll_back, versions, with_command};
-use greenlight_protocol::coordinator::Promotion;
+use greenlight_protocol::coordinator::{PhaseName, Promotion};
 use greenlight_protocol::{Accepted, Command, Epoch, Outcome, Refusal, Strategy};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn a_promotion_before_all_are_ready_is_refused() {
 
     let refused = world.command(Command::Promote);
 
-    assert_eq!(refused, Err(Refusal::NotReady("preparing".to_owned())));
+    assert_eq!(refused, Err(Refusal::NotReady(PhaseName::Preparing)));
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl World {
         {
             return breach(format!(
                 "the coordinator is {}, active {}, retiring {}, warm {}",
-                coordinator.phase(),
+                coordinator.phase().name(),
                 ledger.active().is_some(),
                 coordinator.is_retiring(),
                 ledger.warm.is_some()
