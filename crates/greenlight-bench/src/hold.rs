@@ -12,7 +12,7 @@ use crate::report::{Bound, BoundKind, Report, Table};
 use crate::statistics::Summary;
 use crate::{Outcome, Setting};
 use fleet::Fleet;
-use greenlight::receipt::CutOverReceipt;
+use greenlight_link::receipt::CutOverReceipt;
 use greenlight_protocol::coordinator::{Command, DeploymentRequest, Promotion, RollbackRequest};
 use greenlight_protocol::{DeploymentId, Plan, Policy, ServiceName, Strategy};
 use greenlight_release::health::HealthCheck;

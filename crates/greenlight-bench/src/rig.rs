@@ -3,14 +3,14 @@
 
 use crate::machine::Weight;
 use crate::{Outcome, Setting};
-use greenlight::api::{
-    CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest,
-};
 use greenlight::demo::write_nginx;
 use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance};
-use greenlight::link::{ApiClient, Follow};
 use greenlight::nginx::PrivateNginx;
-use greenlight::receipt::Receipt;
+use greenlight_link::api::{
+    CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest,
+};
+use greenlight_link::receipt::Receipt;
+use greenlight_link::{ApiClient, Follow};
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{Color, InstanceId, Outcome as Ended, Policy, ServiceName, Strategy};

@@ -9,7 +9,7 @@ use crate::rig::{Rig, SERVICE};
 use crate::statistics::Summary;
 use crate::{Outcome, Setting};
 use greenlight::load::{Flip, Load, Sample, Segment, Window, analyse};
-use greenlight::receipt::Receipt;
+use greenlight_link::receipt::Receipt;
 use greenlight_protocol::{Policy, ServiceName};
 use greenlight_proxy::admin::{AdminClient, Color, OpenRequest};
 use greenlight_shell::clock::monotonic_ns;

@@ -126,7 +126,7 @@ pub fn main() -> ExitCode {
         .with(wanted.unwrap_or_else(|| Targets::new().with_default(default)))
         .init();
     if let Some(error) = unusable {
-        tracing::warn!(%error, "`GREENLIGHT_LOG` is not used; write it as `info,greenlight::link=debug`");
+        tracing::warn!(%error, "`GREENLIGHT_LOG` is not used; write it as `info,greenlight_link=debug`");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -8,14 +8,14 @@ mod scenario;
 pub use nginx::{WrittenNginx, write_nginx};
 pub use report::{DemoReport, DeploymentReport};
 
-use crate::api::NumberedEvent;
 use crate::fleet::FleetError;
-use crate::link::ApiError;
 use crate::load::{Flip, Load, Segment, analyse};
 use crate::nginx::AttachError;
-use crate::receipt::Receipt;
 use crate::runtime::RuntimeError;
 use application::Application;
+use greenlight_link::ApiError;
+use greenlight_link::api::NumberedEvent;
+use greenlight_link::receipt::Receipt;
 use greenlight_protocol::{Direction, InstanceId, ServiceName};
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::ValueError;

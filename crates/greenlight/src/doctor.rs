@@ -26,60 +26,7 @@ mod proxy;
 mod reloads;
 mod render;
 
-pub use examine::{MachinePaths, MachineReport};
-pub use expected::{Expected, ExpectedNginx, ExpectedService};
-pub use fleet::{DoctorRequest, FleetReport, InstanceReport, across};
+pub use examine::MachinePaths;
+pub use expected::expected_of;
+pub use fleet::across;
 pub use render::Diagnosis;
-
-use greenlight_protocol::InstanceId;
-use serde::{Deserialize, Serialize};
-
-/// How bad a finding is; the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// A deployment may fail, or users may be hurt.
-    Problem,
-    /// Worth knowing.
-    Note,
-    /// Nothing to do.
-    Ok,
-}
-
-/// One thing that was checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// Where; the whole fleet if none.
-    pub instance: Option<InstanceId>,
-    pub check: String,
-    /// How bad it is.
-    pub level: Level,
-    /// The fact.
-    pub found: String,
-    /// What to do.
-    pub todo: Option<String>,
-}
-
-impl Finding {
-    fn ok(check: &str, found: impl Into<String>) -> Self {
-        Self::new(check, Level::Ok, found.into(), None)
-    }
-
-    fn note(check: &str, found: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::new(check, Level::Note, found.into(), Some(todo.into()))
-    }
-
-    fn problem(check: &str, found: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::new(check, Level::Problem, found.into(), Some(todo.into()))
-    }
-
-    fn new(check: &str, level: Level, found: String, todo: Option<String>) -> Self {
-        Self {
-            instance: None,
-            check: check.to_owned(),
-            level,
-            found,
-            todo,
-        }
-    }
-}

@@ -4,17 +4,14 @@
 //! (which serves users): the agent, the server, their drivers, and the command line.
 
 pub mod agent;
-pub mod api;
 pub mod cli;
 pub mod demo;
 pub mod doctor;
 pub mod fleet;
 pub mod front;
 pub mod health;
-pub mod link;
 pub mod load;
 pub mod nginx;
-pub mod receipt;
 pub mod runtime;
 pub mod sample;
 pub mod secret_store;

@@ -153,7 +153,7 @@ impl SecretStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::FingerprintKey;
+    use greenlight_link::FingerprintKey;
     use greenlight_release::health::HealthCheck;
     use greenlight_release::secret::SecretValue;
     use greenlight_release::spec::Artifact;

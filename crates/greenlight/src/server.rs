@@ -12,6 +12,7 @@
 mod api;
 mod compaction;
 mod doctor;
+mod receipt_store;
 mod shell;
 
 pub use api::router;

@@ -4,12 +4,12 @@
 use super::fakes::{InstantGate, NothingRuns, Opened};
 use crate::Outcome;
 use greenlight::agent::{AgentOptions, AgentShell};
-use greenlight::api::{DeploymentEvent, NumberedEvent};
 use greenlight::doctor::MachinePaths;
-use greenlight::link::{AgentStreams, Authority, LinkEvent, Role, ServerLink, agent_router, serve};
-use greenlight::receipt::Receipt;
 use greenlight::secret_store::SecretStore;
 use greenlight::server::{FleetView, Input, Shell};
+use greenlight_link::api::{DeploymentEvent, NumberedEvent};
+use greenlight_link::receipt::Receipt;
+use greenlight_link::{AgentStreams, Authority, LinkEvent, Role, ServerLink, agent_router, serve};
 use greenlight_ports::reserve_address;
 use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
 use greenlight_protocol::{

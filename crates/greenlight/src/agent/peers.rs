@@ -4,8 +4,8 @@
 //! and mutual TLS: does what you have prepared pass its check right now? And its front, on the
 //! public address: do you take connections?
 
-use crate::link::peer::{self, CheckAnswer, ReadinessError};
 use futures_util::future::join_all;
+use greenlight_link::peer::{self, CheckAnswer, ReadinessError};
 use greenlight_protocol::{Epoch, InstanceId, Release, ServiceName};
 use greenlight_release::spec::ServiceSpec;
 use rustls::ClientConfig;

@@ -1,13 +1,14 @@
 //! The agent's responses to requests beside the protocol.
 
-use crate::api::SlotLog;
-use crate::doctor::{Expected, MachinePaths, MachineReport};
-use crate::link::{
+use crate::doctor::MachinePaths;
+use crate::runtime::{Images, Runtime};
+use crate::secret_store::{SecretStore, SecretStoreError};
+use greenlight_link::api::SlotLog;
+use greenlight_link::doctor::{Expected, MachineReport};
+use greenlight_link::{
     AgentRequest, AgentResponse, AnyRequest, ExamineMachine, NumberedRequest, PinImage, ReadLogs,
     ReleaseSecrets, ServerLink, StoreSecrets,
 };
-use crate::runtime::{Images, Runtime};
-use crate::secret_store::{SecretStore, SecretStoreError};
 use greenlight_protocol::{Color, ServiceName, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -6,12 +6,12 @@ use super::slots::{Slots, Work};
 use super::telemetry::observe;
 use crate::doctor::MachinePaths;
 use crate::front::{Acted, Front, FrontError};
-use crate::link::peer::{self, Readiness};
-use crate::link::{ServerLink, ServerLinkEvent, Telemetry};
 use crate::runtime::{Images, Running, Runtime};
 use crate::secret_store::SecretStore;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use greenlight_link::peer::{self, Readiness};
+use greenlight_link::{ServerLink, ServerLinkEvent, Telemetry};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Alignment, Epoch, GateAction,
     InstanceId, InstanceStatus, ParticipationView, PeerAnswer, Report, ReportEnvelope, Token,

@@ -4,10 +4,10 @@ use super::shell::ShellEvent;
 use super::slot_error::SlotError;
 use crate::front::{Front, SlotAddresses};
 use crate::health::{Answers, HealthChange, HealthTracker, Probe, ProbeError};
-use crate::link::peer::{CheckAnswer, Readiness};
 use crate::runtime::{ContainerHealth, Images, Launch, Running, Runtime};
 use crate::secret_store::SecretStore;
 use futures_util::future::join_all;
+use greenlight_link::peer::{CheckAnswer, Readiness};
 use greenlight_protocol::agent::Ledger;
 use greenlight_protocol::{
     AgentEvent, Color, DrainEvidence, Epoch, Incarnation, InstanceId, Release, ServiceName, Slot,

@@ -4,7 +4,7 @@
 //! before it has sent it, the receipt says that this evidence is missing.
 
 use crate::front::Front;
-use crate::link::Telemetry;
+use greenlight_link::Telemetry;
 use greenlight_protocol::{Epoch, GateEvidence};
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! Annotations go to standard error, which the runner reads as well: standard output is for data.
 
 use super::{Exit, Failure};
-use crate::receipt::Receipt;
+use greenlight_link::receipt::Receipt;
 use greenlight_protocol::{DeploymentId, Outcome};
 use serde::Serialize;
 use std::fmt::Write as _;

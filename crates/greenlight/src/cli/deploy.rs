@@ -7,13 +7,13 @@ use super::args::{Act, Deploy, Remove, Rollback};
 use super::fleet::{configuration, connect, membership_mismatch, orphans, requested_by, version};
 use super::progress::Display;
 use super::{Exit, Failure, Output, print, print_json, releases};
-use crate::api::{
+use greenlight_config::{Config, ConfigError};
+use greenlight_link::api::{
     ActRequest, CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, NumberedEvent,
     PhaseName, RollbackRequest,
 };
-use crate::link::{ApiClient, ApiError, Follow};
-use crate::receipt::Receipt;
-use greenlight_config::{Config, ConfigError};
+use greenlight_link::receipt::Receipt;
+use greenlight_link::{ApiClient, ApiError, Follow};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{DeploymentId, Outcome, Policy, ServiceName, Strategy};
 use greenlight_shell::clock;

@@ -3,12 +3,11 @@
 use super::args::{FileArg, FleetArg};
 use super::fleet::{configuration, connect, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::doctor::{
-    Diagnosis, DoctorRequest, Expected, Finding, FleetReport, Level, MachinePaths, across,
-};
-use crate::link::ApiError;
+use crate::doctor::{Diagnosis, MachinePaths, across, expected_of};
 use crate::runtime::{Runtime as _, Runtimes};
 use greenlight_config::Config;
+use greenlight_link::ApiError;
+use greenlight_link::doctor::{DoctorRequest, Finding, FleetReport, Level};
 use greenlight_protocol::InstanceId;
 use greenlight_shell::clock::wall_ms;
 use std::collections::BTreeSet;
@@ -93,7 +92,7 @@ async fn ask(
 ) -> Result<Result<Vec<Finding>, Finding>, Failure> {
     let mut asked = DoctorRequest::default();
     for instance in config.iter().flat_map(|config| &config.instances) {
-        let expected = Expected::of(config.expect("it has instances"), instance)?;
+        let expected = expected_of(config.expect("it has instances"), instance)?;
         asked.expected.insert(instance.name.clone(), expected);
     }
     let names: BTreeSet<_> = asked.expected.keys().cloned().collect();
@@ -156,7 +155,7 @@ async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, F
     for name in &here {
         let config = config.expect("it has instances");
         let instance = config.instance(name).expect("it is of the file");
-        let expected = Expected::of(config, instance)?;
+        let expected = expected_of(config, instance)?;
         let usual = || local_dir(&args.file.file).join("instances").join(&name.0);
         let state = Some(args.state.clone().unwrap_or_else(usual)).filter(|dir| dir.is_dir());
         let running = match &state {

@@ -1,8 +1,8 @@
 //! Why a command failed: what is wrong, what to do next, and the exit code.
 
 use super::Exit;
-use crate::link::{ApiError, HttpsError};
 use greenlight_config::ConfigError;
+use greenlight_link::{ApiError, HttpsError};
 use greenlight_release::spec::VersionError;
 use hyper::StatusCode;
 use serde::Serialize;

@@ -2,9 +2,9 @@
 
 use super::Failure;
 use super::args::{FileArg, FleetArg};
-use crate::api::FleetStatus;
-use crate::link::ApiClient;
 use greenlight_config::Config;
+use greenlight_link::ApiClient;
+use greenlight_link::api::FleetStatus;
 use greenlight_protocol::ServiceName;
 use greenlight_release::spec::check_version;
 use std::collections::BTreeSet;

@@ -3,11 +3,11 @@
 use super::args::{FileArg, FleetArg, duration};
 use super::fleet::connect;
 use super::{Exit, Failure, Output, print, print_json};
-use crate::link::{
+use greenlight_config::{Host, SERVER_PORT};
+use greenlight_link::{
     Authority, Credentials, HttpsError, JoinError, JoinToken, PkiError, Role, TokenAnswer,
     TokenRequest, Tokens, UNKNOWN_HELP, check_validity, join as ask, noted_fleet, role_of,
 };
-use greenlight_config::{Host, SERVER_PORT};
 use greenlight_protocol::InstanceId;
 use greenlight_shell::clock::millis;
 use serde::Serialize;

@@ -4,7 +4,7 @@ use super::args::PlanArgs;
 use super::fleet::{configuration, connect, membership_mismatch, orphans, version};
 use super::releases::read_secrets;
 use super::{Exit, Failure, Output, print, print_json};
-use crate::api::{DeploymentStatus, FleetStatus, PhaseName};
+use greenlight_link::api::{DeploymentStatus, FleetStatus, PhaseName};
 use greenlight_protocol::{Alignment, Color, InstanceId, Plan, ServiceName, Strategy};
 use greenlight_release::duration::written;
 use greenlight_release::front::FrontKind;

@@ -1,9 +1,9 @@
 //! The progress of a deployment: bars on a terminal, plain lines anywhere else. Always on standard
 //! error, because standard output is for data.
 
-use crate::api::{DeploymentEvent, InstanceProgress, NumberedEvent};
 use crate::demo::Printer;
-use crate::receipt::not_seen;
+use greenlight_link::api::{DeploymentEvent, InstanceProgress, NumberedEvent};
+use greenlight_link::receipt::not_seen;
 use greenlight_protocol::{Epoch, InstanceId};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -246,7 +246,7 @@ fn words(progress: &InstanceProgress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::PhaseName;
+    use greenlight_link::api::PhaseName;
     use greenlight_protocol::Outcome;
     use indicatif::TermLike;
     use std::io;

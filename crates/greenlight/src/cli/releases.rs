@@ -1,9 +1,9 @@
 //! From the configuration to releases: secrets read and fingerprinted, images pinned.
 
 use super::{Exit, Failure};
-use crate::api::{PinAnswer, PinRequest};
-use crate::link::ApiClient;
 use greenlight_config::Config;
+use greenlight_link::ApiClient;
+use greenlight_link::api::{PinAnswer, PinRequest};
 use greenlight_protocol::{Release, ServiceName};
 use greenlight_release::secret::Secrets;
 use greenlight_release::spec::Artifact;

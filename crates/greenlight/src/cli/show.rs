@@ -3,8 +3,8 @@
 use super::args::{History as HistoryArgs, Logs, ReceiptArgs, Status};
 use super::fleet::connect;
 use super::{Exit, Failure, Output, print, print_json};
-use crate::api::{FleetStatus, History, LogsAnswer};
-use crate::receipt::Receipt;
+use greenlight_link::api::{FleetStatus, History, LogsAnswer};
+use greenlight_link::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
 use greenlight_protocol::{Alignment, Color, InstanceStatus, ParticipationView, ServiceName};
 use greenlight_shell::clock::utc;

@@ -3,11 +3,11 @@
 use super::args::Up;
 use super::fleet::{configuration, local_dir, make_local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::api::FleetStatus;
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance, end_stale_processes};
-use crate::link::ApiClient;
 use crate::nginx::Nginx;
 use greenlight_config::{Config, Host, InstanceConfig};
+use greenlight_link::ApiClient;
+use greenlight_link::api::FleetStatus;
 use greenlight_protocol::InstanceId;
 use greenlight_release::front::FrontKind;
 use rustix::fs::{FlockOperation, flock};

@@ -3,7 +3,7 @@
 use super::scenario::ObservedDeployment;
 use super::{Barrier, DemoOptions};
 use crate::load::Window;
-use crate::receipt::{Check, CutOverReceipt, InstanceReceipt};
+use greenlight_link::receipt::{Check, CutOverReceipt, InstanceReceipt};
 use greenlight_protocol::{Alignment, InstanceId, Outcome};
 use greenlight_release::front::FrontKind;
 use greenlight_release::runtime::RuntimeKind;

@@ -5,12 +5,14 @@
 
 use super::application::Application;
 use super::{Barrier, DemoError, DemoOptions, Printer, write_nginx};
-use crate::api::{CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest};
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
-use crate::link::{ApiClient, Follow};
 use crate::nginx::{AttachError, PrivateNginx};
-use crate::receipt::Receipt;
 use futures_util::future::try_join_all;
+use greenlight_link::api::{
+    CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest,
+};
+use greenlight_link::receipt::Receipt;
+use greenlight_link::{ApiClient, Follow};
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::policy::PeerChecks;

@@ -1,6 +1,6 @@
 //! The certificates of the link: an agent whose own has run out reaches no server.
 
-use super::Finding;
+use greenlight_link::doctor::Finding;
 use greenlight_shell::clock::wall_ms;
 use std::path::Path;
 use x509_parser::prelude::parse_x509_pem;
@@ -30,8 +30,8 @@ fn judge(path: &str, days: i64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn a_certificate_that_runs_out_is_said_in_time() {

@@ -1,6 +1,7 @@
 //! The clocks: receipts and histories are read by them; nothing is decided by them.
 
-use super::{Finding, procfs};
+use super::procfs;
+use greenlight_link::doctor::Finding;
 use std::path::Path;
 
 /// Past this, times of several machines cannot be read together.
@@ -63,8 +64,8 @@ pub(super) fn keeper(root: &Path) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn a_slow_exchange_is_not_taken_for_a_wrong_clock() {

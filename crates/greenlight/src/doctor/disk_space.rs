@@ -1,6 +1,7 @@
 //! Room for two copies: disk where images and state lie, memory while both releases run.
 
-use super::{Finding, procfs};
+use super::procfs;
+use greenlight_link::doctor::Finding;
 use std::path::Path;
 
 /// State grows by records of a few kilobytes; below this something else fills the disk.
@@ -125,8 +126,8 @@ fn mib(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn a_second_copy_must_fit_beside_the_first() {

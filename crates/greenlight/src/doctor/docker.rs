@@ -1,9 +1,9 @@
 //! Docker: whether it answers, what it is, and what its images need.
 
-use super::expected::Expected;
-use super::{Finding, disk_space, procfs};
+use super::{disk_space, procfs};
 use crate::runtime::Running;
 use bollard::{API_DEFAULT_VERSION, Docker};
+use greenlight_link::doctor::{Expected, Finding};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -149,8 +149,8 @@ fn cgroup(pid: i32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn an_old_daemon_is_a_problem_and_one_that_ends_containers_a_note() {

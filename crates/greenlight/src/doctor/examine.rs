@@ -1,11 +1,10 @@
 //! The examination of one machine: by its agent, or by `doctor --local`.
 
-use super::expected::Expected;
-use super::{Finding, certificate, clock, disk_space, docker, nginx, ports, proxy};
+use super::{certificate, clock, disk_space, docker, nginx, ports, proxy};
 use crate::front::ask_proxy_status;
 use crate::runtime::Running;
+use greenlight_link::doctor::{Expected, Finding, MachineReport};
 use greenlight_shell::clock::wall_ms;
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where on this machine the parts of an instance are.
@@ -19,24 +18,6 @@ pub struct MachinePaths {
     pub docker: Option<String>,
     /// The folder with the machine's files: `/`, or where that is mounted.
     pub root: PathBuf,
-}
-
-/// What was found on one machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineReport {
-    /// The version that examined it.
-    pub version: String,
-    /// The version of the proxy, if it reports one.
-    pub proxy: Option<String>,
-    /// The version of Docker, if it was asked and answered.
-    pub docker: Option<String>,
-    /// The machine's architecture.
-    pub architecture: String,
-    /// Its clock when the question came, in milliseconds since 1970.
-    pub received_ms: u64,
-    /// Its clock when the answer left.
-    pub answered_ms: u64,
-    pub findings: Vec<Finding>,
 }
 
 impl MachinePaths {

@@ -2,47 +2,9 @@
 //! off.
 
 use super::clock::ClockExchange;
-use super::examine::MachineReport;
-use super::{Expected, Finding};
+use greenlight_link::doctor::{Finding, FleetReport, InstanceReport, MachineReport};
 use greenlight_protocol::InstanceId;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// `POST /v1/doctor`: by instance, what the file wants; empty without a file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct DoctorRequest {
-    pub expected: BTreeMap<InstanceId, Expected>,
-}
-
-/// The answer: what the server saw.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FleetReport {
-    /// The server's version.
-    pub version: String,
-    /// The server's clock when it was asked, in milliseconds since 1970.
-    pub received_ms: u64,
-    /// Its clock when it answered.
-    pub answered_ms: u64,
-    /// Every instance that the server knows.
-    pub instances: BTreeMap<InstanceId, InstanceReport>,
-}
-
-/// One instance as the server saw it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InstanceReport {
-    /// Its agent is not connected.
-    Away,
-    /// Its agent is connected and gave no answer.
-    Silent,
-    Answered {
-        /// The server's clock when it asked, in milliseconds since 1970.
-        asked_ms: u64,
-        /// The server's clock when the answer came.
-        heard_ms: u64,
-        report: Box<MachineReport>,
-    },
-}
 
 /// All findings of a fleet. `asked_ms` and `heard_ms` are this machine's clock around the answer;
 /// `file` are the instances of the file, if there is one.
@@ -244,8 +206,8 @@ fn membership(facts: &Facts<'_>) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn what_differs_and_who_is_away_is_said() {

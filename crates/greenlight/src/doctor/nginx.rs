@@ -1,8 +1,8 @@
 //! The Nginx of an instance: whether it runs, reads our file, uses it, and reaches the gate.
 
-use super::expected::{Expected, ExpectedNginx};
-use super::{Finding, reloads};
+use super::reloads;
 use crate::nginx::{Include, Nginx, NginxError, Upstream};
+use greenlight_link::doctor::{Expected, ExpectedNginx, Finding};
 use greenlight_protocol::ServiceName;
 use greenlight_release::spec::PortPair;
 use std::collections::{BTreeMap, BTreeSet};
@@ -314,8 +314,8 @@ fn check_gate(socket: &Path, worker: Option<&Accounts>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn what_nginx_reads_is_seen_in_what_it_prints() {

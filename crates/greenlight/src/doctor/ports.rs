@@ -1,9 +1,8 @@
 //! Ports: a slot that is to be filled needs its own free, and what runs must be what listens.
 
-use super::Finding;
-use super::expected::Expected;
 use super::procfs::{self, Named};
 use crate::runtime::Running;
+use greenlight_link::doctor::{Expected, Finding};
 use greenlight_protocol::{Color, Slot};
 use greenlight_release::front::FrontKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -194,8 +193,8 @@ fn listener(line: &str) -> Option<(u16, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn a_listener_is_read_and_a_connection_is_not() {

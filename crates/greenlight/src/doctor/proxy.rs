@@ -1,7 +1,7 @@
 //! The proxy of an instance: whether it answers, and how many connections it may still take.
 
-use super::Finding;
 use crate::front::{ProxyStatus, ProxyStatusError};
+use greenlight_link::doctor::Finding;
 
 const CHECK: &str = "proxy";
 /// A request takes two descriptors, and a kept connection one or two.
@@ -76,8 +76,8 @@ fn soft_limit(limits: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use greenlight_link::doctor::Level;
 
     #[test]
     fn few_descriptors_and_used_up_ones_are_problems() {

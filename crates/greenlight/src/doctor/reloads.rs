@@ -4,7 +4,7 @@
 //! It reads files in the usual places and searches for words. It cannot know what a program
 //! does that is merely named there.
 
-use super::Finding;
+use greenlight_link::doctor::Finding;
 use std::path::{Path, PathBuf};
 
 const CHECK: &str = "other reloads of nginx";

@@ -1,6 +1,6 @@
 //! The document that `doctor` prints, and the same for people: what is worst first, by instance.
 
-use super::{Finding, Level};
+use greenlight_link::doctor::{Finding, Level};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 

@@ -1,18 +1,18 @@
 //! The long-running roles, each as a process runs it.
 
 use crate::agent::{AgentOptions, AgentShell};
-use crate::api::NumberedEvent;
 use crate::doctor::MachinePaths;
 use crate::front::{BuiltinFront, Front, NginxReloadFront};
-use crate::link::{
-    AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,
-    ServerLink, Tokens, agent_router, allow, note_fleet, peer, serve,
-    serve_with_optional_client_auth,
-};
 use crate::nginx::Nginx;
 use crate::runtime::Runtimes;
 use crate::secret_store::SecretStore;
 use crate::server::{Input, Shell, router};
+use greenlight_link::api::NumberedEvent;
+use greenlight_link::{
+    AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,
+    ServerLink, Tokens, agent_router, allow, note_fleet, peer, serve,
+    serve_with_optional_client_auth,
+};
 use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
 use greenlight_protocol::{Alignment, CoordinatorRecord, InstanceId};
 use greenlight_release::nginx::NginxPath;

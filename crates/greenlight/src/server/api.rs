@@ -2,12 +2,6 @@
 
 use super::doctor::examine_fleet;
 use super::shell::{FleetView, Input};
-use crate::api::{
-    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, NumberedEvent,
-    PinAnswer, PinRequest, RollbackRequest,
-};
-use crate::doctor::DoctorRequest;
-use crate::link::{AgentStreams, PinImage, ReadLogs, ReleaseSecrets, RequestError, StoreSecrets};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -15,6 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::Stream;
+use greenlight_link::api::{
+    ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, NumberedEvent,
+    PinAnswer, PinRequest, RollbackRequest,
+};
+use greenlight_link::doctor::DoctorRequest;
+use greenlight_link::{
+    AgentStreams, PinImage, ReadLogs, ReleaseSecrets, RequestError, StoreSecrets,
+};
 use greenlight_protocol::coordinator::{self, Accepted, Command, DeploymentRequest, Refusal};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
 use greenlight_release::spec::{ServiceSpec, VersionError, check_version};

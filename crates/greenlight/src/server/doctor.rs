@@ -1,8 +1,8 @@
 //! `POST /v1/doctor`: asks every agent to look at its machine, and notes the clocks around each
 //! answer.
 
-use crate::doctor::{DoctorRequest, FleetReport, InstanceReport};
-use crate::link::{AgentStreams, ExamineMachine};
+use greenlight_link::doctor::{DoctorRequest, FleetReport, InstanceReport};
+use greenlight_link::{AgentStreams, ExamineMachine};
 use greenlight_protocol::InstanceId;
 use greenlight_shell::clock::wall_ms;
 use std::collections::BTreeMap;

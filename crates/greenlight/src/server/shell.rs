@@ -1,11 +1,12 @@
 //! The coordinator's loop: take one input, carry out its effects in order, take the next.
 
 use super::compaction::Compaction;
-use crate::api::{
+use crate::server::receipt_store::ReceiptStore;
+use greenlight_link::Telemetry;
+use greenlight_link::api::{
     DeploymentEvent, DeploymentStatus, FleetStatus, InstanceProgress, NumberedEvent, PhaseName,
 };
-use crate::link::Telemetry;
-use crate::receipt::{Receipt, ReceiptStore};
+use greenlight_link::receipt::Receipt;
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId,

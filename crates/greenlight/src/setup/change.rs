@@ -4,7 +4,7 @@ use super::desired::DesiredState;
 use super::facts::Facts;
 use super::units::{AGENT, PROXY, SOCKET, Unit};
 use super::{INSTANCE_STATE, PROGRAM, SERVER_USER, UNITS, USER, remove};
-use crate::link::Role;
+use greenlight_link::Role;
 use greenlight_release::digest::sha256_hex;
 use std::fmt;
 

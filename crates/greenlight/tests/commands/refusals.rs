@@ -1,8 +1,8 @@
 //! What is refused before anything is done, and what is said then.
 
 use crate::shop::{Shop, free_port};
-use greenlight::api::DeployRequest;
-use greenlight::link::{ApiClient, ApiError, TokenRequest};
+use greenlight_link::api::DeployRequest;
+use greenlight_link::{ApiClient, ApiError, TokenRequest};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{Release, ServiceName, Strategy};
 use serde_json::Value;

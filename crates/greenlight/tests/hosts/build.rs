@@ -7,8 +7,8 @@ use super::{
 use crate::balancer::{Balancer, Check, ToHosts};
 use crate::docker::Daemon;
 use crate::network::Namespace;
-use greenlight::link::{Authority, Role};
 use greenlight::nginx::PrivateNginx;
+use greenlight_link::{Authority, Role};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;

@@ -3,7 +3,7 @@
 use crate::fleet::Fleet;
 use futures_util::{SinkExt as _, StreamExt as _};
 use greenlight::load::{Flip, Sample, Segment, Window, analyse};
-use greenlight::receipt::Receipt;
+use greenlight_link::receipt::Receipt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 

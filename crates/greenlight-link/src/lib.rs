@@ -5,7 +5,9 @@
 
 mod agent_request;
 mod agent_streams;
+pub mod api;
 mod client;
+pub mod doctor;
 mod fingerprint_key;
 mod fingerprint_verifier;
 mod https;
@@ -14,6 +16,7 @@ mod join;
 pub mod peer;
 mod pending_responses;
 mod pki;
+pub mod receipt;
 mod renew;
 mod serve;
 mod server_link;

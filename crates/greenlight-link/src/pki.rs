@@ -7,7 +7,7 @@ mod credentials;
 
 pub use credentials::Credentials;
 
-use crate::link::FingerprintKey;
+use crate::FingerprintKey;
 use greenlight_release::digest::sha256_hex;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,

@@ -151,6 +151,18 @@ impl Identity {
     }
 }
 
+impl Credentials {
+    /// TLS for a process that others connect to; they must have a certificate of the fleet.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
+        Arc::new(Identity::new(self)?).server_config(ClientAuth::Required)
+    }
+
+    /// TLS for a process that connects to others of the fleet.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, PkiError> {
+        Arc::new(Identity::new(self)?).client_config()
+    }
+}
+
 impl CurrentCertificate {
     fn new(authority: &str, certificate: &str, key: &str) -> Result<Self, PkiError> {
         let mut chain_of = chain(certificate)?;

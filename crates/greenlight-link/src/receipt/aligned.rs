@@ -21,7 +21,7 @@ pub struct AlignedReceipt {
 
 impl CutOverReceipt {
     /// Evaluates what the instances have reported so far.
-    pub(super) fn measure(&mut self) {
+    pub fn measure(&mut self) {
         let of = |alignment| alignment == Alignment::Aligned;
         let is_aligned = self.instances.values().any(|instance| {
             let held = instance.held.as_ref().is_some_and(|h| of(h.alignment));

@@ -1,12 +1,9 @@
 //! What a process holds to prove who it is, and the folder in which it keeps that.
 
 use super::{FINGERPRINT_KEY, PkiError, file, read, read_fingerprint_key, write_secret};
-use crate::link::FingerprintKey;
-use crate::link::identity::{ClientAuth, Identity};
-use rustls::{ClientConfig, ServerConfig};
+use crate::FingerprintKey;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 /// What a process needs to prove who it is, and to check others.
 #[derive(Clone, Debug)]
@@ -43,15 +40,5 @@ impl Credentials {
             write_secret(&dir.join(FINGERPRINT_KEY), &key.to_text())?;
         }
         write_secret(&dir.join("key.pem"), &self.key)
-    }
-
-    /// TLS for a process that others connect to; they must have a certificate of the fleet.
-    pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        Arc::new(Identity::new(self)?).server_config(ClientAuth::Required)
-    }
-
-    /// TLS for a process that connects to others of the fleet.
-    pub fn client_config(&self) -> Result<Arc<ClientConfig>, PkiError> {
-        Arc::new(Identity::new(self)?).client_config()
     }
 }

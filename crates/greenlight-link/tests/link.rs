@@ -3,7 +3,7 @@
 #[path = "link/join.rs"]
 mod join;
 
-use greenlight::link::{
+use greenlight_link::{
     AgentStreams, Authority, Credentials, Https, LinkEvent, Role, ServerLink, ServerLinkEvent,
     agent_router, allow, serve,
 };

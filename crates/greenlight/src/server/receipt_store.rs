@@ -1,7 +1,7 @@
 //! Collects receipts from the records, directives and reports that pass through the server.
 
-use super::{CutOverReceipt, InstanceReceipt, Receipt};
-use crate::link::Telemetry;
+use greenlight_link::Telemetry;
+use greenlight_link::receipt::{CutOverReceipt, InstanceReceipt, Receipt, not_seen};
 use greenlight_protocol::{
     CoordinatorRecord, DeploymentId, Directive, DirectiveEnvelope, Epoch, InstanceId, Report,
     ReportEnvelope, ServiceName,
@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Receipts kept, and deployments in the journal.
-pub const KEPT: usize = 100;
+pub(super) const KEPT: usize = 100;
 
 /// The receipts of the latest deployments, newest last.
 #[derive(Clone, Debug, Default)]
-pub struct ReceiptStore {
+pub(super) struct ReceiptStore {
     /// Shared with their readers; one that changes meanwhile is copied.
     receipts: Vec<Arc<Receipt>>,
     order: u64,
@@ -31,7 +31,7 @@ pub struct ReceiptStore {
 impl ReceiptStore {
     /// A store that begins with receipts written earlier. What the records tell beyond them is
     /// filled in; the order of messages before a crash is lost, and the receipt says so.
-    pub fn resume(receipts: Vec<Receipt>, records: &[CoordinatorRecord]) -> Self {
+    pub(super) fn resume(receipts: Vec<Receipt>, records: &[CoordinatorRecord]) -> Self {
         let cut_overs = receipts.iter().flat_map(|receipt| &receipt.cut_overs);
         let orders = cut_overs.flat_map(|cut_over| {
             let instances = cut_over.instances.values();
@@ -59,18 +59,18 @@ impl ReceiptStore {
     }
 
     /// All receipts, oldest first.
-    pub fn all(&self) -> &[Arc<Receipt>] {
+    pub(super) fn all(&self) -> &[Arc<Receipt>] {
         &self.receipts
     }
 
     /// The receipt of a deployment.
-    pub fn find(&self, deployment: &str) -> Option<&Receipt> {
+    pub(super) fn find(&self, deployment: &str) -> Option<&Receipt> {
         let mut receipts = self.receipts.iter().map(Arc::as_ref);
         receipts.find(|receipt| receipt.deployment == deployment)
     }
 
     /// A record has become durable, which took `sync`.
-    pub fn recorded(&mut self, record: &CoordinatorRecord, sync: Duration) {
+    pub(super) fn recorded(&mut self, record: &CoordinatorRecord, sync: Duration) {
         self.order += 1;
         match record {
             CoordinatorRecord::TermStarted(_) | CoordinatorRecord::Retired(_) => {}
@@ -180,7 +180,7 @@ impl ReceiptStore {
     }
 
     /// A directive goes out.
-    pub fn sent(&mut self, to: &InstanceId, envelope: &DirectiveEnvelope) {
+    pub(super) fn sent(&mut self, to: &InstanceId, envelope: &DirectiveEnvelope) {
         self.order += 1;
         let order = self.order;
         let Some(cut_over) = self.cut_over(envelope.token.epoch) else {
@@ -207,7 +207,7 @@ impl ReceiptStore {
     }
 
     /// A report has come in.
-    pub fn reported(&mut self, from: &InstanceId, envelope: &ReportEnvelope) {
+    pub(super) fn reported(&mut self, from: &InstanceId, envelope: &ReportEnvelope) {
         self.order += 1;
         let order = self.order;
         let Some(cut_over) = self.cut_over(envelope.token.epoch) else {
@@ -253,7 +253,7 @@ impl ReceiptStore {
 
     /// Telemetry has come in. It has no place in the order of messages: what it says is of the
     /// gates' own clocks.
-    pub fn observed(&mut self, from: &InstanceId, telemetry: Telemetry) {
+    pub(super) fn observed(&mut self, from: &InstanceId, telemetry: Telemetry) {
         let Some(cut_over) = self.cut_over(telemetry.epoch) else {
             return;
         };
@@ -275,14 +275,6 @@ impl ReceiptStore {
         let mut cut_overs = Arc::make_mut(receipt).cut_overs.iter_mut();
         cut_overs.find(|cut_over| cut_over.epoch == epoch)
     }
-}
-
-/// The peers that an instance does not see ready, as text.
-pub(crate) fn not_seen(unseen: &BTreeMap<InstanceId, String>) -> String {
-    let peers = unseen
-        .iter()
-        .map(|(peer, reason)| format!("`{peer}` is not ready as seen from here: {reason}"));
-    peers.collect::<Vec<_>>().join("; ")
 }
 
 /// When a deployment was accepted: its id begins with that time.

@@ -1,7 +1,7 @@
 //! How machines come to have certificates, and keep them from running out.
 
 use crate::within;
-use greenlight::link::{
+use greenlight_link::{
     AgentStreams, Authority, ClientAuth, Credentials, Enrollment, Https, Identity, JoinError,
     JoinToken, LinkEvent, Renewal, Role, ServerLink, Tokens, agent_router, join, role_of,
     serve_with_optional_client_auth,

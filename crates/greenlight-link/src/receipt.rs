@@ -4,17 +4,14 @@
 //! clock. Between instances the order is that of messages, as the server numbered them: every
 //! hold acknowledgement came in before the commit was durable, and every `Switch` went out after.
 //!
-//! This module only collects what passes by. It decides nothing.
+//! Deliberately absent: collecting it, which is the server's.
 
 mod aligned;
 mod render;
-mod store;
 mod summary;
 mod timeline;
 
 pub use aligned::AlignedReceipt;
-pub(crate) use store::not_seen;
-pub use store::{KEPT, ReceiptStore};
 
 use greenlight_protocol::{
     Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,
@@ -205,4 +202,12 @@ impl InstanceReceipt {
                     .is_none_or(|first| first >= opened)
         })
     }
+}
+
+/// The peers that an instance does not see ready, as text.
+pub fn not_seen(unseen: &BTreeMap<InstanceId, String>) -> String {
+    let peers = unseen
+        .iter()
+        .map(|(peer, reason)| format!("`{peer}` is not ready as seen from here: {reason}"));
+    peers.collect::<Vec<_>>().join("; ")
 }

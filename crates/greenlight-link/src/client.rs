@@ -2,8 +2,8 @@
 
 use super::https::{Https, HttpsError};
 use super::pki::{Credentials, PkiError};
+use crate::FingerprintKey;
 use crate::api::{ErrorAnswer, NumberedEvent};
-use crate::link::FingerprintKey;
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use serde::Serialize;
