@@ -3,7 +3,7 @@
 
 use crate::child::{Child, find};
 use crate::{Outcome, Setting};
-use greenlight::health::Probe;
+use greenlight_agent::health::Probe;
 use greenlight_ports::reserve_address;
 use greenlight_release::health::HealthCheck;
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use crate::report::{Bound, BoundKind, Report, Table};
 use crate::rig::{Rig, SERVICE};
 use crate::statistics::Summary;
 use crate::{Outcome, Setting};
-use greenlight::health::Probe;
+use greenlight_agent::health::Probe;
 use greenlight_protocol::{Policy, ServiceName};
 use greenlight_release::health::HealthCheck;
 use practice::Practice;

@@ -10,9 +10,9 @@ pub use report::{DemoReport, DeploymentReport};
 
 use crate::fleet::FleetError;
 use crate::load::{Flip, Load, Segment, analyse};
-use crate::nginx::AttachError;
-use crate::runtime::RuntimeError;
 use application::Application;
+use greenlight_agent::nginx::AttachError;
+use greenlight_agent::runtime::RuntimeError;
 use greenlight_link::ApiError;
 use greenlight_link::api::NumberedEvent;
 use greenlight_link::receipt::Receipt;

@@ -14,8 +14,8 @@ pub use roles::{AgentFront, AgentRole, ServerRole, run_agent, run_server};
 pub use stale_processes::end_stale_processes;
 pub use supervisor::{Supervised, Supervisor};
 
-use crate::nginx::Nginx;
-use crate::runtime::{Runtime as _, Runtimes};
+use greenlight_agent::nginx::Nginx;
+use greenlight_agent::runtime::{Runtime as _, Runtimes};
 use greenlight_link::{Authority, PkiError, Role};
 use greenlight_ports::reserve_address;
 use greenlight_protocol::InstanceId;

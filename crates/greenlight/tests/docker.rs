@@ -2,7 +2,7 @@
 //!
 //! `scripts/with-dockerd cargo test -p greenlight --offline docker -- --include-ignored` runs them.
 
-#[path = "docker/image.rs"]
+#[path = "../../greenlight-agent/tests/docker/image.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod image;
 #[path = "docker/load.rs"]

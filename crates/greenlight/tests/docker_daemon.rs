@@ -3,7 +3,7 @@
 //!
 //! `scripts/with-dockerd cargo test -p greenlight --offline --test docker_daemon -- --include-ignored`
 
-#[path = "docker/image.rs"]
+#[path = "../../greenlight-agent/tests/docker/image.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod image;
 #[path = "docker/registry.rs"]

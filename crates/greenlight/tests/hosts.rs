@@ -9,7 +9,7 @@ mod balancer;
 mod docker;
 #[path = "hosts/fleet.rs"]
 mod fleet;
-#[path = "docker/image.rs"]
+#[path = "../../greenlight-agent/tests/docker/image.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod image;
 #[path = "hosts/machine.rs"]

@@ -21,6 +21,10 @@ fn the_rooms_know_only_what_the_architecture_lets_them_know() {
     // The proxy knows no fleet.
     assert!(!of("greenlight-proxy").contains(&"greenlight-protocol"));
     assert!(!of("greenlight-proxy").contains(&"greenlight"));
+    // A change of the agent compiles neither the proxy nor the file format.
+    for other in ["greenlight-proxy", "greenlight-config"] {
+        assert!(!of("greenlight-agent").contains(&other), "{other}");
+    }
     // What measures is not part of what is shipped.
     assert!(!of("greenlight").contains(&"greenlight-bench"));
 }
@@ -61,10 +65,10 @@ fn every_dependency_is_in_the_architecture_and_goes_to_a_lower_floor() {
 }
 
 #[test]
-fn only_the_drivers_know_both_the_protocol_and_the_proxy() {
+fn only_the_roles_and_the_command_line_know_the_proxy() {
     let src = workspace().join("crates/greenlight/src");
-    // Drivers, the process roles, the command line that starts them.
-    let may = ["front", "nginx", "fleet", "cli"];
+    // The roles as processes, and the command line that starts them.
+    let may = ["fleet", "cli"];
     for path in sources(&src) {
         let text = std::fs::read_to_string(&path).expect("a source is text");
         let inside = path.strip_prefix(&src).expect("it is in there");

@@ -4,7 +4,7 @@
 //! known by the machine that got it. Machines are checked through their front; if none is
 //! healthy, all get requests, as with AWS's.
 
-use greenlight::health::Probe;
+use greenlight_agent::health::Probe;
 use greenlight_release::health::HealthCheck;
 use std::net::SocketAddr;
 use std::sync::Arc;

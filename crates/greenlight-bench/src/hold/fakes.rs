@@ -8,8 +8,8 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight::front::{Acted, Front, FrontError, SlotAddresses};
-use greenlight::runtime::{Images, Launch, Running, Runtime, RuntimeError};
+use greenlight_agent::front::{Acted, Front, FrontError, SlotAddresses};
+use greenlight_agent::runtime::{Images, Launch, Running, Runtime, RuntimeError};
 use greenlight_protocol::{
     Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot,
     SwitchEvidence,

@@ -3,10 +3,10 @@
 
 use super::fakes::{InstantGate, NothingRuns, Opened};
 use crate::Outcome;
-use greenlight::agent::{AgentOptions, AgentShell};
-use greenlight::doctor::MachinePaths;
-use greenlight::secret_store::SecretStore;
 use greenlight::server::{FleetView, Input, Shell};
+use greenlight_agent::examine::MachinePaths;
+use greenlight_agent::secret_store::SecretStore;
+use greenlight_agent::{AgentOptions, AgentShell};
 use greenlight_link::api::{DeploymentEvent, NumberedEvent};
 use greenlight_link::receipt::Receipt;
 use greenlight_link::{AgentStreams, Authority, LinkEvent, Role, ServerLink, agent_router, serve};

@@ -4,7 +4,9 @@ use super::args::AttachNginx;
 use super::fleet::{configuration, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::fleet::LocalFleet;
-use crate::nginx::{AttachError, Attachment, FileChange, Include, Nginx, Target, Upstream};
+use greenlight_agent::nginx::{
+    AttachError, Attachment, FileChange, Include, Nginx, Target, Upstream,
+};
 use greenlight_config::{Config, InstanceConfig, InstanceNginx};
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::{Label, NginxPath, ValueError};

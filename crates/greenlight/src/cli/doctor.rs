@@ -3,8 +3,9 @@
 use super::args::{FileArg, FleetArg};
 use super::fleet::{configuration, connect, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::doctor::{Diagnosis, MachinePaths, across, expected_of};
-use crate::runtime::{Runtime as _, Runtimes};
+use crate::doctor::{Diagnosis, across, expected_of};
+use greenlight_agent::examine::MachinePaths;
+use greenlight_agent::runtime::{Runtime as _, Runtimes};
 use greenlight_config::Config;
 use greenlight_link::ApiError;
 use greenlight_link::doctor::{DoctorRequest, Finding, FleetReport, Level};
@@ -197,7 +198,7 @@ fn here(args: &Doctor, config: &Config) -> Vec<InstanceId> {
 }
 
 /// What the runtime of an instance runs, as far as its folder says.
-async fn running(state: &Path, docker: Option<&str>) -> Vec<crate::runtime::Running> {
+async fn running(state: &Path, docker: Option<&str>) -> Vec<greenlight_agent::runtime::Running> {
     match Runtimes::open(state, docker) {
         Ok(runtimes) => runtimes.list().await.unwrap_or_default(),
         Err(_) => Vec::new(),

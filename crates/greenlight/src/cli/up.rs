@@ -4,7 +4,7 @@ use super::args::Up;
 use super::fleet::{configuration, local_dir, make_local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance, end_stale_processes};
-use crate::nginx::Nginx;
+use greenlight_agent::nginx::Nginx;
 use greenlight_config::{Config, Host, InstanceConfig};
 use greenlight_link::ApiClient;
 use greenlight_link::api::FleetStatus;

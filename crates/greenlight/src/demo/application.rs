@@ -2,7 +2,7 @@
 //! a container of an image that is made for this run.
 
 use super::DemoError;
-use crate::runtime::OwnImage;
+use greenlight_agent::runtime::OwnImage;
 use greenlight_release::runtime::RuntimeKind;
 use greenlight_release::spec::Artifact;
 use std::collections::BTreeMap;

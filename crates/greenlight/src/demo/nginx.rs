@@ -3,7 +3,9 @@
 
 use super::DemoError;
 use super::scenario::SERVICE;
-use crate::nginx::{AttachError, Attachment, Include, Nginx, PrivateNginx, Target, Upstream, put};
+use greenlight_agent::nginx::{
+    AttachError, Attachment, Include, Nginx, PrivateNginx, Target, Upstream, put,
+};
 use greenlight_ports::reserve_port;
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::{ForwardHeaders, Label, NginxPath};

@@ -6,8 +6,8 @@
 use super::application::Application;
 use super::{Barrier, DemoError, DemoOptions, Printer, write_nginx};
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
-use crate::nginx::{AttachError, PrivateNginx};
 use futures_util::future::try_join_all;
+use greenlight_agent::nginx::{AttachError, PrivateNginx};
 use greenlight_link::api::{
     CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest,
 };

@@ -1,14 +1,9 @@
 //! The clocks: receipts and histories are read by them; nothing is decided by them.
 
-use super::procfs;
 use greenlight_link::doctor::Finding;
-use std::path::Path;
 
 /// Past this, times of several machines cannot be read together.
 const FAR_MS: i64 = 500;
-/// What keeps a clock in time, by the name of its process.
-const KEEPERS: [&str; 5] = ["chronyd", "ntpd", "openntpd", "systemd-timesyn", "ptp4l"];
-
 /// One exchange with an instance: its clock when the question came and when the answer left,
 /// between the requester's clock before and after. All in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
@@ -43,22 +38,6 @@ impl ClockExchange {
                 "set the clocks, with chrony or systemd-timesyncd: receipts cannot be read",
             ),
         }
-    }
-}
-
-/// Whether something keeps this machine's clock in time.
-pub(super) fn keeper(root: &Path) -> Finding {
-    let synchronised = root.join("run/systemd/timesync/synchronized").exists();
-    let names = procfs::all().into_iter().filter_map(procfs::name);
-    let mut names = names.filter(|name| KEEPERS.contains(&name.as_str()));
-    match (names.next(), synchronised) {
-        (Some(name), _) => Finding::ok("clock", format!("`{name}` keeps it right")),
-        (None, true) => Finding::ok("clock", "it was synchronised since the start"),
-        (None, false) => Finding::note(
-            "clock",
-            "found nothing that keeps it right",
-            "install chrony, unless the machine's host keeps its clock",
-        ),
     }
 }
 

@@ -1,12 +1,12 @@
 //! The long-running roles, each as a process runs it.
 
-use crate::agent::{AgentOptions, AgentShell};
-use crate::doctor::MachinePaths;
-use crate::front::{BuiltinFront, Front, NginxReloadFront};
-use crate::nginx::Nginx;
-use crate::runtime::Runtimes;
-use crate::secret_store::SecretStore;
 use crate::server::{Input, Shell, router};
+use greenlight_agent::examine::MachinePaths;
+use greenlight_agent::front::{BuiltinFront, Front, NginxReloadFront};
+use greenlight_agent::nginx::Nginx;
+use greenlight_agent::runtime::Runtimes;
+use greenlight_agent::secret_store::SecretStore;
+use greenlight_agent::{AgentOptions, AgentShell};
 use greenlight_link::api::NumberedEvent;
 use greenlight_link::{
     AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,

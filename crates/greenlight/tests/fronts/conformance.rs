@@ -1,7 +1,7 @@
 //! What every front must do, as far as it claims: run against each.
 
 use crate::test_fronts::{Builtin, Memory, NginxReload, TestFront};
-use greenlight::front::{Acted, FrontError};
+use greenlight_agent::front::{Acted, FrontError};
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{
     Alignment, Color, Epoch, GateAction, HoldEvidence, OnUncertain, ServiceName, Slot,

@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight::front::{Acted, Front, FrontError, SlotAddresses};
+use greenlight_agent::front::{Acted, Front, FrontError, SlotAddresses};
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{
     Color, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceEvidence,

@@ -8,7 +8,7 @@ mod ran;
 
 pub(crate) use ran::Ran;
 
-use greenlight::nginx::PrivateNginx;
+use greenlight_agent::nginx::PrivateNginx;
 use greenlight_ports::{reserve_address, reserve_neighbours};
 use serde_json::Value;
 use std::fmt::Write as _;

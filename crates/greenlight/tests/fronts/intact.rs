@@ -5,7 +5,7 @@ use crate::conformance::{SHOP, TEST_TIMEOUT, open};
 use crate::test_fronts::Builtin;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use greenlight::nginx::{AttachError, Attachment, Include, PrivateNginx, Upstream};
+use greenlight_agent::nginx::{AttachError, Attachment, Include, PrivateNginx, Upstream};
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::Color;
 use greenlight_release::nginx::{ForwardHeaders, Label, NginxPath};

@@ -2,7 +2,7 @@
 
 use crate::fleet::NginxFleet;
 use greenlight::load::{Flip, Load, Sample, Segment, Window, analyse};
-use greenlight::nginx::PrivateNginx;
+use greenlight_agent::nginx::PrivateNginx;
 use greenlight_link::receipt::Receipt;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;

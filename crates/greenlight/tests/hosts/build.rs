@@ -7,7 +7,7 @@ use super::{
 use crate::balancer::{Balancer, Check, ToHosts};
 use crate::docker::Daemon;
 use crate::network::Namespace;
-use greenlight::nginx::PrivateNginx;
+use greenlight_agent::nginx::PrivateNginx;
 use greenlight_link::{Authority, Role};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -20,7 +20,7 @@ use crate::balancer::Balancer;
 use crate::docker::Daemon;
 use crate::network::{Namespace, Running};
 use greenlight::load::{Load, Mix};
-use greenlight::nginx::PrivateNginx;
+use greenlight_agent::nginx::PrivateNginx;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -3,8 +3,8 @@
 use super::{at_least_one, duration, lateness};
 use crate::cli::{Exit, Failure};
 use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
-use crate::nginx::Nginx;
 use clap::Args;
+use greenlight_agent::nginx::Nginx;
 use greenlight_config::host::{INSTANCE_NAME_HELP, is_instance_name};
 use greenlight_protocol::InstanceId;
 use greenlight_proxy::{Address, IfRunning};

@@ -96,7 +96,8 @@ impl Context {
 pub(crate) fn static_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/apps/static.rs");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../greenlight-agent/tests/docker/apps/static.rs");
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("static-app");
         let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
         let compiled = Command::new(rustc)

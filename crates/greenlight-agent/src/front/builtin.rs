@@ -3,14 +3,14 @@
 use super::{Acted, Front, FrontError, SlotAddresses};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use greenlight_admin::{
+    AdminClient, AdminError, DrainRequest, EvidenceAnswer, EvidenceRequest, HoldAnswer,
+    HoldRequest, OpenRequest, ServiceSettings, ServicesRequest,
+};
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{
-    Alignment, Color, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, OnUncertain,
-    ServiceEvidence, ServiceName, Slot, SwitchEvidence,
-};
-use greenlight_proxy::admin::{
-    self, AdminClient, AdminError, DrainRequest, EvidenceRequest, HoldRequest, OpenRequest,
-    ServiceSettings, ServicesRequest,
+    Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceEvidence,
+    ServiceName, Slot, SwitchEvidence,
 };
 use greenlight_release::spec::ServiceSpec;
 use greenlight_shell::clock::millis;
@@ -64,10 +64,7 @@ impl Front for BuiltinFront {
                         epoch: epoch.0,
                         services: services.into_iter().map(|s| s.0).collect(),
                         max_hold_ms: millis(max_hold),
-                        on_uncertain: match on_uncertain {
-                            OnUncertain::ServeOld => admin::OnUncertain::ServeOld,
-                            OnUncertain::Shed => admin::OnUncertain::Shed,
-                        },
+                        on_uncertain,
                         exclusive_ms: match exclusive {
                             Exclusive::No => None,
                             Exclusive::Yes => Some(millis(max_hold)),
@@ -77,7 +74,7 @@ impl Front for BuiltinFront {
                     Ok(Acted::Held(held(answer)))
                 }
                 GateAction::Open { epoch, colors } => {
-                    let services = colors.into_iter().map(|(s, c)| (s.0, c.map(color)));
+                    let services = colors.into_iter().map(|(s, color)| (s.0, color));
                     let request = OpenRequest {
                         epoch: epoch.0,
                         services: services.collect(),
@@ -111,7 +108,7 @@ impl Front for BuiltinFront {
         async move {
             let request = DrainRequest {
                 service: slot.service.0,
-                color: color(slot.color),
+                color: slot.color,
                 deadline_ms: millis(deadline),
             };
             let left = admin.drain(&request).await?.left;
@@ -161,7 +158,7 @@ impl From<AdminError> for FrontError {
     }
 }
 
-fn held(answer: admin::HoldAnswer) -> HoldEvidence {
+fn held(answer: HoldAnswer) -> HoldEvidence {
     let services = answer.services;
     HoldEvidence {
         held_at_ns: answer.held_at_ns,
@@ -175,35 +172,20 @@ fn held(answer: admin::HoldAnswer) -> HoldEvidence {
     }
 }
 
-fn evidence(seen: admin::EvidenceAnswer) -> GateEvidence {
+fn evidence(seen: EvidenceAnswer) -> GateEvidence {
     let services = seen.services.into_iter();
     GateEvidence {
         services: services
-            .map(|(name, seen)| (ServiceName(name), service(&seen)))
+            .map(|(name, seen)| (ServiceName(name), without_colors(&seen)))
             .collect(),
     }
 }
 
-fn service(seen: &admin::ServiceEvidence) -> ServiceEvidence {
+/// Receipts tell releases by their versions, not by the slots in which they were.
+fn without_colors(seen: &ServiceEvidence) -> ServiceEvidence {
     ServiceEvidence {
-        held_at_ns: seen.held_at_ns,
-        last_admission_old_ns: seen.last_admission_old_ns,
-        opened_at_ns: seen.opened_at_ns,
-        first_admission_new_ns: seen.first_admission_new_ns,
-        held: seen.held,
-        max_held_us: seen.max_held_us,
-        recalled: seen.recalled,
-        retried: seen.retried,
-        failed: seen.failed,
-        shed: seen.shed,
-        expired: seen.expired,
-        ..ServiceEvidence::default()
-    }
-}
-
-fn color(color: Color) -> admin::Color {
-    match color {
-        Color::Blue => admin::Color::Blue,
-        Color::Green => admin::Color::Green,
+        old: None,
+        new: None,
+        ..*seen
     }
 }

@@ -13,7 +13,7 @@ use bollard::query_parameters::{
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use conformance::runtime::{App, Subject, launch};
-use greenlight::runtime::{DockerRuntime, Launch, Running, Runtime};
+use greenlight_agent::runtime::{DockerRuntime, Launch, Running, Runtime};
 use greenlight_protocol::Slot;
 use greenlight_release::spec::{Artifact, ImageSpec};
 use std::collections::{BTreeMap, HashMap};

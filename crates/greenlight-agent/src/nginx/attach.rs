@@ -8,6 +8,7 @@ use super::dry_run::Copied;
 use super::include::{Include, IncludeError, Target, Upstream};
 use super::marker::{Marker, MarkerError};
 use super::reload::{NotReloaded, get, put, reload, restore};
+use greenlight_admin::{GATE_PATH, GATE_RESPONSE};
 use greenlight_release::nginx::{Label, NginxPath};
 use hyper::StatusCode;
 use std::path::{Path, PathBuf};
@@ -288,9 +289,9 @@ async fn ask_through(include: &Include, marker: Marker) -> Result<(), AttachErro
         let Upstream::Gate(socket) = upstream else {
             continue;
         };
-        let path = format!("/.greenlight/gate/{service}");
+        let path = format!("{GATE_PATH}/{service}");
         let (status, text) = marker.get(&path).await?;
-        if status != StatusCode::OK || text != greenlight_proxy::GATE_RESPONSE {
+        if status != StatusCode::OK || text != GATE_RESPONSE {
             return Err(AttachError::NoGate {
                 socket: socket.clone(),
                 status: status.as_u16(),

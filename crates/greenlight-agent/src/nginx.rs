@@ -27,5 +27,6 @@ pub use dry_run::Copied;
 pub use include::{Include, IncludeError, Target, Upstream};
 pub use marker::{Marker, MarkerError};
 pub use private::PrivateNginx;
+pub use reload::put;
 pub use reload::{NotReloaded, ReloadEvidence};
-pub(crate) use reload::{get, put, reload};
+pub(crate) use reload::{get, reload};

@@ -7,7 +7,7 @@ mod conformance;
 use conformance::runtime::{
     App, Subject, exited, free_port, launch, listed, logged, slot, start, stop, until,
 };
-use greenlight::runtime::{Launch, ProcessRuntime, Running, Runtime};
+use greenlight_agent::runtime::{Launch, ProcessRuntime, Running, Runtime};
 use greenlight_protocol::{Color, Slot};
 use greenlight_release::spec::Artifact;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};

@@ -1,6 +1,21 @@
-//! The examination of one machine: by its agent, or by `doctor --local`.
+//! The examination of one machine, for `doctor`: by its agent, or by `doctor --local`.
+//!
+//! Each file is one subject, with two halves: one that collects facts, and one that makes
+//! findings of facts and is tested without a machine.
+//!
+//! Deliberately absent: changing anything; and conclusions about a whole fleet, which the command
+//! makes.
 
-use super::{certificate, clock, disk_space, docker, nginx, ports, proxy};
+mod certificate;
+mod clock;
+mod disk_space;
+mod docker;
+mod nginx;
+mod ports;
+mod procfs;
+mod proxy;
+mod reloads;
+
 use crate::front::ask_proxy_status;
 use crate::runtime::Running;
 use greenlight_link::doctor::{Expected, Finding, MachineReport};

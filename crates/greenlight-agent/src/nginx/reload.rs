@@ -107,7 +107,7 @@ impl Watch {
 }
 
 /// Replaces a file in one step; a crash leaves the old one or the new one.
-pub(crate) fn put(path: &Path, text: &str) -> Result<(), NginxError> {
+pub fn put(path: &Path, text: &str) -> Result<(), NginxError> {
     write_atomically(path, 0o644, text.as_bytes()).map_err(|source| NginxError::Files {
         path: path.to_owned(),
         source,

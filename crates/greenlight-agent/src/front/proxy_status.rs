@@ -1,6 +1,6 @@
 //! The status that a proxy reports, for callers that only read it.
 
-use greenlight_proxy::admin::{AdminClient, AdminError};
+use greenlight_admin::{AdminClient, AdminError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 use super::runtime::{App, Subject, launch};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight::runtime::{Launch, Running, Runtime, RuntimeError};
+use greenlight_agent::runtime::{Launch, Running, Runtime, RuntimeError};
 use greenlight_protocol::Slot;
 use greenlight_release::spec::Artifact;
 use parking_lot::{Mutex, MutexGuard};

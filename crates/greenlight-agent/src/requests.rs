@@ -1,6 +1,6 @@
 //! The agent's responses to requests beside the protocol.
 
-use crate::doctor::MachinePaths;
+use crate::examine::MachinePaths;
 use crate::runtime::{Images, Runtime};
 use crate::secret_store::{SecretStore, SecretStoreError};
 use greenlight_link::api::SlotLog;

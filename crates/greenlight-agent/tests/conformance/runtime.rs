@@ -4,7 +4,7 @@
 //! The applications are small shell scripts, because these run as processes and in containers
 //! alike; a fake reads what they should do from [`App`].
 
-use greenlight::runtime::{Launch, Running, Runtime, RuntimeError};
+use greenlight_agent::runtime::{Launch, Running, Runtime, RuntimeError};
 use greenlight_protocol::{Color, Epoch, Incarnation, ServiceName, Slot};
 use greenlight_release::secret::Secrets;
 use greenlight_release::spec::Artifact;

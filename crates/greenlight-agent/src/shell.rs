@@ -4,7 +4,7 @@ use super::peers::Peers;
 use super::requests::RequestHandler;
 use super::slots::{Slots, Work};
 use super::telemetry::observe;
-use crate::doctor::MachinePaths;
+use crate::examine::MachinePaths;
 use crate::front::{Acted, Front, FrontError};
 use crate::runtime::{Images, Running, Runtime};
 use crate::secret_store::SecretStore;

@@ -1,6 +1,6 @@
 //! Health checks over real sockets: what is asked, what counts, how often, and what is said.
 
-use greenlight::health::{Answers, HealthChange, HealthTracker, Probe, ProbeError};
+use greenlight_agent::health::{Answers, HealthChange, HealthTracker, Probe, ProbeError};
 use greenlight_ports::reserve_address;
 use greenlight_release::health::HealthCheck;
 use std::io::{Read as _, Write as _};

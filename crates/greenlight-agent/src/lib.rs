@@ -11,8 +11,14 @@
 //! One loop owns the protocol's `Agent`. It takes one event, carries out the effects in order,
 //! and only then takes the next. What takes long runs beside it and comes back as an event.
 
+pub mod examine;
+pub mod front;
+pub mod health;
+pub mod nginx;
 mod peers;
 mod requests;
+pub mod runtime;
+pub mod secret_store;
 mod shell;
 mod slot_error;
 mod slots;
