@@ -1,7 +1,7 @@
 //! Greenlight: zero-downtime deployment for a whole fleet at once.
 //!
-//! This crate is what a person starts: the command line, the server, the roles as processes, and a
-//! fleet on one machine.
+//! This crate is what a person starts: the command line, the roles as processes, and a fleet
+//! on one machine.
 
 pub mod cli;
 pub mod demo;
@@ -9,5 +9,4 @@ pub mod doctor;
 pub mod fleet;
 pub mod load;
 pub mod sample;
-pub mod server;
 pub mod setup;

@@ -3,7 +3,6 @@
 
 use super::fakes::{InstantGate, NothingRuns, Opened};
 use crate::Outcome;
-use greenlight::server::{FleetView, Input, Shell};
 use greenlight_agent::examine::MachinePaths;
 use greenlight_agent::secret_store::SecretStore;
 use greenlight_agent::{AgentOptions, AgentShell};
@@ -16,6 +15,7 @@ use greenlight_protocol::{
     Alignment, Directive, DirectiveEnvelope, Epoch, InstanceId, Outcome as Ended, Report, Term,
     Token,
 };
+use greenlight_server::{FleetView, Input, Shell};
 use greenlight_shell::clock::monotonic_ns;
 use greenlight_shell::journal::Journal;
 use parking_lot::Mutex;

@@ -1,6 +1,5 @@
 //! The long-running roles, each as a process runs it.
 
-use crate::server::{Input, Shell, router};
 use greenlight_agent::examine::MachinePaths;
 use greenlight_agent::front::{BuiltinFront, Front, NginxReloadFront};
 use greenlight_agent::nginx::Nginx;
@@ -16,6 +15,7 @@ use greenlight_link::{
 use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
 use greenlight_protocol::{Alignment, CoordinatorRecord, InstanceId};
 use greenlight_release::nginx::NginxPath;
+use greenlight_server::{Input, Shell, router};
 use greenlight_shell::descriptors::raise_limit;
 use greenlight_shell::failpoint;
 use greenlight_shell::journal::Journal;

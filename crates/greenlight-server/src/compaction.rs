@@ -1,6 +1,6 @@
 //! Keeps the journal to what recovery and history need.
 
-use crate::server::receipt_store::KEPT;
+use crate::receipt_store::KEPT;
 use greenlight_protocol::CoordinatorRecord;
 use greenlight_protocol::coordinator::snapshot;
 use greenlight_shell::journal::{Journal, JournalError};
@@ -41,7 +41,7 @@ impl Compaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::receipt_store::ReceiptStore;
+    use crate::receipt_store::ReceiptStore;
     use greenlight_protocol::coordinator::{CutOverStarted, DeploymentRequest, Ledger, Promotion};
     use greenlight_protocol::plan::Position;
     use greenlight_protocol::{

@@ -1,7 +1,7 @@
 //! The coordinator's loop: take one input, carry out its effects in order, take the next.
 
 use super::compaction::Compaction;
-use crate::server::receipt_store::ReceiptStore;
+use crate::receipt_store::ReceiptStore;
 use greenlight_link::Telemetry;
 use greenlight_link::api::{
     DeploymentEvent, DeploymentStatus, FleetStatus, InstanceProgress, NumberedEvent, PhaseName,
