@@ -11,6 +11,7 @@
 //! One loop owns the protocol's `Agent`. It takes one event, carries out the effects in order,
 //! and only then takes the next. What takes long runs beside it and comes back as an event.
 
+mod event;
 pub mod examine;
 pub mod front;
 pub mod health;

@@ -16,14 +16,16 @@
 mod attach;
 mod control;
 mod dry_run;
+mod error;
 mod include;
 mod marker;
 mod private;
 mod reload;
 
 pub use attach::{AttachError, Attached, Attachment, FileChange};
-pub use control::{Nginx, NginxError};
+pub use control::Nginx;
 pub use dry_run::Copied;
+pub use error::NginxError;
 pub use include::{Include, IncludeError, Target, Upstream};
 pub use marker::{Marker, MarkerError};
 pub use private::PrivateNginx;

@@ -1,12 +1,13 @@
 //! The agent's loop: take one event, carry out its effects in order, take the next.
 
+use super::event::ShellEvent;
 use super::peers::Peers;
 use super::requests::RequestHandler;
 use super::slots::{Slots, Work};
 use super::telemetry::observe;
 use crate::examine::MachinePaths;
 use crate::front::{Acted, Front, FrontError};
-use crate::runtime::{Images, Running, Runtime};
+use crate::runtime::{Images, Runtime};
 use crate::secret_store::SecretStore;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -81,19 +82,6 @@ pub struct AgentShell {
     /// The front's responses. They are handled before events that arrived meanwhile: a
     /// directive that was repeated meanwhile must not ask it again.
     answers: VecDeque<AgentEvent>,
-}
-
-/// What the loop waits for.
-pub(super) enum ShellEvent {
-    Protocol(AgentEvent),
-    /// A peer asks, and waits for the answer.
-    DecisionQueried(InstanceId, Epoch, oneshot::Sender<PeerAnswer>),
-    /// A peer asks how what is prepared is, and waits for the answer.
-    ReadinessQueried(Epoch, oneshot::Sender<Readiness>),
-    /// What runs, asked after a restart.
-    Found(Vec<Running>),
-    /// The service manager's heartbeat asks whether the loop is responsive.
-    Ping(oneshot::Sender<()>),
 }
 
 impl AgentShell {

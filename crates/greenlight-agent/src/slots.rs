@@ -1,6 +1,6 @@
 //! The instance's slots as the shell handles them: start, check, follow, drain, stop.
 
-use super::shell::ShellEvent;
+use super::event::ShellEvent;
 use super::slot_error::SlotError;
 use crate::front::{Front, SlotAddresses};
 use crate::health::{Answers, HealthChange, HealthTracker, Probe, ProbeError};

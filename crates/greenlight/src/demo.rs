@@ -20,12 +20,14 @@ use greenlight_protocol::{Direction, InstanceId, ServiceName};
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::ValueError;
 use greenlight_release::runtime::RuntimeKind;
-use scenario::{Kind, SERVICE, Scenario};
+use scenario::{Kind, Scenario};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The service that is deployed.
+const SERVICE: &str = "sample";
 /// Requests a second to each instance: enough to see a window of a few milliseconds.
 const RATE: u32 = 400;
 /// Every so many requests come over a new connection.

@@ -3,8 +3,9 @@
 //! Compare, show, write, test, reload, send a request through Nginx. If any step fails, the earlier
 //! files are restored.
 
-use super::control::{Nginx, NginxError};
+use super::control::Nginx;
 use super::dry_run::Copied;
+use super::error::NginxError;
 use super::include::{Include, IncludeError, Target, Upstream};
 use super::marker::{Marker, MarkerError};
 use super::reload::{NotReloaded, get, put, reload, restore};

@@ -5,57 +5,13 @@
 //! master liked what it read: only its workers can (see `marker.rs`).
 
 use super::dry_run::{Copied, copy_with};
+use super::error::{NginxError, TEST_TIMEOUT};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio::process::Command;
 
-/// How long a test of a configuration may take; names may have to be resolved for it.
-const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// What Nginx calls a worker that accepts nothing more.
 const LEAVING: &str = "is shutting down";
-
-/// Why Nginx did not do as it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum NginxError {
-    /// The program cannot be run.
-    #[error("`{program}` cannot be run: {source}; name it in `proxy.nginx.binary`")]
-    NotRun {
-        program: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// It does not end in time.
-    #[error("`nginx -t` did not end within {} s", TEST_TIMEOUT.as_secs())]
-    TestTooLong,
-    /// The configuration is not good.
-    #[error("nginx refuses the configuration: {0}")]
-    Refused(String),
-    /// There is no master.
-    #[error("nginx does not run: `{pid}` {what}; start it, or correct `proxy.nginx.pid`", pid = .pid.display())]
-    NotRunning {
-        /// Its file.
-        pid: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The master cannot be signalled.
-    #[error("nginx (process {pid}) cannot be signalled to reload: {source}")]
-    NotTold {
-        /// The master.
-        pid: i32,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// Its files cannot be used.
-    #[error("`{path}` cannot be used: {source}", path = .path.display())]
-    Files {
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-}
 
 /// Where the Nginx of this machine is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! the same folder, because relative paths count from there; includes that lead to the file in
 //! question are followed, and written out in their place. All others stay as they are.
 
-use super::control::NginxError;
+use super::error::NginxError;
 use std::path::{Path, PathBuf};
 
 /// Includes of includes that are followed.

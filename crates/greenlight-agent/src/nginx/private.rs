@@ -2,7 +2,8 @@
 //!
 //! It keeps everything in one folder, runs in the foreground as a child, and ends with this.
 
-use super::control::{Nginx, NginxError};
+use super::control::Nginx;
+use super::error::NginxError;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::os::unix::process::CommandExt as _;

@@ -9,7 +9,8 @@
 //! It is verified when the marker has only new answers and no old worker accepts connections
 //! any more. Nginx reports a refusal only in its log, so we see it only as answers that stay old.
 
-use super::control::{Nginx, NginxError};
+use super::control::Nginx;
+use super::error::NginxError;
 use super::marker::{Marker, MarkerError};
 use greenlight_shell::atomic_file::write_atomically;
 use greenlight_shell::clock::monotonic_ns;

@@ -1,15 +1,18 @@
 //! The arguments of the command line.
 
 mod demo;
+mod fleet;
 mod roles;
+mod values;
 
 pub(super) use demo::Demo;
+pub(super) use fleet::{FileArg, FleetArg};
 pub(super) use roles::{Agent, Proxy, Server};
+pub(super) use values::duration;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-use std::time::Duration;
+use values::at_least_one;
 
 /// Zero-downtime deployment: the whole fleet cuts over together, or not at all.
 #[derive(Debug, Parser)]
@@ -80,23 +83,6 @@ pub enum Verb {
     /// Run the sample application of the demo.
     #[command(hide = true)]
     SampleApp,
-}
-
-/// Where the configuration is.
-#[derive(Debug, Args)]
-pub struct FileArg {
-    /// The configuration file.
-    #[arg(short, long, value_name = "FILE", default_value = greenlight_config::DEFAULT_FILE)]
-    pub file: PathBuf,
-}
-
-/// Where the fleet is.
-#[derive(Debug, Args)]
-pub struct FleetArg {
-    /// The folder with the fleet's address and credentials; `.greenlight/operator` beside the
-    /// configuration unless given.
-    #[arg(long, value_name = "DIR", env = "GREENLIGHT_FLEET")]
-    pub fleet: Option<PathBuf>,
 }
 
 /// `greenlight init`.
@@ -293,35 +279,4 @@ pub struct Logs {
     /// The last so many lines of each application.
     #[arg(long, short = 'n', default_value_t = 50)]
     pub lines: usize,
-}
-
-/// A count of which 0 makes no sense.
-pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
-}
-
-/// How late messages may be made; no barrier waits for as long as the most.
-fn lateness(text: &str) -> Result<Duration, String> {
-    const MOST: Duration = Duration::from_mins(1);
-    let injected_delay = duration(text)?;
-    (injected_delay <= MOST)
-        .then_some(injected_delay)
-        .ok_or_else(|| "it is too long; the range is 0ms to 1m".to_owned())
-}
-
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "it does not begin with a number".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" | "" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        _ => Err(format!("`{unit}` is not a unit; use ms, s, m or h")),
-    }
 }

@@ -1,8 +1,7 @@
 //! The Nginx of an instance of the demo, and of the benchmarks: on the public address, with our
 //! include in it.
 
-use super::DemoError;
-use super::scenario::SERVICE;
+use super::{DemoError, SERVICE};
 use greenlight_agent::nginx::{
     AttachError, Attachment, Include, Nginx, PrivateNginx, Target, Upstream, put,
 };

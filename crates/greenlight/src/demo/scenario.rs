@@ -4,7 +4,7 @@
 //! both get the same commands at the same time and carry them out separately.
 
 use super::application::Application;
-use super::{Barrier, DemoError, DemoOptions, Printer, write_nginx};
+use super::{Barrier, DemoError, DemoOptions, Printer, SERVICE, write_nginx};
 use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
 use futures_util::future::try_join_all;
 use greenlight_agent::nginx::{AttachError, PrivateNginx};
@@ -28,8 +28,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The service that is deployed.
-pub(super) const SERVICE: &str = "sample";
 /// How long the load runs before and after each deployment.
 const AROUND: Duration = Duration::from_millis(400);
 /// How long the fleet may take to come up, also on a machine that is busy with something else.

@@ -9,9 +9,6 @@ use super::{sources, workspace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Crates that still have circles.
-const NOT_YET: [&str; 1] = ["greenlight"];
-
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
@@ -21,9 +18,6 @@ fn no_files_of_a_crate_use_each_other_in_a_circle() {
         let folder = entry.expect("it can be listed").path();
         let name = folder.file_name().and_then(|name| name.to_str());
         let name = name.expect("names are text").to_owned();
-        if NOT_YET.contains(&name.as_str()) {
-            continue;
-        }
         if let Some(circle) = circle(&graph(&modules(&folder.join("src")))) {
             circles.push(format!("{name}: {}", circle.join(" -> ")));
         }

@@ -1,6 +1,6 @@
 //! The arguments of the demo.
 
-use super::lateness;
+use super::values::lateness;
 use clap::Args;
 use greenlight_release::front::FrontKind;
 use greenlight_release::runtime::RuntimeKind;

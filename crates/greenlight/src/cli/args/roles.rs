@@ -1,6 +1,6 @@
 //! The arguments of the long-running roles.
 
-use super::{at_least_one, duration, lateness};
+use super::values::{at_least_one, duration, lateness};
 use crate::cli::{Exit, Failure};
 use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
 use clap::Args;
