@@ -4,7 +4,7 @@
 use crate::machine::Weight;
 use crate::{Outcome, Setting};
 use greenlight::demo::write_nginx;
-use greenlight::fleet::{LocalFleet, LocalFront, LocalInstance};
+use greenlight::local::{LocalFleet, LocalFront, LocalInstance};
 use greenlight_agent::nginx::PrivateNginx;
 use greenlight_link::api::{
     CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, RollbackRequest,

@@ -22,7 +22,7 @@ pub use args::{Cli, Verb};
 pub use failure::Failure;
 
 use crate::demo::{self, Barrier, DemoOptions};
-use crate::fleet::{run_agent, run_proxy, run_server};
+use crate::roles::{run_agent, run_proxy, run_server};
 use actions::Job;
 use clap::Parser as _;
 use interrupt::until_told_to_end;

@@ -8,8 +8,8 @@ mod scenario;
 pub use nginx::{WrittenNginx, write_nginx};
 pub use report::{DemoReport, DeploymentReport};
 
-use crate::fleet::FleetError;
 use crate::load::{Flip, Load, Segment, analyse};
+use crate::local::FleetError;
 use application::Application;
 use greenlight_agent::nginx::AttachError;
 use greenlight_agent::runtime::RuntimeError;

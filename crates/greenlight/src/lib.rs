@@ -6,7 +6,8 @@
 pub mod cli;
 pub mod demo;
 pub mod doctor;
-pub mod fleet;
 pub mod load;
+pub mod local;
+pub mod roles;
 pub mod sample;
 pub mod setup;

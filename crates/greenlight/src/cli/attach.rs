@@ -3,7 +3,7 @@
 use super::args::AttachNginx;
 use super::fleet::{configuration, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::fleet::LocalFleet;
+use crate::local::LocalFleet;
 use greenlight_agent::nginx::{
     AttachError, Attachment, FileChange, Include, Nginx, Target, Upstream,
 };

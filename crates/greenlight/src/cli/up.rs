@@ -3,7 +3,7 @@
 use super::args::Up;
 use super::fleet::{configuration, local_dir, make_local_dir};
 use super::{Exit, Failure, Output, print, print_json};
-use crate::fleet::{LocalFleet, LocalFront, LocalInstance, end_stale_processes};
+use crate::local::{LocalFleet, LocalFront, LocalInstance, end_stale_processes};
 use greenlight_agent::nginx::Nginx;
 use greenlight_config::{Config, Host, InstanceConfig};
 use greenlight_link::ApiClient;

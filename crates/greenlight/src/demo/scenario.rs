@@ -5,7 +5,7 @@
 
 use super::application::Application;
 use super::{Barrier, DemoError, DemoOptions, Printer, SERVICE, write_nginx};
-use crate::fleet::{LocalFleet, LocalFront, LocalInstance};
+use crate::local::{LocalFleet, LocalFront, LocalInstance};
 use futures_util::future::try_join_all;
 use greenlight_agent::nginx::{AttachError, PrivateNginx};
 use greenlight_link::api::{

@@ -221,7 +221,7 @@ impl Drop for Shop {
         let Ok(fleet) = self.dir().join(".greenlight").canonicalize() else {
             return;
         };
-        greenlight::fleet::end_stale_processes(&fleet);
+        greenlight::local::end_stale_processes(&fleet);
         let mark = format!("GREENLIGHT_SLOT={}/", fleet.display());
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for process in processes {

@@ -2,7 +2,7 @@
 
 use super::values::{at_least_one, duration, lateness};
 use crate::cli::{Exit, Failure};
-use crate::fleet::{AgentFront, AgentRole, ProxyRole, ServerRole};
+use crate::roles::{AgentFront, AgentRole, ProxyRole, ServerRole};
 use clap::Args;
 use greenlight_agent::nginx::Nginx;
 use greenlight_config::host::{INSTANCE_NAME_HELP, is_instance_name};

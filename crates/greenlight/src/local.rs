@@ -4,13 +4,9 @@
 //! that each can die alone; one that dies is started again.
 
 mod backoff;
-mod proxy_role;
-mod roles;
 mod stale_processes;
 mod supervisor;
 
-pub use proxy_role::{ProxyRole, run_proxy};
-pub use roles::{AgentFront, AgentRole, ServerRole, run_agent, run_server};
 pub use stale_processes::end_stale_processes;
 pub use supervisor::{Supervised, Supervisor};
 

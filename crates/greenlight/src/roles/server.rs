@@ -1,38 +1,29 @@
-//! The long-running roles, each as a process runs it.
+//! `greenlight server` as a process.
 
-use greenlight_agent::examine::MachinePaths;
-use greenlight_agent::front::{BuiltinFront, Front, NginxReloadFront};
-use greenlight_agent::nginx::Nginx;
-use greenlight_agent::runtime::Runtimes;
-use greenlight_agent::secret_store::SecretStore;
-use greenlight_agent::{AgentOptions, AgentShell};
+use super::RoleResult;
+use super::listen::listen;
 use greenlight_link::api::NumberedEvent;
 use greenlight_link::{
     AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,
-    ServerLink, Tokens, agent_router, allow, note_fleet, peer, serve,
-    serve_with_optional_client_auth,
+    Tokens, agent_router, allow, note_fleet, serve_with_optional_client_auth,
 };
 use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
-use greenlight_protocol::{Alignment, CoordinatorRecord, InstanceId};
-use greenlight_release::nginx::NginxPath;
+use greenlight_protocol::{CoordinatorRecord, InstanceId};
 use greenlight_server::{Input, Shell, router};
 use greenlight_shell::descriptors::raise_limit;
 use greenlight_shell::failpoint;
 use greenlight_shell::journal::Journal;
 use greenlight_shell::service_manager::ServiceManager;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// Progress kept for a slow reader before it loses some.
 const PROGRESS_BUFFER: usize = 1024;
-
-type RoleResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// `greenlight server`.
 #[derive(Clone, Debug)]
@@ -44,39 +35,6 @@ pub struct ServerRole {
     pub instances: BTreeSet<InstanceId>,
     /// How long the certificates that it issues are good for.
     pub certificate_lifetime: Duration,
-}
-
-/// `greenlight agent`.
-#[derive(Clone, Debug)]
-pub struct AgentRole {
-    pub name: InstanceId,
-    /// Its folder: identity, journal, slots.
-    pub state: PathBuf,
-    pub server: SocketAddr,
-    /// Where its peers ask it.
-    pub listen: SocketAddr,
-    /// Where its peers answer.
-    pub peers: BTreeMap<InstanceId, SocketAddr>,
-    /// What receives user traffic.
-    pub front: AgentFront,
-    /// The docker daemon's socket; Docker's usual one if none.
-    pub docker: Option<String>,
-    /// How late its control messages are.
-    pub injected_delay: Duration,
-}
-
-/// What an agent's front is.
-#[derive(Clone, Debug)]
-pub enum AgentFront {
-    /// The built-in proxy, by its admin socket; perhaps with Nginx before it.
-    Gate(PathBuf),
-    /// An Nginx that is reloaded.
-    Reload {
-        /// Where it is.
-        nginx: Nginx,
-        /// Our file, which it includes.
-        include: NginxPath,
-    },
 }
 
 /// Runs the server until SIGTERM.
@@ -166,21 +124,6 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     }
 }
 
-/// The address of a role cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot listen on `{address}`: {source}; stop what listens there, or choose another `--listen`"
-)]
-struct ListenError {
-    address: SocketAddr,
-    source: std::io::Error,
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    let listening = TcpListener::bind(address).await;
-    listening.map_err(|source| ListenError { address, source })
-}
-
 /// The server's own certificate: the present one, as long as it is valid for some time.
 fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>, PkiError> {
     let dir = state.join("identity");
@@ -193,71 +136,4 @@ fn server_identity(state: &Path, authority: &Authority) -> Result<Arc<Identity>,
     }
     authority.issue(&Role::Server)?.store(&dir)?;
     Identity::load(&dir)
-}
-
-/// Runs an agent until SIGTERM. Applications continue without it.
-pub async fn run_agent(role: AgentRole) -> RoleResult {
-    failpoint::name_role(&format!("agent-{}", role.name));
-    let dir = role.state.join("identity");
-    if !dir.exists() {
-        let (server, dir) = (role.server, dir.display());
-        return Err(format!(
-            "this instance has not joined; `greenlight join --server {server} --token TOKEN \
-             --dir {dir}` does that"
-        )
-        .into());
-    }
-    let identity = Identity::load(&dir)?;
-    let machine = MachinePaths {
-        state: Some(role.state.clone()),
-        admin: match &role.front {
-            AgentFront::Gate(admin) => Some(admin.clone()),
-            AgentFront::Reload { .. } => None,
-        },
-        docker: role.docker.clone(),
-        root: MachinePaths::usual_root(),
-    };
-    let (front, alignment): (Arc<dyn Front>, _) = match role.front {
-        AgentFront::Gate(admin) => (Arc::new(BuiltinFront::new(admin)), Alignment::Gated),
-        AgentFront::Reload { nginx, include } => (
-            Arc::new(NginxReloadFront::new(role.name.clone(), nginx, include)),
-            Alignment::Aligned,
-        ),
-    };
-    let tls = identity.client_config()?;
-    let runtimes = Runtimes::open(&role.state, role.docker.as_deref())?;
-    let shell = AgentShell::recover(AgentOptions {
-        name: role.name.clone(),
-        journal: role.state.join("agent.redb"),
-        server: ServerLink {
-            server: role.server,
-            tls: tls.clone(),
-            name: role.name.0.clone(),
-            injected_delay: role.injected_delay,
-        },
-        peers: role.peers,
-        tls,
-        images: Arc::new(runtimes.docker()),
-        runtime: Arc::new(runtimes),
-        secrets: SecretStore::new(role.state.join("secrets")),
-        machine,
-        front,
-        alignment,
-    })?;
-    let listener = listen(role.listen).await?;
-    let routes = peer::router(shell.peer());
-    let peers_tls = identity.server_config(ClientAuth::Required)?;
-    tokio::spawn(serve(listener, peers_tls, routes));
-    tokio::spawn(Renewal::OverLink(role.server).keep_fresh(identity));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let manager = ServiceManager::found();
-    manager.ready();
-    tokio::spawn(manager.watched(shell.ping()));
-    tokio::select! {
-        ended = shell.run() => Ok(ended?),
-        _ = terminate.recv() => {
-            manager.stopping();
-            Ok(())
-        }
-    }
 }
