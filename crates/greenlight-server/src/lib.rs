@@ -16,4 +16,4 @@ mod receipt_store;
 mod shell;
 
 pub use api::router;
-pub use shell::{FleetView, Input, SendDirectives, Shell};
+pub use shell::{FleetView, Input, RecoveredShell, SendDirectives, Shell};

@@ -10,7 +10,7 @@ use greenlight_link::receipt::Receipt;
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId,
-    DirectiveEnvelope, Epoch, InstanceId, Policy, ReportEnvelope, ServiceName,
+    DirectiveEnvelope, Epoch, InstanceId, Policy, ReportEnvelope, ServiceName, Term,
 };
 use greenlight_shell::clock;
 use greenlight_shell::failpoint;
@@ -78,15 +78,22 @@ pub struct Shell {
     pending: Vec<CoordinatorEffect>,
 }
 
-impl Shell {
-    /// Recovers the coordinator from its journal. Effects of the recovery are carried out when
-    /// the loop starts.
-    pub fn recover(
+/// The coordinator as it was recovered from its journal, before it can send anything.
+pub struct RecoveredShell {
+    coordinator: Coordinator,
+    pending: Vec<CoordinatorEffect>,
+    journal: Journal,
+    compaction: Compaction,
+    receipts: ReceiptStore,
+    receipts_at: PathBuf,
+}
+
+impl RecoveredShell {
+    /// Recovers the coordinator from its journal, and the receipts from theirs.
+    pub fn read(
         fleet: BTreeSet<InstanceId>,
         mut journal: Journal,
         receipts_at: PathBuf,
-        send: SendDirectives,
-        progress_sent: broadcast::Sender<NumberedEvent>,
     ) -> Result<Self, JournalError> {
         let mut compaction = Compaction::new();
         compaction.compact_if_long(&mut journal)?;
@@ -95,20 +102,44 @@ impl Shell {
         let (coordinator, pending) = Coordinator::recover(fleet, &records, clock::now());
         Ok(Self {
             coordinator,
+            pending,
             journal,
             compaction,
-            send,
-            timers: Timers::default(),
             receipts: ReceiptStore::resume(receipts, &records),
             receipts_at,
+        })
+    }
+
+    /// The coordinator's term, which numbers what is sent to agents.
+    pub fn term(&self) -> Term {
+        self.coordinator.term()
+    }
+
+    /// The loop that sends directives and progress this way. Effects of the recovery are carried
+    /// out when it starts.
+    pub fn into_shell(
+        self,
+        send: SendDirectives,
+        progress_sent: broadcast::Sender<NumberedEvent>,
+    ) -> Shell {
+        Shell {
+            coordinator: self.coordinator,
+            journal: self.journal,
+            compaction: self.compaction,
+            send,
+            timers: Timers::default(),
+            receipts: self.receipts,
+            receipts_at: self.receipts_at,
             progress: Vec::new(),
             progress_sent,
             numbered: 0,
             phase: None,
-            pending,
-        })
+            pending: self.pending,
+        }
     }
+}
 
+impl Shell {
     /// Runs until `Stop`, or until the journal fails: then the process must end, because what is
     /// not durable must not be acted on.
     pub fn run(mut self, inbox: &Receiver<Input>) -> Result<(), JournalError> {

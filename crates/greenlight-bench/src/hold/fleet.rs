@@ -15,7 +15,7 @@ use greenlight_protocol::{
     Alignment, Directive, DirectiveEnvelope, Epoch, InstanceId, Outcome as Ended, Report, Term,
     Token,
 };
-use greenlight_server::{FleetView, Input, Shell};
+use greenlight_server::{FleetView, Input, RecoveredShell};
 use greenlight_shell::clock::monotonic_ns;
 use greenlight_shell::journal::Journal;
 use parking_lot::Mutex;
@@ -63,13 +63,15 @@ impl Fleet {
         let streams = AgentStreams::new(TERM.0, receive(told, pongs.clone()));
         let (progress, _) = broadcast::channel(16 * 1024);
         let sending = streams.clone();
-        let shell = Shell::recover(
+        let recovered = RecoveredShell::read(
             names.clone(),
             Journal::open(&dir.join("server/journal.redb"))?,
             dir.join("server/receipts.json"),
+        )?;
+        let shell = recovered.into_shell(
             Box::new(move |outgoing| sending.send(outgoing)),
             progress.clone(),
-        )?;
+        );
         let tls = authority.issue(&Role::Server)?.server_config()?;
         let address = reserve_address()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;

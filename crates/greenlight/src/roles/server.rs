@@ -1,4 +1,5 @@
-//! `greenlight server` as a process.
+//! `greenlight server` as a process: it recovers the coordinator, opens the fleet's link and API,
+//! and runs the coordinator's loop until that or the process is to end.
 
 use super::RoleResult;
 use super::listen::listen;
@@ -7,20 +8,21 @@ use greenlight_link::{
     AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,
     Tokens, agent_router, allow, note_fleet, serve_with_optional_client_auth,
 };
-use greenlight_protocol::coordinator::{CoordinatorEvent, Ledger};
-use greenlight_protocol::{CoordinatorRecord, InstanceId};
-use greenlight_server::{Input, Shell, router};
+use greenlight_protocol::InstanceId;
+use greenlight_protocol::coordinator::CoordinatorEvent;
+use greenlight_server::{Input, RecoveredShell, Shell, router};
 use greenlight_shell::descriptors::raise_limit;
 use greenlight_shell::failpoint;
-use greenlight_shell::journal::Journal;
+use greenlight_shell::journal::{Journal, JournalError};
 use greenlight_shell::service_manager::ServiceManager;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 /// Progress kept for a slow reader before it loses some.
 const PROGRESS_BUFFER: usize = 1024;
@@ -41,16 +43,45 @@ pub struct ServerRole {
 pub async fn run_server(role: ServerRole) -> RoleResult {
     failpoint::name_role("server");
     raise_limit();
-    let journal = Journal::open(&role.state.join("journal.redb"))?;
-    let records: Vec<CoordinatorRecord> = journal.load()?;
-    let term = Ledger::replay(&records).term.next().0;
     let (inbox, input) = std::sync::mpsc::channel();
-    let told = inbox.clone();
-    let streams = AgentStreams::new(term, move |event| {
+    let (progress, _) = broadcast::channel(PROGRESS_BUFFER);
+    let recovered = recover(&role)?;
+    let streams = AgentStreams::new(recovered.term().0, forward_to(inbox.clone()));
+    let sending = streams.clone();
+    let shell = recovered.into_shell(
+        Box::new(move |outgoing| sending.send(outgoing)),
+        progress.clone(),
+    );
+    serve_fleet(&role, &inbox, progress, streams).await?;
+    let manager = ServiceManager::found();
+    manager.ready();
+    tokio::spawn(manager.watched(ping(inbox)));
+    let ended = start_coordinator(shell, input)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = ended => Ok(ended??),
+        _ = terminate.recv() => {
+            manager.stopping();
+            Ok(())
+        }
+    }
+}
+
+fn recover(role: &ServerRole) -> Result<RecoveredShell, JournalError> {
+    RecoveredShell::read(
+        role.instances.clone(),
+        Journal::open(&role.state.join("journal.redb"))?,
+        role.state.join("receipts.json"),
+    )
+}
+
+/// Passes what happens on the link to the coordinator's loop. When the loop has ended the process
+/// is ending, so what cannot be passed is lost.
+fn forward_to(inbox: Sender<Input>) -> impl Fn(LinkEvent) {
+    move |event| {
         let event = match event {
             LinkEvent::Observed(from, telemetry) => {
-                // When the shell has ended the process is ending.
-                let _ = told.send(Input::Observed(from, telemetry));
+                let _ = inbox.send(Input::Observed(from, telemetry));
                 return;
             }
             LinkEvent::Connected(agent) => CoordinatorEvent::Connected(agent),
@@ -60,18 +91,17 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
                 envelope: *envelope,
             },
         };
-        // When the shell has ended the process is ending.
-        let _ = told.send(Input::Event(event));
-    });
-    let (progress, _) = tokio::sync::broadcast::channel::<NumberedEvent>(PROGRESS_BUFFER);
-    let sending = streams.clone();
-    let shell = Shell::recover(
-        role.instances.clone(),
-        journal,
-        role.state.join("receipts.json"),
-        Box::new(move |outgoing| sending.send(outgoing)),
-        progress.clone(),
-    )?;
+        let _ = inbox.send(Input::Event(event));
+    }
+}
+
+/// Serves operators, agents and those who join, each with the routes that its certificate allows.
+async fn serve_fleet(
+    role: &ServerRole,
+    inbox: &Sender<Input>,
+    progress: broadcast::Sender<NumberedEvent>,
+    streams: AgentStreams,
+) -> RoleResult {
     let authority = Authority::open(&role.state)?.with_lifetime(role.certificate_lifetime);
     let authority = Arc::new(authority);
     let identity = server_identity(&role.state, &authority)?;
@@ -84,7 +114,12 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
         role.instances.clone(),
     );
     let listener = listen(role.listen).await?;
-    let operators = router(inbox.clone(), progress, role.instances, streams.clone());
+    let operators = router(
+        inbox.clone(),
+        progress,
+        role.instances.clone(),
+        streams.clone(),
+    );
     let operators = operators.merge(enrollment.operators());
     let operators = allow(operators, |role| *role == Role::Operator);
     let routes = operators
@@ -98,15 +133,23 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
         enrollment.public_routes(),
     ));
     tokio::spawn(Renewal::Own(authority).keep_fresh(identity));
-    let manager = ServiceManager::found();
-    manager.ready();
-    let pulse = inbox.clone();
-    tokio::spawn(manager.watched(move || {
+    Ok(())
+}
+
+/// Asks the coordinator's loop whether it is responsive. When it has ended the process is ending.
+fn ping(inbox: Sender<Input>) -> impl FnMut() -> oneshot::Receiver<()> {
+    move || {
         let (answer, answered) = oneshot::channel();
-        // When the shell has ended the process is ending.
-        let _ = pulse.send(Input::Ping(answer));
+        let _ = inbox.send(Input::Ping(answer));
         answered
-    }));
+    }
+}
+
+/// Runs the coordinator's loop on a thread of its own; returns what will say how it ended.
+fn start_coordinator(
+    shell: Shell,
+    input: Receiver<Input>,
+) -> std::io::Result<oneshot::Receiver<Result<(), JournalError>>> {
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new()
         .name("coordinator".to_owned())
@@ -114,14 +157,7 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
             // The receiver lives until the process ends.
             let _ = ended.send(shell.run(&input));
         })?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        ended = end => Ok(ended??),
-        _ = terminate.recv() => {
-            manager.stopping();
-            Ok(())
-        }
-    }
+    Ok(end)
 }
 
 /// The server's own certificate: the present one, as long as it is valid for some time.
