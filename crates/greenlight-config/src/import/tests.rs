@@ -1,6 +1,6 @@
 //! Files as they are found in the world, and what is made of them, in `tests/golden/import`.
 //!
-//! After a deliberate change: `UPDATE_GOLDEN=1 cargo test -p greenlight import`, and read the
+//! After a deliberate change: `UPDATE_GOLDEN=1 cargo test -p greenlight-config import`, and read the
 //! difference.
 
 use super::{ImportError, Source, UnsupportedKeys, draft, import, write};
