@@ -10,6 +10,12 @@
 //!
 //! One loop owns the protocol's `Agent`. It takes one event, carries out the effects in order,
 //! and only then takes the next. What takes long runs beside it and comes back as an event.
+//!
+//! The drivers that it uses are traits with several implementations: [`runtime`] runs releases,
+//! [`front`] receives users. [`examine`] looks for what of the machine would spoil a deployment.
+//!
+//! Deliberately absent: the proxy, which is reached through its admin socket; and signals and the
+//! service manager. `greenlight` starts the role.
 
 mod event;
 pub mod examine;

@@ -2,6 +2,12 @@
 //!
 //! Agents dial out. Directives come to them as a stream of server-sent events, reports go back
 //! as POSTs that may be repeated. Everything can be watched with `curl --cert`.
+//!
+//! What is said is defined here too, for all who say or read it: the server's API ([`api`]),
+//! receipts ([`receipt`]), what `doctor` asks and is told ([`doctor`]), and the requests to agents
+//! beside the protocol.
+//!
+//! Deliberately absent: what a server or an agent does with any of it.
 
 mod agent_request;
 mod agent_streams;

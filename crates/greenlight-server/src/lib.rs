@@ -8,6 +8,8 @@
 //!
 //! One thread owns the coordinator. It takes one input, carries out its effects in order, and
 //! only then takes the next: a record is durable before anything after it is done.
+//!
+//! Deliberately absent: sockets, signals and the service manager. `greenlight` starts the role.
 
 mod api;
 mod compaction;
