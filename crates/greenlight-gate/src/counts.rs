@@ -119,7 +119,7 @@ impl ColorCounts {
 }
 
 /// Adds what some processes have counted to what others have.
-pub(crate) fn add_all(total: &mut CountsByService, some: &CountsByService) {
+pub fn add_all(total: &mut CountsByService, some: &CountsByService) {
     for (name, counts) in some {
         total.entry(name.clone()).or_default().add(counts);
     }

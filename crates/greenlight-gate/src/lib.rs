@@ -8,8 +8,8 @@
 //!
 //! [`GateControl`] is the third machine beside the protocol's coordinator and agent. It decides
 //! what each service's gate does, the state that a restarted process continues with, and in which
-//! order the route is changed, written down, replicated and answered. Its own tests run it; the
-//! proxy, the model check and the simulation do not yet.
+//! order the route is changed, written down, replicated and answered. The proxy's admin thread is
+//! its shell.
 //!
 //! Deliberately absent: I/O, clocks, threads and async; connections and requests; fleets. A time
 //! is passed in, in nanoseconds on the machine's monotonic clock.
@@ -27,7 +27,7 @@ pub use control::{
     HandoverState, Mode, ReadCounts, Refusal, ReplicateRequest, Role, RoutingState, ServiceControl,
     ServiceState, Ticket,
 };
-pub use counts::{ColorCounts, Counts, CountsByService, InFlight};
+pub use counts::{ColorCounts, Counts, CountsByService, InFlight, add_all};
 pub use evidence::{EvidenceByEpoch, ServiceEvidence};
 pub use mutant::GateMutant;
 pub use wire::{

@@ -1,19 +1,20 @@
-//! The admin socket's other side: carries out commands, keeps deadlines, answers questions.
+//! The admin socket's other side: the shell of the gates' control, and what can be asked of it.
 //!
-//! What is said on the socket is [`crate::admin`]'s; what passes between two processes during a
-//! handover, and after it, is [`crate::handover`]'s.
+//! What the gates do, and in which order that is written down and answered, is decided by
+//! `greenlight-gate`. What is said on the socket is [`crate::admin`]'s; what passes between two
+//! processes during a handover, and after it, is [`crate::handover`]'s.
 
 mod answer;
 mod commands;
-mod deadline;
+mod drain;
 mod evidence;
-mod fence;
 mod follower;
 mod handover;
 mod metrics;
 mod server;
-mod service_control;
+mod shell;
 mod status;
+mod tables;
 
 pub(crate) use server::Admin;
-pub(crate) use service_control::{ServiceControl, ServiceControls};
+pub(crate) use tables::of_state as table_of;

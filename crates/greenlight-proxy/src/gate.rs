@@ -20,71 +20,45 @@
 //! The proxy's own thread keeps the deadline of a hold, not the caller that requested it.
 
 use crate::atomic::{AtomicI64, AtomicU64, AtomicUsize, SeqCst};
+pub use greenlight_gate::{Color, InFlight, Route};
 use tokio::sync::Notify;
 
-/// One of the two places a service is forwarded to.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Color {
-    Blue,
-    Green,
-}
-
-impl Color {
-    fn index(self) -> usize {
-        match self {
-            Self::Blue => 0,
-            Self::Green => 1,
-        }
+fn index(color: Color) -> usize {
+    match color {
+        Color::Blue => 0,
+        Color::Green => 1,
     }
-}
-
-/// What the gate does with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// Nothing was ever decided, or the service was removed: 503.
-    Closed,
-    /// Admit to this color.
-    Open(Color),
-    /// Let requests wait. The color is the one that was served until now.
-    Held(Option<Color>),
-    /// Refuse with 503. The color is the one that was served until now.
-    Shed(Option<Color>),
 }
 
 const KIND_BITS: u32 = 2;
 const COLOR_BITS: u32 = 2;
 
-impl Route {
-    fn encode(self, generation: u64) -> u64 {
-        let (kind, color) = match self {
-            Self::Closed => (0, None),
-            Self::Open(color) => (1, Some(color)),
-            Self::Held(color) => (2, color),
-            Self::Shed(color) => (3, color),
-        };
-        let color = match color {
-            None => 0,
-            Some(Color::Blue) => 1,
-            Some(Color::Green) => 2,
-        };
-        generation << (KIND_BITS + COLOR_BITS) | color << KIND_BITS | kind
-    }
+fn encode(route: Route, generation: u64) -> u64 {
+    let (kind, color) = match route {
+        Route::Closed => (0, None),
+        Route::Open(color) => (1, Some(color)),
+        Route::Held(color) => (2, color),
+        Route::Shed(color) => (3, color),
+    };
+    let color = match color {
+        None => 0,
+        Some(Color::Blue) => 1,
+        Some(Color::Green) => 2,
+    };
+    generation << (KIND_BITS + COLOR_BITS) | color << KIND_BITS | kind
+}
 
-    fn decode(word: u64) -> Self {
-        let color = match word >> KIND_BITS & 3 {
-            1 => Some(Color::Blue),
-            2 => Some(Color::Green),
-            _ => None,
-        };
-        match (word & 3, color) {
-            (1, Some(color)) => Self::Open(color),
-            (2, color) => Self::Held(color),
-            (3, color) => Self::Shed(color),
-            _ => Self::Closed,
-        }
+fn decode(word: u64) -> Route {
+    let color = match word >> KIND_BITS & 3 {
+        1 => Some(Color::Blue),
+        2 => Some(Color::Green),
+        _ => None,
+    };
+    match (word & 3, color) {
+        (1, Some(color)) => Route::Open(color),
+        (2, color) => Route::Held(color),
+        (3, color) => Route::Shed(color),
+        _ => Route::Closed,
     }
 }
 
@@ -98,24 +72,6 @@ struct Traffic {
     admitted: AtomicU64,
     first_admission_ns: AtomicU64,
     last_admission_ns: AtomicU64,
-}
-
-/// In-flight work of one color, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct InFlight {
-    /// Requests whose response is not complete.
-    pub requests: u64,
-    /// Responses without a foreseeable end (server-sent events).
-    pub streams: u64,
-    /// Connections that have left HTTP (WebSocket and others).
-    pub upgrades: u64,
-}
-
-impl InFlight {
-    /// Everything together.
-    pub fn total(&self) -> u64 {
-        self.requests + self.streams + self.upgrades
-    }
 }
 
 /// The gate of one service.
@@ -184,7 +140,7 @@ impl Gate {
     /// A gate that begins with this route.
     pub fn new(route: Route) -> Self {
         Self {
-            word: AtomicU64::new(route.encode(0)),
+            word: AtomicU64::new(encode(route, 0)),
             traffic: [Traffic::default(), Traffic::default()],
             changed: Notify::new(),
             settled: Notify::new(),
@@ -195,19 +151,19 @@ impl Gate {
 
     /// What the gate does now.
     pub fn route(&self) -> Route {
-        Route::decode(self.word.load(SeqCst))
+        decode(self.word.load(SeqCst))
     }
 
     /// Changes what the gate does, for every thread at once, and wakes the waiting requests.
     pub fn set(&self, route: Route) {
         if let Route::Open(color) = route {
-            self.traffic[color.index()]
+            self.traffic[index(color)]
                 .first_admission_ns
                 .store(0, SeqCst);
         }
         // Only the admin thread sets, so load and store cannot lose another change.
         let generation = self.word.load(SeqCst) >> (KIND_BITS + COLOR_BITS);
-        self.word.store(route.encode(generation + 1), SeqCst);
+        self.word.store(encode(route, generation + 1), SeqCst);
         self.changed.notify_waiters();
     }
 
@@ -215,13 +171,13 @@ impl Gate {
     pub fn claim(self: &std::sync::Arc<Self>) -> Result<Claim, NoClaim> {
         loop {
             let word = self.word.load(SeqCst);
-            let color = match Route::decode(word) {
+            let color = match decode(word) {
                 Route::Open(color) => color,
                 Route::Held(_) => return Err(NoClaim::Held),
                 Route::Shed(_) => return Err(NoClaim::Shed),
                 Route::Closed => return Err(NoClaim::Closed),
             };
-            let traffic = &self.traffic[color.index()];
+            let traffic = &self.traffic[index(color)];
             traffic.requests.fetch_add(1, SeqCst);
             let claim = Claim {
                 gate: self.clone(),
@@ -246,11 +202,15 @@ impl Gate {
         }
     }
 
+    /// Whether no request is being admitted to the color at this moment.
+    pub(crate) fn admits_none(&self, color: Color) -> bool {
+        self.traffic[index(color)].admitting.load(SeqCst) == 0
+    }
+
     /// Waits until no request is being admitted to the color. With the gate closed to it, this is
     /// the moment from which nothing more reaches it.
     pub async fn none_admitting(&self, color: Color) {
-        self.until(|| self.traffic[color.index()].admitting.load(SeqCst) == 0)
-            .await;
+        self.until(|| self.admits_none(color)).await;
     }
 
     /// Waits until the color has no request in flight; streams and upgrades do not count.
@@ -265,7 +225,7 @@ impl Gate {
 
     /// What is in flight to the color.
     pub fn in_flight(&self, color: Color) -> InFlight {
-        let traffic = &self.traffic[color.index()];
+        let traffic = &self.traffic[index(color)];
         let count = |counter: &AtomicI64| u64::try_from(counter.load(SeqCst)).unwrap_or(0);
         InFlight {
             requests: count(&traffic.requests),
@@ -276,17 +236,17 @@ impl Gate {
 
     /// When the last request was admitted to the color; nanoseconds, `None` if never.
     pub fn last_admission_ns(&self, color: Color) -> Option<u64> {
-        Some(self.traffic[color.index()].last_admission_ns.load(SeqCst)).filter(|ns| *ns > 0)
+        Some(self.traffic[index(color)].last_admission_ns.load(SeqCst)).filter(|ns| *ns > 0)
     }
 
     /// When the first request was admitted to the color since it was last opened.
     pub fn first_admission_ns(&self, color: Color) -> Option<u64> {
-        Some(self.traffic[color.index()].first_admission_ns.load(SeqCst)).filter(|ns| *ns > 0)
+        Some(self.traffic[index(color)].first_admission_ns.load(SeqCst)).filter(|ns| *ns > 0)
     }
 
     /// How many requests were ever admitted to the color.
     pub fn admitted(&self, color: Color) -> u64 {
-        self.traffic[color.index()].admitted.load(SeqCst)
+        self.traffic[index(color)].admitted.load(SeqCst)
     }
 
     /// Notes that a request failed although its client did nothing wrong.
@@ -340,7 +300,7 @@ impl Gate {
     }
 
     fn counter(&self, color: Color, kind: Kind) -> &AtomicI64 {
-        let traffic = &self.traffic[color.index()];
+        let traffic = &self.traffic[index(color)];
         match kind {
             Kind::Request => &traffic.requests,
             Kind::Stream => &traffic.streams,
@@ -389,7 +349,7 @@ impl Claim {
     /// Right before the request is given to a connection: counts it as being admitted, unless
     /// the gate has changed since the claim; then the request is recalled.
     pub fn admit(&self) -> Option<Admission> {
-        let traffic = &self.gate.traffic[self.color.index()];
+        let traffic = &self.gate.traffic[index(self.color)];
         traffic.admitting.fetch_add(1, SeqCst);
         let admission = Admission {
             gate: self.gate.clone(),
@@ -430,7 +390,7 @@ pub struct Admission {
 impl Admission {
     /// The first byte is written: the request is admitted.
     pub fn written(self, now_ns: u64) {
-        let traffic = &self.gate.traffic[self.color.index()];
+        let traffic = &self.gate.traffic[index(self.color)];
         traffic.admitted.fetch_add(1, SeqCst);
         traffic.last_admission_ns.fetch_max(now_ns, SeqCst);
         if traffic.first_admission_ns.load(SeqCst) == 0 {
@@ -443,7 +403,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.gate.traffic[self.color.index()]
+        self.gate.traffic[index(self.color)]
             .admitting
             .fetch_sub(1, SeqCst);
         self.gate.notify_settled();

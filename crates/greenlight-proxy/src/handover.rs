@@ -15,42 +15,34 @@
 //! Both have the same sockets all the while, and the kernel's queues belong to the sockets: no
 //! connection is refused or reset. Until `accepted` the predecessor accepts, and a successor that
 //! dies or stalls before it changes nothing. After it the predecessor's remaining connections go
-//! on through its gates, which follow the successor's ([`crate::admin`]); its idle keep-alive
+//! on through its gates, which follow the successor's ([`crate::control`]); its idle keep-alive
 //! connections are closed by the response to their next request, never by surprise.
 
+mod follower_calls;
+mod follower_socket;
 mod followers;
 mod offer;
-mod replication;
 mod request;
 mod sockets;
 mod wire;
 
+pub(crate) use follower_calls::{CountsAnswer, FinalCountsRequest, report_final_counts};
+pub(crate) use follower_socket::{follower_name, follower_socket};
 pub(crate) use followers::Followers;
 pub(crate) use offer::Successor;
-pub(crate) use replication::{CountsAnswer, FinalCountsRequest, ReplicateRequest, follower_socket};
 pub(crate) use request::Handover;
 pub(crate) use sockets::{Sockets, StatusSocket};
 
 use crate::address::Address;
-use crate::admin::EvidenceByEpoch;
-use crate::counts::CountsByService;
-use crate::state_file::State;
+use greenlight_admin::ServiceSettings;
+use greenlight_gate::HandoverState;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// What the admin connection becomes.
 pub(crate) const PROTOCOL: &str = "greenlight-handover";
 /// The version of the handover's protocol.
-const VERSION: u32 = 3;
-
-/// What a proxy knows that its successor must know.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct HandoverState {
-    pub(crate) routing: State,
-    pub(crate) evidence: EvidenceByEpoch,
-    /// The final counts of followers that have ended.
-    pub(crate) final_counts: CountsByService,
-}
+const VERSION: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Hello {
@@ -61,7 +53,7 @@ struct Hello {
 enum Offer {
     Refused(String),
     Given {
-        state: HandoverState,
+        state: HandoverState<ServiceSettings>,
         sockets: Vec<Offered>,
     },
 }

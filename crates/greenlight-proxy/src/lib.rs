@@ -21,7 +21,7 @@
 //! | `upstream` | connections to applications |
 //!
 //! `thread` is what the tasks of one thread share. Beside the request path stand `control`, which
-//! carries out what the admin socket says (`admin`), `handover` to a successor, and `state_file`.
+//! carries out what the admin socket says, `handover` to a successor, and `state_file`.
 //!
 //! One direction, no lock across an await, the control plane never consulted. *Admitted* means
 //! that the first byte of the request was written to the application's connection; the
@@ -33,7 +33,6 @@
 //! itself, except on the unix socket, where another proxy of this machine connects.
 
 mod address;
-pub mod admin;
 mod atomic;
 mod buffer;
 mod clock;
@@ -63,6 +62,5 @@ pub use address::Address;
 pub use error::ProxyError;
 pub use heartbeat::Heartbeat;
 pub use limits::Limits;
-pub use local_reply::GATE_RESPONSE;
 pub use options::{IfRunning, ProxyOptions};
 pub use proxy::{RunningProxy, run};

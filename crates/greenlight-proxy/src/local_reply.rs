@@ -4,11 +4,6 @@ use hyper::StatusCode;
 
 pub(crate) const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Answered by the gate itself, and only on a unix socket.
-pub(crate) const GATE_PATH: &str = "/.greenlight/gate";
-/// The response to a proxy in front that asks for `/.greenlight/gate`.
-pub const GATE_RESPONSE: &str = "the gate of greenlight\n";
-
 /// The application may have seen the request, or a part of it.
 pub(crate) const UPSTREAM_GONE: LocalReply = LocalReply::new(
     StatusCode::BAD_GATEWAY,

@@ -5,17 +5,19 @@ mod tests;
 
 use crate::address::Address;
 use crate::clock::monotonic_ns;
-use crate::control::Admin;
+use crate::control::{Admin, table_of};
 use crate::downstream::accept;
 use crate::downstream::listener::{addresses, distribute};
 use crate::error::ProxyError;
-use crate::handover::{Handover, HandoverState, Sockets};
+use crate::handover::{Handover, Sockets};
 use crate::heartbeat::{Heartbeat, beat};
 use crate::lifecycle::Lifecycle;
 use crate::options::{IfRunning, ProxyOptions};
-use crate::routing::{RouteTable, SharedTable};
+use crate::routing::SharedTable;
 use crate::state_file::StateFile;
 use crate::thread::ThreadContext;
+use greenlight_admin::ServiceSettings;
+use greenlight_gate::HandoverState;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -108,10 +110,10 @@ impl RunningProxy {
     fn prepare(
         options: &ProxyOptions,
         file: StateFile,
-        state: HandoverState,
+        state: HandoverState<ServiceSettings>,
         sockets: Sockets,
     ) -> Result<Self, ProxyError> {
-        let table = state.routing.table(&RouteTable::default());
+        let table = table_of(&state.routing);
         let table = table.map_err(|reason| ProxyError::State {
             path: options.state.clone(),
             reason,
@@ -167,7 +169,7 @@ impl RunningProxy {
                     return;
                 }
                 let admin = Rc::new(admin);
-                admin.resume();
+                admin.start();
                 let serving = admin.clone();
                 let serving = tokio::task::spawn_local(async move {
                     if let Err(error) = serving.serve(sockets).await {

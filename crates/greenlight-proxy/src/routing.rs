@@ -6,5 +6,4 @@ mod route_table;
 mod service;
 
 pub(crate) use route_table::{RouteTable, SharedTable};
-pub use service::ServiceSettings;
-pub(crate) use service::{Service, WaitingPermit};
+pub(crate) use service::{Service, WaitingPermit, check};

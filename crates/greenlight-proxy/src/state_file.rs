@@ -6,126 +6,19 @@ mod disk;
 
 use disk::Disk;
 
-use crate::admin::{EvidenceByEpoch, ServiceEvidence};
-use crate::control::{ServiceControl, ServiceControls};
-use crate::counts::Counts;
 use crate::error::ProxyError;
-use crate::gate::{Color, Gate, Route};
-use crate::routing::{RouteTable, Service, ServiceSettings};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use greenlight_admin::ServiceSettings;
+use greenlight_gate::RoutingState;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The first line of every state file; a file that does not begin with it is not ours.
-const MAGIC: &str = "greenlight-proxy routing 3";
+const MAGIC: &str = "greenlight-proxy routing 4";
 
 /// What is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct State {
-    pub(crate) services: BTreeMap<String, ServiceState>,
-}
-
-impl State {
-    /// The services as they are to be routed. A service that is known already keeps its gate, as
-    /// that is; new gates begin with the route, and continue counting.
-    pub(crate) fn table(&self, known: &RouteTable) -> Result<RouteTable, String> {
-        let mut table = RouteTable::default();
-        for (name, kept) in &self.services {
-            let gate = match known.named(name) {
-                Some(service) => service.gate.clone(),
-                None => Arc::new(kept.gate()),
-            };
-            table = table.with(Service::new(name.clone(), kept.settings.clone(), gate)?);
-        }
-        Ok(table)
-    }
-
-    pub(crate) fn controls(&self) -> ServiceControls {
-        let services = self.services.iter();
-        services
-            .map(|(name, kept)| (name.clone(), kept.control.clone()))
-            .collect()
-    }
-
-    /// The evidence that was kept: of each service that of its last cut-over. Times that are
-    /// still to come are of before the machine was restarted, and are left out.
-    pub(crate) fn evidence(&self, now_ns: u64) -> EvidenceByEpoch {
-        let mut evidence = EvidenceByEpoch::new();
-        for (name, kept) in &self.services {
-            if let Some((epoch, seen)) = &kept.evidence {
-                let past = |time: Option<u64>| time.filter(|time| *time <= now_ns);
-                let seen = ServiceEvidence {
-                    held_at_ns: past(seen.held_at_ns),
-                    last_admission_old_ns: past(seen.last_admission_old_ns),
-                    opened_at_ns: past(seen.opened_at_ns),
-                    first_admission_new_ns: past(seen.first_admission_new_ns),
-                    ..seen.clone()
-                };
-                evidence
-                    .entry(*epoch)
-                    .or_default()
-                    .insert(name.clone(), seen);
-            }
-        }
-        evidence
-    }
-}
-
-/// What is kept of one service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ServiceState {
-    pub(crate) settings: ServiceSettings,
-    pub(crate) route: RouteState,
-    pub(crate) control: ServiceControl,
-    /// The last cut-over, and what this process and those that have ended saw of it; only in the
-    /// file, because other processes count for themselves.
-    pub(crate) evidence: Option<(u64, ServiceEvidence)>,
-}
-
-impl ServiceState {
-    fn gate(&self) -> Gate {
-        let gate = Gate::new(Route::from(self.route));
-        if let Some((_, seen)) = &self.evidence {
-            Counts::resume(&gate, seen);
-        }
-        gate
-    }
-}
-
-/// A route as it is written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "route", content = "color")]
-pub(crate) enum RouteState {
-    Closed,
-    Open(Color),
-    Held(Option<Color>),
-    Shed(Option<Color>),
-}
-
-impl From<Route> for RouteState {
-    fn from(route: Route) -> Self {
-        match route {
-            Route::Closed => Self::Closed,
-            Route::Open(color) => Self::Open(color),
-            Route::Held(color) => Self::Held(color),
-            Route::Shed(color) => Self::Shed(color),
-        }
-    }
-}
-
-impl From<RouteState> for Route {
-    fn from(state: RouteState) -> Self {
-        match state {
-            RouteState::Closed => Self::Closed,
-            RouteState::Open(color) => Self::Open(color),
-            RouteState::Held(color) => Self::Held(color),
-            RouteState::Shed(color) => Self::Shed(color),
-        }
-    }
-}
+pub(crate) type State = RoutingState<ServiceSettings>;
 
 /// The file.
 #[derive(Clone, Debug)]
@@ -233,7 +126,7 @@ fn checksum(body: &str) -> String {
 mod tests {
     use super::bad_disk::{BadDisk, Step};
     use super::*;
-    use crate::admin::OnUncertain;
+    use greenlight_gate::{Color, Deadline, Mode, OnUncertain, ServiceEvidence, ServiceState};
 
     #[test]
     fn what_is_stored_is_loaded_again() {
@@ -321,13 +214,11 @@ mod tests {
             green: "unix:/run/shop.sock".to_owned(),
             request_timeout_ms: 30_000,
         };
-        let control = ServiceControl {
-            epoch: 7,
-            opened: 6,
-            parked: true,
-            deadline: Some((2000, OnUncertain::Shed)),
-            ..ServiceControl::default()
-        };
+        let hold = Some(Deadline {
+            max_hold_ms: 2000,
+            on_uncertain: OnUncertain::Shed,
+        });
+        let served = Some(Color::Blue);
         let seen = ServiceEvidence {
             held_at_ns: Some(50),
             opened_at_ns: Some(60),
@@ -336,8 +227,9 @@ mod tests {
         };
         let shop = ServiceState {
             settings,
-            route: RouteState::Held(Some(Color::Blue)),
-            control,
+            mode: Mode::Parked { served, hold },
+            epoch: 7,
+            opened: 6,
             evidence: Some((7, seen)),
         };
         State {

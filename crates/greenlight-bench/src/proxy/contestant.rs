@@ -3,7 +3,7 @@
 
 use crate::Outcome;
 use crate::child::{Child, find};
-use greenlight_proxy::admin::{AdminClient, Color, OpenRequest, ServiceSettings};
+use greenlight_admin::{AdminClient, Color, OpenRequest, ServiceSettings};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The responses of the admin socket: JSON, or a refusal that says what to do next.
 
-use crate::admin::ErrorAnswer;
 use bytes::Bytes;
+use greenlight_admin::ErrorAnswer;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -24,6 +24,40 @@ pub(super) type Answer<T> = Result<T, Refusal>;
 /// Another order, done or under way, prevents this one.
 pub(super) fn conflict(error: impl Into<String>) -> Refusal {
     Refusal(StatusCode::CONFLICT, error.into(), "query the status")
+}
+
+/// What the control refuses.
+pub(super) fn refused(refusal: &greenlight_gate::Refusal) -> Refusal {
+    use greenlight_gate::Refusal as By;
+    let (status, help) = match refusal {
+        By::HandingOver => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ask again: the successor answers",
+        ),
+        By::Unknown { .. } => (
+            StatusCode::NOT_FOUND,
+            "define it with `PUT /v1/services/NAME`",
+        ),
+        By::StillInFlight { .. } => (
+            StatusCode::CONFLICT,
+            "try again, or allow more time for exclusive cut-overs",
+        ),
+        By::NotWritten { .. } => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "look at the disk of this instance",
+        ),
+        By::FollowerSilent => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "end the processes that listen beside the admin socket",
+        ),
+        By::Older { .. }
+        | By::AlreadyOpened { .. }
+        | By::Superseded
+        | By::HoldIsOn
+        | By::CommandIsRunning
+        | By::NotFollowing => (StatusCode::CONFLICT, "query the status"),
+    };
+    Refusal(status, refusal.to_string(), help)
 }
 
 pub(super) fn not_found(path: &str) -> Refusal {

@@ -1,11 +1,12 @@
 //! The predecessor's side of a handover; the exchange is described in [`crate::handover`].
 
 use super::answer::{Answer, Refusal, conflict, json};
-use super::server::{Admin, Role};
+use super::server::Admin;
 use crate::downstream::listener::open_private;
-use crate::handover::{HandoverState, PROTOCOL, Successor, follower_socket};
+use crate::handover::{PROTOCOL, Successor, follower_socket};
 use crate::lifecycle::Lifecycle;
 use bytes::Bytes;
+use greenlight_gate::{Command, GateEvent};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -20,11 +21,13 @@ use tokio::task::AbortHandle;
 impl Admin {
     /// A successor asks for everything. From here on no command is obeyed, until it has taken over
     /// or has failed to.
-    pub(super) fn offer(self: &Rc<Self>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if let Err(refusal) = self.may_offer(&request) {
+    pub(super) async fn offer(
+        self: &Rc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        if let Err(refusal) = self.begin_handover(&request).await {
             return json::<()>(Err(refusal));
         }
-        self.role.send_replace(Role::HandingOver);
         let upgrade = hyper::upgrade::on(&mut request);
         let admin = self.clone();
         tokio::task::spawn_local(async move {
@@ -32,7 +35,7 @@ impl Admin {
                 Ok(()) => tracing::info!("a successor has taken over"),
                 Err(error) => {
                     tracing::warn!(%error, "a successor did not take over; this proxy goes on");
-                    admin.role.send_replace(Role::Leader);
+                    admin.step(GateEvent::HandoverFailed);
                 }
             }
         });
@@ -44,26 +47,16 @@ impl Admin {
         response
     }
 
-    fn may_offer(&self, request: &Request<Incoming>) -> Answer<()> {
+    async fn begin_handover(self: &Rc<Self>, request: &Request<Incoming>) -> Answer<()> {
         if request.headers().get(UPGRADE).map(HeaderValue::as_bytes) != Some(PROTOCOL.as_bytes()) {
             let error = format!("a handover needs `upgrade: {PROTOCOL}`");
             let help = "start `greenlight proxy --take-over`";
             return Err(Refusal(StatusCode::BAD_REQUEST, error, help));
         }
-        self.leading()?;
-        let controls = self.controls.borrow();
-        if controls.values().any(|s| s.deadline.is_some()) {
-            // The hold would move to the successor together with its deadline and the caller that
-            // waits for its answer. It is over in a moment; the successor asks again.
-            return Err(conflict("a hold is on"));
-        }
-        if self.running.get() > 0 {
-            return Err(conflict("a command is being carried out"));
-        }
-        if self.sockets.borrow().is_none() {
+        if self.is_leader() && self.sockets.borrow().is_none() {
             return Err(conflict("this proxy is stopping"));
         }
-        Ok(())
+        self.obey(Command::HandOver).await.map(|_| ())
     }
 
     async fn hand_over(self: &Rc<Self>, upgrade: OnUpgrade) -> io::Result<()> {
@@ -89,16 +82,12 @@ impl Admin {
             Some(sockets) => sockets.try_clone()?,
             None => return Err(io::Error::other("this proxy is stopping")),
         };
-        let state = HandoverState {
-            routing: self.state(),
-            evidence: self.evidence.borrow().clone(),
-            final_counts: self.followers.final_counts(),
-        };
+        let state = self.control.borrow().to_hand_over();
         let offered = tokio::task::spawn_blocking(move || successor.offer(&sockets, &state));
         let successor = offered.await.map_err(io::Error::other)??;
         // The last step: from here on the successor leads.
         successor.confirm()?;
-        self.role.send_replace(Role::Follower);
+        self.step(GateEvent::HandedOver);
         self.sockets.take();
         self.lifecycle.send_if_modified(|lifecycle| {
             let is_serving = *lifecycle == Lifecycle::Serving;

@@ -1,6 +1,6 @@
 //! The metrics in the OpenMetrics text format, which Prometheus reads.
 
-use crate::admin::StatusAnswer;
+use greenlight_admin::StatusAnswer;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;

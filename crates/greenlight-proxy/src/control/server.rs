@@ -1,33 +1,33 @@
 //! The admin socket: who may come in, and which command or question it is.
 //!
-//! All commands run on one thread, so a gate has a single writer. What they do is in [`commands`],
-//! what can be asked in [`status`] and [`evidence`]. After a handover this process obeys only
-//! its successor ([`follower`]).
+//! All commands run on one thread, so a gate has a single writer. What a command is and how it is
+//! answered is in [`commands`], what can be asked in [`status`], [`evidence`] and [`drain`].
 //!
 //! [`commands`]: super::commands
 //! [`status`]: super::status
 //! [`evidence`]: super::evidence
-//! [`follower`]: super::follower
+//! [`drain`]: super::drain
 
-use super::answer::{Answer, Refusal, json, not_found, read, typed};
+use super::answer::{json, not_found, read, typed};
 use super::metrics;
-use super::service_control::ServiceControls;
+use super::shell::Waiting;
 use crate::address::Address;
-use crate::admin::{EvidenceByEpoch, HoldRequest, OpenRequest, ServicesRequest};
 use crate::clock::monotonic_ns;
-use crate::handover::{Followers, HandoverState, Sockets};
+use crate::handover::{Followers, Sockets};
 use crate::lifecycle::Lifecycle;
-use crate::routing::{RouteTable, SharedTable};
-use crate::state_file::{ServiceState, State, StateFile};
+use crate::routing::SharedTable;
+use crate::state_file::StateFile;
 use bytes::Bytes;
+use greenlight_admin::ServiceSettings;
+use greenlight_gate::{GateControl, HandoverState, Role, Ticket};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -35,21 +35,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tracing::{Instrument as _, Span};
 
 /// The pause after `accept` failed, for example because descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-
-/// The process whose commands this one obeys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Those of the admin socket.
-    Leader,
-    /// None, for the moment: a successor is taking over.
-    HandingOver,
-    /// Those of its successor.
-    Follower,
-}
 
 /// The admin side of a proxy.
 pub(crate) struct Admin {
@@ -63,27 +51,12 @@ pub(crate) struct Admin {
     pub(super) lifecycle: Arc<watch::Sender<Lifecycle>>,
     pub(super) role: watch::Sender<Role>,
     pub(super) started_at_ns: u64,
-    /// What the commands so far mean for each service of the table.
-    pub(super) controls: RefCell<ServiceControls>,
-    /// The last generation of any service.
-    pub(super) generation: watch::Sender<u64>,
-    pub(super) evidence: RefCell<EvidenceByEpoch>,
+    pub(super) control: RefCell<GateControl<ServiceSettings>>,
     pub(super) followers: Followers,
-    /// Commands that are being carried out; a handover waits for them.
-    pub(super) running: Cell<usize>,
-    /// How many replications this leader has sent.
-    pub(super) replicated: Cell<u64>,
-    /// The last replication of the leader that was applied.
-    pub(super) applied: Cell<(u64, u64)>,
-}
-
-/// How far a change must have come before it is answered.
-#[derive(Clone, Copy)]
-pub(super) enum Durability {
-    /// Survives the process.
-    Process,
-    /// Survives the machine.
-    Disk,
+    /// The number of the last command.
+    pub(super) last_ticket: Cell<u64>,
+    /// The commands that are not answered yet.
+    pub(super) waiting: RefCell<BTreeMap<Ticket, Waiting>>,
 }
 
 /// What a connection may ask for.
@@ -98,10 +71,11 @@ impl Admin {
         table: Arc<SharedTable>,
         file: StateFile,
         path: PathBuf,
-        state: HandoverState,
+        state: HandoverState<ServiceSettings>,
         listening: Vec<Address>,
         lifecycle: Arc<watch::Sender<Lifecycle>>,
     ) -> Self {
+        let started_at_ns = monotonic_ns();
         Self {
             table,
             file,
@@ -110,14 +84,11 @@ impl Admin {
             sockets: RefCell::default(),
             lifecycle,
             role: watch::Sender::new(Role::Leader),
-            started_at_ns: monotonic_ns(),
-            controls: RefCell::new(state.routing.controls()),
-            generation: watch::Sender::new(0),
-            evidence: RefCell::new(state.evidence),
-            followers: Followers::new(state.final_counts),
-            running: Cell::new(0),
-            replicated: Cell::new(0),
-            applied: Cell::default(),
+            started_at_ns,
+            control: RefCell::new(GateControl::new(started_at_ns, state)),
+            followers: Followers::default(),
+            last_ticket: Cell::new(0),
+            waiting: RefCell::default(),
         }
     }
 
@@ -134,7 +105,7 @@ impl Admin {
         let mut lifecycle = self.lifecycle.subscribe();
         loop {
             let now = *role.borrow_and_update();
-            if now == Role::Follower {
+            if matches!(now, Role::Follower { .. }) {
                 return Ok(());
             }
             tokio::select! {
@@ -212,69 +183,22 @@ impl Admin {
             }
             (&Method::GET, "/healthz") => return self.health(),
             _ if access == Access::Reading => {}
-            (&Method::POST, "/v1/hold") => {
-                return json(match self.command::<HoldRequest>(request).await {
-                    Ok(command) => {
-                        let span = span_of(command.epoch, &command.services);
-                        self.hold(command).instrument(span).await
-                    }
-                    Err(refusal) => Err(refusal),
-                });
-            }
-            (&Method::POST, "/v1/open") => {
-                return json(match self.command::<OpenRequest>(request).await {
-                    Ok(command) => {
-                        let span = span_of(command.epoch, command.services.keys());
-                        self.open(&command).instrument(span).await
-                    }
-                    Err(refusal) => Err(refusal),
-                });
-            }
-            (&Method::POST, "/v1/park") => {
-                return json(match self.command::<ServicesRequest>(request).await {
-                    Ok(command) => {
-                        let span = span_of(command.epoch, &command.services);
-                        self.park(command).instrument(span).await
-                    }
-                    Err(refusal) => Err(refusal),
-                });
-            }
-            (&Method::POST, "/v1/shed") => {
-                return json(match self.command::<ServicesRequest>(request).await {
-                    Ok(command) => {
-                        let span = span_of(command.epoch, &command.services);
-                        self.shed(command).instrument(span).await
-                    }
-                    Err(refusal) => Err(refusal),
-                });
-            }
-            (&Method::POST, "/v1/drain") => {
-                return json(match self.command(request).await {
-                    Ok(command) => self.drain(command).await,
-                    Err(refusal) => Err(refusal),
-                });
-            }
+            (&Method::POST, "/v1/hold") => return json(self.hold(request).await),
+            (&Method::POST, "/v1/open") => return json(self.open(request).await),
+            (&Method::POST, "/v1/park") => return json(self.park(request).await),
+            (&Method::POST, "/v1/shed") => return json(self.shed(request).await),
+            (&Method::POST, "/v1/drain") => return json(self.drain(request).await),
             (&Method::POST, "/v1/evidence") => {
                 return json(match read(request).await {
                     Ok(asked) => Ok(self.evidence_after_first_requests(&asked).await),
                     Err(refusal) => Err(refusal),
                 });
             }
-            (&Method::POST, "/v1/handover") => return self.offer(request),
+            (&Method::POST, "/v1/handover") => return self.offer(request).await,
             (&Method::POST, "/v1/final-counts") => {
-                let ended = self.command(request).await;
-                return json(ended.map(|ended| {
-                    self.followers.record_final_counts(&ended);
-                    // No other process has its counts now.
-                    self.persist_or_log();
-                }));
+                return json(self.record_final_counts(request).await);
             }
-            (&Method::POST, "/v1/replicate") => {
-                return json(match read(request).await {
-                    Ok(command) => self.apply(command).await,
-                    Err(refusal) => Err(refusal),
-                });
-            }
+            (&Method::POST, "/v1/replicate") => return json(self.follow(request).await),
             (&Method::GET, "/v1/counts") => return json(Ok(self.own_counts())),
             (method, path) => {
                 if let Some(name) = path.strip_prefix("/v1/services/") {
@@ -293,92 +217,8 @@ impl Admin {
         json::<()>(Err(not_found(&path)))
     }
 
-    /// Reads a command, and refuses it where commands are not obeyed.
-    pub(super) async fn command<Q: DeserializeOwned>(
-        &self,
-        request: Request<Incoming>,
-    ) -> Answer<Q> {
-        let command = read(request).await?;
-        self.leading()?;
-        Ok(command)
-    }
-
-    /// A command is being carried out until this is dropped.
-    pub(super) fn run(&self) -> Running<'_> {
-        self.running.set(self.running.get() + 1);
-        Running(self)
-    }
-
-    pub(super) fn leading(&self) -> Answer<()> {
-        match *self.role.borrow() {
-            Role::Leader => Ok(()),
-            Role::HandingOver | Role::Follower => {
-                let error = "this proxy is being taken over by its successor".to_owned();
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Err(Refusal(status, error, "ask again: the successor answers"))
-            }
-        }
-    }
-
-    /// The routing as it is now.
-    pub(super) fn state(&self) -> State {
-        self.state_with(&self.table.load())
-    }
-
-    fn state_with(&self, table: &RouteTable) -> State {
-        let services = table.services.iter().map(|service| {
-            let kept = ServiceState {
-                settings: service.settings.clone(),
-                route: service.gate.route().into(),
-                control: self.control(&service.name),
-                evidence: None,
-            };
-            (service.name.clone(), kept)
-        });
-        State {
-            services: services.collect(),
-        }
-    }
-
-    /// Everything that has to survive this process.
-    pub(super) fn persist(&self, durability: Durability) -> Answer<()> {
-        self.persist_with(&self.table.load(), durability)
-    }
-
-    /// Routes by another table, if that is on the disk.
-    pub(super) fn reroute(&self, table: RouteTable) -> Answer<()> {
-        self.persist_with(&table, Durability::Disk)?;
-        self.table.store(Arc::new(table));
-        Ok(())
-    }
-
-    fn persist_with(&self, table: &RouteTable, durability: Durability) -> Answer<()> {
-        if *self.role.borrow() == Role::Follower {
-            // The file is the successor's.
-            return Ok(());
-        }
-        let mut state = self.state_with(table);
-        for (name, kept) in &mut state.services {
-            kept.evidence = self.evidence_to_keep(name);
-        }
-        let stored = match durability {
-            Durability::Disk => self.file.store(&state),
-            Durability::Process => self.file.store_unsynced(&state),
-        };
-        stored.map_err(|error| {
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            let help = "look at the disk of this instance";
-            Refusal(status, error.to_string(), help)
-        })
-    }
-}
-
-/// A command that is being carried out.
-pub(super) struct Running<'a>(&'a Admin);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.set(self.0.running.get() - 1);
+    pub(super) fn is_leader(&self) -> bool {
+        *self.role.borrow() == Role::Leader
     }
 }
 
@@ -394,13 +234,4 @@ async fn accept_or_never(
 async fn pause(error: &std::io::Error) {
     tracing::warn!(%error, "a connection could not be accepted on the admin socket");
     tokio::time::sleep(ACCEPT_PAUSE).await;
-}
-
-/// What the lines of the log are about while a command is carried out.
-fn span_of<N: AsRef<str>>(epoch: u64, services: impl IntoIterator<Item = N>) -> Span {
-    let names = services.into_iter().fold(String::new(), |names, name| {
-        let comma = if names.is_empty() { "" } else { "," };
-        names + comma + name.as_ref()
-    });
-    tracing::info_span!("gate", epoch, service = names)
 }

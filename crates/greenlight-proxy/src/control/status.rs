@@ -1,44 +1,45 @@
 //! The read-only pages: the status of the proxy, and whether it is healthy.
 
 use super::answer::text;
-use super::commands::served;
-use super::evidence::together;
 use super::server::Admin;
-use crate::admin::{ServiceStatus, StatusAnswer};
+use super::shell::Gates;
 use crate::gate::Route;
 use bytes::Bytes;
+use greenlight_admin::{ServiceStatus, StatusAnswer};
 use http_body_util::Full;
 use hyper::{Response, StatusCode};
 use rustix::process::{Resource, getrlimit};
+use std::rc::Rc;
 
 impl Admin {
-    pub(super) async fn status(&self) -> StatusAnswer {
+    pub(super) async fn status(self: &Rc<Self>) -> StatusAnswer {
         let others = self.counts_in_time().await;
-        let table = self.table.load();
-        let services = table.services.iter().map(|service| {
-            let route = service.gate.route();
+        let control = self.control.borrow();
+        let gates = Gates(&self.table);
+        let services = control.services().iter().map(|(name, service)| {
+            let route = service.mode.route();
             let state = match route {
                 Route::Closed => "closed",
                 Route::Open(_) => "open",
                 Route::Held(_) => "held",
                 Route::Shed(_) => "shed",
             };
-            let counts = together(service, &others);
-            let control = self.control(&service.name);
+            let counts = control.counts_of_all(name, &gates, others.as_ref());
+            let deadline = service.mode.deadline();
             let status = ServiceStatus {
                 settings: service.settings.clone(),
                 state: state.to_owned(),
-                color: served(route),
-                epoch: control.epoch,
-                opened: control.opened,
-                parked: control.parked,
-                max_hold_ms: control.deadline.map(|(millis, _)| millis),
+                color: route.served(),
+                epoch: service.epoch,
+                opened: service.opened,
+                parked: service.mode.is_parked(),
+                max_hold_ms: deadline.map(|deadline| deadline.max_hold_ms),
                 blue: counts.blue.in_flight,
                 green: counts.green.in_flight,
                 admitted_blue: counts.blue.admitted,
                 admitted_green: counts.green.admitted,
             };
-            (service.name.clone(), status)
+            (name.clone(), status)
         });
         StatusAnswer {
             pid: std::process::id(),
@@ -47,7 +48,7 @@ impl Admin {
             draining: self.followers.len(),
             max_descriptors: getrlimit(Resource::Nofile).current,
             listening: self.listening.iter().map(ToString::to_string).collect(),
-            epoch: self.epoch(),
+            epoch: control.epoch(),
             services: services.collect(),
         }
     }

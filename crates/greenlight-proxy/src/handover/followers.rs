@@ -5,10 +5,13 @@
 //! follower has carried it out too. One whose socket refuses connections is gone, and its
 //! connections with it; one that does not answer is waited for, because it may be admitting.
 
-use super::replication::{FinalCountsRequest, ReplicateRequest, follower_sockets};
-use crate::admin::AdminClient;
-use crate::counts::CountsByService;
+use super::follower_calls::{counts, replicate};
+use super::follower_socket::{follower_name, follower_sockets};
+use greenlight_admin::AdminClient;
+use greenlight_admin::ServiceSettings;
+use greenlight_gate::{CountsByService, ReplicateRequest, add_all};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,49 +20,31 @@ use tokio::net::UnixStream;
 /// The pause before a follower that did not answer is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// All followers of this leader.
+/// The sockets of all followers of this leader.
 #[derive(Default)]
-pub(crate) struct Followers {
-    sockets: RefCell<Vec<PathBuf>>,
-    /// What those counted that have ended.
-    final_counts: RefCell<CountsByService>,
-}
+pub(crate) struct Followers(RefCell<Vec<PathBuf>>);
 
 impl Followers {
-    pub(crate) fn new(final_counts: CountsByService) -> Self {
-        Self {
-            sockets: RefCell::default(),
-            final_counts: RefCell::new(final_counts),
-        }
-    }
-
     /// Finds the sockets of followers beside the admin socket.
     pub(crate) fn discover(&self, admin: &Path) {
-        *self.sockets.borrow_mut() = follower_sockets(admin);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sockets.borrow().is_empty()
+        *self.0.borrow_mut() = follower_sockets(admin);
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.sockets.borrow().len()
+        self.0.borrow().len()
     }
 
-    pub(crate) fn final_counts(&self) -> CountsByService {
-        self.final_counts.borrow().clone()
-    }
-
-    pub(crate) fn change_final_counts(&self, change: impl FnOnce(&mut CountsByService)) {
-        change(&mut self.final_counts.borrow_mut());
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let sockets = self.0.borrow();
+        sockets.iter().map(|socket| follower_name(socket)).collect()
     }
 
     /// Returns when every follower has obeyed, or is gone.
-    pub(crate) async fn replicate(&self, request: &ReplicateRequest) {
+    pub(crate) async fn replicate(&self, request: &ReplicateRequest<ServiceSettings>) {
         let replications = self.clients().into_iter().map(|(socket, client)| {
             let request = request.clone();
             tokio::task::spawn_local(async move {
-                let answer = until_answered(&socket, || client.replicate(&request)).await;
+                let answer = until_answered(&socket, || replicate(&client, &request)).await;
                 (socket, answer.is_none())
             })
         });
@@ -71,44 +56,38 @@ impl Followers {
         }
     }
 
-    /// What all followers have counted, those included that have ended.
+    /// What all followers have counted, without those that have ended.
     pub(crate) async fn counts(&self) -> CountsByService {
         loop {
-            let asked = self.sockets.borrow().clone();
+            let asked = self.0.borrow().clone();
             let mut total = CountsByService::new();
             for (socket, client) in self.clients() {
-                match until_answered(&socket, || client.counts()).await {
-                    Some(answer) => add(&mut total, &answer.services),
+                match until_answered(&socket, || counts(&client)).await {
+                    Some(answer) => add_all(&mut total, &answer.services),
                     None => self.forget(&socket),
                 }
             }
-            // One that ended meanwhile may be in both sums: count again.
-            if *self.sockets.borrow() == asked {
-                add(&mut total, &self.final_counts.borrow());
+            // One that ended meanwhile is not one of them any more: count again.
+            if *self.0.borrow() == asked {
                 return total;
             }
         }
     }
 
-    /// A follower has ended, and its counts are final.
-    pub(crate) fn record_final_counts(&self, request: &FinalCountsRequest) {
-        let mut sockets = self.sockets.borrow_mut();
-        let known = sockets.len();
-        // By name: each process may spell the folder in its own way.
-        sockets.retain(|socket| socket.file_name() != request.socket.file_name());
-        if sockets.len() < known {
-            add(&mut self.final_counts.borrow_mut(), &request.services);
-        }
+    /// A follower has ended.
+    pub(crate) fn has_ended(&self, name: &str) {
+        let mut sockets = self.0.borrow_mut();
+        sockets.retain(|socket| follower_name(socket) != name);
     }
 
     fn clients(&self) -> Vec<(PathBuf, AdminClient)> {
-        let sockets = self.sockets.borrow();
+        let sockets = self.0.borrow();
         let client = |socket: &PathBuf| (socket.clone(), AdminClient::new(socket));
         sockets.iter().map(client).collect()
     }
 
     fn forget(&self, socket: &Path) {
-        self.sockets.borrow_mut().retain(|known| known != socket);
+        self.0.borrow_mut().retain(|known| known != socket);
         // No process listens there: the file remains of a process that died.
         let _ = std::fs::remove_file(socket);
     }
@@ -146,11 +125,5 @@ async fn is_gone(socket: &Path) -> bool {
             error.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
         ),
-    }
-}
-
-fn add(total: &mut CountsByService, some: &CountsByService) {
-    for (name, counts) in some {
-        total.entry(name.clone()).or_default().add(counts);
     }
 }

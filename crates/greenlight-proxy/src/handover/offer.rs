@@ -1,7 +1,9 @@
 //! The predecessor's end of the exchange.
 
 use super::wire::Wire;
-use super::{Accepted, HandoverState, Hello, Offer, Offered, Ready, Sockets, VERSION};
+use super::{Accepted, Hello, Offer, Offered, Ready, Sockets, VERSION};
+use greenlight_admin::ServiceSettings;
+use greenlight_gate::HandoverState;
 use serde::Serialize;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -19,7 +21,11 @@ impl Successor {
     }
 
     /// Offers everything; returns when the successor is ready. Blocks.
-    pub(crate) fn offer(mut self, sockets: &Sockets, state: &HandoverState) -> io::Result<Self> {
+    pub(crate) fn offer(
+        mut self,
+        sockets: &Sockets,
+        state: &HandoverState<ServiceSettings>,
+    ) -> io::Result<Self> {
         let hello: Hello = self.wire.receive()?;
         if hello.version != VERSION {
             let theirs = hello.version;
@@ -47,7 +53,7 @@ impl Successor {
 #[derive(Serialize)]
 enum OfferRef<'a> {
     Given {
-        state: &'a HandoverState,
+        state: &'a HandoverState<ServiceSettings>,
         sockets: Vec<Offered>,
     },
 }

@@ -1,13 +1,13 @@
 //! The successor's end of the exchange.
 
 use super::wire::Wire;
-use super::{
-    Accepted, HandoverState, Hello, Offer, Offered, PROTOCOL, Ready, Sockets, StatusSocket, VERSION,
-};
-use crate::admin::ErrorAnswer;
+use super::{Accepted, Hello, Offer, Offered, PROTOCOL, Ready, Sockets, StatusSocket, VERSION};
 use crate::downstream::listener::BoundSocket;
 use crate::error::ProxyError;
 use bytes::Bytes;
+use greenlight_admin::ErrorAnswer;
+use greenlight_admin::ServiceSettings;
+use greenlight_gate::HandoverState;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
@@ -25,7 +25,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a successor was offered, and has not yet accepted.
 pub(crate) struct Handover {
-    pub(crate) state: HandoverState,
+    pub(crate) state: HandoverState<ServiceSettings>,
     pub(crate) sockets: Sockets,
     wire: Wire,
 }
@@ -94,7 +94,7 @@ impl Handover {
     }
 
     /// Splits what is used from what says that it is used.
-    pub(crate) fn into_parts(self) -> (HandoverState, Sockets, Confirmation) {
+    pub(crate) fn into_parts(self) -> (HandoverState<ServiceSettings>, Sockets, Confirmation) {
         (self.state, self.sockets, Confirmation { wire: self.wire })
     }
 }

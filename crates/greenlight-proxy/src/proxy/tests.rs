@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::Limits;
-use crate::admin::{AdminClient, AdminError, Color, OpenRequest, ServiceSettings, ServiceStatus};
+use crate::state_file::State;
 use crate::state_file::bad_disk::BadDisk;
-use crate::state_file::{RouteState, State};
+use greenlight_admin::{
+    AdminClient, AdminError, Color, OpenRequest, ServiceSettings, ServiceStatus,
+};
+use greenlight_gate::Mode;
 use std::collections::BTreeMap;
 
 #[tokio::test]
@@ -42,14 +45,19 @@ async fn an_opening_that_cannot_be_kept_is_refused_and_stands_and_is_kept_once_i
     // G1: requests may have come to green, so nothing goes back to blue.
     assert_eq!(lab.services().await["shop"].color, Some(Color::Green));
     assert_eq!(
-        lab.kept().services["shop"].route,
-        RouteState::Open(Color::Blue)
+        lab.kept().services["shop"].mode,
+        Mode::Open { color: Color::Blue }
     );
 
     lab.open(2, Color::Green).await.expect("a good disk");
     let kept = lab.kept();
-    assert_eq!(kept.services["shop"].route, RouteState::Open(Color::Green));
-    assert_eq!(kept.services["shop"].control.opened, 2);
+    assert_eq!(
+        kept.services["shop"].mode,
+        Mode::Open {
+            color: Color::Green
+        }
+    );
+    assert_eq!(kept.services["shop"].opened, 2);
     lab.end().await;
 }
 

@@ -47,15 +47,11 @@ impl RouteTable {
         Self { services }
     }
 
-    /// The same table without one service.
-    pub(crate) fn without(&self, name: &str) -> Self {
+    /// The same table with some of its services.
+    pub(crate) fn only(&self, keeps: impl Fn(&Service) -> bool) -> Self {
+        let services = self.services.iter();
         Self {
-            services: self
-                .services
-                .iter()
-                .filter(|known| known.name != name)
-                .cloned()
-                .collect(),
+            services: services.filter(|known| keeps(known)).cloned().collect(),
         }
     }
 }
@@ -64,7 +60,7 @@ impl RouteTable {
 mod tests {
     use super::*;
     use crate::gate::{Color, Gate};
-    use crate::routing::ServiceSettings;
+    use greenlight_admin::ServiceSettings;
 
     #[test]
     fn a_request_goes_to_the_service_whose_host_and_longest_prefix_fit() {

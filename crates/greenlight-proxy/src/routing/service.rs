@@ -2,37 +2,22 @@
 
 use crate::address::Address;
 use crate::gate::{Color, Gate};
-use serde::{Deserialize, Serialize};
+use greenlight_admin::ServiceSettings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-/// How a service is routed, as the admin socket takes it and the state file keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceSettings {
-    /// Hosts that are routed here; `*.example.com` takes its subdomains; all if empty.
-    #[serde(default)]
-    pub hosts: Vec<String>,
-    /// Prefix of the paths that are routed here, by whole segments.
-    #[serde(default = "slash")]
-    pub path_prefix: String,
-    /// Where the blue release listens: `address:port` or `unix:/path`.
-    pub blue: String,
-    /// Where the green release listens.
-    pub green: String,
-    /// How long a request may wait in all, at the gate and for a dead application, in
-    /// milliseconds.
-    #[serde(default = "half_a_minute")]
-    pub request_timeout_ms: u64,
-}
-
-fn slash() -> String {
-    "/".to_owned()
-}
-
-fn half_a_minute() -> u64 {
-    30_000
+/// Says what is wrong with settings.
+pub(crate) fn check(settings: &ServiceSettings) -> Result<(), String> {
+    if !settings.path_prefix.starts_with('/') {
+        let prefix = &settings.path_prefix;
+        return Err(format!(
+            "`path_prefix` is `{prefix}`; it must begin with `/`"
+        ));
+    }
+    settings.blue.parse::<Address>()?;
+    settings.green.parse::<Address>()?;
+    Ok(())
 }
 
 /// One service: its settings as parsed, and its gate, which outlives changes of the settings.
@@ -63,12 +48,7 @@ impl Service {
         settings: ServiceSettings,
         gate: Arc<Gate>,
     ) -> Result<Self, String> {
-        if !settings.path_prefix.starts_with('/') {
-            let prefix = &settings.path_prefix;
-            return Err(format!(
-                "`path_prefix` is `{prefix}`; it must begin with `/`"
-            ));
-        }
+        check(&settings)?;
         Ok(Self {
             name,
             blue: settings.blue.parse()?,

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::proxy::{Options, Process, Shop};
 use crate::trial;
-use greenlight_proxy::admin::Color;
+use greenlight_admin::Color;
 use libtest_mimic::Trial;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::sockopt::set_socket_reuseport;

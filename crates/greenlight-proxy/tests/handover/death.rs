@@ -5,11 +5,13 @@ use crate::client::{Client, echo};
 use crate::load::Load;
 use crate::proxy::{Options, Process, Shop, accepted, get, send, until};
 use crate::trial;
+use greenlight_admin::{Color, OpenRequest, ServiceSettings, ServicesRequest};
 use greenlight_ports::reserve_address;
-use greenlight_proxy::admin::{Color, ServicesRequest};
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -33,6 +35,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "a_hold_survives_the_kill_of_the_proxy_and_gets_a_fresh_deadline",
             killed_in_a_hold,
+        ),
+        trial(
+            "a_proxy_that_dies_between_its_flip_and_writing_it_down_serves_neither_release_after_it",
+            killed_between_flip_and_writing,
         ),
         trial(
             "after_a_restart_requests_wait_until_the_application_answers",
@@ -68,7 +74,7 @@ async fn a_successor_dies() {
     let (shop, proxy, address) = Shop::open().await;
     let load = Load::start(address);
     load.go_on_for(20).await;
-    let hello = b"{\"version\":3}";
+    let hello = b"{\"version\":4}";
     let strange = b"{\"version\":9}";
     for (epoch, (hello, read)) in [
         (None, Read::Nothing),
@@ -219,11 +225,58 @@ async fn killed_in_a_hold() {
     shop.admin.park(&stale).await.expect_err("older than 3"); // G6
 }
 
+// G1: between the two it may have admitted requests to green.
+async fn killed_between_flip_and_writing() {
+    let (shop, first, _) = Shop::open().await;
+    // Opened for the first time together with it, so that what is written after the flip is longer
+    // than everything that is written before.
+    let others: Vec<_> = (0..20).map(|number| format!("other-{number}")).collect();
+    for name in &others {
+        let settings = ServiceSettings {
+            hosts: Vec::new(),
+            path_prefix: format!("/{name}"),
+            blue: shop.blue.address.to_string(),
+            green: shop.green.address.to_string(),
+            request_timeout_ms: 60_000,
+        };
+        shop.admin.define(name, &settings).await.expect("defined");
+    }
+    let mut hold = Shop::hold(1_000_000);
+    // The next proxy is up, and was asked, before it runs out, also on a busy machine.
+    hold.max_hold_ms = 5_000;
+    shop.admin.hold(&hold).await.expect("held");
+    let written = std::fs::metadata(&shop.options.state).expect("a state file");
+    first.die_at_a_file_of(written.len() + 300);
+    let services = others.into_iter().chain(["shop".to_owned()]);
+    let open = OpenRequest {
+        epoch: 1_000_000,
+        services: services.map(|name| (name, Some(Color::Green))).collect(),
+    };
+    shop.admin.open(&open).await.expect_err("the proxy died");
+    let (status, said) = first.ended().await;
+    assert_eq!(status.signal(), Some(Signal::XFSZ.as_raw()), "{said}");
+
+    let (second, address) = shop.start().await;
+    let arrived = shop.blue.arrived();
+    let status = shop.led_by(&second).await;
+    assert_eq!(status.services["shop"].state, "held");
+    let waiting = send(Client::connect(address).await.expect("connected"), "/");
+    let response = tokio::time::timeout(Duration::from_mins(2), waiting).await;
+    let response = response.expect("the fresh deadline passes");
+    assert_eq!(response.expect("answered").status, 503);
+    let status = shop.led_by(&second).await;
+    assert_eq!(status.services["shop"].state, "shed");
+    assert_eq!(shop.blue.arrived(), arrived);
+    shop.open_to(1_000_000, Color::Green).await;
+
+    assert_eq!(get(address).await, "green");
+}
+
 async fn restarted_before_the_application() {
     let (shop, first, _) = Shop::open().await;
     // An application that is not up yet: an address that refuses.
     let later = reserve_address().expect("a port is free");
-    let settings = greenlight_proxy::admin::ServiceSettings {
+    let settings = ServiceSettings {
         hosts: Vec::new(),
         path_prefix: "/".to_owned(),
         blue: later.to_string(),

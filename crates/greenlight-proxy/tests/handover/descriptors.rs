@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::proxy::{Process, Shop, send, until};
 use crate::trial;
-use greenlight_proxy::admin::Color;
+use greenlight_admin::Color;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Resource, getrlimit, prlimit};
 use std::collections::BTreeSet;

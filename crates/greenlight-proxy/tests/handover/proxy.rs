@@ -2,11 +2,11 @@
 
 use crate::app::App;
 use crate::client::Client;
-use greenlight_proxy::admin::{
+use greenlight_admin::{
     AdminClient, Color, HoldRequest, OnUncertain, OpenRequest, ServiceSettings, StatusAnswer,
 };
 use greenlight_proxy::{Address, IfRunning, Limits, ProxyOptions};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 use serde::{Deserialize, Serialize};
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -106,6 +106,16 @@ impl Process {
 
     pub(crate) fn go_on(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// The kernel ends it as soon as it has written so many bytes to one file and writes more.
+    pub(crate) fn die_at_a_file_of(&self, bytes: u64) {
+        let limit = Rlimit {
+            current: Some(bytes),
+            maximum: Some(bytes),
+        };
+        let pid = Pid::from_child(&self.child);
+        prlimit(Some(pid), Resource::Fsize, limit).expect("a child's limits can be lowered");
     }
 
     fn signal(&self, signal: Signal) {

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::proxy::{Process, Shop, get, send, until};
 use crate::trial;
-use greenlight_proxy::admin::{
+use greenlight_admin::{
     Color, HoldRequest, OnUncertain, OpenRequest, ServiceEvidence, ServiceSettings, ServicesRequest,
 };
 use libtest_mimic::Trial;

@@ -3,8 +3,8 @@
 use crate::client::Client;
 use crate::proxy::{Shop, send};
 use crate::trial;
+use greenlight_admin::{Color, ServicesRequest};
 use greenlight_ports::reserve_address;
-use greenlight_proxy::admin::{Color, ServicesRequest};
 use libtest_mimic::Trial;
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -3,8 +3,8 @@
 
 use super::lab::{App, GET, Lab, OK, SHOP};
 use super::wire::Wire;
+use greenlight_admin::{Color, OpenRequest};
 use greenlight_proxy::Limits;
-use greenlight_proxy::admin::{Color, OpenRequest};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;

@@ -2,7 +2,7 @@
 
 use super::lab::{Lab, OK};
 use super::wire::Head;
-use greenlight_proxy::admin::Color;
+use greenlight_admin::Color;
 
 #[tokio::test]
 async fn what_is_meant_for_one_hop_is_taken_off_in_both_directions() {
@@ -147,7 +147,7 @@ async fn another_proxy_finds_the_gate_by_its_own_answer_and_clients_do_not() {
     peer.send(ask).await;
     let response = peer.response().await;
     assert_eq!(response.status(), 200);
-    assert_eq!(response.text(), greenlight_proxy::GATE_RESPONSE);
+    assert_eq!(response.text(), greenlight_admin::GATE_RESPONSE);
 
     let mut client = lab.client().await;
     client.send(ask).await;
@@ -171,7 +171,7 @@ async fn the_unix_socket_is_for_its_owner_and_one_group() {
 async fn host_and_path_choose_between_services() {
     let lab = Lab::start().await;
     lab.define("api", &["shop.example"], "/api", 120_000).await;
-    let command = greenlight_proxy::admin::OpenRequest {
+    let command = greenlight_admin::OpenRequest {
         epoch: 2,
         services: [("api".to_owned(), Some(Color::Green))].into(),
     };

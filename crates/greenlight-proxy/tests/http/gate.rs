@@ -2,10 +2,10 @@
 
 use super::lab::{App, GET, Lab, OK, SHOP};
 use super::wire::soon;
-use greenlight_proxy::Limits;
-use greenlight_proxy::admin::{
+use greenlight_admin::{
     AdminError, Color, EvidenceRequest, HoldRequest, OnUncertain, ServicesRequest,
 };
+use greenlight_proxy::Limits;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! A proxy with one service, `shop`, and its two applications, which do what each test says.
 
 use super::wire::{Wire, soon};
-use greenlight_ports::reserve_address;
-use greenlight_proxy::admin::{
+use greenlight_admin::{
     AdminClient, Color, HoldAnswer, HoldRequest, OnUncertain, OpenRequest, ServiceEvidence,
     ServiceSettings, ServiceStatus,
 };
+use greenlight_ports::reserve_address;
 use greenlight_proxy::{Address, IfRunning, Limits, ProxyOptions, RunningProxy};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 
 use super::lab::{GET, Lab, SHOP};
 use super::wire::{Wire, soon};
-use greenlight_proxy::admin::{
+use greenlight_admin::{
     AdminError, Color, HoldAnswer, HoldRequest, OnUncertain, OpenRequest, ServiceStatus,
     ServicesRequest,
 };

@@ -2,7 +2,7 @@
 
 use super::lab::{GET, Lab, OK, SHOP};
 use super::wire::Wire;
-use greenlight_proxy::admin::{Color, DrainRequest};
+use greenlight_admin::{Color, DrainRequest};
 
 const ASKS: &str = "GET /ws HTTP/1.1\r\nhost: shop\r\nconnection: keep-alive, Upgrade\r\n\
                     upgrade: websocket\r\nsec-websocket-key: a\r\n\r\n";
