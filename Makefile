@@ -1,7 +1,14 @@
 # `make test` installs what the tests need, starts it, and runs every test.
 .PHONY: test check doc unit docker sim model bench
 
-test: check doc docker unit
+UNIT_TOOLS = nginx=nginx haproxy=haproxy ip=iproute2 sshd=openssh-server ssh=openssh-client sudo=sudo systemd-analyze=systemd /usr/bin/python3=python3
+DOCKER_TOOLS = dockerd=docker.io nginx=nginx haproxy=haproxy ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3 podman=podman /usr/lib/cni/bridge=containernetworking-plugins runc=runc
+
+# Most tests wait more than they compute, so those with and those without Docker run side by side.
+test: check doc
+	scripts/install-test-tools $(UNIT_TOOLS) $(DOCKER_TOOLS)
+	cargo test --workspace --locked --no-run
+	$(MAKE) --jobs=2 --output-sync=line unit docker
 
 check:
 	cargo fmt --all --check
@@ -13,7 +20,7 @@ doc:
 
 # Ignored tests need another program, or root. Here they run, and fail if the program is missing.
 unit:
-	scripts/install-test-tools nginx=nginx haproxy=haproxy ip=iproute2 sshd=openssh-server ssh=openssh-client sudo=sudo systemd-analyze=systemd /usr/bin/python3=python3
+	scripts/install-test-tools $(UNIT_TOOLS)
 	cargo test --workspace --locked -- --include-ignored --skip docker
 
 # `make sim SEEDS=1000000` simulates more fleets than `make test` does; FROM is the first seed.
@@ -28,7 +35,7 @@ model:
 
 # Everything that needs Docker, with a daemon of its own; and the runtime's suite with Podman.
 docker:
-	scripts/install-test-tools dockerd=docker.io nginx=nginx haproxy=haproxy ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3 podman=podman /usr/lib/cni/bridge=containernetworking-plugins runc=runc
+	scripts/install-test-tools $(DOCKER_TOOLS)
 	cargo test --workspace --locked --no-run
 	scripts/with-dockerd cargo test --workspace --tests --locked --offline docker -- --include-ignored
 	scripts/with-podman cargo test --workspace --locked --offline --test docker_runtime -- --include-ignored
