@@ -56,43 +56,48 @@ impl Marker {
 
     /// The response to a request for a path.
     pub async fn get(self, path: &str) -> Result<(StatusCode, String), MarkerError> {
-        let silent = |error: String| MarkerError::Silent(self.address, error);
-        match tokio::time::timeout(MARKER_TIMEOUT, self.exchange(path)).await {
-            Ok(answer) => answer.map_err(silent),
-            Err(_) => Err(silent(format!(
-                "nothing within {} s",
-                MARKER_TIMEOUT.as_secs()
-            ))),
-        }
+        let answer = match tokio::time::timeout(MARKER_TIMEOUT, self.exchange(path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ExchangeError::TimedOut),
+        };
+        answer.map_err(|error| MarkerError::Silent(self.address, error.to_string()))
     }
 
-    async fn exchange(self, path: &str) -> Result<(StatusCode, String), String> {
-        let said = |error: &dyn std::error::Error| error.to_string();
-        let stream = TcpStream::connect(self.address)
-            .await
-            .map_err(|error| said(&error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| said(&error))?;
+    async fn exchange(self, path: &str) -> Result<(StatusCode, String), ExchangeError> {
+        let stream = TcpStream::connect(self.address).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::get(path)
             .header("host", self.address.to_string())
             .header("connection", "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| said(&error))?;
+            .body(Empty::<Bytes>::new())?;
         let ask = async {
-            let response = sender.send_request(request).await;
-            let (head, body) = response.map_err(|error| said(&error))?.into_parts();
+            let (head, body) = sender.send_request(request).await?.into_parts();
             let body = Limited::new(body, LONGEST).collect().await;
-            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            let body = body.map_err(ExchangeError::Body)?.to_bytes();
             Ok((head.status, String::from_utf8_lossy(&body).into_owned()))
         };
         tokio::pin!(ask, connection);
         tokio::select! {
             answer = &mut ask => answer,
             ended = &mut connection => {
-                ended.map_err(|error| said(&error))?;
+                ended?;
                 ask.await
             }
         }
     }
+}
+
+/// Why a worker's response did not come.
+#[derive(Debug, thiserror::Error)]
+enum ExchangeError {
+    #[error(transparent)]
+    Connect(#[from] std::io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    #[error(transparent)]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    #[error("nothing within {} s", MARKER_TIMEOUT.as_secs())]
+    TimedOut,
 }
