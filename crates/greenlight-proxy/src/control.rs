@@ -15,6 +15,7 @@ mod server;
 mod shell;
 mod status;
 mod tables;
+mod tickets;
 
 pub(crate) use server::Admin;
 pub(crate) use tables::of_state as table_of;

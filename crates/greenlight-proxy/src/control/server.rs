@@ -10,7 +10,7 @@
 
 use super::answer::{json, not_found, read, typed};
 use super::metrics;
-use super::shell::Waiting;
+use super::tickets::Tickets;
 use crate::address::Address;
 use crate::clock::monotonic_ns;
 use crate::handover::{Followers, Sockets};
@@ -19,15 +19,14 @@ use crate::routing::SharedTable;
 use crate::state_file::StateFile;
 use bytes::Bytes;
 use greenlight_admin::ServiceSettings;
-use greenlight_gate::{GateControl, HandoverState, Role, Ticket};
+use greenlight_gate::{GateControl, HandoverState, Role};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -53,10 +52,7 @@ pub(crate) struct Admin {
     pub(super) started_at_ns: u64,
     pub(super) control: RefCell<GateControl<ServiceSettings>>,
     pub(super) followers: Followers,
-    /// The number of the last command.
-    pub(super) last_ticket: Cell<u64>,
-    /// The commands that are not answered yet.
-    pub(super) waiting: RefCell<BTreeMap<Ticket, Waiting>>,
+    pub(super) tickets: Tickets,
 }
 
 /// What a connection may ask for.
@@ -87,8 +83,7 @@ impl Admin {
             started_at_ns,
             control: RefCell::new(GateControl::new(started_at_ns, state)),
             followers: Followers::default(),
-            last_ticket: Cell::new(0),
-            waiting: RefCell::default(),
+            tickets: Tickets::default(),
         }
     }
 

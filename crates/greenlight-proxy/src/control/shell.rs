@@ -21,7 +21,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument as _, Span};
 
@@ -32,9 +31,6 @@ pub(super) const COUNTS_INTERVAL: Duration = Duration::from_millis(5);
 
 type Effect = GateEffect<ServiceSettings>;
 type Event = GateEvent<ServiceSettings>;
-
-/// A command that is not answered yet.
-pub(super) type Waiting = oneshot::Sender<Result<Answer, Refusal>>;
 
 /// What the gates of this process have counted.
 pub(super) struct Gates<'a>(pub(super) &'a SharedTable);
@@ -60,10 +56,7 @@ impl Admin {
         self: &Rc<Self>,
         command: Command<ServiceSettings>,
     ) -> Result<Answer, Refusal> {
-        let ticket = Ticket(self.last_ticket.get() + 1);
-        self.last_ticket.set(ticket.0);
-        let (sender, answer) = oneshot::channel();
-        self.waiting.borrow_mut().insert(ticket, sender);
+        let (ticket, answer) = self.tickets.issue();
         self.step(Event::Commanded { ticket, command });
         answer.await.expect("the control answers every command")
     }
@@ -122,12 +115,7 @@ impl Admin {
             }
             GateEffect::Replicate { followed, waits } => self.replicate(followed, waits),
             GateEffect::Await { ticket, what } => return self.wait(ticket, what),
-            GateEffect::Reply { ticket, answer } => {
-                if let Some(waiting) = self.waiting.borrow_mut().remove(&ticket) {
-                    // The caller may have gone.
-                    let _ = waiting.send(answer);
-                }
-            }
+            GateEffect::Reply { ticket, answer } => self.tickets.answer(ticket, answer),
         }
         None
     }
