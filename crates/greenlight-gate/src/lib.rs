@@ -6,18 +6,20 @@
 //!         (GateEvent)             └─────────────┘   (GateEffect)     replicate, wait, reply
 //! ```
 //!
-//! [`GateControl`] is the third machine beside the protocol's coordinator and agent. It decides
-//! what each service's gate does, the state that a restarted process continues with, and in which
-//! order the route is changed, written down, replicated and answered. The proxy's admin thread is
-//! its shell.
+//! [`Gate`] is what every request passes: one atomic word and some counts. [`GateControl`] is the
+//! third machine beside the protocol's coordinator and agent. It decides what each service's gate
+//! does, the state that a restarted process continues with, and in which order the route is changed,
+//! written down, replicated and answered. The proxy's admin thread is its shell.
 //!
-//! Deliberately absent: I/O, clocks, threads and async; connections and requests; fleets. A time
-//! is passed in, in nanoseconds on the machine's monotonic clock.
+//! Deliberately absent: I/O, clocks, threads, async and waiting; connections and requests; fleets.
+//! A time is passed in, in nanoseconds on the machine's monotonic clock.
 
+mod atomic;
 mod color;
 mod control;
 mod counts;
 mod evidence;
+mod gate;
 mod mutant;
 mod wire;
 
@@ -29,6 +31,7 @@ pub use control::{
 };
 pub use counts::{ColorCounts, Counts, CountsByService, InFlight, add_all};
 pub use evidence::{EvidenceByEpoch, ServiceEvidence};
+pub use gate::{Admission, Claim, Counters, Gate, Kind, NoClaim, Wake, Watching};
 pub use mutant::GateMutant;
 pub use wire::{
     DrainAnswer, DrainRequest, EvidenceAnswer, HeldService, HoldAnswer, HoldRequest, OnUncertain,

@@ -6,7 +6,7 @@
 //! only so many may wait for one service, so that a dead one does not stand in the others' way.
 
 use crate::address::Address;
-use crate::gate::{Admission, Claim, Counters, Gate, NoClaim, Route};
+use crate::gate::{Admission, Claim, Counters, Gate, NoClaim, Route, Wait as _};
 use crate::local_reply::{LocalReply, UPSTREAM_GONE, UPSTREAM_TIMED_OUT};
 use crate::routing::{Service, WaitingPermit};
 use crate::thread::{FdPermit, HeldPermit, ThreadContext};

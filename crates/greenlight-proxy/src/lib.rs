@@ -26,23 +26,21 @@
 //! One direction, no lock across an await, the control plane never consulted. *Admitted* means
 //! that the first byte of the request was written to the application's connection; the
 //! acknowledgement of a hold means that no further request will be admitted to the old color.
-//! Why that is so is argued in [`gate`].
+//! Why that is so is argued in [`greenlight_gate::Gate`].
 //!
 //! Deliberately absent: fleets, deployments, health checks, TLS termination, HTTP/2; buffering of
 //! bodies; half-closed clients, which look like clients that left; trust in what a client says of
 //! itself, except on the unix socket, where another proxy of this machine connects.
 
 mod address;
-mod atomic;
 mod buffer;
 mod clock;
 mod control;
-mod counts;
 mod date;
 mod downstream;
 mod error;
 mod forward;
-pub mod gate;
+mod gate;
 mod handover;
 mod heartbeat;
 mod idle;

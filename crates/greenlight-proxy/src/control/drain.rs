@@ -3,6 +3,7 @@
 use super::answer::{Answer, read, refused};
 use super::server::Admin;
 use super::shell::COUNTS_INTERVAL;
+use crate::gate::Wait as _;
 use greenlight_admin::{DrainAnswer, DrainRequest};
 use greenlight_gate::{InFlight, Refusal};
 use hyper::Request;

@@ -2,6 +2,7 @@
 
 use super::server::Admin;
 use super::shell::Gates;
+use crate::gate::Wait as _;
 use greenlight_admin::{EvidenceAnswer, EvidenceRequest};
 use std::rc::Rc;
 use std::time::Duration;

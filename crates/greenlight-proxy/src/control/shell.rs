@@ -9,8 +9,7 @@
 use super::server::Admin;
 use super::tables;
 use crate::clock::monotonic_ns;
-use crate::counts::counts_of;
-use crate::gate::Counters;
+use crate::gate::{Counters, Wait as _};
 use crate::routing::SharedTable;
 use greenlight_admin::ServiceSettings;
 use greenlight_gate::{
@@ -39,7 +38,7 @@ impl ReadCounts for Gates<'_> {
     fn counts(&self, service: &str) -> Counts {
         let table = self.0.load();
         let service = table.named(service);
-        service.map_or_else(Counts::default, |service| counts_of(&service.gate))
+        service.map_or_else(Counts::default, |service| service.gate.counts())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The table that requests are found by, as the control says.
 
-use crate::counts::resume;
 use crate::gate::Gate;
 use crate::routing::{RouteTable, Service};
 use greenlight_admin::ServiceSettings;
@@ -14,7 +13,7 @@ pub(crate) fn of_state(state: &RoutingState<ServiceSettings>) -> Result<RouteTab
     for (name, kept) in &state.services {
         let gate = Gate::new(kept.mode.route());
         if let Some((_, seen)) = &kept.evidence {
-            resume(&gate, seen);
+            gate.resume(seen);
         }
         let service = Service::new(name.clone(), kept.settings.clone(), Arc::new(gate))?;
         table = table.with(service);

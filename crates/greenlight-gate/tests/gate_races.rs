@@ -4,11 +4,13 @@
 //! would notice, each of the two second looks is also taken away: a *stale* look sees what the
 //! look before it saw, which is as good as no look at all.
 
-use gate::{Color, Gate, Kind, NoClaim, Route};
+use gate::{Gate as AnyGate, Kind, NoClaim, Wake};
+use greenlight_gate::{Color, Route};
 use shuttle::sync::atomic::{AtomicBool, AtomicUsize};
 use shuttle::{future::block_on, thread};
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 #[expect(
     dead_code,
@@ -18,7 +20,18 @@ use std::sync::Arc;
 #[path = "../src/gate.rs"]
 mod gate;
 
-/// What `crate::atomic` is in the proxy, with shuttle's atomics, and looks that can be stale.
+// What `gate.rs` uses of its crate.
+mod color {
+    pub(crate) use greenlight_gate::{Color, Route};
+}
+mod counts {
+    pub(crate) use greenlight_gate::{ColorCounts, Counts, InFlight};
+}
+mod evidence {
+    pub(crate) use greenlight_gate::ServiceEvidence;
+}
+
+/// What `crate::atomic` is there, with shuttle's atomics, and looks that can be stale.
 mod atomic {
     pub(crate) use shuttle::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
     use shuttle::sync::atomic::{AtomicU64 as Scheduled, Ordering};
@@ -135,7 +148,7 @@ fn a_request_that_turns_into_a_stream_is_never_missed_by_a_drain() {
                 })
             };
             gate.set(Route::Open(Color::Green));
-            block_on(gate.drained(Color::Blue));
+            drained(&gate, Color::Blue);
             is_stopped.store(true, SeqCst);
             streaming.join().expect("a good thread");
         },
@@ -186,8 +199,8 @@ fn an_exclusive_hold_ends_only_when_no_request_runs() {
                 }));
             }
             gate.set(Route::Held(Some(Color::Blue)));
-            block_on(gate.none_admitting(Color::Blue));
-            block_on(gate.no_requests(Color::Blue));
+            none_admitting(&gate, Color::Blue);
+            no_requests(&gate, Color::Blue);
             assert_eq!(running.load(SeqCst), 0, "two releases run at the same time");
             gate.set(Route::Open(Color::Green));
             for request in requests {
@@ -215,7 +228,7 @@ fn hold_race(missing: Missing) {
         }));
     }
     gate.set(Route::Held(Some(Color::Blue)));
-    block_on(gate.none_admitting(Color::Blue));
+    none_admitting(&gate, Color::Blue);
     is_acknowledged.store(true, SeqCst);
     gate.set(Route::Open(Color::Green));
     for request in requests {
@@ -240,7 +253,7 @@ fn drain_race(missing: Missing) {
         })
     };
     gate.set(Route::Open(Color::Green));
-    block_on(gate.drained(Color::Blue));
+    drained(&gate, Color::Blue);
     is_stopped.store(true, SeqCst);
     claiming.join().expect("a good thread");
 }
@@ -252,7 +265,7 @@ fn request(gate: &Arc<Gate>, missing: Missing, at_first_byte: impl Fn(Color)) ->
         let claim = match gate.claim() {
             Ok(claim) => claim,
             Err(NoClaim::Held) => {
-                block_on(gate.changed_from(seen));
+                changed_from(gate, seen);
                 continue;
             }
             Err(refusal @ (NoClaim::Shed | NoClaim::Closed)) => panic!("{refusal:?}"),
@@ -267,6 +280,62 @@ fn request(gate: &Arc<Gate>, missing: Missing, at_first_byte: impl Fn(Color)) ->
             return claim.color();
         }
     }
+}
+
+/// Those who wait at a gate, as in the proxy.
+#[derive(Debug, Default)]
+struct Waiters {
+    changed: Notify,
+    settled: Notify,
+}
+
+impl Wake for Waiters {
+    fn changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    fn settled(&self) {
+        self.settled.notify_waiters();
+    }
+}
+
+type Gate = AnyGate<Waiters>;
+
+fn changed_from(gate: &Gate, seen: Route) {
+    sleep_until(&gate.waiters().changed, || gate.route() != seen);
+}
+
+fn none_admitting(gate: &Gate, color: Color) {
+    let _watching = gate.watch();
+    sleep_until(&gate.waiters().settled, || gate.admits_none(color));
+}
+
+fn no_requests(gate: &Gate, color: Color) {
+    let _watching = gate.watch();
+    sleep_until(&gate.waiters().settled, || {
+        gate.in_flight(color).requests == 0
+    });
+}
+
+fn drained(gate: &Gate, color: Color) {
+    let _watching = gate.watch();
+    sleep_until(&gate.waiters().settled, || {
+        gate.in_flight(color).total() == 0
+    });
+}
+
+fn sleep_until(woken: &Notify, is_reached: impl Fn() -> bool) {
+    block_on(async {
+        loop {
+            let notified = woken.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if is_reached() {
+                return;
+            }
+            notified.await;
+        }
+    });
 }
 
 fn open_blue() -> Arc<Gate> {
