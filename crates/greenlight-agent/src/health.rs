@@ -4,9 +4,11 @@
 //! that a deployment is not rounded up to five seconds. Afterwards the check continues, at
 //! the interval.
 
+mod check;
 mod probe;
 mod tracker;
 
+pub(crate) use check::{LINES_SHOWN, check_health};
 pub use probe::{Probe, ProbeError};
 pub use tracker::{HealthChange, HealthTracker};
 

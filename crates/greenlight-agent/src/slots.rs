@@ -3,8 +3,8 @@
 use super::event::ShellEvent;
 use super::slot_error::SlotError;
 use crate::front::{Front, SlotAddresses};
-use crate::health::{Answers, HealthChange, HealthTracker, Probe, ProbeError};
-use crate::runtime::{ContainerHealth, Images, Launch, Running, Runtime};
+use crate::health::{Answers, LINES_SHOWN, Probe, check_health};
+use crate::runtime::{Images, Launch, Running, Runtime};
 use crate::secret_store::SecretStore;
 use futures_util::future::join_all;
 use greenlight_link::peer::{CheckAnswer, Readiness};
@@ -24,9 +24,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tracing::{Instrument as _, Span};
-
-/// Lines of an application's output that a failure shows.
-const LINES_SHOWN: usize = 10;
 
 /// The pause before a runtime is queried again.
 const LIST_PAUSE: Duration = Duration::from_millis(200);
@@ -460,51 +457,4 @@ async fn supervise(
         incarnation,
         reason,
     });
-}
-
-async fn check_health(
-    runtime: &dyn Runtime,
-    running: &Running,
-    check: &HealthCheck,
-    ready_within: Option<Duration>,
-    answers: &mut Answers,
-    tell: &impl Fn(AgentEvent),
-) {
-    let slot = running.launch.slot.clone();
-    let incarnation = running.launch.incarnation;
-    let probe = Probe::new(running.address, check.clone());
-    let mut tracker = HealthTracker::new(check);
-    let mut deadline = ready_within.map(|within| Instant::now() + within);
-    loop {
-        let mut answer = probe.ask().await;
-        if answer.is_ok()
-            && let ContainerHealth::Unhealthy(reason) = runtime.container_health(running).await
-        {
-            answer = Err(ProbeError::Objection(reason));
-        }
-        let passed = answer.is_ok();
-        answers.push(&answer);
-        let unhealthy = async |answers: &Answers| AgentEvent::SlotUnhealthy {
-            slot: slot.clone(),
-            incarnation,
-            reason: answers.explain(check, &runtime.logs(&slot, LINES_SHOWN).await),
-        };
-        match tracker.take(passed) {
-            HealthChange::Ready => {
-                deadline = None;
-                tracing::info!("healthy");
-                let slot = slot.clone();
-                tell(AgentEvent::SlotReady { slot, incarnation });
-            }
-            HealthChange::Unhealthy => tell(unhealthy(answers).await),
-            HealthChange::Same => {}
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            deadline = None;
-            tell(unhealthy(answers).await);
-        }
-        let wait = tracker.wait();
-        let left = deadline.map_or(wait, |d| d.saturating_duration_since(Instant::now()));
-        tokio::time::sleep(wait.min(left.max(Duration::from_millis(1)))).await;
-    }
 }

@@ -4,7 +4,7 @@ use super::agent_request::{
     AgentRequest, AgentResponse, AnyRequest, EVENT, NumberedRequest, RequestError,
 };
 use super::pending_responses::{PendingResponses, response};
-use super::pki::Role;
+use super::role::Role;
 use super::telemetry::Telemetry;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
@@ -245,7 +245,7 @@ async fn directives(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    if role != Role::Agent(id.clone()) {
+    if !role.is_agent_of(&id) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
@@ -260,7 +260,7 @@ async fn report(
     Path(id): Path<String>,
     Json(envelope): Json<ReportEnvelope>,
 ) -> Response {
-    if role != Role::Agent(id.clone()) {
+    if !role.is_agent_of(&id) {
         return StatusCode::FORBIDDEN.into_response();
     }
     // The coordinator takes every report any number of times, so nothing need be remembered here.
@@ -274,7 +274,7 @@ async fn telemetry(
     Path(id): Path<String>,
     Json(telemetry): Json<Telemetry>,
 ) -> Response {
-    if role != Role::Agent(id.clone()) {
+    if !role.is_agent_of(&id) {
         return StatusCode::FORBIDDEN.into_response();
     }
     (streams.shared.events)(LinkEvent::Observed(InstanceId(id), Box::new(telemetry)));
@@ -287,7 +287,7 @@ async fn receive_response(
     Path((id, number)): Path<(String, u64)>,
     response: Bytes,
 ) -> Response {
-    if role != Role::Agent(id.clone()) {
+    if !role.is_agent_of(&id) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let mut pending = streams.shared.pending.lock();

@@ -1,6 +1,6 @@
 //! One HTTP connection over mutual TLS, kept open between requests and opened again when lost.
 
-use super::pki::SERVER_NAME;
+use super::role::SERVER_NAME;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;

@@ -26,7 +26,7 @@ pub enum ClientAuth {
     Optional,
 }
 
-/// The role of this process.
+/// The certificate and key of this process, which are replaced while it runs.
 #[derive(Debug)]
 pub struct Identity {
     authority: String,
@@ -217,7 +217,8 @@ fn time(time: &x509_parser::time::ASN1Time) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pki::{Authority, Request, Role};
+    use super::super::pki::{Authority, Request};
+    use super::super::role::Role;
     use super::*;
 
     #[test]

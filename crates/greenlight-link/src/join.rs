@@ -14,7 +14,8 @@
 
 use super::fingerprint_verifier::FingerprintVerifier;
 use super::https::{Https, HttpsError};
-use super::pki::{Authority, Credentials, PkiError, Request, Role, new_key};
+use super::pki::{Authority, Credentials, PkiError, Request, new_key};
+use super::role::Role;
 use super::token::{JoinToken, TokenError, Tokens, check_validity};
 use crate::FingerprintKey;
 use crate::api::ErrorAnswer;

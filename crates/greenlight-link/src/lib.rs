@@ -24,6 +24,7 @@ mod pending_responses;
 mod pki;
 pub mod receipt;
 mod renew;
+mod role;
 mod serve;
 mod server_link;
 mod telemetry;
@@ -42,10 +43,11 @@ pub use join::{
     Enrollment, JoinError, TokenAnswer, TokenRequest, UNKNOWN_HELP, join, note_fleet, noted_fleet,
 };
 pub use pki::{
-    Authority, CERTIFICATE_LIFETIME, Credentials, PkiError, Request, Role, fingerprint, role_of,
+    Authority, CERTIFICATE_LIFETIME, Credentials, PkiError, Request, fingerprint, role_of,
 };
 pub use renew::{Renewal, RenewalError};
-pub use serve::{allow, serve, serve_with_optional_client_auth};
+pub use role::{Role, allow};
+pub use serve::{serve, serve_with_optional_client_auth};
 pub use server_link::{ServerLink, ServerLinkEvent};
 pub use telemetry::Telemetry;
 pub use token::{JoinToken, TokenError, Tokens, ValidityError, check_validity};

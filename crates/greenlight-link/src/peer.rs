@@ -2,7 +2,7 @@
 //! prepared for it ready?
 
 use super::https::{Https, HttpsError};
-use super::pki::Role;
+use super::role::Role;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -77,10 +77,10 @@ async fn decision(
     Extension(role): Extension<Role>,
     Path(epoch): Path<u64>,
 ) -> Response {
-    let Role::Agent(from) = role else {
+    let Some(from) = role.into_agent() else {
         return StatusCode::FORBIDDEN.into_response();
     };
-    match peer.decision(InstanceId(from), Epoch(epoch)).await {
+    match peer.decision(from, Epoch(epoch)).await {
         Some(answer) => Json(answer).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
@@ -91,9 +91,9 @@ async fn readiness(
     Extension(role): Extension<Role>,
     Path(epoch): Path<u64>,
 ) -> Response {
-    let Role::Agent(_) = role else {
+    if role.into_agent().is_none() {
         return StatusCode::FORBIDDEN.into_response();
-    };
+    }
     match peer.readiness(Epoch(epoch)).await {
         Some(readiness) => Json(readiness).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),

@@ -7,6 +7,7 @@ mod credentials;
 
 pub use credentials::Credentials;
 
+use super::role::Role;
 use crate::FingerprintKey;
 use greenlight_release::digest::sha256_hex;
 use rcgen::{
@@ -22,28 +23,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// The name that agents expect of the server, wherever it listens.
-pub(crate) const SERVER_NAME: &str = "server.greenlight.internal";
-const OPERATOR_NAME: &str = "operator.greenlight.internal";
-const AGENT_SUFFIX: &str = ".agent.greenlight.internal";
 const FINGERPRINT_KEY: &str = "fingerprint.key";
 const AUTHORITY_YEARS: u64 = 10;
 const DAY: Duration = Duration::from_hours(24);
 /// How long a certificate is valid by default. It is renewed long before.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(90 * 24);
-
-/// The role that a certificate gives.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// The coordinator's process.
-    Server,
-    /// The agent of this instance.
-    Agent(String),
-    /// A person, or a job that acts for one.
-    Operator,
-}
 
 /// Why certificates cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -198,38 +183,6 @@ pub fn role_of(pem: &str) -> Result<Role, PkiError> {
 pub fn fingerprint(pem: &str) -> Result<String, PkiError> {
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(invalid)?;
     Ok(sha256_hex(&certificate))
-}
-
-impl Role {
-    /// The role's name in certificates.
-    pub fn dns_name(&self) -> String {
-        match self {
-            Self::Server => SERVER_NAME.to_owned(),
-            Self::Operator => OPERATOR_NAME.to_owned(),
-            Self::Agent(name) => format!("{name}{AGENT_SUFFIX}"),
-        }
-    }
-
-    /// The role that a verified certificate gives.
-    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-        let names = parsed.subject_alternative_name().ok()??;
-        names.value.general_names.iter().find_map(|name| {
-            let GeneralName::DNSName(name) = name else {
-                return None;
-            };
-            Self::of_name(name)
-        })
-    }
-
-    /// The role that a name of [`Role::dns_name`] stands for.
-    pub(crate) fn of_name(name: &str) -> Option<Self> {
-        match name {
-            SERVER_NAME => Some(Self::Server),
-            OPERATOR_NAME => Some(Self::Operator),
-            name => Some(Self::Agent(name.strip_suffix(AGENT_SUFFIX)?.to_owned())),
-        }
-    }
 }
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {

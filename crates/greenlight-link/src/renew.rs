@@ -3,7 +3,8 @@
 use super::https::{Https, HttpsError};
 use super::identity::Identity;
 use super::join::{RenewAnswer, RenewRequest};
-use super::pki::{Authority, PkiError, Request, Role};
+use super::pki::{Authority, PkiError, Request};
+use super::role::Role;
 use hyper::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,12 +1,7 @@
 //! Accepts connections of the fleet, and knows who speaks on each.
 
-use super::pki::Role;
-use crate::api::ErrorAnswer;
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse as _, Response};
-use axum::{Json, Router};
+use super::role::Role;
+use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
@@ -83,23 +78,4 @@ async fn serve_connection(
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // Errors when the other side closes its connection are ignored.
     let _ = tokio::time::timeout(limit, served).await;
-}
-
-/// Admits only callers whose role `permitted` accepts.
-pub fn allow(router: Router, permitted: fn(&Role) -> bool) -> Router {
-    router.layer(from_fn(move |request: Request, next: Next| async move {
-        match request.extensions().get::<Role>() {
-            Some(role) if permitted(role) => next.run(request).await,
-            Some(_) | None => forbidden(),
-        }
-    }))
-}
-
-fn forbidden() -> Response {
-    let answer = ErrorAnswer {
-        error: "this certificate's role may not do that".to_owned(),
-        help: "operators use the credentials that `greenlight up`, `setup` or `join` wrote"
-            .to_owned(),
-    };
-    (StatusCode::FORBIDDEN, Json(answer)).into_response()
 }

@@ -8,7 +8,8 @@
 //!
 //! Redeeming is one rename: if two clients try, the file system lets one win, also across a crash.
 
-use super::pki::{Authority, PkiError, Role, file, fingerprint, invalid, provider};
+use super::pki::{Authority, PkiError, file, fingerprint, invalid, provider};
+use super::role::Role;
 use greenlight_release::digest::sha256_hex;
 use greenlight_release::duration::written;
 use greenlight_shell::clock::{millis, wall_ms};

@@ -31,9 +31,9 @@ pub mod evidence;
 pub mod id;
 pub mod message;
 pub mod mutant;
-pub mod plan;
 pub mod policy;
 pub mod release;
+pub mod strategy;
 pub mod time;
 
 pub use agent::{Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, GateAction};
@@ -52,7 +52,7 @@ pub use message::{
     ReportEnvelope,
 };
 pub use mutant::Mutant;
-pub use plan::{Plan, PlanError, Share, Strategy, Wave};
 pub use policy::{OnUncertain, Policy};
 pub use release::{Color, LiveRelease, Release, Slot};
+pub use strategy::{Plan, PlanError, Share, Strategy, Wave};
 pub use time::Timestamp;

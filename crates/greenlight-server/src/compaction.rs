@@ -43,7 +43,7 @@ mod tests {
     use super::*;
     use crate::receipt_store::ReceiptStore;
     use greenlight_protocol::coordinator::{CutOverStarted, DeploymentRequest, Ledger, Promotion};
-    use greenlight_protocol::plan::Position;
+    use greenlight_protocol::strategy::Position;
     use greenlight_protocol::{
         CutOver, DeploymentId, Direction, Epoch, InstanceId, Outcome, Plan, Policy, Release,
         Strategy,

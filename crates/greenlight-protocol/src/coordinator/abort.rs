@@ -8,7 +8,7 @@ use super::{
 use crate::cut_over::Direction;
 use crate::id::{Epoch, InstanceId};
 use crate::message::{Directive, InstanceStatus, ParticipationView};
-use crate::plan::Position;
+use crate::strategy::Position;
 use std::time::Duration;
 
 /// How long an abort waits for an instance that does not answer. The decision is durable; the

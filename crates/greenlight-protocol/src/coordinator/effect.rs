@@ -4,8 +4,8 @@ use super::ledger::{CoordinatorRecord, DeploymentRequest};
 use super::phase::PhaseName;
 use crate::id::{DeploymentId, Epoch, InstanceId, ServiceName};
 use crate::message::{DirectiveEnvelope, ReportEnvelope};
-use crate::plan::{Plan, PlanError};
 use crate::policy::Policy;
+use crate::strategy::{Plan, PlanError};
 use std::time::Duration;
 
 /// What the shell must do, in the order in which it is given.

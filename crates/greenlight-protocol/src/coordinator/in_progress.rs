@@ -7,7 +7,7 @@ use super::ledger::CutOverStarted;
 use super::phase::Phase;
 use crate::cut_over::Direction;
 use crate::id::{Epoch, InstanceId};
-use crate::plan::Position;
+use crate::strategy::Position;
 use std::collections::BTreeSet;
 
 /// A cut-over that has started and whose deployment is not over.

@@ -2,9 +2,9 @@
 
 use crate::cut_over::{CutOver, Direction};
 use crate::id::{DeploymentId, Epoch, InstanceId, ServiceName, Term};
-use crate::plan::{Plan, Position};
 use crate::policy::Policy;
 use crate::release::Release;
+use crate::strategy::{Plan, Position};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

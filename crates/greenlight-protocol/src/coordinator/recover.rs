@@ -5,7 +5,7 @@ use super::{Coordinator, CoordinatorEffect, CoordinatorRecord, Decision, Ledger,
 use crate::cut_over::Direction;
 use crate::id::InstanceId;
 use crate::mutant::{Mutant, broken};
-use crate::plan::Position;
+use crate::strategy::Position;
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

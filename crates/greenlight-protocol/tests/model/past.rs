@@ -3,7 +3,7 @@
 use super::faults::{Faults, Past};
 use super::machine::name;
 use greenlight_protocol::coordinator::{CutOverStarted, DeploymentRequest, Promotion};
-use greenlight_protocol::plan::Position;
+use greenlight_protocol::strategy::Position;
 use greenlight_protocol::{
     AgentRecord, CoordinatorRecord, CutOver, DeploymentId, Direction, Epoch, Outcome, Plan, Policy,
     Release, Strategy,

@@ -121,7 +121,7 @@ async fn serve_fleet(
         streams.clone(),
     );
     let operators = operators.merge(enrollment.operators());
-    let operators = allow(operators, |role| *role == Role::Operator);
+    let operators = allow(operators, Role::may_operate);
     let routes = operators
         .merge(agent_router(streams))
         .merge(enrollment.members());
