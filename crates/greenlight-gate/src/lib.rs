@@ -9,7 +9,8 @@
 //! [`Gate`] is what every request passes: one atomic word and some counts. [`GateControl`] is the
 //! third machine beside the protocol's coordinator and agent. It decides what each service's gate
 //! does, the state that a restarted process continues with, and in which order the route is changed,
-//! written down, replicated and answered. The proxy's admin thread is its shell.
+//! written down, replicated and answered. The proxy's admin thread is its shell; the scenarios, the
+//! model check and the simulation of the protocol run it as well.
 //!
 //! Deliberately absent: I/O, clocks, threads, async and waiting; connections and requests; fleets.
 //! A time is passed in, in nanoseconds on the machine's monotonic clock.

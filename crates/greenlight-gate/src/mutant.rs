@@ -1,7 +1,7 @@
 //! What a gate must do for the protocol (`docs/design/testing.md`), each rule as a switch to break it.
 //!
-//! The model check and the simulation do not break them yet: they have gates of their own.
-//! Without the `mutants` feature [`GateMutant::None`] is the only value.
+//! The model check and the simulation must find each of them. Without the `mutants` feature
+//! [`GateMutant::None`] is the only value.
 
 /// A deliberately broken rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

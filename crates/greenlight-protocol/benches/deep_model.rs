@@ -6,9 +6,10 @@
 #[path = "../tests/model/mod.rs"]
 mod model;
 
+use greenlight_gate::GateMutant;
 use greenlight_protocol::Mutant;
 use model::faults::{Coordinator, Faults, Past};
-use model::report::{breaks_g1, holds};
+use model::report::{breaks, breaks_g1, holds};
 
 fn main() {
     mutants_in_a_fleet_of_three();
@@ -32,6 +33,13 @@ fn mutants_in_a_fleet_of_three() {
     ] {
         breaks_g1(&format!("three instances, `{mutant:?}`"), mutant, faults);
     }
+    let gate_mutant = GateMutant::FlipsUnnoted;
+    let faults = Faults {
+        gate_failures: 1,
+        gate_mutant,
+        ..Faults::of(3)
+    };
+    breaks(&format!("three instances, `{gate_mutant:?}`"), faults);
 }
 
 fn crashes() {

@@ -20,16 +20,24 @@
 //!   so. Else they are among the messages that are lost. A link that breaks is no step either:
 //!   the server asserts that it does what a missed deadline does.
 //! - A gate's own deadline does not pass while the coordinator may still commit in time, nor after
-//!   the commit: there G1 is given up by choice (`on_uncertain: serve_old`).
+//!   the commit, unless the gate itself has opened: there G1 is given up by choice
+//!   (`on_uncertain: serve_old`).
+//! - The gate runs the real control. What it must do for the protocol is asked of it in every
+//!   state (`demands.rs`), with services of which the model has none.
+//! - A fence that no command can meet any more is forgotten, and so are numbers of deadlines and
+//!   what is only counted (`gate.rs`). What remains are states that a gate really has: a flip that
+//!   is noted or not yet written, a restart that the agent has not noticed, a hold whose agent has
+//!   died. Where a gate's process may end, there are three times as many as without them.
 //!
 //! The larger bounds are in `benches/deep_model.rs`.
 
 #[path = "model/mod.rs"]
 mod model;
 
+use greenlight_gate::GateMutant;
 use greenlight_protocol::Mutant;
 use model::faults::{Coordinator, Faults, Past};
-use model::report::{breaks_g1, holds};
+use model::report::{breaks, breaks_g1, holds};
 
 #[test]
 fn three_instances_with_a_hostile_network() {
@@ -211,6 +219,35 @@ fn the_first_deployment_of_all() {
         "two instances, first deployment, a death, coordinator 1",
         faults,
     );
+}
+
+#[test]
+fn the_check_finds_each_broken_rule_of_a_gate() {
+    for mutant in [
+        GateMutant::DeadlineEndsParking,
+        GateMutant::OpeningStopsOtherDeadlines,
+        GateMutant::Unfenced,
+        GateMutant::HoldsWhatWasNeverOpened,
+        GateMutant::LastAdmissionAsAtTheHold,
+        GateMutant::RepeatedHoldForgetsExpiry,
+    ] {
+        let faults = Faults {
+            gate_mutant: mutant,
+            ..Faults::of(2)
+        };
+        breaks(&format!("`{mutant:?}`"), faults);
+    }
+}
+
+// G1
+#[test]
+fn the_check_finds_a_gate_that_flips_without_a_note() {
+    let faults = Faults {
+        gate_failures: 1,
+        gate_mutant: GateMutant::FlipsUnnoted,
+        ..Faults::of(2)
+    };
+    breaks_g1("`FlipsUnnoted`", Mutant::None, faults);
 }
 
 /// The faults that show what each of the five rules is for.

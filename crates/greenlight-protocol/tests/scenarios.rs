@@ -7,6 +7,8 @@
 mod crashes;
 #[path = "scenarios/cut_over.rs"]
 mod cut_over;
+#[path = "gates/mod.rs"]
+mod gates;
 #[path = "scenarios/peers.rs"]
 mod peers;
 #[path = "scenarios/people.rs"]

@@ -26,6 +26,9 @@ mod fault_injection;
 mod faults;
 #[path = "sim/gate.rs"]
 mod gate;
+#[expect(dead_code, reason = "in the simulation everything takes time")]
+#[path = "gates/mod.rs"]
+mod gates;
 #[path = "sim/machine.rs"]
 mod machine;
 #[path = "sim/network.rs"]
@@ -53,7 +56,9 @@ mod traffic;
 #[path = "sim/world.rs"]
 mod world;
 
+use greenlight_gate::GateMutant;
 use greenlight_protocol::Mutant;
+use profile::Broken;
 use stats::Stats;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -75,7 +80,7 @@ fn every_seed_keeps_every_guarantee_and_comes_to_rest() {
     );
     let began = Instant::now();
 
-    let (stats, failed) = run_all(from, seeds, Mutant::None, |_| true);
+    let (stats, failed) = run_all(from, seeds, Broken::Nothing, |_| true);
 
     eprintln!("{stats}\n  in {:.1?}", began.elapsed());
     if let Some((seed, reason)) = failed {
@@ -88,13 +93,13 @@ fn every_seed_keeps_every_guarantee_and_comes_to_rest() {
 fn the_same_seed_makes_the_same_run() {
     for seed in 0..50 {
         let (first, second) = (
-            run(seed, Mutant::None, Telling::Silent),
-            run(seed, Mutant::None, Telling::Last),
+            run(seed, Broken::Nothing, Telling::Silent),
+            run(seed, Broken::Nothing, Telling::Last),
         );
         assert_eq!(first.hash, second.hash, "seed {seed}");
         assert_ne!(
             first.hash,
-            run(seed + 1, Mutant::None, Telling::Silent).hash
+            run(seed + 1, Broken::Nothing, Telling::Silent).hash
         );
     }
 }
@@ -102,7 +107,7 @@ fn the_same_seed_makes_the_same_run() {
 #[test]
 fn replay() {
     if let Some(seed) = number("SEED") {
-        let run = run(seed, Mutant::None, Telling::All);
+        let run = run(seed, Broken::Nothing, Telling::All);
         eprintln!("{}\nhash {:016x}", run.stats, run.hash);
         assert_eq!(run.result, Ok(()), "seed {seed}");
     }
@@ -110,30 +115,72 @@ fn replay() {
 
 #[test]
 fn a_promise_that_is_not_durable_is_found() {
-    finds(Mutant::ArmedVolatile);
+    finds(Broken::Protocol(Mutant::ArmedVolatile));
 }
 
 #[test]
 fn a_switch_before_the_commit_is_found() {
-    finds(Mutant::SwitchBeforeCommit);
+    finds(Broken::Protocol(Mutant::SwitchBeforeCommit));
 }
 
 #[test]
 fn a_coordinator_that_resumes_an_undecided_cut_over_is_found() {
-    finds(Mutant::ResumeUndecided);
+    finds(Broken::Protocol(Mutant::ResumeUndecided));
 }
 
 #[test]
 fn an_agent_that_reopens_to_old_after_a_restart_is_found() {
-    finds(Mutant::ReopenAfterRestart);
+    finds(Broken::Protocol(Mutant::ReopenAfterRestart));
 }
 
 #[test]
 fn a_peer_that_refuses_without_a_promise_is_found() {
-    finds(Mutant::RefuseWithoutPromise);
+    finds(Broken::Protocol(Mutant::RefuseWithoutPromise));
 }
 
-fn finds(mutant: Mutant) {
+#[test]
+fn a_deadline_that_lets_a_parked_service_go_is_found() {
+    finds_in_gate(GateMutant::DeadlineEndsParking);
+}
+
+#[test]
+fn an_opening_that_stops_the_deadlines_of_other_services_is_found() {
+    finds_in_gate(GateMutant::OpeningStopsOtherDeadlines);
+}
+
+#[test]
+fn a_gate_that_obeys_an_older_cut_over_is_found() {
+    finds_in_gate(GateMutant::Unfenced);
+}
+
+#[test]
+fn a_gate_that_holds_what_was_never_opened_is_found() {
+    finds_in_gate(GateMutant::HoldsWhatWasNeverOpened);
+}
+
+#[test]
+fn evidence_that_leaves_out_what_came_after_the_hold_is_found() {
+    finds_in_gate(GateMutant::LastAdmissionAsAtTheHold);
+}
+
+#[test]
+fn evidence_that_forgets_an_expiry_is_found() {
+    finds_in_gate(GateMutant::RepeatedHoldForgetsExpiry);
+}
+
+// G1
+#[test]
+fn a_gate_that_flips_without_a_note_is_found() {
+    finds_in_gate(GateMutant::FlipsUnnoted);
+}
+
+fn finds_in_gate(mutant: GateMutant) {
+    let (stats, failed) = run_all(0, SEEDS_FOR_A_MUTANT, Broken::Gate(mutant), |_| true);
+    let (seed, reason) = failed.unwrap_or_else(|| panic!("{mutant:?} is not found: {stats}"));
+    eprintln!("{mutant:?}: seed {seed} of {}: {reason}", stats.runs);
+}
+
+fn finds(mutant: Broken) {
     // That a fleet is stuck would be found as well; what it must not do is more telling.
     let is_unsafe = |reason: &str| {
         ["G1", "G2", "G5", "G6"]
@@ -149,7 +196,7 @@ fn finds(mutant: Mutant) {
 fn run_all(
     from: u64,
     seeds: u64,
-    mutant: Mutant,
+    mutant: Broken,
     counts: impl Fn(&str) -> bool + Sync,
 ) -> (Stats, Option<(u64, String)>) {
     let next = AtomicU64::new(from);
@@ -183,7 +230,7 @@ fn run_all(
     total.into_inner().expect("no thread panics")
 }
 
-fn run_one(seed: u64, mutant: Mutant, stats: &mut Stats) -> Result<(), String> {
+fn run_one(seed: u64, mutant: Broken, stats: &mut Stats) -> Result<(), String> {
     let run = catch_unwind(AssertUnwindSafe(|| run(seed, mutant, Telling::Silent)));
     let run = run.map_err(|_| "it panicked".to_owned())?;
     stats.add(&run.stats);
@@ -191,7 +238,7 @@ fn run_one(seed: u64, mutant: Mutant, stats: &mut Stats) -> Result<(), String> {
 }
 
 fn tell_failure(seed: u64, reason: &str) {
-    if let Ok(run) = catch_unwind(|| run(seed, Mutant::None, Telling::Last)) {
+    if let Ok(run) = catch_unwind(|| run(seed, Broken::Nothing, Telling::Last)) {
         for line in &run.lines {
             eprintln!("{line}");
         }

@@ -66,7 +66,11 @@ impl GateProcess {
 
     /// A process that begins with what another one has handed over.
     pub(crate) fn with(id: u64, state: HandoverState<()>, mutant: GateMutant) -> Self {
-        let control = GateControl::with_mutant(id, state, mutant);
+        Self::around(GateControl::with_mutant(id, state, mutant))
+    }
+
+    /// The process of a control that has nothing left to do.
+    pub(crate) fn around(control: GateControl<()>) -> Self {
         let mut process = Self {
             routes: BTreeMap::new(),
             control,

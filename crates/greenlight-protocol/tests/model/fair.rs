@@ -7,10 +7,10 @@
 //! outcome names, and nothing else runs.
 
 use super::fleet::{Fleet, State};
-use super::gate::Gate;
 use super::machine::Machine;
 use super::step::Step;
 use super::table::{MessageId, NodeId, Outcome};
+use greenlight_gate::Route;
 use greenlight_protocol::agent::Promise;
 use greenlight_protocol::{
     AgentTimer, Color, CoordinatorTimer, Outcome as Ending, ParticipationView,
@@ -330,11 +330,11 @@ impl<'a> Run<'a> {
     }
 
     fn serves_alone(machine: &Machine, expected: Option<&str>) -> End {
-        let color = match (machine.gate, expected) {
-            (Gate::Open(admits), Some(_)) => Some(admits.color),
-            // A hold on nothing keeps nobody waiting.
-            (Gate::Closed | Gate::Parked | Gate::Held { before: None, .. }, None) => None,
-            (gate, _) => return Err(format!("has its gate {gate:?}")),
+        let color = match (machine.gate.route(), expected) {
+            (Route::Open(color), Some(_)) => Some(color),
+            // What was parked and never served keeps nobody waiting.
+            (Route::Closed | Route::Held(None), None) => None,
+            (route, _) => return Err(format!("has its gate {route:?}")),
         };
         let participation = machine
             .agent
@@ -371,7 +371,7 @@ impl<'a> Run<'a> {
             let Promise::Armed(cut_over) = &machine.node.disk.promise else {
                 continue;
             };
-            if !matches!(machine.node.gate, Gate::Held { .. }) {
+            if machine.node.gate.held_for().is_none() {
                 continue;
             }
             let promise = &machine.node.disk.promise;

@@ -3,6 +3,7 @@
 //! Messages are not counted here: each may always be lost, arrive twice, or arrive late.
 
 use super::step::Fault;
+use greenlight_gate::GateMutant;
 use greenlight_protocol::Mutant;
 
 /// A fleet and the faults that it must bear.
@@ -19,7 +20,7 @@ pub(crate) struct Faults {
     pub(crate) agent_crashes: u8,
     /// Applications that die or fail their check, in total.
     pub(crate) deaths: u8,
-    /// Gates that refuse a hold or restart, in total.
+    /// Gates whose process ends, or whose deadline passes before a hold is complete, in total.
     pub(crate) gate_failures: u8,
     /// How often a person aborts.
     pub(crate) aborts: u8,
@@ -31,6 +32,8 @@ pub(crate) struct Faults {
     pub(crate) reconnections: bool,
     /// Which rule is broken on purpose.
     pub(crate) mutant: Mutant,
+    /// And which rule of the gate.
+    pub(crate) gate_mutant: GateMutant,
 }
 
 /// What the fleet did before the deployment.
@@ -64,6 +67,7 @@ impl Faults {
             reminders: false,
             reconnections: false,
             mutant: Mutant::None,
+            gate_mutant: GateMutant::None,
         }
     }
 }

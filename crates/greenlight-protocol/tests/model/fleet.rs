@@ -2,7 +2,6 @@
 
 use super::fair::Schedule;
 use super::faults::{Coordinator, Faults, Spent};
-use super::gate::Gate;
 use super::machine::Machine;
 use super::past;
 use super::rules::Check;
@@ -77,7 +76,7 @@ impl Fleet {
 
     fn start(&self) -> Vec<State> {
         let past = past::of_agent(self.faults);
-        let machine = Machine::with(past, self.faults.mutant).settled();
+        let machine = Machine::with(past, self.faults).settled();
         let newest = machine.disk.latest_decided();
         let machine = self.machines.root(machine);
         let there = |index| match index {
@@ -203,9 +202,13 @@ impl Fleet {
     /// get through before the deadline, G1 is given up by choice (`on_uncertain: serve_old`):
     /// that case is left out here, and stated in the guarantees.
     fn may_expire(&self, state: &State, machine: &Machine) -> bool {
-        let Gate::Held { epoch, .. } = machine.gate else {
+        let Some(epoch) = machine.gate.held_for() else {
             return false;
         };
+        if machine.gate.has_opened() >= Some(epoch) {
+            // It needs no news of the decision.
+            return true;
+        }
         let server = &self.servers.entry(state.server).node;
         let committed = matches!(
             server.disk.decided.get(&epoch),
@@ -246,7 +249,8 @@ impl Model for Fleet {
             let place = Place::Machine(index);
             let machine = self.machines.entry(state.machines[index]);
             for step in &machine.steps {
-                if *step != Step::HoldExpires || self.may_expire(state, &machine.node) {
+                let expires = matches!(step, Step::HoldExpires | Step::HoldIsRefused);
+                if !expires || self.may_expire(state, &machine.node) {
                     self.offer(state, place, &What::Own(step.clone()), actions);
                 }
             }

@@ -3,19 +3,19 @@
 //! A step is one event and as many of its effects as are carried out before a crash. The effects
 //! of one event touch this instance only, and messages; the messages already sent stay sent.
 //!
-//! Deliberately absent: time, and the requests themselves. A gate is open, closing, held or
-//! parked; a closing one still admits, so a hold is as slow as it can be.
+//! Deliberately absent: time, and the requests themselves.
 
+use super::faults::Faults;
 use super::gate::{Admits, Gate};
 use super::message::{Message, canonical_report};
 use super::past;
-use super::step::{Step, Taken, tokens_up_to};
+use super::step::{Reaches, Step, Taken, tokens_up_to};
 use super::table::Node;
 use greenlight_protocol::agent::{Ledger, Promise, SlotState};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DirectiveEnvelope,
-    DrainEvidence, Epoch, HoldEvidence, Incarnation, InstanceId, Mutant, ParticipationView,
-    PeerAnswer, Slot, Timestamp, Token,
+    DrainEvidence, Epoch, Incarnation, InstanceId, Mutant, ParticipationView, PeerAnswer, Slot,
+    Timestamp, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,16 +38,15 @@ pub(crate) struct App {
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     mutant: Mutant,
+    gate_may_end: bool,
     pub(crate) agent: Option<Agent>,
     records: Vec<AgentRecord>,
     /// What the records say; two machines whose records say the same are the same.
     pub(crate) disk: Ledger,
     pub(crate) timers: BTreeMap<AgentTimer, Duration>,
     pub(crate) gate: Gate,
-    /// A hold that the gate has yet to acknowledge.
-    pub(crate) asked: Option<Epoch>,
     /// Answers of the gate that the agent has yet to read.
-    pub(crate) opened: BTreeSet<AgentEvent>,
+    pub(crate) answers: BTreeSet<AgentEvent>,
     pub(crate) apps: BTreeMap<Color, App>,
     listed: bool,
 }
@@ -61,9 +60,8 @@ impl Node for Machine {
                 &self.agent,
                 &self.disk,
                 &self.timers,
-                self.gate,
-                self.asked,
-                &self.opened,
+                &self.gate,
+                &self.answers,
                 &self.apps,
                 self.listed
             )
@@ -73,8 +71,15 @@ impl Node for Machine {
     /// Everything that may happen here by itself, faults included.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        if matches!(self.gate, Gate::Held { .. }) {
-            steps.push(Step::HoldExpires);
+        if self.gate.held_for().is_some() {
+            steps.push(match self.gate.is_closing() {
+                true => Step::HoldIsRefused,
+                false => Step::HoldExpires,
+            });
+        }
+        steps.push(Step::GateRestarts);
+        if self.gate.is_closing() {
+            steps.push(Step::HoldCompletes);
         }
         for (color, app) in &self.apps {
             // One that is being stopped ends by its stop.
@@ -89,18 +94,15 @@ impl Node for Machine {
             steps.extend(stopping.map(|(color, _)| Step::StopEnds(*color)));
             return steps;
         };
-        steps.extend([Step::Crashes, Step::GateReturns]);
+        steps.push(Step::Crashes);
+        if self.gate.is_back() {
+            steps.push(Step::GateIsNoticed);
+        }
         if !self.listed {
             steps.push(Step::SlotsAreListed);
         }
-        if self.asked.is_some() {
-            steps.push(Step::HoldCompletes);
-            if matches!(self.gate, Gate::Closing(_)) {
-                steps.push(Step::HoldIsRefused);
-            }
-        }
-        for number in 0..self.opened.len() {
-            steps.push(Step::OpenIsAnswered(number));
+        for number in 0..self.answers.len() {
+            steps.push(Step::GateAnswers(number));
         }
         for (slot, incarnation, state) in agent.slots() {
             let Some(app) = self.apps.get(&slot.color) else {
@@ -124,8 +126,12 @@ impl Node for Machine {
         steps
     }
 
-    /// G6: whether a stale directive would change anything, sent or not.
+    /// G6: whether a stale directive would change anything, sent or not; and whether the gate would
+    /// break a rule of its own.
     fn flaw(&self) -> Option<&'static str> {
+        if let Some(flaw) = super::demands::flaw(self.gate.control()) {
+            return Some(flaw);
+        }
         let agent = self.agent.as_ref()?;
         let newest = at_hand(agent).max(self.disk.latest_decided());
         let directives = |token: Token| {
@@ -166,24 +172,24 @@ impl Node for Machine {
                     ..crashed
                 }];
             }
-            Step::HoldExpires => {
-                if let Gate::Held { before, .. } = self.gate {
-                    next.gate = before.map_or(Gate::Parked, Gate::Open);
-                }
-                return vec![Taken::of(next)];
+            Step::HoldExpires | Step::HoldIsRefused => {
+                return self.at_gate(Taken::deadline_passes);
+            }
+            Step::HoldCompletes => return self.at_gate(Taken::hold_completes),
+            Step::GateRestarts => {
+                let mut taken = Taken::of(next);
+                taken.gate_restarts();
+                return vec![taken];
             }
             Step::Restarts => return self.restart(),
-            Step::HoldCompletes => next.hold_completes(),
-            Step::HoldIsRefused => next.hold_is_refused(),
-            Step::GateReturns => {
-                next.asked = None;
-                next.opened.clear();
+            Step::GateIsNoticed => {
+                next.gate.is_noticed();
                 vec![AgentEvent::GateConnected]
             }
-            Step::OpenIsAnswered(number) => {
-                let event = self.opened.iter().nth(*number).cloned();
+            Step::GateAnswers(number) => {
+                let event = self.answers.iter().nth(*number).cloned();
                 let event = event.expect("the step was offered");
-                next.opened.remove(&event);
+                next.answers.remove(&event);
                 vec![event]
             }
             Step::CheckPasses(color) => {
@@ -202,11 +208,13 @@ impl Node for Machine {
             }
             Step::StopEnds(color) => {
                 next.apps.remove(color);
+                next.gate.loses(*color);
                 let (slot, drained) = (slot(*color), DrainEvidence::default());
                 vec![AgentEvent::SlotStopped { slot, drained }]
             }
             Step::SlotDies(color) => {
                 let app = next.apps.remove(color).expect("the step was offered");
+                next.gate.loses(*color);
                 vec![AgentEvent::SlotExited {
                     slot: slot(*color),
                     incarnation: app.incarnation,
@@ -233,7 +241,7 @@ impl Node for Machine {
 
 impl Machine {
     /// An instance as its records describe it, its agent not yet started.
-    pub(crate) fn with(records: Vec<AgentRecord>, mutant: Mutant) -> Self {
+    pub(crate) fn with(records: Vec<AgentRecord>, faults: Faults) -> Self {
         let mut disk = Ledger::default();
         for record in &records {
             disk.apply(record);
@@ -254,13 +262,13 @@ impl Machine {
         });
         let colors = live.map(|live| live.color);
         Self {
-            mutant,
+            mutant: faults.mutant,
+            gate_may_end: faults.gate_failures > 0,
             agent: None,
             records,
             timers: BTreeMap::new(),
-            gate: admits.map_or(Gate::Parked, Gate::Open),
-            asked: None,
-            opened: BTreeSet::new(),
+            gate: Gate::open_to(admits, faults.gate_mutant),
+            answers: BTreeSet::new(),
             apps: colors.into_iter().zip(app).collect(),
             listed: false,
             disk,
@@ -274,25 +282,6 @@ impl Machine {
             self = self.take(&step).remove(0).node;
         }
         self
-    }
-
-    fn hold_completes(&mut self) -> Vec<AgentEvent> {
-        let epoch = self.asked.take().expect("the step was offered");
-        if let Gate::Closing(admits) = self.gate {
-            let before = Some(admits);
-            self.gate = Gate::Held { epoch, before };
-        }
-        let evidence = HoldEvidence::default();
-        vec![AgentEvent::GateHeld { epoch, evidence }]
-    }
-
-    fn hold_is_refused(&mut self) -> Vec<AgentEvent> {
-        let epoch = self.asked.take().expect("the step was offered");
-        if let Gate::Closing(admits) = self.gate {
-            self.gate = Gate::Open(admits);
-        }
-        let reason = String::new();
-        vec![AgentEvent::GateRefused { epoch, reason }]
     }
 
     fn list(&mut self) -> Vec<AgentEvent> {
@@ -329,25 +318,120 @@ impl Machine {
         self.carry_out(&effects)
     }
 
-    /// All effects, and then every beginning of them that a crash may leave.
+    /// All effects, and then every beginning of them that a crash may leave. Where the agent has not
+    /// noticed that the gate has restarted, the gate may also have been away all the while.
     fn carry_out(&self, effects: &[AgentEffect]) -> Vec<Taken<Self>> {
-        let mut complete = self.carry_out_first(effects);
+        let mut taken = self.carry_out_with(effects, Reaches::Yes);
+        let tells_gate = |effect: &AgentEffect| matches!(effect, AgentEffect::Gate(_));
+        if self.gate.is_back() && effects.iter().any(tells_gate) {
+            taken.extend(self.carry_out_with(effects, Reaches::No));
+        }
+        taken
+    }
+
+    fn carry_out_with(&self, effects: &[AgentEffect], reaches_gate: Reaches) -> Vec<Taken<Self>> {
+        let begin = || Taken {
+            reaches_gate,
+            ..Taken::of(self.clone())
+        };
+        let carry_out = |mut taken: Taken<Self>, effects: &[AgentEffect]| {
+            taken.carry_out(effects);
+            taken
+        };
+        let mut complete = carry_out(begin(), effects);
         complete.node.forget_idle_timers();
         let beginnings = (0..=effects.len()).map(|count| {
-            let mut cut_short = self.carry_out_first(&effects[..count]);
+            let mut cut_short = carry_out(begin(), &effects[..count]);
             cut_short.node.crash();
             cut_short
         });
-        Taken::with_crashes(complete, beginnings)
+        let beginnings: Vec<_> = beginnings.collect();
+        let at_gate = self.gate_ends_within(&complete, |count| {
+            let ends_in = Taken {
+                gate_ends_in: Some(count),
+                ..begin()
+            };
+            let mut taken = carry_out(ends_in, effects);
+            taken.node.forget_idle_timers();
+            taken
+        });
+        let mut taken = Taken::with_crashes(complete, beginnings.into_iter());
+        taken.extend(at_gate);
+        taken
     }
 
-    fn carry_out_first(&self, effects: &[AgentEffect]) -> Taken<Self> {
-        let mut taken = Taken::of(self.clone());
+    /// Something happens at the gate alone. What it says of a hold, the agent reads at once: a hold
+    /// may take as long as it likes, and with it its answer.
+    fn at_gate(&self, happens: fn(&mut Taken<Self>)) -> Vec<Taken<Self>> {
+        let mut complete = Taken::of(self.clone());
+        happens(&mut complete);
+        complete.check_serving();
+        let cut_short = self.gate_ends_within(&complete, |count| {
+            let mut taken = Taken::of(self.clone());
+            taken.gate_ends_in = Some(count);
+            happens(&mut taken);
+            taken
+        });
+        let taken = [complete].into_iter().chain(cut_short);
+        taken.flat_map(Taken::reads_of_hold).collect()
+    }
+
+    /// The gate's process may end between any two of its own effects.
+    fn gate_ends_within(
+        &self,
+        complete: &Taken<Self>,
+        ends_in: impl Fn(usize) -> Taken<Self>,
+    ) -> Vec<Taken<Self>> {
+        let ends = match self.gate_may_end {
+            true => complete.gate_effects,
+            false => 0,
+        };
+        let mut different: Vec<(String, Taken<Self>)> = Vec::new();
+        for taken in (0..ends).map(ends_in) {
+            let key = taken.node.key();
+            if !different.iter().any(|(known, _)| *known == key) {
+                different.push((key, taken));
+            }
+        }
+        different.into_iter().map(|(_, taken)| taken).collect()
+    }
+}
+
+impl Taken<Machine> {
+    /// The agent reads what the gate has said of a hold.
+    fn reads_of_hold(mut self) -> Vec<Self> {
+        let read: Vec<_> = self
+            .node
+            .answers
+            .extract_if(.., |answer| {
+                matches!(
+                    answer,
+                    AgentEvent::GateHeld { .. } | AgentEvent::GateRefused { .. }
+                )
+            })
+            .collect();
+        if read.is_empty() {
+            return vec![self];
+        }
+        let taken = self.node.tell(read).into_iter();
+        taken
+            .map(|taken| Self {
+                fault: taken.fault.or(self.fault),
+                breach: self.breach.or(taken.breach),
+                opened: self.opened.max(taken.opened),
+                ..taken
+            })
+            .collect()
+    }
+
+    fn carry_out(&mut self, effects: &[AgentEffect]) {
+        let taken = self;
         for effect in effects {
             match effect {
                 AgentEffect::Persist(record) => {
                     taken.node.disk.apply(record);
                     taken.node.records.push(record.clone());
+                    taken.node.normalize_gate();
                 }
                 AgentEffect::Report(envelope) => {
                     let message = Message::Report(ME, canonical_report(envelope));
@@ -401,9 +485,10 @@ impl Machine {
             }
         }
         taken.check_serving();
-        taken
     }
+}
 
+impl Machine {
     /// Drops the timers that would change nothing: a state with them is no other state.
     fn forget_idle_timers(&mut self) {
         let Some(agent) = &self.agent else {
@@ -425,11 +510,42 @@ impl Machine {
         }
     }
 
+    /// The newest cut-over of which no command can come any more but to open what it has decided.
+    pub(crate) fn over(&self) -> Epoch {
+        let decided = self.disk.latest_decided();
+        match &self.disk.promise {
+            // A later one was aborted before it came here.
+            Promise::Prepared(cut_over) | Promise::Armed(cut_over) => {
+                decided.min(Epoch(cut_over.epoch.0 - 1))
+            }
+            Promise::None => decided,
+        }
+    }
+
+    pub(crate) fn normalize_gate(&mut self) {
+        let over = self.over();
+        self.gate.normalize(over);
+        let Some(agent) = &self.agent else { return };
+        // That a hold is refused which is over does nothing.
+        self.answers.retain(|answer| {
+            let is_dead = matches!(answer, AgentEvent::GateRefused { epoch, .. } if *epoch <= over);
+            if is_dead {
+                let mut after = agent.clone();
+                let effects = after.handle(answer.clone(), Timestamp(0));
+                assert!(
+                    effects.is_empty() && after == *agent,
+                    "{answer:?} did something"
+                );
+            }
+            !is_dead
+        });
+    }
+
     fn crash(&mut self) {
         self.agent = None;
         self.timers.clear();
-        self.asked = None;
-        self.opened.clear();
+        self.answers.clear();
+        self.gate.forget_who_asked();
         self.listed = false;
     }
 

@@ -1,9 +1,16 @@
 //! The model: the real machines, joined to a fleet by a network and broken on purpose.
 mod dead;
+mod demands;
 mod fair;
 pub(crate) mod faults;
 mod fleet;
 mod gate;
+#[expect(
+    dead_code,
+    reason = "gates of the model know their service from the start"
+)]
+#[path = "../gates/mod.rs"]
+mod gates;
 mod machine;
 mod message;
 mod past;

@@ -34,6 +34,19 @@ pub(crate) fn breaks_g1(name: &str, mutant: Mutant, faults: Faults) {
     ));
 }
 
+/// Breaks a rule of the gate, and panics if no check finds it.
+pub(crate) fn breaks(name: &str, faults: Faults) {
+    let began = now();
+    let search = search(faults, Check::Everything);
+    let found = search.counterexample;
+    let found = found.unwrap_or_else(|| panic!("{name}: not found in {} states", search.states));
+    let (states, steps, took) = (search.states, found.steps, began.elapsed());
+    let rule = found.rule;
+    say(&format!(
+        "{name}: `{rule}` fails in {steps} steps, after {states} states, {took:.1?}"
+    ));
+}
+
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "model check: {line}");
 }

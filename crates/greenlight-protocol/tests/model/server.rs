@@ -120,8 +120,9 @@ impl Node for Server {
             | Step::HoldCompletes
             | Step::HoldExpires
             | Step::HoldIsRefused
-            | Step::GateReturns
-            | Step::OpenIsAnswered(_)
+            | Step::GateRestarts
+            | Step::GateIsNoticed
+            | Step::GateAnswers(_)
             | Step::CheckPasses(_)
             | Step::CheckFails(_)
             | Step::StopEnds(_)

@@ -16,13 +16,15 @@ pub(crate) enum Step {
     CoordinatorTimer(CoordinatorTimer),
     AgentTimer(AgentTimer),
     HoldCompletes,
-    /// The gate cannot complete a hold, and admits to the old release again.
+    /// The gate's own deadline passes before a hold is complete.
     HoldIsRefused,
-    /// The gate restarts with its last route; questions and answers on their way are lost.
-    GateReturns,
-    /// The gate's own deadline passes, and `on_uncertain` is `serve_old`.
+    /// The gate's own deadline passes in a complete hold.
     HoldExpires,
-    OpenIsAnswered(usize),
+    /// The process that has the gate ends, and starts with what it has written.
+    GateRestarts,
+    /// The agent notices that it has started anew.
+    GateIsNoticed,
+    GateAnswers(usize),
     CheckPasses(Color),
     /// The application runs, and its check fails.
     CheckFails(Color),
@@ -48,9 +50,10 @@ impl Step {
             | Self::AgentTimer(_)
             | Self::HoldCompletes
             | Self::HoldIsRefused
-            | Self::GateReturns
+            | Self::GateRestarts
+            | Self::GateIsNoticed
             | Self::HoldExpires
-            | Self::OpenIsAnswered(_)
+            | Self::GateAnswers(_)
             | Self::CheckPasses(_)
             | Self::CheckFails(_)
             | Self::StopEnds(_)
@@ -67,7 +70,7 @@ impl Step {
     pub(crate) fn fault(&self) -> Option<Fault> {
         match self {
             Self::SlotDies(_) | Self::CheckFails(_) => Some(Fault::Death),
-            Self::HoldIsRefused | Self::GateReturns => Some(Fault::Gate),
+            Self::HoldIsRefused | Self::GateRestarts => Some(Fault::Gate),
             Self::PersonAborts => Some(Fault::Abort),
             Self::PersonDeploys => Some(Fault::Deploy),
             Self::Reads(_)
@@ -77,7 +80,8 @@ impl Step {
             | Self::AgentTimer(_)
             | Self::HoldCompletes
             | Self::HoldExpires
-            | Self::OpenIsAnswered(_)
+            | Self::GateIsNoticed
+            | Self::GateAnswers(_)
             | Self::CheckPasses(_)
             | Self::StopEnds(_)
             | Self::SlotsAreListed
@@ -90,7 +94,8 @@ impl Step {
     pub(crate) fn is_prompt(&self) -> bool {
         match self {
             Self::HoldCompletes
-            | Self::OpenIsAnswered(_)
+            | Self::GateIsNoticed
+            | Self::GateAnswers(_)
             | Self::CheckPasses(_)
             | Self::StopEnds(_)
             | Self::SlotsAreListed
@@ -102,7 +107,7 @@ impl Step {
             | Self::AgentTimer(_)
             | Self::HoldExpires
             | Self::HoldIsRefused
-            | Self::GateReturns
+            | Self::GateRestarts
             | Self::CheckFails(_)
             | Self::SlotDies(_)
             | Self::PersonAborts
@@ -138,6 +143,22 @@ pub(crate) struct Taken<Node> {
     pub(crate) opened: Option<Epoch>,
     /// The rule that was broken in it.
     pub(crate) breach: Option<&'static str>,
+    /// What is counted of it besides.
+    pub(crate) fault: Option<Fault>,
+    /// How many effects the gate has carried out in it.
+    pub(crate) gate_effects: usize,
+    /// After how many more effects the gate's process ends.
+    pub(crate) gate_ends_in: Option<usize>,
+    /// Whether commands reach the gate.
+    pub(crate) reaches_gate: Reaches,
+}
+
+/// Whether commands of an agent reach its gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reaches {
+    Yes,
+    /// Its process is away.
+    No,
 }
 
 impl<Node> Taken<Node> {
@@ -148,6 +169,10 @@ impl<Node> Taken<Node> {
             crashes: false,
             opened: None,
             breach: None,
+            fault: None,
+            gate_effects: 0,
+            gate_ends_in: None,
+            reaches_gate: Reaches::Yes,
         }
     }
 }

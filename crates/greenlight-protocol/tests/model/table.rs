@@ -275,6 +275,7 @@ impl<N: Node> Table<N> {
     fn outcome(&self, taken: Taken<N>, origin: Option<Origin>, messages: &MessageTable) -> Outcome {
         let sent = taken.sent.into_iter().filter(|message| !message.is_idle());
         let fault = origin.as_ref().and_then(|origin| origin.what.fault());
+        let fault = fault.or(taken.fault);
         Outcome {
             node: self.number(taken.node, origin),
             sent: sent.map(|message| messages.number(message)).collect(),

@@ -39,7 +39,7 @@ impl Fleet {
                 text,
                 "    {} {:?} runs {apps:?} decided {:?}",
                 participation.unwrap_or("down".into()),
-                machine.gate,
+                machine.gate.mode(),
                 machine.disk.decided
             );
         }

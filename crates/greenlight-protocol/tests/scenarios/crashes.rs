@@ -5,8 +5,7 @@ use crate::world::{Gate, Message, World, name};
 use crate::{LONG, WARM, alone, everywhere, green, is_directive_to};
 use greenlight_protocol::coordinator::{CoordinatorRecord, Ledger, Promotion, snapshot};
 use greenlight_protocol::{
-    AgentEvent, Color, Directive, DirectiveEnvelope, Epoch, Outcome, Report, ServiceName, Term,
-    Token,
+    AgentEvent, Color, Directive, DirectiveEnvelope, Epoch, Outcome, Report, Term, Token,
 };
 use std::time::Duration;
 
@@ -92,7 +91,7 @@ fn an_agent_that_restarts_while_armed_comes_back_held_and_aborts_the_cut_over() 
 
     world.crash_agent(&name(2));
     world.restart_agent(&name(2));
-    assert_eq!(world.machine(&name(2)).gates[&"shop".into()], Gate::Held);
+    assert_eq!(world.machine(&name(2)).gate("shop"), Gate::Held);
     world.pass(LONG);
 
     assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
@@ -224,10 +223,10 @@ fn a_gate_that_was_away_when_the_new_release_sickened_at_its_switch_is_parked_wh
     // What is not synced is lost: it leads to where it led before the hold.
     let machine = world.machine(&name(1));
     machine.gate_is_away = false;
-    machine.gates.insert("shop".into(), Gate::Open(Color::Blue));
+    machine.gate_comes_back_open_to("shop", Color::Blue);
     world.tell(&name(1), AgentEvent::GateConnected);
 
-    assert_eq!(world.machine(&name(1)).gates[&"shop".into()], Gate::Parked);
+    assert_eq!(world.machine(&name(1)).gate("shop"), Gate::Parked);
     world.pass(LONG);
     assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
     assert_eq!(world.served("shop"), everywhere("v1"));
@@ -246,8 +245,7 @@ fn requests_of_an_application_that_dies_under_a_hold_are_parked_past_the_hold() 
     world.kill(&name(1), "v1");
     world.run();
 
-    let gates = &world.machine(&name(1)).gates;
-    assert_eq!(gates[&"shop".into()], Gate::Parked);
+    assert_eq!(world.machine(&name(1)).gate("shop"), Gate::Parked);
 }
 
 #[test]
@@ -267,8 +265,8 @@ fn a_hold_that_the_gate_refuses_aborts_the_cut_over_and_is_refused_for_good() {
     world.tell(&name(1), AgentEvent::GateRefused { epoch, reason });
     world.run();
 
-    let gates = &world.machine(&name(1)).gates;
-    assert_eq!(gates[&"shop".into()], Gate::Open(Color::Blue));
+    let gate = world.machine(&name(1)).gate("shop");
+    assert_eq!(gate, Gate::Open(Color::Blue));
     world.restart_coordinator();
     world.pass(WARM);
     assert!(matches!(world.outcome(), Some(Outcome::Aborted { .. })));
@@ -329,7 +327,8 @@ fn a_service_that_takes_no_part_is_opened_while_the_cut_over_is_undecided() {
     world.pass(LONG);
     world.kill(&name(1), "m1");
     world.run();
-    let request = world.request(&[("shop", "v2")]);
+    let mut request = world.request(&[("shop", "v2")]);
+    request.policy.max_hold = Duration::from_secs(10);
     world
         .deploy(request)
         .expect("an idle fleet takes a request");
@@ -337,13 +336,12 @@ fn a_service_that_takes_no_part_is_opened_while_the_cut_over_is_undecided() {
     assert!(world.run_until(all_hold));
     world.crash_coordinator();
 
-    let mail_service = ServiceName::from("mail");
-    assert_eq!(world.machine(&name(1)).gates[&mail_service], Gate::Parked);
+    assert_eq!(world.machine(&name(1)).gate("mail"), Gate::Parked);
     world.pass(Duration::from_secs(3));
 
-    let gates = &world.machine(&name(1)).gates;
-    assert!(matches!(gates[&mail_service], Gate::Open(_)));
-    assert_eq!(gates[&ServiceName::from("shop")], Gate::Held);
+    let machine = world.machine(&name(1));
+    assert!(matches!(machine.gate("mail"), Gate::Open(_)));
+    assert_eq!(machine.gate("shop"), Gate::Held);
 }
 
 // ---- Fencing ----

@@ -381,8 +381,8 @@ fn a_new_release_that_dies_between_hold_and_switch_is_never_opened_to_and_rolls_
     world.machine(&name(3)).apps.remove(&green());
     world.tell(&name(3), exited(incarnation));
 
-    let opened = world
-        .run_until(|w| w.machines[&name(3)].gates[&"shop".into()] == Gate::Open(green().color));
+    let opened =
+        world.run_until(|w| w.machines[&name(3)].gate("shop") == Gate::Open(green().color));
 
     assert!(!opened);
     assert!(matches!(world.outcome(), Some(Outcome::RolledBack { .. })));
@@ -425,7 +425,7 @@ fn an_instance_that_restarts_right_after_its_switch_does_not_roll_the_fleet_back
     world
         .deploy(request)
         .expect("an idle fleet takes a request");
-    world.run_until(|w| w.machines[&name(2)].gates[&"shop".into()] == Gate::Open(green().color));
+    world.run_until(|w| w.machines[&name(2)].gate("shop") == Gate::Open(green().color));
     world.run_until(|w| {
         let agent = w.machines[&name(2)].agent.as_ref();
         agent.is_some_and(|a| a.ledger().latest_decided() == Epoch(2))

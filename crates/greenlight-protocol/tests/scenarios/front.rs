@@ -1,11 +1,66 @@
 //! The gate of one machine of the world, and the front that stands in its place and will not change.
 
-use super::{Gate, Machine, Message, World};
+use super::{Gate, Machine, Message, Timer, World};
+use crate::gates::{orders, prompt::PromptGate};
+use greenlight_gate::{Mode, OnUncertain};
 use greenlight_protocol::{
     AgentEvent, Color, GateAction, HoldEvidence, InstanceId, ServiceName, SwitchEvidence,
 };
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 impl Machine {
+    /// A machine on which nothing was ever started.
+    pub(super) fn new() -> Self {
+        Self {
+            agent: None,
+            disk: Vec::new(),
+            gate: PromptGate::new(),
+            apps: std::collections::BTreeMap::new(),
+            broken: BTreeSet::new(),
+            gate_is_away: false,
+            front_is_stubborn: false,
+            is_unseen: false,
+            looks: 0,
+            starts: 0,
+            commands: Vec::new(),
+            holds: 0,
+        }
+    }
+
+    /// What the gate of a service does with requests.
+    pub(crate) fn gate(&self, service: &str) -> Gate {
+        match self.gate.mode(service) {
+            None | Some(Mode::Closed) => Gate::Closed,
+            Some(
+                Mode::Open { color }
+                | Mode::Expired {
+                    served: color,
+                    then: OnUncertain::ServeOld,
+                },
+            ) => Gate::Open(color),
+            Some(Mode::Held { .. } | Mode::Closing { .. } | Mode::Opening { .. }) => Gate::Held,
+            Some(Mode::Parked { .. }) => Gate::Parked,
+            Some(
+                Mode::Shed { .. }
+                | Mode::Expired {
+                    then: OnUncertain::Shed,
+                    ..
+                },
+            ) => Gate::Shed,
+        }
+    }
+
+    /// The gate's process has lost what it had not synced, and is back.
+    pub(crate) fn gate_comes_back_open_to(&mut self, service: &str, color: Color) {
+        let mut kept = self.gate.written.clone();
+        let state = kept.services.get_mut(service).expect("it is known");
+        state.mode = Mode::Open { color };
+        state.epoch = 0;
+        state.opened = 0;
+        self.gate.restart_with(kept, 0);
+    }
+
     /// What a front answers that serves on what it serves.
     fn stubbornly(&self, action: GateAction) -> AgentEvent {
         match action {
@@ -15,7 +70,7 @@ impl Machine {
             },
             GateAction::Open { epoch, colors } => {
                 let served = |(service, color): (&ServiceName, &Option<Color>)| {
-                    self.gates.get(service) == color.map(Gate::Open).as_ref()
+                    color.is_some_and(|color| self.gate(&service.0) == Gate::Open(color))
                 };
                 match colors.iter().all(served) {
                     true => AgentEvent::GateOpened {
@@ -37,65 +92,37 @@ impl Machine {
 
 impl World {
     pub(super) fn gate(&mut self, at: &InstanceId, action: GateAction) {
+        let now_ns = self.now.0 * 1_000;
         let machine = self.machine(at);
-        let (GateAction::Hold { epoch, .. }
-        | GateAction::Open { epoch, .. }
-        | GateAction::Park { epoch, .. }) = &action;
-        let epoch = *epoch;
-        let services: Vec<_> = match &action {
-            GateAction::Hold { services, .. } | GateAction::Park { services, .. } => {
-                services.iter().cloned().collect()
-            }
-            GateAction::Open { colors, .. } => colors.keys().cloned().collect(),
+        let answer = if machine.gate_is_away {
+            orders::event(&action, Err("the test's gate is away".to_owned()))
+        } else if machine.front_is_stubborn {
+            Some(machine.stubbornly(action))
+        } else {
+            machine.holds += usize::from(matches!(action, GateAction::Hold { .. }));
+            let ticket = machine.gate.give(orders::command(&action), now_ns);
+            let answer = machine.gate.answer(ticket);
+            let answer = answer.expect("no request is in flight");
+            let answered = answer.map(drop).map_err(|refusal| refusal.to_string());
+            orders::event(&action, answered)
         };
-        let mut fences = services.iter().filter_map(|s| machine.fences.get(s));
-        if machine.gate_is_away || fences.any(|fence| epoch < *fence) {
-            if matches!(action, GateAction::Hold { .. }) {
-                let reason = "the test's gate refuses".to_owned();
-                let refused = AgentEvent::GateRefused { epoch, reason };
-                self.in_flight
-                    .push_back(Message::Local(at.clone(), refused));
-            }
-            return;
-        }
-        let fences = services.into_iter().map(|service| (service, epoch));
-        machine.fences.extend(fences);
-        if machine.front_is_stubborn {
-            let answer = machine.stubbornly(action);
+        if let Some(answer) = answer {
             self.in_flight.push_back(Message::Local(at.clone(), answer));
-            return;
         }
-        let answer = match action {
-            GateAction::Hold {
-                epoch, services, ..
-            } => {
-                machine.holds += 1;
-                let closed = services.into_iter().map(|service| (service, Gate::Held));
-                machine.gates.extend(closed);
-                let evidence = HoldEvidence::default();
-                AgentEvent::GateHeld { epoch, evidence }
-            }
-            GateAction::Open { epoch, colors } => {
-                for (service, color) in &colors {
-                    match color {
-                        Some(color) => machine.gates.insert(service.clone(), Gate::Open(*color)),
-                        None => machine.gates.remove(service),
-                    };
-                }
-                let evidence = SwitchEvidence::default();
-                AgentEvent::GateOpened {
-                    epoch,
-                    colors,
-                    evidence,
-                }
-            }
-            GateAction::Park { services, .. } => {
-                let parked = services.iter().cloned();
-                let parked = parked.map(|service| (service, Gate::Parked));
-                machine.gates.extend(parked);
-                AgentEvent::GateParked { services }
-            }
-        };
-        self.in_flight.push_back(Message::Local(at.clone(), answer));
+        self.arm_gate(at);
+    }
+
+    /// The deadline of a hold passes at the gate.
+    pub(super) fn gate_deadline(&mut self, at: &InstanceId, generation: u64) {
+        let now_ns = self.now.0 * 1_000;
+        self.machine(at).gate.deadline_passes(generation, now_ns);
+        self.arm_gate(at);
+    }
+
+    fn arm_gate(&mut self, at: &InstanceId) {
+        for (generation, after_ms) in std::mem::take(&mut self.machine(at).gate.armed) {
+            let after = Duration::from_millis(after_ms);
+            self.set_timer(Timer::Gate(at.clone(), generation), after);
+        }
     }
 }

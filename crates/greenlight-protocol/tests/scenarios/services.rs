@@ -1,6 +1,6 @@
 //! Several services that come, go and change together.
 
-use crate::world::{Gate, World, name, release};
+use crate::world::{World, name, release};
 use crate::{LONG, WARM, alone, everywhere, roll_back, versions};
 use greenlight_protocol::coordinator::{DeploymentRequest, Promotion};
 use greenlight_protocol::{Accepted, AgentEvent, Color, Command, Epoch, Outcome, Policy, Refusal};
@@ -130,8 +130,8 @@ fn a_gate_that_comes_back_and_knows_nothing_of_a_removal_is_closed() {
     let request = removal(&world, "mail");
     world.deploy(request).expect("it is live");
     world.pass(WARM);
-    let gates = &mut world.machine(&name(2)).gates;
-    gates.insert("mail".into(), Gate::Open(Color::Blue));
+    let machine = world.machine(&name(2));
+    machine.gate_comes_back_open_to("mail", Color::Blue);
 
     world.tell(&name(2), AgentEvent::GateConnected);
     world.run();

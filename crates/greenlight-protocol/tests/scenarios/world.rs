@@ -1,4 +1,5 @@
-//! A fleet in memory: a coordinator, agents, and beside each agent a fake gate and fake slots.
+//! A fleet in memory: a coordinator, agents, and beside each agent the control of its gates and
+//! fake slots.
 //!
 //! Everything happens in one deterministic order: messages are delivered first in, first out, and
 //! time passes only when a test says so. Faults are made by the tests, between two messages.
@@ -10,13 +11,14 @@ mod faults;
 #[path = "front.rs"]
 mod front;
 
+use crate::gates::prompt::PromptGate;
 use greenlight_protocol::coordinator::{CoordinatorRecord, DeploymentRequest, Promotion};
 use greenlight_protocol::message::{PeerAnswer, ReportEnvelope};
 use greenlight_protocol::{
     Accepted, Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Command, Coordinator,
     CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, DeploymentId, DirectiveEnvelope,
-    DrainEvidence, Epoch, Incarnation, InstanceId, Outcome, Plan, Policy, Refusal, Release,
-    ServiceName, Slot, Strategy, Timestamp,
+    DrainEvidence, Epoch, Incarnation, InstanceId, Outcome, Plan, Policy, Refusal, Release, Slot,
+    Strategy, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,9 +26,12 @@ use std::time::Duration;
 /// What a service's gate does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
+    /// Requests are refused: it was never opened, or its service was removed.
+    Closed,
     Open(Color),
     Held,
     Parked,
+    Shed,
 }
 
 /// What runs in a slot, whoever knows of it.
@@ -37,16 +42,13 @@ pub(crate) struct App {
 }
 
 /// One machine: what survives its agent, and the agent.
-#[derive(Default)]
 pub(crate) struct Machine {
     pub(crate) agent: Option<Agent>,
     disk: Vec<AgentRecord>,
-    pub(crate) gates: BTreeMap<ServiceName, Gate>,
+    pub(crate) gate: PromptGate,
     pub(crate) apps: BTreeMap<Slot, App>,
     /// Versions that exit here instead of passing their check.
     pub(crate) broken: BTreeSet<String>,
-    /// The newest cut-over that each gate has obeyed: it refuses older ones.
-    pub(crate) fences: BTreeMap<ServiceName, Epoch>,
     /// The gate's process is away: orders do not reach it.
     pub(crate) gate_is_away: bool,
     /// In place of the gate stands something that cannot hold, and that will not change.
@@ -83,6 +85,8 @@ pub(crate) enum Message {
 enum Timer {
     Coordinator(CoordinatorTimer),
     Agent(InstanceId, AgentTimer),
+    /// The deadline of a gate's hold.
+    Gate(InstanceId, u64),
 }
 
 /// The whole fleet.
@@ -119,7 +123,7 @@ impl World {
             deaf: None,
         };
         for machine in names {
-            world.machines.insert(machine.clone(), Machine::default());
+            world.machines.insert(machine.clone(), Machine::new());
             world.restart_agent(&machine);
         }
         world.restart_coordinator();
@@ -223,12 +227,12 @@ impl World {
         self.machines
             .values()
             .map(|machine| {
-                let Gate::Open(color) = machine.gates.get(&service.into())? else {
+                let Gate::Open(color) = machine.gate(service) else {
                     return None;
                 };
                 let slot = Slot {
                     service: service.into(),
-                    color: *color,
+                    color,
                 };
                 Some(machine.apps.get(&slot)?.release.version.clone())
             })
@@ -305,6 +309,7 @@ impl World {
                 }
             }
             Timer::Agent(at, timer) => self.tell(&at, AgentEvent::TimerFired(timer)),
+            Timer::Gate(at, generation) => self.gate_deadline(&at, generation),
         }
     }
 
@@ -401,6 +406,7 @@ impl World {
     fn start(&mut self, at: &InstanceId, slot: Slot, incarnation: Incarnation, release: Release) {
         let machine = self.machine(at);
         machine.starts += 1;
+        machine.gate.define(&slot.service.0);
         let event = if machine.broken.contains(&release.version) {
             let reason = "it never passed its check".to_owned();
             AgentEvent::SlotExited {

@@ -137,7 +137,7 @@ impl World {
             self.tell_agent(at, life, event);
             return Ok(());
         }
-        machine.gate.define(&slot.service);
+        machine.gate.define(&slot.service, self.now);
         let app = App {
             incarnation,
             digest: release.digest,

@@ -79,7 +79,23 @@ pub(crate) enum Event {
     GateDeadline {
         at: usize,
         gate: u64,
-        turn: u64,
+        generation: u64,
+    },
+    /// The time for an exclusive hold is over.
+    GateBudget {
+        at: usize,
+        gate: u64,
+        ticket: u64,
+    },
+    /// A proxy's process ends.
+    GateEnds {
+        at: usize,
+        gate: u64,
+    },
+    /// What a proxy was writing is written.
+    GateWrites {
+        at: usize,
+        gate: u64,
     },
     Launch {
         at: usize,

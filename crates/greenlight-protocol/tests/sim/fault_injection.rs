@@ -6,6 +6,7 @@ use super::event::{Event, Place};
 use super::oracle::Checked;
 use super::profile::Kind;
 use super::world::{Act, World};
+use greenlight_gate::Route;
 
 impl World {
     pub(crate) fn fault(&mut self) -> Checked {
@@ -88,11 +89,29 @@ impl World {
     }
 
     /// The proxy's process ends, alone or with its machine.
-    fn end_gate(&mut self, at: usize, with_machine: bool) -> Checked {
+    pub(crate) fn end_gate(&mut self, at: usize, with_machine: bool) -> Checked {
         if !self.machines[at].gate.up {
             return Ok(());
         }
-        self.machines[at].gate.end(with_machine);
+        let is_written = self.rng.coin();
+        let was_flipping = self.machines[at].gate.end(with_machine, is_written);
+        if was_flipping {
+            self.stats.count("gate ended between flip and record");
+        }
+        // Where nothing was served, an opening is not noted: the gate comes back as it was.
+        for (service, route) in self.machines[at].gate.routes_in_file() {
+            match route {
+                Route::Closed => {
+                    let name = &self.machines[at].name;
+                    self.oracle.opening_is_lost(name, &service);
+                }
+                Route::Shed(_) => self.faults.begins_to_shed(at, service),
+                Route::Open(_) | Route::Held(_) => {}
+            }
+        }
+        if with_machine {
+            self.oracle.gate_lost_power(&self.machines[at].name);
+        }
         self.faults.proxy_ended(at);
         self.connections_are_lost(at)?;
         self.gate_settled(at)?;

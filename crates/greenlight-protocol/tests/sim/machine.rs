@@ -6,7 +6,7 @@ use super::gate::{Admits, GateOutput, Route};
 use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
 use super::stale::is_stale;
-use super::world::World;
+use super::world::{Act, World};
 use greenlight_protocol::agent::Promise;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, Report,
@@ -64,7 +64,7 @@ impl World {
         if self.machines[at].gate.up {
             return Ok(());
         }
-        self.machines[at].gate.start();
+        self.machines[at].gate.start(self.now);
         self.faults.proxy_is_back(at, self.now);
         self.pulse(at);
         self.gate_changed(at)
@@ -85,22 +85,51 @@ impl World {
         }
     }
 
-    pub(crate) fn gate_deadline(&mut self, at: usize, gate: u64, turn: u64) -> Checked {
-        let seen = &mut self.machines[at].gate;
-        if !seen.up || seen.life != gate {
-            return Ok(());
-        }
-        let expired = seen.expire(turn);
-        if expired.is_empty() {
+    pub(crate) fn gate_deadline(&mut self, at: usize, gate: u64, generation: u64) -> Checked {
+        if self.is_gate(at, gate) {
+            let gate = &mut self.machines[at].gate;
+            gate.deadline_passes(generation, self.now);
             return self.gate_settled(at);
         }
-        for (service, epoch) in expired {
-            self.stats.count("hold expired");
-            if self.oracle.sheds(epoch) {
-                self.faults.begins_to_shed(at, service);
+        Ok(())
+    }
+
+    pub(crate) fn gate_budget(&mut self, at: usize, gate: u64, ticket: u64) -> Checked {
+        if self.is_gate(at, gate) {
+            self.machines[at].gate.budget_is_over(ticket, self.now);
+            return self.gate_settled(at);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn gate_writes(&mut self, at: usize, gate: u64) -> Checked {
+        if self.is_gate(at, gate) {
+            let mut result = Ok(());
+            if self.rng.hits(self.profile.sync_error) {
+                self.stats.count("gate's write failed");
+                result = Err("the disk is broken".to_owned());
+            }
+            self.machines[at].gate.writes(result, self.now);
+            return self.gate_settled(at);
+        }
+        Ok(())
+    }
+
+    /// The gate's process ends, and often its agent with it.
+    pub(crate) fn gate_ends(&mut self, at: usize, gate: u64) -> Checked {
+        if self.act == Act::Chaos && self.is_gate(at, gate) {
+            self.end_gate(at, false)?;
+            if self.rng.coin() {
+                self.end_agent(at, Ending::Process);
             }
         }
-        self.gate_changed(at)
+        Ok(())
+    }
+
+    /// Whether this start of the gate is there still.
+    fn is_gate(&self, at: usize, life: u64) -> bool {
+        let gate = &self.machines[at].gate;
+        gate.up && gate.life == life
     }
 
     pub(crate) fn step_agent(&mut self, at: usize) -> Checked {
@@ -245,17 +274,16 @@ impl World {
                 self.after(delay, Event::GateOrder { at, action, asker });
                 Ok(0)
             }
-            GateAction::Open { epoch, colors } => {
+            GateAction::Open { .. } => {
                 if self.machines[at].gate.up {
-                    self.open(at, epoch, colors)?;
+                    self.open(at, &action)?;
                 }
                 Ok(self.rng.around(500))
             }
-            GateAction::Park { epoch, services } => {
+            GateAction::Park { .. } => {
                 let gate = &mut self.machines[at].gate;
-                if gate.up && gate.park(epoch, &services) {
-                    let event = AgentEvent::GateParked { services };
-                    self.tell_agent(at, asker, event);
+                if gate.up {
+                    gate.order(&action, BTreeMap::new(), asker, self.now);
                     self.gate_changed(at)?;
                 }
                 Ok(self.rng.around(200))
@@ -263,15 +291,13 @@ impl World {
         }
     }
 
-    fn open(
-        &mut self,
-        at: usize,
-        epoch: Epoch,
-        colors: BTreeMap<ServiceName, Option<Color>>,
-    ) -> Checked {
+    fn open(&mut self, at: usize, action: &GateAction) -> Checked {
+        let GateAction::Open { colors, .. } = action else {
+            return Ok(());
+        };
         let machine = &mut self.machines[at];
         let mut admits = BTreeMap::new();
-        for (service, color) in &colors {
+        for (service, color) in colors {
             let Some(color) = color else {
                 admits.insert(service.clone(), None);
                 continue;
@@ -287,29 +313,11 @@ impl World {
             };
             admits.insert(service.clone(), Some(target));
         }
-        let Some(evidence) = machine.gate.open(epoch, &admits) else {
-            self.stats.count("gate refused to open");
-            return Ok(());
-        };
-        for (service, admits) in &admits {
-            self.faults.gate_opened(at, service);
-            match admits {
-                Some(admits) => self.oracle.gate_opened(&machine.name, admits.ordinal)?,
-                None => self.oracle.gate_closed(&machine.name, service)?,
-            }
-        }
-        let (life, event) = (
-            machine.agent.life,
-            AgentEvent::GateOpened {
-                epoch,
-                colors: colors.clone(),
-                evidence,
-            },
-        );
-        self.tell_agent(at, life, event);
+        let asker = machine.agent.life;
+        machine.gate.order(action, admits, asker, self.now);
         self.gate_changed(at)?;
         // Whoever opens and whoever does not: both are looked at right away.
-        for service in colors.into_keys() {
+        for service in colors.keys().cloned() {
             let pause = self.rng.micros(0, 500);
             let probe = service.clone();
             self.after(pause, Event::Probe { at, service: probe });
@@ -321,10 +329,7 @@ impl World {
     }
 
     pub(crate) fn order_hold(&mut self, at: usize, action: &GateAction, asker: u64) -> Checked {
-        let GateAction::Hold {
-            epoch, max_hold, ..
-        } = action
-        else {
+        let GateAction::Hold { epoch, .. } = action else {
             return Ok(());
         };
         let machine = &mut self.machines[at];
@@ -336,8 +341,8 @@ impl World {
             self.tell_agent(at, asker, event);
             return Ok(());
         }
-        let deadline = machine.gate_clock.takes(*max_hold);
-        machine.gate.hold(action, deadline, asker);
+        let gate = &mut machine.gate;
+        gate.order(action, BTreeMap::new(), asker, self.now);
         self.gate_changed(at)
     }
 
@@ -348,6 +353,7 @@ impl World {
     }
 
     pub(crate) fn gate_settled(&mut self, at: usize) -> Checked {
+        let gate = self.machines[at].gate.life;
         let outputs = std::mem::take(&mut self.machines[at].gate.outputs);
         for output in outputs {
             self.trace.note(self.now, &output);
@@ -370,18 +376,72 @@ impl World {
                     epoch,
                     reason,
                 } => {
-                    let reason = reason.to_owned();
                     let event = AgentEvent::GateRefused { epoch, reason };
                     self.gate_answers(at, asker, event);
                 }
-                GateOutput::Deadline { turn, after } => {
-                    let gate = self.machines[at].gate.life;
-                    self.after(after, Event::GateDeadline { at, gate, turn });
+                GateOutput::RefusedOther => self.stats.count("gate refused to open or park"),
+                GateOutput::Flipped { service, to } => self.gate_flipped(at, &service, to)?,
+                GateOutput::Opened {
+                    asker,
+                    epoch,
+                    colors,
+                    evidence,
+                } => {
+                    let event = AgentEvent::GateOpened {
+                        epoch,
+                        colors,
+                        evidence,
+                    };
+                    self.tell_agent(at, asker, event);
                 }
+                GateOutput::Parked { asker, services } => {
+                    self.tell_agent(at, asker, AgentEvent::GateParked { services });
+                }
+                GateOutput::Expired { service, sheds } => {
+                    self.stats.count("hold expired");
+                    if sheds {
+                        self.faults.begins_to_shed(at, service);
+                    }
+                }
+                GateOutput::Deadline { generation, after } => {
+                    let after = self.machines[at].gate_clock.takes(after);
+                    let deadline = Event::GateDeadline {
+                        at,
+                        gate,
+                        generation,
+                    };
+                    self.after(after, deadline);
+                }
+                GateOutput::Budget { ticket, after } => {
+                    let after = self.machines[at].gate_clock.takes(after);
+                    self.after(after, Event::GateBudget { at, gate, ticket });
+                }
+                GateOutput::Writes { synced } => {
+                    let takes = match synced {
+                        true => self.sync_takes(),
+                        false => self.rng.around(50),
+                    };
+                    self.after(takes, Event::GateWrites { at, gate });
+                    let flips = self.machines[at].gate.is_flipping();
+                    if flips && self.rng.hits(self.profile.ends_in_flip) {
+                        let within = self.rng.micros(0, takes);
+                        self.after(within, Event::GateEnds { at, gate });
+                    }
+                }
+                GateOutput::Broken(what) => return breach(what),
             }
         }
         self.look_at_drains(at);
         Ok(())
+    }
+
+    fn gate_flipped(&mut self, at: usize, service: &ServiceName, to: Option<Admits>) -> Checked {
+        self.faults.gate_opened(at, service);
+        let name = &self.machines[at].name;
+        match to {
+            Some(admits) => self.oracle.gate_opened(name, service, admits.ordinal),
+            None => self.oracle.gate_closed(name, service),
+        }
     }
 
     fn gate_answers(&mut self, at: usize, life: u64, event: AgentEvent) {

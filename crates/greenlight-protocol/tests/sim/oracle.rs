@@ -73,6 +73,8 @@ pub(crate) struct Oracle {
     newest: BTreeMap<(ServiceName, InstanceId), Epoch>,
     seen: BTreeSet<(ServiceName, Epoch)>,
     served: BTreeSet<(ServiceName, InstanceId)>,
+    /// What each gate itself has been opened to, since its machine last lost power.
+    opened: BTreeSet<(InstanceId, ServiceName, Epoch)>,
     unanswered: BTreeSet<RequestId>,
     pub(crate) answers: BTreeMap<Answer, u64>,
     /// Admissions to old that the gate's expired deadline excuses, and reports.
@@ -164,11 +166,28 @@ impl Oracle {
     }
 
     /// A gate opens to what a cut-over made live.
-    pub(crate) fn gate_opened(&mut self, who: &InstanceId, ordinal: Epoch) -> Checked {
+    pub(crate) fn gate_opened(
+        &mut self,
+        who: &InstanceId,
+        service: &ServiceName,
+        ordinal: Epoch,
+    ) -> Checked {
+        let opened = (who.clone(), service.clone(), ordinal);
+        self.opened.insert(opened);
         if self.known(ordinal)?.committed {
             return Ok(());
         }
         breach(format!("G5: `{who}` opened to uncommitted epoch {ordinal}"))
+    }
+
+    /// What the machine had not yet synced is forgotten there.
+    pub(crate) fn gate_lost_power(&mut self, who: &InstanceId) {
+        self.opened.retain(|(known, ..)| known != who);
+    }
+
+    /// A gate was opened for the first time, and its process ended before that was written.
+    pub(crate) fn opening_is_lost(&mut self, who: &InstanceId, service: &ServiceName) {
+        self.served.remove(&(service.clone(), who.clone()));
     }
 
     /// A gate refuses what a cut-over has removed.
@@ -221,7 +240,10 @@ impl Oracle {
             return Ok(());
         }
         let may_serve_old = self.cut_overs[&newest].on_uncertain == OnUncertain::ServeOld;
-        if may_serve_old && admission.admits.expired == Some(newest) {
+        // A gate that has opened needs no news of it.
+        let has_opened = (instance.clone(), service.clone(), newest);
+        let has_opened = self.opened.contains(&has_opened);
+        if may_serve_old && !has_opened && admission.admits.expired == Some(newest) {
             self.excused += 1;
             return Ok(());
         }
@@ -257,12 +279,6 @@ impl Oracle {
         let decided = self.decided_on(who, service);
         let decided = decided.and_then(Option::as_deref);
         admitted.into_iter().chain(decided)
-    }
-
-    /// Whether an instance that does not know this cut-over's decision in time has to shed.
-    pub(crate) fn sheds(&self, epoch: Epoch) -> bool {
-        let known = self.cut_overs.get(&epoch);
-        known.is_some_and(|known| known.on_uncertain == OnUncertain::Shed)
     }
 
     pub(crate) fn asked(&mut self, request: RequestId) {

@@ -1,6 +1,7 @@
 //! What kind of run a seed makes: how large a fleet, which faults, how often.
 
 use super::rng::Rng;
+use greenlight_gate::GateMutant;
 use greenlight_protocol::Mutant;
 
 /// The faults that runs may have, and how likely.
@@ -9,6 +10,7 @@ pub(crate) struct Profile {
     pub(crate) instances: usize,
     pub(crate) services: usize,
     pub(crate) mutant: Mutant,
+    pub(crate) gate_mutant: GateMutant,
     /// How long faults go on, in microseconds.
     pub(crate) chaos: u64,
     /// Messages lost, and messages that arrive twice.
@@ -20,6 +22,8 @@ pub(crate) struct Profile {
     pub(crate) delay: u64,
     /// That a process ends right before one of its effects.
     pub(crate) crash_at_effect: f64,
+    /// That a proxy ends between the flip of a gate and its record, perhaps with the agent.
+    pub(crate) ends_in_flip: f64,
     /// That a sync fails.
     pub(crate) sync_error: f64,
     /// Mean time between other faults, in microseconds; none if 0.
@@ -30,6 +34,14 @@ pub(crate) struct Profile {
     pub(crate) kinds: Vec<Kind>,
     /// That a version does not start somewhere, or dies while it is watched.
     pub(crate) bad_release: f64,
+}
+
+/// Which rule is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    Nothing,
+    Protocol(Mutant),
+    Gate(GateMutant),
 }
 
 /// A fault that comes by itself.
@@ -71,7 +83,12 @@ const KINDS: [Kind; 10] = [
 
 impl Profile {
     /// The run that belongs to a seed.
-    pub(crate) fn of(rng: &mut Rng, mutant: Mutant) -> Self {
+    pub(crate) fn of(rng: &mut Rng, broken: Broken) -> Self {
+        let (mutant, gate_mutant) = match broken {
+            Broken::Nothing => (Mutant::None, GateMutant::None),
+            Broken::Protocol(mutant) => (mutant, GateMutant::None),
+            Broken::Gate(mutant) => (Mutant::None, mutant),
+        };
         let mut kinds: Vec<_> = KINDS.into_iter().filter(|_| rng.hits(0.4)).collect();
         // Every few runs nothing that serves ends by itself: then no request has an excuse to
         // fail but a drain's deadline, or a hold's that sheds.
@@ -84,12 +101,18 @@ impl Profile {
             instances: rng.pick(&[1, 2, 2, 3, 3, 4]),
             services: rng.pick(&[1, 1, 2]),
             mutant,
+            gate_mutant,
             chaos: rng.micros(15_000_000, 45_000_000),
             loss: rng.pick(&[0.0, 0.0, 0.02, 0.2]),
             duplicates: rng.pick(&[0.0, 0.05, 0.3]),
             stragglers: rng.pick(&[0.0, 0.02, 0.1]),
             delay: rng.pick(&[200, 1_000, 5_000, 30_000]),
             crash_at_effect: rng.pick(&rates),
+            ends_in_flip: if calm {
+                0.0
+            } else {
+                rng.pick(&[0.0, 0.0, 0.05, 0.3])
+            },
             sync_error: rng.pick(&rates),
             between_faults: rng.pick(&[700_000, 2_000_000, 6_000_000]),
             drift: rng.pick(&[0, 1, 50, 250]),
@@ -108,6 +131,9 @@ impl Profile {
             | Mutant::SwitchBeforeCommit
             | Mutant::ReopenAfterRestart => {}
         }
+        if gate_mutant == GateMutant::FlipsUnnoted {
+            profile.suit_lonely_gates();
+        }
         profile
     }
 
@@ -119,6 +145,16 @@ impl Profile {
         self.loss = 0.3;
         self.delay = 200;
         self.kinds.clear();
+        self.crash_at_effect = 0.0;
+        self.sync_error = 0.0;
+        self.bad_release = 0.0;
+    }
+
+    /// A gate shows what it does by itself if nobody tells it what to do: where proxies end at the
+    /// flip, and their agents with them, and where little else keeps a fleet from deploying.
+    fn suit_lonely_gates(&mut self) {
+        self.kinds.clear();
+        self.ends_in_flip = 0.5;
         self.crash_at_effect = 0.0;
         self.sync_error = 0.0;
         self.bad_release = 0.0;

@@ -114,8 +114,9 @@ impl World {
             Route::Closed => self.answer(id, Answer::NothingDeployed),
             Route::Shed(_) => self.answer(id, Answer::Shed),
             Route::Held(_) => {
-                gate.wait(&request.service, id);
-                Ok(())
+                let (at, service) = (request.at, request.service.clone());
+                gate.wait(&service, id, self.now);
+                self.gate_settled(at)
             }
             Route::Open(admits) => {
                 let generation = known.generation;
@@ -151,7 +152,9 @@ impl World {
             } => self.is_written(id, admits, incarnation),
             Stage::Sent { admits, .. } => {
                 let (at, service) = (request.at, request.service.clone());
-                self.machines[at].gate.release(&service, admits.color);
+                self.machines[at]
+                    .gate
+                    .release(&service, admits.color, self.now);
                 self.answer(id, Answer::Served)?;
                 self.gate_settled(at)
             }
@@ -170,7 +173,7 @@ impl World {
         let Some(app) = app else {
             // Refused: it waits, and looks again.
             request.stage = Stage::Waiting;
-            machine.gate.release(&service, admits.color);
+            machine.gate.release(&service, admits.color, self.now);
             let pause = self.rng.micros(5_000, 50_000);
             self.moves_after(id, pause);
             return self.gate_settled(at);
@@ -178,7 +181,7 @@ impl World {
         if machine.gate.services[&service].generation != generation {
             // Recalled: nothing of it was sent.
             request.stage = Stage::Waiting;
-            machine.gate.release(&service, admits.color);
+            machine.gate.release(&service, admits.color, self.now);
             self.stats.count("request recalled");
             self.gate_settled(at)?;
             return self.try_at_gate(id);
@@ -218,7 +221,7 @@ impl World {
             admits,
             incarnation,
         };
-        machine.gate.end_admitting(&slot.service, admits.color);
+        machine.gate.admitted(&slot.service, admits, self.now);
         let takes = if self.rng.hits(0.03) {
             self.rng.micros(300_000, 4_000_000)
         } else {
@@ -277,9 +280,9 @@ impl World {
             request.resent += u32::from(written);
             let gate = &mut self.machines[at].gate;
             if !written {
-                gate.end_admitting(&slot.service, slot.color);
+                gate.end_admitting(&slot.service, slot.color, self.now);
             }
-            gate.release(&slot.service, slot.color);
+            gate.release(&slot.service, slot.color, self.now);
             if again {
                 let pause = self.rng.micros(5_000, 50_000);
                 self.moves_after(id, pause);

@@ -8,12 +8,12 @@ use super::gate::Gate;
 use super::machine::AgentProcess;
 use super::oracle::{Breach, Checked, Oracle, breach};
 use super::process::{Clock, Process};
-use super::profile::Profile;
+use super::profile::{Broken, Profile};
 use super::rng::Rng;
 use super::stats::Stats;
 use super::trace::{Telling, Trace};
 use super::traffic::Request;
-use greenlight_protocol::{Incarnation, InstanceId, Mutant, ServiceName, Slot};
+use greenlight_protocol::{Incarnation, InstanceId, ServiceName, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// After the faults are over, everything must be in order within this time, in microseconds.
@@ -88,7 +88,7 @@ pub(crate) struct Run {
 }
 
 /// Runs a seed.
-pub(crate) fn run(seed: u64, mutant: Mutant, telling: Telling) -> Run {
+pub(crate) fn run(seed: u64, mutant: Broken, telling: Telling) -> Run {
     let mut world = World::new(seed, mutant, telling);
     let result = world.run();
     let Breach(text) = match &result {
@@ -114,7 +114,7 @@ pub(crate) fn run(seed: u64, mutant: Mutant, telling: Telling) -> Run {
 }
 
 impl World {
-    fn new(seed: u64, mutant: Mutant, telling: Telling) -> Self {
+    fn new(seed: u64, mutant: Broken, telling: Telling) -> Self {
         let mut rng = Rng::new(seed);
         let profile = Profile::of(&mut rng, mutant);
         let names: Vec<_> = (0..profile.instances)
@@ -126,7 +126,7 @@ impl World {
             machines.push(Machine {
                 name: name.clone(),
                 agent: Process::new(Clock::new(&mut rng, profile.drift)),
-                gate: Gate::default(),
+                gate: Gate::new(profile.gate_mutant),
                 gate_clock: Clock::new(&mut rng, profile.drift),
                 apps: BTreeMap::new(),
                 drains: Vec::new(),
@@ -223,7 +223,14 @@ impl World {
             Event::ToAgent { at, life, event } => self.tell_agent(at, life, event),
             Event::Pulse { at, life, gate } => self.pulses(at, life, gate),
             Event::GateOrder { at, action, asker } => self.order_hold(at, &action, asker)?,
-            Event::GateDeadline { at, gate, turn } => self.gate_deadline(at, gate, turn)?,
+            Event::GateDeadline {
+                at,
+                gate,
+                generation,
+            } => self.gate_deadline(at, gate, generation)?,
+            Event::GateBudget { at, gate, ticket } => self.gate_budget(at, gate, ticket)?,
+            Event::GateEnds { at, gate } => self.gate_ends(at, gate)?,
+            Event::GateWrites { at, gate } => self.gate_writes(at, gate)?,
             Event::Launch {
                 at,
                 life,
@@ -350,6 +357,9 @@ impl World {
                 self.after(3_000, Event::GateStarts(at));
             }
             self.wake_anew(here);
+            // A disk that has stalled goes on.
+            let gate = self.machines[at].gate.life;
+            self.after(1_000, Event::GateWrites { at, gate });
             // A message is lost with its connection: whatever was lost, there is a new one.
             self.link_breaks(at);
             self.dial(at, true);

@@ -1,0 +1,10 @@
+//! The gates of scenarios, model check and simulation: shells of the one control.
+//!
+//! `shell` carries out one effect at a time, for drivers in which a process may end between any
+//! two; `prompt` carries out everything at once; `orders` is how an agent talks to either.
+
+pub(crate) mod orders;
+#[path = "../../../greenlight-gate/tests/shell/prompt.rs"]
+pub(crate) mod prompt;
+#[path = "../../../greenlight-gate/tests/shell/mod.rs"]
+pub(crate) mod shell;
