@@ -23,6 +23,9 @@ use tokio::time::Instant;
 
 /// A request that gets no answer in this time has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How many connections to one target are kept. Without a bound each new connection stays open, and
+/// a load that runs for minutes runs out of descriptors.
+const MAX_IDLE: usize = 256;
 
 /// The result of one request. Times are nanoseconds on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +186,9 @@ async fn drive(
                 Ok(Err(error)) => (monotonic_ns(), Err(error.to_string()), None),
                 Err(_) => (monotonic_ns(), Err("no answer".to_owned()), None),
             };
-            if let Some(sender) = sender {
+            if let Some(sender) = sender
+                && idle.borrow().len() < MAX_IDLE
+            {
                 idle.borrow_mut().push_back(sender);
             }
             samples.lock().push(Sample {
