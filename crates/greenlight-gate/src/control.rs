@@ -19,14 +19,15 @@
 //!  follow   │ reset totals, set routes, set services, arm deadlines, none admitting, reply
 //! ```
 //!
-//! What is in brackets happens only where there are followers (counting, closing), a hold came
-//! before (the note), or the hold is exclusive (no requests).
+//! What is in brackets happens only where there are followers (counting, closing, the note), a
+//! hold came before (the note), or the hold is exclusive (no requests).
 //!
 //! Commands are fenced, each service by itself: one of an older epoch than the last one obeyed is
 //! refused, and so is a hold of an epoch that was opened. A command that is refused for one of its
 //! services changes none of them.
 
 mod account;
+mod deadline;
 mod follow;
 mod hold;
 mod mode;

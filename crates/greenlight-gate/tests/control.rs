@@ -337,6 +337,12 @@ fn a_leader_waits_for_its_followers_in_a_hold_and_before_a_flip_that_no_hold_cam
     });
     assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
     leader.event(GateEvent::NoneAdmitting { ticket: flip });
+    // Followers are told of the note as well.
+    assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    leader.event(GateEvent::Replicated {
+        ticket: flip,
+        in_time: true,
+    });
 
     assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Green));
     assert_eq!(leader.answer(flip), None);
@@ -665,4 +671,162 @@ fn park(epoch: u64, services: &[&str]) -> Command<()> {
         epoch,
         services: services.iter().map(ToString::to_string).collect(),
     })
+}
+
+// ---- Openings that wait for followers, and what comes between ----
+
+// G4: the new release died while followers were told of the opening; the agent parks it.
+#[test]
+fn what_is_parked_while_an_opening_waits_for_followers_stays_parked() {
+    let mut leader = leader_with_follower();
+    let held = leader.command(hold(1, &[SHOP]));
+    complete_hold(&mut leader, held);
+    let flip = leader.command(open(1, &[SHOP], Color::Green));
+    let parked = leader.command(park(1, &[SHOP]));
+    leader.event(replicated(parked, true));
+    assert_eq!(leader.answer(parked), Some(Ok(Answer::Done)));
+
+    leader.event(replicated(flip, true));
+
+    assert!(
+        matches!(leader.process.routes[SHOP], Route::Held(_)),
+        "{:?}",
+        leader.process.routes[SHOP]
+    );
+}
+
+// G3: an opening kills the deadline of what it never opens.
+#[test]
+fn an_opening_that_is_refused_after_its_note_leaves_the_deadline_running() {
+    let mut leader = leader_with_follower();
+    let held = leader.command(hold(1, &[SHOP, MAIL]));
+    complete_hold(&mut leader, held);
+    let flip = leader.command(open(1, &[SHOP, MAIL], Color::Green));
+    let newer = leader.command(hold(2, &[MAIL]));
+    leader.event(counted(newer));
+    leader.event(replicated(flip, true));
+    assert!(matches!(leader.answer(flip), Some(Err(_))));
+
+    leader.pass_deadlines();
+
+    assert_eq!(leader.process.routes[SHOP], Route::Shed(Some(Color::Blue)));
+}
+
+// G3: the same, with a follower that is silent.
+#[test]
+fn an_opening_that_followers_do_not_obey_leaves_other_deadlines_running() {
+    let mut leader = leader_with_follower();
+    let held = leader.command(hold(1, &[SHOP]));
+    complete_hold(&mut leader, held);
+    let flip = leader.command(open(1, &[SHOP, MAIL], Color::Green));
+    leader.event(replicated(flip, false));
+    assert_eq!(leader.answer(flip), Some(Err(Refusal::FollowerSilent)));
+
+    leader.pass_deadlines();
+
+    assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Blue));
+    let successor = leader.command(Command::HandOver);
+    assert_eq!(leader.answer(successor), Some(Ok(Answer::Done)));
+}
+
+// G3: closing before a flip that is refused in the end.
+#[test]
+fn an_opening_that_is_refused_after_it_closed_opens_what_it_closed() {
+    let mut leader = leader_with_follower();
+    let flip = leader.command(open(1, &[SHOP, MAIL], Color::Green));
+    let newer = leader.command(hold(2, &[MAIL]));
+    leader.event(counted(newer));
+    leader.event(replicated(flip, true));
+    leader.event(GateEvent::NoneAdmitting { ticket: flip });
+    assert!(matches!(leader.answer(flip), Some(Err(_))));
+
+    assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Blue));
+}
+
+// G1: an expired hold is noted without followers, and must be with them.
+#[test]
+fn a_flip_after_an_expired_hold_is_noted_with_followers_too() {
+    let mut leader = leader_with_follower();
+    let held = leader.command(hold(1, &[SHOP]));
+    complete_hold(&mut leader, held);
+    leader.pass_deadlines();
+    assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Blue));
+    let flip = leader.command(open(1, &[SHOP], Color::Green));
+    leader.event(replicated(flip, true));
+    // Carried out as far as the flip, and no further.
+    leader.process.take(
+        GateEvent::NoneAdmitting { ticket: flip },
+        100,
+        &leader.counts,
+    );
+    while leader.process.routes[SHOP] != Route::Open(Color::Green) {
+        if leader.step().is_none() {
+            leader.event(replicated(flip, true));
+        }
+    }
+
+    leader.restart();
+
+    assert_ne!(leader.process.routes[SHOP], Route::Open(Color::Blue));
+}
+
+// A command that is never answered: an exclusive hold that gave up asks its followers without a
+// limit, and the deadline is gone.
+#[test]
+fn a_hold_that_gave_up_asks_followers_for_a_limited_time() {
+    let mut leader = leader_with_follower();
+    let Command::Hold(request) = hold(1, &[SHOP]) else {
+        unreachable!("it is a hold")
+    };
+    let held = leader.command(Command::Hold(HoldRequest {
+        exclusive_ms: Some(5),
+        ..request
+    }));
+    leader.event(counted(held));
+    leader.event(replicated(held, true));
+    leader.event(GateEvent::NoneAdmitting { ticket: held });
+    leader.event(GateEvent::NoRequests {
+        ticket: held,
+        in_time: false,
+    });
+    leader.event(replicated(held, true));
+    leader.pass_deadlines();
+
+    let Some(Done::Waits { what, .. }) = leader
+        .done
+        .iter()
+        .rev()
+        .find(|d| matches!(d, Done::Waits { .. }))
+    else {
+        panic!("it waits")
+    };
+    assert!(
+        leader.answer(held).is_some() || !matches!(what, Awaited::Counts { within_ms: None }),
+        "{what:?}"
+    );
+}
+
+/// A leader with one follower, both services open to blue.
+fn leader_with_follower() -> Bench {
+    let mut leader = Bench::open();
+    let _follower = leader.hand_over();
+    leader.done.clear();
+    leader
+}
+
+fn replicated(ticket: Ticket, in_time: bool) -> GateEvent<()> {
+    GateEvent::Replicated { ticket, in_time }
+}
+
+fn counted(ticket: Ticket) -> GateEvent<()> {
+    let others = Some(CountsByService::new());
+    GateEvent::Counted { ticket, others }
+}
+
+fn complete_hold(leader: &mut Bench, ticket: Ticket) {
+    leader.event(counted(ticket));
+    leader.event(replicated(ticket, true));
+    leader.event(GateEvent::NoneAdmitting { ticket });
+    leader.event(counted(ticket));
+    assert!(matches!(leader.answer(ticket), Some(Ok(Answer::Held(_)))));
 }

@@ -167,7 +167,8 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             return self.gave_up(ticket, &request, &others);
         }
         self.hold_waits(ticket, request, HoldStep::GaveUp);
-        self.wait(ticket, Awaited::Counts { within_ms: None });
+        let within_ms = Some(COUNTS_TIMEOUT_MS);
+        self.wait(ticket, Awaited::Counts { within_ms });
     }
 
     pub(super) fn gave_up(

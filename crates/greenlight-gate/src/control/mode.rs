@@ -161,15 +161,15 @@ impl Mode {
     }
 
     /// Whether a restart could serve what was served before, although this gate has been opened:
-    /// then the opening is noted before it happens. A note without a hold before would promise
-    /// nothing, because no one else waits.
+    /// then the opening is noted before it happens. A gate that closed for its followers may have
+    /// expired before. Without a hold or followers a note would promise nothing, because no one
+    /// else waits.
     pub(super) fn needs_note(self, to: Option<Color>) -> bool {
         let may_serve_old = match self {
-            Self::Held { .. } => true,
+            Self::Held { .. } | Self::Closing { .. } => true,
             Self::Expired { then, .. } => then == OnUncertain::ServeOld,
             Self::Closed
             | Self::Open { .. }
-            | Self::Closing { .. }
             | Self::Opening { .. }
             | Self::Parked { .. }
             | Self::Shed { .. } => false,
@@ -249,7 +249,7 @@ impl Mode {
     /// The same, with more time until the deadline.
     pub(super) fn with_later_deadline(self, by_ms: u64) -> Self {
         let later = |deadline: Deadline| Deadline {
-            max_hold_ms: deadline.max_hold_ms + by_ms,
+            max_hold_ms: deadline.max_hold_ms.saturating_add(by_ms),
             ..deadline
         };
         match self {

@@ -19,6 +19,17 @@ use crate::wire::{OpenAnswer, OpenRequest};
 /// How long followers may take to say what they have counted, before it is left out.
 const COUNTS_TIMEOUT_MS: u64 = 500;
 
+impl OpenStep {
+    fn is_before_flip(&self) -> bool {
+        match self {
+            Self::ClosingThere { .. } | Self::ClosingHere | Self::Noting | Self::NotingThere => {
+                true
+            }
+            Self::Writing { .. } | Self::Replicating { .. } | Self::Counting { .. } => false,
+        }
+    }
+}
+
 impl<S: Clone + PartialEq> Step<'_, S> {
     pub(super) fn open(&mut self, ticket: Ticket, request: OpenRequest) -> Result<(), Refusal> {
         // What is not known goes nowhere already.
@@ -36,7 +47,6 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     }
 
     fn close_before_flip(&mut self, ticket: Ticket, request: OpenRequest, services: Vec<String>) {
-        let generation = self.next_generation(&services);
         let mut closed = Vec::new();
         for name in &services {
             if let Route::Open(served) = self.service(name).mode.route()
@@ -49,6 +59,8 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         if closed.is_empty() {
             return self.note(ticket, request, services);
         }
+        // The deadlines of what is held already run on until the flip.
+        let generation = self.next_generation(closed.iter().map(|(name, _)| name));
         self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new());
         let step = OpenStep::ClosingThere { closed, generation };
         self.open_waits(ticket, request, services, step);
@@ -89,7 +101,39 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     ) {
         match self.fence(&services, request.epoch) {
             Ok(()) => self.note(ticket, request, services),
-            Err(refusal) => self.refuse(ticket, refusal),
+            Err(refusal) => self.refuse_opening(ticket, &services, refusal),
+        }
+    }
+
+    /// What closed for an opening that does not come serves as before.
+    fn refuse_opening(&mut self, ticket: Ticket, services: &[String], refusal: Refusal) {
+        let mut closed = self.still_known(services);
+        closed.retain(|name| matches!(self.service(name).mode, Mode::Closing { .. }));
+        if !closed.is_empty() {
+            self.reopen(&closed);
+            self.replicate(None, Vec::new());
+        }
+        self.refuse(ticket, refusal);
+    }
+
+    /// Services are parked or shed: openings of them that have not flipped yet do not come.
+    pub(super) fn supersede_openings(&mut self, services: &[String]) {
+        let running = self.control.running.iter();
+        let superseded = running.filter_map(|(ticket, command)| match command {
+            Running::Open {
+                services: of, step, ..
+            } if step.is_before_flip() && of.iter().any(|name| services.contains(name)) => {
+                Some((*ticket, of.clone()))
+            }
+            Running::Open { .. }
+            | Running::Hold { .. }
+            | Running::Close
+            | Running::Reroute { .. }
+            | Running::Follow => None,
+        });
+        for (ticket, of) in superseded.collect::<Vec<_>>() {
+            self.control.running.remove(&ticket);
+            self.refuse_opening(ticket, &of, Refusal::Superseded);
         }
     }
 
@@ -128,7 +172,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     pub(super) fn flip(&mut self, ticket: Ticket, request: OpenRequest, services: Vec<String>) {
         // Followers were waited for: another command may have come.
         if let Err(refusal) = self.fence(&services, request.epoch) {
-            return self.refuse(ticket, refusal);
+            return self.refuse_opening(ticket, &services, refusal);
         }
         if broken!(self.control, OpeningStopsOtherDeadlines) {
             let all: Vec<_> = self.control.services.keys().cloned().collect();

@@ -1,12 +1,11 @@
-//! Fences, routes and deadlines of services; and the commands that need nothing else: park, shed,
-//! define, remove.
+//! Fences and routes of services; and the commands that need nothing else: park, shed, define,
+//! remove.
 
 use super::running::Running;
 use super::state::ServiceControl;
 use super::{Durability, GateEffect, Mode, Refusal, Role, Step, Ticket};
 use crate::mutant::broken;
 use crate::wire::ServicesRequest;
-use std::collections::BTreeSet;
 
 impl<S: Clone + PartialEq> Step<'_, S> {
     /// Lets requests wait, or refuses them. The deadline of a running hold stays.
@@ -22,6 +21,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             let mode = close(self.service(name).mode);
             self.set_mode(name, mode);
         }
+        self.supersede_openings(&request.services);
         self.control.running.insert(ticket, Running::Close);
         self.persist(Some(ticket), Durability::Process);
         Ok(())
@@ -121,70 +121,6 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
     }
 
-    /// Starts a generation of these services. The deadlines of their earlier ones do nothing any
-    /// more, and holds that wait for them are refused.
-    pub(super) fn next_generation<'b>(
-        &mut self,
-        services: impl IntoIterator<Item = &'b String>,
-    ) -> u64 {
-        self.control.generation += 1;
-        let generation = self.control.generation;
-        let services: BTreeSet<_> = services.into_iter().collect();
-        for name in &services {
-            self.service(name).generation = generation;
-        }
-        let superseded = self
-            .control
-            .running
-            .iter()
-            .filter(|(_, command)| match command {
-                Running::Hold { request, step } => {
-                    step.is_on() && request.services.iter().any(|name| services.contains(name))
-                }
-                Running::Open { .. }
-                | Running::Close
-                | Running::Reroute { .. }
-                | Running::Follow => false,
-            });
-        let superseded: Vec<_> = superseded.map(|(ticket, _)| *ticket).collect();
-        for ticket in superseded {
-            self.control.running.remove(&ticket);
-            self.refuse(ticket, Refusal::Superseded);
-        }
-        generation
-    }
-
-    /// A deadline ends the hold of those services that are still in its generation.
-    pub(super) fn expire(&mut self, generation: u64) {
-        let services = self.control.services.iter();
-        let services = services.filter(|(_, service)| {
-            service.generation == generation && service.mode.deadline().is_some()
-        });
-        let services: Vec<_> = services.map(|(name, _)| name.clone()).collect();
-        if services.is_empty() {
-            return;
-        }
-        self.next_generation(&services);
-        for name in &services {
-            let before = self.service(name).mode;
-            let mut mode = before.expired();
-            if broken!(self.control, DeadlineEndsParking)
-                && let Mode::Parked {
-                    served: Some(color),
-                    ..
-                } = before
-            {
-                mode = Mode::Open { color };
-            }
-            if mode.route() != before.route() {
-                self.note_expiry(name);
-            }
-            self.set_mode(name, mode);
-        }
-        self.persist(None, Durability::Process);
-        self.replicate(None, Vec::new());
-    }
-
     pub(super) fn persist(&mut self, ticket: Option<Ticket>, durability: Durability) {
         if matches!(self.control.role, Role::Follower { .. }) {
             // The file is the successor's. No command of its own waits here.
@@ -192,12 +128,5 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
         self.effects
             .push(GateEffect::Persist { ticket, durability });
-    }
-
-    pub(super) fn arm(&mut self, generation: u64, after_ms: u64) {
-        self.effects.push(GateEffect::ArmDeadline {
-            generation,
-            after_ms,
-        });
     }
 }
