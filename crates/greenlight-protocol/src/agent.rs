@@ -24,6 +24,7 @@ mod attempt;
 mod before_barrier;
 mod cut_over;
 mod effect;
+mod gate_request;
 mod gate_view;
 mod in_doubt;
 mod ledger;
@@ -32,6 +33,7 @@ mod slot_events;
 mod slots;
 
 pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
+pub use gate_request::GateRequest;
 pub use ledger::{AgentRecord, Decision, Ledger, Promise};
 pub use slots::SlotState;
 

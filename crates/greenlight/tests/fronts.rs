@@ -16,5 +16,10 @@ mod fleet;
 mod intact;
 #[path = "fronts/nginx_fleet.rs"]
 mod nginx_fleet;
+#[expect(dead_code, reason = "requests see what a gate does")]
+#[path = "../../greenlight-gate/tests/shell/prompt.rs"]
+mod prompt;
+#[path = "../../greenlight-gate/tests/shell/mod.rs"]
+mod shell;
 #[path = "fronts/test_fronts.rs"]
 mod test_fronts;

@@ -1,17 +1,11 @@
-//! The built-in proxy as a front: translates the protocol's words into the proxy's.
+//! The built-in proxy as a front: what an agent asks of its gate goes to the proxy's admin socket.
 
 use super::{Acted, Front, FrontError, SlotAddresses};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use greenlight_admin::{
-    AdminClient, AdminError, DrainRequest, EvidenceAnswer, EvidenceRequest, HoldAnswer,
-    HoldRequest, OpenRequest, ServiceSettings, ServicesRequest,
-};
-use greenlight_protocol::policy::Exclusive;
-use greenlight_protocol::{
-    Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceEvidence,
-    ServiceName, Slot, SwitchEvidence,
-};
+use greenlight_admin::{AdminClient, AdminError, DrainRequest, EvidenceRequest, ServiceSettings};
+use greenlight_protocol::agent::GateRequest;
+use greenlight_protocol::{DrainEvidence, Epoch, GateAction, GateEvidence, ServiceName, Slot};
 use greenlight_release::spec::ServiceSpec;
 use greenlight_shell::clock::millis;
 use std::path::PathBuf;
@@ -52,49 +46,14 @@ impl Front for BuiltinFront {
     fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>> {
         let admin = self.admin.clone();
         async move {
-            match action {
-                GateAction::Hold {
-                    epoch,
-                    services,
-                    max_hold,
-                    on_uncertain,
-                    exclusive,
-                } => {
-                    let request = HoldRequest {
-                        epoch: epoch.0,
-                        services: services.into_iter().map(|s| s.0).collect(),
-                        max_hold_ms: millis(max_hold),
-                        on_uncertain,
-                        exclusive_ms: match exclusive {
-                            Exclusive::No => None,
-                            Exclusive::Yes => Some(millis(max_hold)),
-                        },
-                    };
-                    let answer = admin.hold(&request).await?;
-                    Ok(Acted::Held(held(answer)))
-                }
-                GateAction::Open { epoch, colors } => {
-                    let services = colors.into_iter().map(|(s, color)| (s.0, color));
-                    let request = OpenRequest {
-                        epoch: epoch.0,
-                        services: services.collect(),
-                    };
-                    let answer = admin.open(&request).await?;
-                    Ok(Acted::Opened(SwitchEvidence {
-                        opened_at_ns: answer.opened_at_ns,
-                        released: answer.released,
-                        aligned: None,
-                    }))
-                }
-                GateAction::Park { epoch, services } => {
-                    let request = ServicesRequest {
-                        epoch: epoch.0,
-                        services: services.into_iter().map(|s| s.0).collect(),
-                    };
+            Ok(match action.request() {
+                GateRequest::Hold(request) => Acted::Held(admin.hold(&request).await?.into()),
+                GateRequest::Open(request) => Acted::Opened(admin.open(&request).await?.into()),
+                GateRequest::Park(request) => {
                     admin.park(&request).await?;
-                    Ok(Acted::Parked)
+                    Acted::Parked
                 }
-            }
+            })
         }
         .boxed()
     }
@@ -123,7 +82,7 @@ impl Front for BuiltinFront {
 
     fn evidence(&self, epoch: Epoch) -> BoxFuture<'static, Result<GateEvidence, FrontError>> {
         let admin = self.admin.clone();
-        async move { Ok(evidence(admin.evidence(epoch.0).await?)) }.boxed()
+        async move { Ok(admin.evidence(epoch.0).await?.into()) }.boxed()
     }
 
     fn evidence_after_first_requests(
@@ -138,7 +97,7 @@ impl Front for BuiltinFront {
         };
         async move {
             let seen = admin.evidence_after_first_requests(&request).await?;
-            Ok(evidence(seen))
+            Ok(seen.into())
         }
         .boxed()
     }
@@ -155,37 +114,5 @@ impl From<AdminError> for FrontError {
             AdminError::Unreachable { .. } => Self::Unreachable(error.to_string()),
             AdminError::Refused { error, .. } => Self::Refused(error),
         }
-    }
-}
-
-fn held(answer: HoldAnswer) -> HoldEvidence {
-    let services = answer.services;
-    HoldEvidence {
-        held_at_ns: answer.held_at_ns,
-        in_flight: services.values().map(|seen| seen.in_flight).sum(),
-        recalled: services.values().map(|seen| seen.recalled).sum(),
-        alignment: Alignment::Gated,
-        last_admission_ns: services
-            .into_iter()
-            .filter_map(|(name, seen)| Some((ServiceName(name), seen.last_admission_ns?)))
-            .collect(),
-    }
-}
-
-fn evidence(seen: EvidenceAnswer) -> GateEvidence {
-    let services = seen.services.into_iter();
-    GateEvidence {
-        services: services
-            .map(|(name, seen)| (ServiceName(name), without_colors(&seen)))
-            .collect(),
-    }
-}
-
-/// Receipts tell releases by their versions, not by the slots in which they were.
-fn without_colors(seen: &ServiceEvidence) -> ServiceEvidence {
-    ServiceEvidence {
-        old: None,
-        new: None,
-        ..*seen
     }
 }

@@ -1,7 +1,7 @@
 //! The gates of scenarios, model check and simulation: shells of the one control.
 //!
 //! `shell` carries out one effect at a time, for drivers in which a process may end between any
-//! two; `prompt` carries out everything at once; `orders` is how an agent talks to either.
+//! two; `prompt` carries out everything at once; `orders` is what an agent learns from either.
 
 pub(crate) mod orders;
 #[path = "../../../greenlight-gate/tests/shell/prompt.rs"]

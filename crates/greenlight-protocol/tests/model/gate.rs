@@ -212,7 +212,7 @@ impl Taken<Machine> {
             GateAction::Open { epoch, .. } | GateAction::Park { epoch, .. } => *epoch < over,
         };
         assert!(!is_late, "{action:?} after {over} was over");
-        let (ticket, command) = (COMMAND, orders::command(action));
+        let (ticket, command) = (COMMAND, action.request().into());
         self.happens(GateEvent::Commanded { ticket, command }, Some((action, to)));
     }
 

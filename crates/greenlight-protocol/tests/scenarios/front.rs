@@ -100,7 +100,7 @@ impl World {
             Some(machine.stubbornly(action))
         } else {
             machine.holds += usize::from(matches!(action, GateAction::Hold { .. }));
-            let ticket = machine.gate.give(orders::command(&action), now_ns);
+            let ticket = machine.gate.give(action.request().into(), now_ns);
             let answer = machine.gate.answer(ticket);
             let answer = answer.expect("no request is in flight");
             let answered = answer.map(drop).map_err(|refusal| refusal.to_string());

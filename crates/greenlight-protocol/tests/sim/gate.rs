@@ -10,7 +10,6 @@
 //! Deliberately absent: connections, bytes, threads. A request has three moments here: it is
 //! claimed, it is being admitted, it is written.
 
-use crate::gates::orders;
 use crate::gates::shell::{Done, GateProcess};
 use greenlight_gate::{
     Answer, Awaited, Command, Counts, CountsByService, Durability, GateEvent, GateMutant, Mode,
@@ -344,7 +343,7 @@ impl Gate {
                 services: services.clone(),
             },
         };
-        self.command(orders::command(action), Some((asker, asked)), now);
+        self.command(action.request().into(), Some((asker, asked)), now);
     }
 
     pub(crate) fn deadline_passes(&mut self, generation: u64, now: u64) {

@@ -1,12 +1,12 @@
-//! A front in memory: a gate, two slots, and requests that are calls.
+//! A front in memory: the control of a gate, two slots, and requests that are calls.
 
+use crate::prompt::PromptGate;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use greenlight_agent::front::{Acted, Front, FrontError, SlotAddresses};
-use greenlight_protocol::policy::Exclusive;
+use greenlight_gate::{Answer, ColorCounts, Command, Counts, EvidenceAnswer, Route, Ticket};
 use greenlight_protocol::{
-    Color, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceEvidence,
-    ServiceName, Slot, SwitchEvidence,
+    Color, DrainEvidence, Epoch, GateAction, GateEvidence, ServiceName, Slot,
 };
 use greenlight_release::spec::ServiceSpec;
 use greenlight_shell::clock::monotonic_ns;
@@ -15,35 +15,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// The service of this front.
+const SHOP: &str = "shop";
+
 /// A gate of one service in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct FakeFront {
     state: Arc<watch::Sender<State>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct State {
-    gate: Gate,
-    pub(crate) in_flight: BTreeMap<Color, u64>,
-    last_admission: Option<u64>,
-    seen: BTreeMap<Epoch, ServiceEvidence>,
+    gate: PromptGate,
     incarnation: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Gate {
-    /// Requests wait.
-    #[default]
-    Shut,
-    Open(Color),
-    /// Requests are refused.
-    Removed,
 }
 
 impl FakeFront {
     pub(crate) fn new() -> Self {
+        let mut gate = PromptGate::new();
+        gate.define(SHOP);
+        let incarnation = 0;
+        let state = State { gate, incarnation };
         Self {
-            state: Arc::new(watch::Sender::new(State::default())),
+            state: Arc::new(watch::Sender::new(state)),
         }
     }
 
@@ -51,20 +45,22 @@ impl FakeFront {
     pub(crate) async fn ask(self, answered: impl Future<Output = ()>) -> Result<Color, u16> {
         let mut states = self.state.subscribe();
         let color = loop {
-            let mut gate = Gate::Shut;
+            let mut admitted = Admission::Waits;
             self.state.send_if_modified(|state| {
-                gate = state.gate;
-                state.admit()
+                admitted = state.admit();
+                matches!(admitted, Admission::To(_))
             });
-            match gate {
-                Gate::Open(color) => break color,
-                Gate::Removed => return Err(503),
-                Gate::Shut => states.changed().await.expect("the front is there"),
+            match admitted {
+                Admission::To(color) => break color,
+                Admission::Refused => return Err(503),
+                Admission::Waits => states.changed().await.expect("the front is there"),
             }
         };
         answered.await;
-        self.state
-            .send_modify(|state| *state.in_flight.entry(color).or_default() -= 1);
+        self.state.send_modify(|state| {
+            state.counts(color).in_flight.requests -= 1;
+            state.gate.settle(monotonic_ns());
+        });
         Ok(color)
     }
 
@@ -73,28 +69,104 @@ impl FakeFront {
         states.wait_for(shows).await.expect("the front is there");
     }
 
+    /// The front's process ends, and another one reads its file.
     pub(crate) fn restart(&self) {
-        self.state.send_modify(|state| state.incarnation += 1);
+        self.state.send_modify(|state| {
+            let kept = state.gate.written.clone();
+            state.gate.restart_with(kept, monotonic_ns());
+            state.incarnation += 1;
+        });
+        self.wait_for_deadlines();
+    }
+
+    fn give(&self, command: Command<()>) -> Ticket {
+        let mut ticket = None;
+        self.state.send_modify(|state| {
+            ticket = Some(state.gate.give(command, monotonic_ns()));
+        });
+        self.wait_for_deadlines();
+        ticket.expect("the command was given")
+    }
+
+    fn wait_for_deadlines(&self) {
+        let mut armed = BTreeMap::new();
+        self.state.send_if_modified(|state| {
+            armed = std::mem::take(&mut state.gate.armed);
+            false
+        });
+        for (generation, after_ms) in armed {
+            let front = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                front
+                    .state
+                    .send_modify(|state| state.gate.deadline_passes(generation, monotonic_ns()));
+            });
+        }
+    }
+
+    /// Waits for what the control answers to a command.
+    async fn answer(&self, ticket: Ticket) -> Result<Answer, FrontError> {
+        let mut states = self.state.subscribe();
+        loop {
+            let mut answer = None;
+            self.state.send_if_modified(|state| {
+                answer = state.gate.answer(ticket);
+                false
+            });
+            match answer {
+                Some(answer) => {
+                    return answer.map_err(|refusal| FrontError::Refused(format!("{refusal:?}")));
+                }
+                None => states.changed().await.expect("the front is there"),
+            }
+        }
     }
 }
 
+/// What becomes of a request.
+enum Admission {
+    To(Color),
+    Waits,
+    Refused,
+}
+
 impl State {
-    /// Counts a request, if one would be admitted.
-    fn admit(&mut self) -> bool {
-        let Gate::Open(color) = self.gate else {
-            return false;
-        };
-        *self.in_flight.entry(color).or_default() += 1;
-        let now = monotonic_ns();
-        self.last_admission = Some(now);
-        for seen in self.seen.values_mut().filter(|s| s.opened_at_ns.is_some()) {
-            seen.first_admission_new_ns.get_or_insert(now);
-        }
-        true
+    /// Whether any request is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        let in_flight = |color| self.in_flight(color) > 0;
+        in_flight(Color::Blue) || in_flight(Color::Green)
     }
 
-    fn all_in_flight(&self) -> u64 {
-        self.in_flight.values().sum()
+    fn in_flight(&self, color: Color) -> u64 {
+        let counts = self.gate.counts.get(SHOP);
+        counts.map_or(0, |counts| counts.color(color).in_flight.requests)
+    }
+
+    /// Counts a request, if one is admitted.
+    fn admit(&mut self) -> Admission {
+        match self.gate.process.routes.get(SHOP) {
+            Some(Route::Open(color)) => {
+                let color = *color;
+                let now = monotonic_ns();
+                let counts = self.counts(color);
+                counts.in_flight.requests += 1;
+                counts.admitted += 1;
+                counts.first_admission_ns.get_or_insert(now);
+                counts.last_admission_ns = Some(now);
+                Admission::To(color)
+            }
+            Some(Route::Held(_)) => Admission::Waits,
+            Some(Route::Closed | Route::Shed(_)) | None => Admission::Refused,
+        }
+    }
+
+    fn counts(&mut self, color: Color) -> &mut ColorCounts {
+        let counts: &mut Counts = self.gate.counts.entry(SHOP.to_owned()).or_default();
+        match color {
+            Color::Blue => &mut counts.blue,
+            Color::Green => &mut counts.green,
+        }
     }
 }
 
@@ -111,42 +183,12 @@ impl Front for FakeFront {
     fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>> {
         let front = self.clone();
         async move {
-            let now = monotonic_ns();
-            Ok(match action {
-                GateAction::Hold {
-                    epoch, exclusive, ..
-                } => {
-                    front.state.send_modify(|state| {
-                        state.gate = Gate::Shut;
-                        let seen = state.seen.entry(epoch).or_default();
-                        seen.held_at_ns = Some(now);
-                        seen.last_admission_old_ns = state.last_admission;
-                    });
-                    if exclusive == Exclusive::Yes {
-                        front.until(|state| state.all_in_flight() == 0).await;
-                    }
-                    Acted::Held(HoldEvidence {
-                        held_at_ns: now,
-                        in_flight: front.state.borrow().all_in_flight(),
-                        ..HoldEvidence::default()
-                    })
-                }
-                GateAction::Open { epoch, colors } => {
-                    front.state.send_modify(|state| {
-                        let color = colors.into_values().next().flatten();
-                        state.gate = color.map_or(Gate::Removed, Gate::Open);
-                        let seen = state.seen.entry(epoch).or_default();
-                        seen.opened_at_ns.get_or_insert(now);
-                    });
-                    Acted::Opened(SwitchEvidence {
-                        opened_at_ns: now,
-                        ..SwitchEvidence::default()
-                    })
-                }
-                GateAction::Park { .. } => {
-                    front.state.send_modify(|state| state.gate = Gate::Shut);
-                    Acted::Parked
-                }
+            let ticket = front.give(action.request().into());
+            Ok(match front.answer(ticket).await? {
+                Answer::Held(answer) => Acted::Held(answer.into()),
+                Answer::Opened(answer) => Acted::Opened(answer.into()),
+                Answer::Done => Acted::Parked,
+                other @ Answer::Counts(_) => panic!("not an answer to an agent: {other:?}"),
             })
         }
         .boxed()
@@ -159,12 +201,11 @@ impl Front for FakeFront {
     ) -> BoxFuture<'static, Result<DrainEvidence, FrontError>> {
         let front = self.clone();
         async move {
-            let left = |state: &State| state.in_flight.get(&slot.color).copied().unwrap_or(0);
-            let drained = front.until(|state| left(state) == 0);
+            let drained = front.until(|state| state.in_flight(slot.color) == 0);
             // What is left is looked up afterwards.
             let _ = tokio::time::timeout(deadline, drained).await;
             Ok(DrainEvidence {
-                requests: left(&front.state.borrow()),
+                requests: front.state.borrow().in_flight(slot.color),
                 ..DrainEvidence::default()
             })
         }
@@ -172,14 +213,9 @@ impl Front for FakeFront {
     }
 
     fn evidence(&self, epoch: Epoch) -> BoxFuture<'static, Result<GateEvidence, FrontError>> {
-        let seen = self.state.borrow().seen.get(&epoch).cloned();
-        let services = seen
-            .into_iter()
-            .map(|seen| (ServiceName::from("shop"), seen));
-        let evidence = GateEvidence {
-            services: services.collect(),
-        };
-        async { Ok(evidence) }.boxed()
+        let gate = &self.state.borrow().gate;
+        let services = gate.process.control.evidence(epoch.0, &gate.counts, None);
+        async move { Ok(EvidenceAnswer { services }.into()) }.boxed()
     }
 
     fn incarnation(&self) -> BoxFuture<'static, Result<u64, FrontError>> {

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::conformance::SHOP;
-use crate::fake::FakeFront;
+use crate::fake::{FakeFront, State};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -86,9 +86,7 @@ impl TestFront for Memory {
     }
 
     fn until_in_flight(&self) -> BoxFuture<'_, ()> {
-        self.front
-            .until(|state| state.in_flight.values().any(|n| *n > 0))
-            .boxed()
+        self.front.until(State::is_busy).boxed()
     }
 
     fn restart(&mut self) -> BoxFuture<'_, ()> {
