@@ -160,13 +160,16 @@ impl Profile {
         self.bad_release = 0.0;
     }
 
-    /// A coordinator that dies in the hold, and a vote that is on its way for longer than that.
+    /// A coordinator that ends at one of its effects in the hold, and a vote that is on its way for
+    /// longer than that.
     fn suit_late_votes(&mut self) {
         self.kinds = vec![Kind::CoordinatorEnds];
-        self.between_faults = 700_000;
-        self.crash_at_effect = 0.02;
-        self.stragglers = 0.3;
-        self.duplicates = 0.3;
+        self.between_faults = 6_000_000;
+        self.crash_at_effect = 0.1;
+        self.ends_in_flip = 0.0;
+        self.sync_error = 0.0;
+        self.stragglers = 0.6;
+        self.duplicates = 0.6;
         self.bad_release = 0.0;
     }
 }
