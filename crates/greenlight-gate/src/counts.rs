@@ -85,7 +85,7 @@ impl Counts {
     }
 
     /// A new cut-over starts: its totals begin at nothing.
-    pub(crate) fn reset_totals(&mut self) {
+    pub fn reset_totals(&mut self) {
         let Self { blue, green, .. } = *self;
         *self = Self {
             blue,
@@ -95,7 +95,7 @@ impl Counts {
     }
 
     /// A color was opened: its first admission is still to come.
-    pub(crate) fn opened(&mut self, color: Color) {
+    pub fn opened(&mut self, color: Color) {
         let color = match color {
             Color::Blue => &mut self.blue,
             Color::Green => &mut self.green,

@@ -1,7 +1,12 @@
 //! The control, command by command: what each does to routes, file and answers, and in which order.
+//!
+//! In one file, because all tests use the bench and the commands at its end.
 
+#[path = "shell/file.rs"]
+mod file;
 mod shell;
 
+use file::GateFile;
 use greenlight_gate::{
     Answer, Awaited, Color, Command, Counts, CountsByService, Durability, GateEvent, GateMutant,
     HandoverState, HoldRequest, Mode, OnUncertain, OpenRequest, Refusal, Role, Route, RoutingState,
@@ -392,24 +397,6 @@ fn a_follower_knows_that_its_leader_is_about_to_flip_before_it_does() {
         follower.process.routes[SHOP],
         Route::Shed(Some(Color::Blue))
     );
-}
-
-/// Its state file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct GateFile {
-    /// Survives the process.
-    written: RoutingState<()>,
-    /// Survives the machine.
-    synced: RoutingState<()>,
-}
-
-impl GateFile {
-    fn write(&mut self, state: RoutingState<()>, durability: Durability) {
-        if durability == Durability::Disk {
-            self.synced = state.clone();
-        }
-        self.written = state;
-    }
 }
 
 /// A process, its file, and what it has done.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | operator | use the operators' API, and admit machines |
 //! | agent | read the directives of its own instance, report for it, and ask its peers |
-//! | server | direct the agents: they connect to nobody else |
+//! | server | be the server: agents and operators send what they have to say to no one else |
 //!
 //! Every role may renew its own certificate. Who shows no certificate may join with a token.
 

@@ -26,6 +26,8 @@ mod fault_injection;
 mod faults;
 #[path = "sim/gate.rs"]
 mod gate;
+#[path = "../../greenlight-gate/tests/shell/file.rs"]
+mod gate_file;
 #[expect(dead_code, reason = "in the simulation everything takes time")]
 #[path = "gates/mod.rs"]
 mod gates;

@@ -13,7 +13,7 @@ use crate::wire::{HeldService, HoldAnswer, HoldRequest};
 use std::collections::BTreeMap;
 
 /// How long followers may take to say what they have counted, before it is left out.
-const COUNTS_TIMEOUT_MS: u64 = 500;
+pub(super) const COUNTS_TIMEOUT_MS: u64 = 500;
 /// How long followers may take to carry out what has no deadline of its own.
 pub(super) const REPLICATION_TIMEOUT_MS: u64 = 2_000;
 

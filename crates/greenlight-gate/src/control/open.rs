@@ -8,16 +8,13 @@
 //! Where followers have connections and no hold came before, one process would admit to the new
 //! color while another still admits to the old one; so the gates close in all of them first.
 
-use super::hold::REPLICATION_TIMEOUT_MS;
+use super::hold::{COUNTS_TIMEOUT_MS, REPLICATION_TIMEOUT_MS};
 use super::running::{OpenStep, Running};
 use super::{Answer, Awaited, Durability, Mode, Refusal, Step, Ticket};
 use crate::color::{Color, Route};
 use crate::counts::CountsByService;
 use crate::mutant::broken;
 use crate::wire::{OpenAnswer, OpenRequest};
-
-/// How long followers may take to say what they have counted, before it is left out.
-const COUNTS_TIMEOUT_MS: u64 = 500;
 
 impl OpenStep {
     fn is_before_flip(&self) -> bool {
@@ -194,7 +191,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             service.epoch = request.epoch;
             service.opened = request.epoch;
         }
-        // Followers get it first, and open while this process waits for the disk.
+        // The answer waits for both. A shell whose thread is blocked by the disk sends this afterwards.
         self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new());
         let step = OpenStep::Writing { opened_at_ns };
         self.open_waits(ticket, request, services, step);

@@ -5,8 +5,8 @@
 
 use super::shell::{Done, GateProcess};
 use greenlight_gate::{
-    Answer, Awaited, Color, Command, Counts, CountsByService, GateEvent, GateMutant, Mode, Refusal,
-    Route, RoutingState, Ticket,
+    Answer, Awaited, Command, CountsByService, GateEvent, GateMutant, Mode, Refusal, Route,
+    RoutingState, Ticket,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,22 +127,15 @@ impl PromptGate {
         while let Some(done) = self.process.next(&self.counts) {
             match done {
                 Done::ResetCounters(service) => {
-                    let counts = self.counts.entry(service).or_default();
-                    *counts = Counts {
-                        blue: counts.blue,
-                        green: counts.green,
-                        ..Counts::default()
-                    };
+                    self.counts.entry(service).or_default().reset_totals();
                 }
                 Done::CountExpiry(service) => {
                     self.counts.entry(service).or_default().expired += 1;
                 }
                 Done::Routed { service, route } => {
                     let counts = self.counts.entry(service).or_default();
-                    match route {
-                        Route::Open(Color::Blue) => counts.blue.first_admission_ns = None,
-                        Route::Open(Color::Green) => counts.green.first_admission_ns = None,
-                        Route::Closed | Route::Held(_) | Route::Shed(_) => {}
+                    if let Route::Open(color) = route {
+                        counts.opened(color);
                     }
                 }
                 Done::Armed {

@@ -1,6 +1,6 @@
 //! What a gate must do for the protocol, asked of the control in every state that it can reach.
 //!
-//! Each demand of `docs/design/protocol.md` is a short story, told on a copy of the control.
+//! Each demand of `docs/design/testing.md` is a short story, told on a copy of the control.
 
 use super::gates::prompt::PromptGate;
 use super::gates::shell::GateProcess;

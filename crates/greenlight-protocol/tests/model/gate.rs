@@ -8,7 +8,7 @@
 //! Deliberately absent: what only counts (totals, evidence). Nothing is decided by it, so the
 //! control is kept without; `demands.rs` asks for it.
 
-use super::gates::orders;
+use super::gates::answers;
 use super::gates::shell::{Done, GateProcess};
 use super::machine::Machine;
 use super::step::{Fault, Reaches, Taken};
@@ -201,7 +201,7 @@ impl Taken<Machine> {
             GateAction::Hold { .. } | GateAction::Park { .. } => None,
         };
         if self.reaches_gate == Reaches::No {
-            if let Some(event) = orders::event(action, Err(String::new())) {
+            if let Some(event) = answers::event(action, Err(String::new())) {
                 self.answers(event, false);
             }
             return;
@@ -325,7 +325,7 @@ impl Taken<Machine> {
             return self.answers(event, is_forgotten);
         }
         let answered = answer.map(drop).ok_or_else(String::new);
-        if let Some(event) = action.and_then(|action| orders::event(action, answered)) {
+        if let Some(event) = action.and_then(|action| answers::event(action, answered)) {
             self.answers(event, false);
         }
     }

@@ -1,7 +1,7 @@
 //! The gate of one machine of the world, and the front that stands in its place and will not change.
 
 use super::{Gate, Machine, Message, Timer, World};
-use crate::gates::{orders, prompt::PromptGate};
+use crate::gates::{answers, prompt::PromptGate};
 use greenlight_gate::{Mode, OnUncertain};
 use greenlight_protocol::{
     AgentEvent, Color, GateAction, HoldEvidence, InstanceId, ServiceName, SwitchEvidence,
@@ -95,7 +95,7 @@ impl World {
         let now_ns = self.now.0 * 1_000;
         let machine = self.machine(at);
         let answer = if machine.gate_is_away {
-            orders::event(&action, Err("the test's gate is away".to_owned()))
+            answers::event(&action, Err("the test's gate is away".to_owned()))
         } else if machine.front_is_stubborn {
             Some(machine.stubbornly(action))
         } else {
@@ -104,7 +104,7 @@ impl World {
             let answer = machine.gate.answer(ticket);
             let answer = answer.expect("no request is in flight");
             let answered = answer.map(drop).map_err(|refusal| refusal.to_string());
-            orders::event(&action, answered)
+            answers::event(&action, answered)
         };
         if let Some(answer) = answer {
             self.in_flight.push_back(Message::Local(at.clone(), answer));

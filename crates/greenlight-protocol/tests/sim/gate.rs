@@ -7,9 +7,13 @@
 //! What the gate must do for the protocol (`docs/design/testing.md`) is checked here by what happened:
 //! `seen` is what the world has seen of each service, whatever the control believes.
 //!
+//! In one file, because what the world has seen is checked where the control's effects are carried
+//! out.
+//!
 //! Deliberately absent: connections, bytes, threads. A request has three moments here: it is
 //! claimed, it is being admitted, it is written.
 
+use crate::gate_file::GateFile;
 use crate::gates::shell::{Done, GateProcess};
 use greenlight_gate::{
     Answer, Awaited, Command, Counts, CountsByService, Durability, GateEvent, GateMutant, Mode,
@@ -151,24 +155,6 @@ pub(crate) enum GateOutput {
     Writes { synced: bool },
     /// A rule on gates is broken.
     Broken(String),
-}
-
-/// Its state file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct GateFile {
-    /// Survives the process.
-    written: RoutingState<()>,
-    /// Survives the machine.
-    synced: RoutingState<()>,
-}
-
-impl GateFile {
-    fn write(&mut self, state: RoutingState<()>, durability: Durability) {
-        if durability == Durability::Disk {
-            self.synced = state.clone();
-        }
-        self.written = state;
-    }
 }
 
 /// What is on its way to the disk.
@@ -482,12 +468,7 @@ impl Gate {
             };
             match done {
                 Done::ResetCounters(service) => {
-                    let counts = &mut self.gate(&ServiceName(service)).counts;
-                    *counts = Counts {
-                        blue: counts.blue,
-                        green: counts.green,
-                        ..Counts::default()
-                    };
+                    self.gate(&ServiceName(service)).counts.reset_totals();
                 }
                 Done::CountExpiry(service) => self.has_expired(&ServiceName(service)),
                 Done::Routed { service, route } => {
@@ -562,10 +543,7 @@ impl Gate {
         let gate = self.gate(service);
         gate.generation += 1;
         if let Word::Open(color) = route {
-            match color {
-                Color::Blue => gate.counts.blue.first_admission_ns = None,
-                Color::Green => gate.counts.green.first_admission_ns = None,
-            }
+            gate.counts.opened(color);
         }
         let woken = std::mem::take(&mut gate.waiting);
         if !woken.is_empty() {

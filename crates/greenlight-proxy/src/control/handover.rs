@@ -1,7 +1,7 @@
 //! The predecessor's side of a handover; the exchange is described in [`crate::handover`].
 
 use super::answer::{Answer, Refusal, conflict, json};
-use super::server::Admin;
+use super::server::{Admin, pause};
 use crate::downstream::listener::open_private;
 use crate::handover::{PROTOCOL, Successor, follower_socket};
 use crate::lifecycle::Lifecycle;
@@ -107,7 +107,7 @@ impl Admin {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => admin.serve_if_permitted(stream),
-                    Err(error) => tracing::warn!(%error, "the successor could not connect"),
+                    Err(error) => pause(&error).await,
                 }
             }
         });

@@ -226,7 +226,7 @@ async fn accept_or_never(
     }
 }
 
-async fn pause(error: &std::io::Error) {
+pub(super) async fn pause(error: &std::io::Error) {
     tracing::warn!(%error, "a connection could not be accepted on the admin socket");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
