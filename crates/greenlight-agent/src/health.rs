@@ -5,11 +5,11 @@
 //! the interval.
 
 mod check;
-mod probe;
+mod http_probe;
 mod tracker;
 
 pub(crate) use check::{LINES_SHOWN, check_health};
-pub use probe::{Probe, ProbeError};
+pub use http_probe::{Probe, ProbeError};
 pub use tracker::{HealthChange, HealthTracker};
 
 use greenlight_release::health::HealthCheck;

@@ -7,12 +7,12 @@
 //!
 //! [`Runtimes`] has both, and asks the one that the release is for.
 
-mod both;
 mod docker;
+mod docker_or_process;
 mod process;
 
-pub use both::Runtimes;
 pub use docker::{DockerRuntime, OwnImage};
+pub use docker_or_process::Runtimes;
 pub use process::ProcessRuntime;
 
 use futures_util::FutureExt as _;

@@ -17,8 +17,8 @@ pub mod doctor;
 mod fingerprint_key;
 mod fingerprint_verifier;
 mod https;
-mod identity;
 mod join;
+mod own_certificate;
 pub mod peer;
 mod pending_responses;
 mod pki;
@@ -38,10 +38,10 @@ pub use agent_streams::{AgentStreams, LinkEvent, agent_router};
 pub use client::{ApiClient, ApiError, Follow};
 pub use fingerprint_key::FingerprintKey;
 pub use https::{Https, HttpsError};
-pub use identity::{ClientAuth, Identity};
 pub use join::{
     Enrollment, JoinError, TokenAnswer, TokenRequest, UNKNOWN_HELP, join, note_fleet, noted_fleet,
 };
+pub use own_certificate::{ClientAuth, Identity};
 pub use pki::{
     Authority, CERTIFICATE_LIFETIME, Credentials, PkiError, Request, fingerprint, role_of,
 };

@@ -1,8 +1,8 @@
 //! Keeps a process's certificate from running out, while the process runs.
 
 use super::https::{Https, HttpsError};
-use super::identity::Identity;
 use super::join::{RenewAnswer, RenewRequest};
+use super::own_certificate::Identity;
 use super::pki::{Authority, PkiError, Request};
 use super::role::Role;
 use hyper::{Method, StatusCode};

@@ -2,12 +2,12 @@
 //!
 //! Compose knows one machine and Greenlight a fleet, so the servers are left to the person.
 
-mod known;
 mod mounts;
 mod names;
 mod ports;
 mod reach;
 mod service;
+mod service_kind;
 mod time;
 mod variable;
 
@@ -16,9 +16,9 @@ use super::scalar::Scalar;
 use super::section::Section;
 use super::unsupported::UnsupportedKeys;
 use super::{ImportError, Source};
-use known::Kind;
 use names::Names;
 use serde_json::Value;
+use service_kind::Kind;
 
 const AT_THE_TOP: &[(&str, &str)] = &[
     ("version", ""),

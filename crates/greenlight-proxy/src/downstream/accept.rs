@@ -1,8 +1,8 @@
 //! The accept loop of one thread.
 
 use super::client_info::ClientInfo;
+use super::handshake;
 use super::listener::Listener;
-use super::negotiate;
 use crate::lifecycle::Lifecycle;
 use crate::socket::Socket;
 use crate::thread::ThreadContext;
@@ -89,7 +89,7 @@ async fn accept(
                 Ok((stream, address)) => {
                     failing = false;
                     let client_info = ClientInfo::new(address, trust);
-                    negotiate::spawn(&thread, stream, client_info, &seen);
+                    handshake::spawn(&thread, stream, client_info, &seen);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {

@@ -6,9 +6,9 @@
 use super::field::{Field, members, number};
 use crate::buffer::{Buffer, Buffers};
 use crate::downstream::client_info::ClientInfo;
+use crate::http_rules::{is_host, is_idempotent};
 use crate::limits::Limits;
 use crate::routing::{Service, SharedTable};
-use crate::semantics::{is_host, is_idempotent};
 use crate::thread::ThreadContext;
 use greenlight_admin::GATE_PATH;
 use httparse::{Header, Status};

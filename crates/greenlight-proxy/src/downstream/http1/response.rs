@@ -4,7 +4,7 @@ use super::field::{Field, members, number};
 use super::framing::{Chunk, Framing};
 use crate::buffer::Buffer;
 use crate::date::Date;
-use crate::semantics::is_event_stream;
+use crate::http_rules::is_event_stream;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 

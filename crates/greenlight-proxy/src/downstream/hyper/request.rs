@@ -5,9 +5,9 @@
 use super::client_io::InterimResponses;
 use crate::downstream::client_info::{ClientInfo, set_forwarded_headers};
 use crate::downstream::hop_by_hop::strip_hop_by_hop;
+use crate::http_rules::{is_host, is_idempotent};
 use crate::limits::Limits;
 use crate::local_reply::LocalReply;
-use crate::semantics::{is_host, is_idempotent};
 use crate::upstream::{FirstByteTracker, RequestBody, Upload};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};

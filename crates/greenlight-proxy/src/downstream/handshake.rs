@@ -1,4 +1,4 @@
-//! One client's connection: which protocol it speaks, and who serves it.
+//! What comes between accepting a connection and HTTP: which protocol it speaks, and who serves it.
 //!
 //! ```text
 //!  accepted ─▶ (TLS, ALPN) ─▶ HTTP/1.1: fast path ─▶ hyper, from the first request that the
