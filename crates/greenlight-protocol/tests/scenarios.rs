@@ -7,15 +7,19 @@
 mod crashes;
 #[path = "scenarios/cut_over.rs"]
 mod cut_over;
-#[path = "gates/mod.rs"]
-mod gates;
 #[path = "scenarios/peers.rs"]
 mod peers;
 #[path = "scenarios/people.rs"]
 mod people;
 #[path = "scenarios/services.rs"]
 mod services;
-#[path = "scenarios/world.rs"]
+#[path = "scenarios/story.rs"]
+mod story;
+#[expect(
+    dead_code,
+    reason = "stories have no processes that end between two effects"
+)]
+#[path = "world/mod.rs"]
 mod world;
 
 use greenlight_protocol::coordinator::{DeploymentRequest, RollbackRequest};
@@ -23,7 +27,7 @@ use greenlight_protocol::{
     Accepted, AgentEvent, Color, Command, Epoch, Incarnation, InstanceId, Refusal, Slot,
 };
 use std::time::Duration;
-use world::{Message, World, name};
+use story::{Message, Story, name};
 
 const WARM: Duration = Duration::from_mins(5);
 const LONG: Duration = Duration::from_hours(1);
@@ -60,8 +64,8 @@ fn with_command(mut request: DeploymentRequest) -> DeploymentRequest {
     request
 }
 
-fn commands(world: &World) -> Vec<(InstanceId, Epoch)> {
-    let machines = world.machines.iter();
+fn commands(story: &Story) -> Vec<(InstanceId, Epoch)> {
+    let machines = story.machines.iter();
     machines
         .flat_map(|(at, machine)| machine.commands.iter().map(|epoch| (at.clone(), *epoch)))
         .collect()
@@ -71,14 +75,14 @@ fn is_directive_to(message: &Message, instance: usize) -> bool {
     matches!(message, Message::Directive(to, _) if *to == name(instance))
 }
 
-fn roll_back(world: &mut World) -> Result<Accepted, Refusal> {
+fn roll_back(story: &mut Story) -> Result<Accepted, Refusal> {
     let DeploymentRequest {
         deployment,
         requested_by,
         plan,
         ..
-    } = world.request(&[]);
-    world.command(Command::Rollback(Box::new(RollbackRequest {
+    } = story.request(&[]);
+    story.command(Command::Rollback(Box::new(RollbackRequest {
         deployment,
         requested_by,
         plan,

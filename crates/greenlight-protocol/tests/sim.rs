@@ -26,11 +26,6 @@ mod fault_injection;
 mod faults;
 #[path = "sim/gate.rs"]
 mod gate;
-#[path = "../../greenlight-gate/tests/shell/file.rs"]
-mod gate_file;
-#[expect(dead_code, reason = "in the simulation everything takes time")]
-#[path = "gates/mod.rs"]
-mod gates;
 #[path = "sim/machine.rs"]
 mod machine;
 #[path = "sim/network.rs"]
@@ -47,6 +42,8 @@ mod profile;
 mod rest;
 #[path = "sim/rng.rs"]
 mod rng;
+#[path = "sim/simulation.rs"]
+mod simulation;
 #[path = "sim/stale.rs"]
 mod stale;
 #[path = "sim/stats.rs"]
@@ -55,19 +52,20 @@ mod stats;
 mod trace;
 #[path = "sim/traffic.rs"]
 mod traffic;
-#[path = "sim/world.rs"]
+#[expect(dead_code, reason = "in the simulation everything takes time")]
+#[path = "world/mod.rs"]
 mod world;
 
 use greenlight_gate::GateMutant;
 use greenlight_protocol::Mutant;
 use profile::Broken;
+use simulation::run;
 use stats::Stats;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use trace::Telling;
-use world::run;
 
 /// Seeds that are run unless `SEEDS` says otherwise.
 const SEEDS: u64 = 20_000;

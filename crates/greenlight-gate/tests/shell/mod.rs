@@ -86,6 +86,11 @@ impl GateProcess {
         self.effects.extend(effects);
     }
 
+    /// Whether effects wait to be carried out.
+    pub(crate) fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// Carries out the next effect.
     pub(crate) fn next(&mut self, counts: &dyn ReadCounts) -> Option<Done> {
         let done = match self.effects.pop_front()? {

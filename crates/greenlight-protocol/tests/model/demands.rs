@@ -2,8 +2,8 @@
 //!
 //! Each demand of `docs/design/testing.md` is a short story, told on a copy of the control.
 
-use super::gates::prompt::PromptGate;
-use super::gates::shell::GateProcess;
+use super::world::prompt::PromptGate;
+use super::world::shell::GateProcess;
 use greenlight_gate::{
     Answer, Color, Command, GateControl, HoldRequest, Mode, OnUncertain, OpenRequest, Refusal,
     Route, ServiceEvidence, ServicesRequest,

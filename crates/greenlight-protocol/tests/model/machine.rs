@@ -6,11 +6,12 @@
 //! Deliberately absent: time, and the requests themselves.
 
 use super::faults::Faults;
-use super::gate::{Admits, Gate};
+use super::gate::Gate;
 use super::message::{Message, canonical_report};
 use super::past;
 use super::step::{Reaches, Step, Taken, tokens_up_to};
 use super::table::Node;
+use super::world::proxy::Admits;
 use greenlight_protocol::agent::{Ledger, Promise, SlotState};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DirectiveEnvelope,

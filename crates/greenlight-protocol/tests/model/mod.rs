@@ -5,12 +5,6 @@ mod fair;
 pub(crate) mod faults;
 mod fleet;
 mod gate;
-#[expect(
-    dead_code,
-    reason = "gates of the model know their service from the start"
-)]
-#[path = "../gates/mod.rs"]
-mod gates;
 mod machine;
 mod message;
 mod past;
@@ -23,3 +17,9 @@ mod step;
 mod symmetry;
 mod table;
 mod tell;
+#[expect(
+    dead_code,
+    reason = "gates of the model know their service from the start"
+)]
+#[path = "../world/mod.rs"]
+mod world;

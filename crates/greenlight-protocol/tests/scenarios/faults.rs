@@ -1,10 +1,10 @@
 //! What can go wrong in the fleet: crashes and restarts, cut links, applications that die.
 
-use super::{Message, Timer, World};
+use super::{Message, Story, Timer};
 use greenlight_protocol::{Agent, AgentEvent, Coordinator, CoordinatorEvent, InstanceId};
 use std::collections::BTreeSet;
 
-impl World {
+impl Story {
     /// The coordinator's process ends; its records stay.
     pub(crate) fn crash_coordinator(&mut self) {
         self.coordinator = None;

@@ -1,8 +1,9 @@
-//! The gate of one machine of the world, and the front that stands in its place and will not change.
+//! The gate of one machine of the story, and the front that stands in its place and will not change.
 
-use super::{Gate, Machine, Message, Timer, World};
-use crate::gates::{answers, prompt::PromptGate};
-use greenlight_gate::{Mode, OnUncertain};
+use super::{Gate, Machine, Message, Story, Timer};
+use crate::world::answers;
+use crate::world::proxy::{Asked, Did, Proxy, Targets};
+use greenlight_gate::{CountsByService, GateMutant, Mode, OnUncertain};
 use greenlight_protocol::{
     AgentEvent, Color, GateAction, HoldEvidence, InstanceId, ServiceName, SwitchEvidence,
 };
@@ -12,10 +13,12 @@ use std::time::Duration;
 impl Machine {
     /// A machine on which nothing was ever started.
     pub(super) fn new() -> Self {
+        let mut proxy = Proxy::new(GateMutant::None);
+        proxy.start();
         Self {
             agent: None,
             disk: Vec::new(),
-            gate: PromptGate::new(),
+            proxy,
             apps: std::collections::BTreeMap::new(),
             broken: BTreeSet::new(),
             gate_is_away: false,
@@ -30,7 +33,8 @@ impl Machine {
 
     /// What the gate of a service does with requests.
     pub(crate) fn gate(&self, service: &str) -> Gate {
-        match self.gate.mode(service) {
+        let leader = self.proxy.leader();
+        match leader.and_then(|leader| self.proxy.mode(leader, &service.into())) {
             None | Some(Mode::Closed) => Gate::Closed,
             Some(
                 Mode::Open { color }
@@ -53,12 +57,14 @@ impl Machine {
 
     /// The gate's process has lost what it had not synced, and is back.
     pub(crate) fn gate_comes_back_open_to(&mut self, service: &str, color: Color) {
-        let mut kept = self.gate.written.clone();
-        let state = kept.services.get_mut(service).expect("it is known");
+        let kept = &mut self.proxy.file.written.services;
+        let state = kept.get_mut(service).expect("it is known");
         state.mode = Mode::Open { color };
         state.epoch = 0;
         state.opened = 0;
-        self.gate.restart_with(kept, 0);
+        let leader = self.proxy.leader().expect("it is there");
+        self.proxy.end(leader, false);
+        self.proxy.start();
     }
 
     /// What a front answers that serves on what it serves.
@@ -90,9 +96,8 @@ impl Machine {
     }
 }
 
-impl World {
+impl Story {
     pub(super) fn gate(&mut self, at: &InstanceId, action: GateAction) {
-        let now_ns = self.now.0 * 1_000;
         let machine = self.machine(at);
         let answer = if machine.gate_is_away {
             answers::event(&action, Err("the test's gate is away".to_owned()))
@@ -100,29 +105,56 @@ impl World {
             Some(machine.stubbornly(action))
         } else {
             machine.holds += usize::from(matches!(action, GateAction::Hold { .. }));
-            let ticket = machine.gate.give(action.request().into(), now_ns);
-            let answer = machine.gate.answer(ticket);
-            let answer = answer.expect("no request is in flight");
-            let answered = answer.map(drop).map_err(|refusal| refusal.to_string());
-            answers::event(&action, answered)
+            machine.proxy.ask(Asked {
+                action,
+                // No story looks at which cut-over made live what a gate admits to.
+                targets: Targets::new(),
+                has_flipped: false,
+                is_forgotten: false,
+            });
+            None
         };
         if let Some(answer) = answer {
             self.in_flight.push_back(Message::Local(at.clone(), answer));
         }
-        self.arm_gate(at);
+        self.gate_goes_on(at);
     }
 
     /// The deadline of a hold passes at the gate.
-    pub(super) fn gate_deadline(&mut self, at: &InstanceId, generation: u64) {
-        let now_ns = self.now.0 * 1_000;
-        self.machine(at).gate.deadline_passes(generation, now_ns);
-        self.arm_gate(at);
+    pub(super) fn gate_deadline(&mut self, at: &InstanceId, process: u64, generation: u64) {
+        self.machine(at).proxy.deadline_passes(process, generation);
+        self.gate_goes_on(at);
     }
 
-    fn arm_gate(&mut self, at: &InstanceId) {
-        for (generation, after_ms) in std::mem::take(&mut self.machine(at).gate.armed) {
-            let after = Duration::from_millis(after_ms);
-            self.set_timer(Timer::Gate(at.clone(), generation), after);
+    /// The proxy carries out what it has to. Nothing takes time, and no request is in flight.
+    pub(super) fn gate_goes_on(&mut self, at: &InstanceId) {
+        let now_ns = self.now.0 * 1_000;
+        let counts = |_| CountsByService::new();
+        while let Some((process, did)) = self.machine(at).proxy.next(now_ns, counts) {
+            let proxy = &mut self.machine(at).proxy;
+            match did {
+                Did::Writes(_) => proxy.writes(process, Ok(())),
+                Did::Waits { ticket, .. } => proxy.wait_is_over(process, ticket, true),
+                Did::Armed {
+                    generation,
+                    after_ms,
+                    ..
+                } => {
+                    let timer = Timer::Gate(at.clone(), process, generation);
+                    self.set_timer(timer, Duration::from_millis(after_ms));
+                }
+                Did::Answered(asked, answer) => {
+                    let answer = answer.map(drop).map_err(|refusal| refusal.to_string());
+                    let event = answers::event(&asked.action, answer);
+                    let event = event.map(|event| Message::Local(at.clone(), event));
+                    self.in_flight.extend(event);
+                }
+                Did::Routed { .. }
+                | Did::ResetCounters(_)
+                | Did::CountedExpiry(_)
+                | Did::ServicesSet
+                | Did::AnsweredOther => {}
+            }
         }
     }
 }

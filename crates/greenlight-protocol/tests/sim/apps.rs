@@ -3,7 +3,7 @@
 
 use super::event::{Event, Place};
 use super::oracle::{Checked, breach};
-use super::world::{Act, World};
+use super::simulation::{Act, Simulation};
 use greenlight_protocol::{AgentEvent, DrainEvidence, Incarnation, Release, Slot};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct Flaw {
     pub(crate) lives_for: Option<u64>,
 }
 
-impl World {
+impl Simulation {
     /// After a restart of the agent: what runs is told, and watched again.
     pub(crate) fn list(&mut self, at: usize) {
         let machine = &mut self.machines[at];
@@ -128,7 +128,7 @@ impl World {
         }
         let flaw = self.flaws.get(&release.digest).cloned().unwrap_or_default();
         let machine = &mut self.machines[at];
-        if !machine.gate.up || flaw.exits.contains(&at) {
+        if !machine.gate.is_up() || flaw.exits.contains(&at) {
             let event = AgentEvent::SlotExited {
                 slot: slot.clone(),
                 incarnation,

@@ -4,7 +4,7 @@ use super::disk::Ending;
 use super::event::{Event, Message, Place};
 use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
-use super::world::World;
+use super::simulation::Simulation;
 use greenlight_protocol::coordinator::snapshot;
 use greenlight_protocol::{
     Command, Coordinator, CoordinatorEffect, CoordinatorEvent, CoordinatorRecord, CoordinatorTimer,
@@ -22,7 +22,7 @@ pub(crate) enum Input {
     Command(Box<Command>),
 }
 
-impl World {
+impl Simulation {
     pub(crate) fn start_coordinator(&mut self) -> Checked {
         if self.coordinator.is_up() {
             return Ok(());

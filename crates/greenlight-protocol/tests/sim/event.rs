@@ -2,6 +2,7 @@
 
 use super::gate::RequestId;
 use super::profile::Kind;
+use crate::world::proxy::ProcessId;
 use greenlight_protocol::{
     AgentEvent, AgentTimer, CoordinatorTimer, DirectiveEnvelope, Epoch, GateAction, Incarnation,
     PeerAnswer, Release, ReportEnvelope, ServiceName, Slot,
@@ -65,37 +66,38 @@ pub(crate) enum Event {
         life: u64,
         event: AgentEvent,
     },
-    /// The agent asks whether another start of the gate answers.
-    Pulse {
+    /// The agent asks which process of its proxy leads.
+    LeaderCheck {
         at: usize,
         life: u64,
-        gate: u64,
+        leader: Option<ProcessId>,
     },
-    GateOrder {
+    /// An agent's command to hold arrives at its gate.
+    HoldArrives {
         at: usize,
         action: GateAction,
-        asker: u64,
+        life: u64,
     },
     GateDeadline {
         at: usize,
-        gate: u64,
+        process: ProcessId,
         generation: u64,
     },
     /// The time for an exclusive hold is over.
     GateBudget {
         at: usize,
-        gate: u64,
+        process: ProcessId,
         ticket: u64,
     },
     /// A proxy's process ends.
     GateEnds {
         at: usize,
-        gate: u64,
+        process: ProcessId,
     },
     /// What a proxy was writing is written.
     GateWrites {
         at: usize,
-        gate: u64,
+        process: ProcessId,
     },
     Launch {
         at: usize,

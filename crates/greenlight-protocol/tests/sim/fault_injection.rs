@@ -5,10 +5,10 @@ use super::disk::Ending;
 use super::event::{Event, Place};
 use super::oracle::Checked;
 use super::profile::Kind;
-use super::world::{Act, World};
+use super::simulation::{Act, Simulation};
 use greenlight_gate::Route;
 
-impl World {
+impl Simulation {
     pub(crate) fn fault(&mut self) -> Checked {
         if self.act != Act::Chaos || self.profile.kinds.is_empty() {
             return Ok(());
@@ -90,11 +90,12 @@ impl World {
 
     /// The proxy's process ends, alone or with its machine.
     pub(crate) fn end_gate(&mut self, at: usize, with_machine: bool) -> Checked {
-        if !self.machines[at].gate.up {
+        let Some(leader) = self.machines[at].gate.leader() else {
             return Ok(());
-        }
+        };
         let is_written = self.rng.coin();
-        let was_flipping = self.machines[at].gate.end(with_machine, is_written);
+        let gate = &mut self.machines[at].gate;
+        let was_flipping = gate.end(leader, with_machine, is_written);
         if was_flipping {
             self.stats.count("gate ended between flip and record");
         }
@@ -113,7 +114,7 @@ impl World {
             self.oracle.gate_lost_power(&self.machines[at].name);
         }
         self.faults.proxy_ended(at);
-        self.connections_are_lost(at)?;
+        self.connections_are_lost(at, leader)?;
         self.gate_settled(at)?;
         let longest = self.rng.pick(&[20_000, 200_000, 3_000_000]);
         let pause = self.rng.micros(5_000, longest);

@@ -5,25 +5,23 @@
 //! whose admin thread it blocks. So a process may end between the flip of a gate and its record.
 //!
 //! What the gate must do for the protocol (`docs/design/testing.md`) is checked here by what happened:
-//! `seen` is what the world has seen of each service, whatever the control believes.
+//! `seen` is what the run has seen of each service, whatever the control believes.
 //!
-//! In one file, because what the world has seen is checked where the control's effects are carried
+//! In one file, because what the run has seen is checked where the control's effects are carried
 //! out.
 //!
 //! Deliberately absent: connections, bytes, threads. A request has three moments here: it is
 //! claimed, it is being admitted, it is written.
 
-use crate::gate_file::GateFile;
-use crate::gates::shell::{Done, GateProcess};
+use crate::world::answers;
+use crate::world::proxy::{Asked, Did, ProcessId, Proxy, Targets};
 use greenlight_gate::{
-    Answer, Awaited, Command, Counts, CountsByService, Durability, GateEvent, GateMutant, Mode,
-    Route as Word, RoutingState, Ticket,
+    Awaited, Counts, CountsByService, Durability, GateMutant, Mode, Route as Word, Ticket,
 };
 use greenlight_protocol::{
-    Color, Epoch, GateAction, HoldEvidence, OnUncertain, ServiceEvidence, ServiceName,
-    SwitchEvidence,
+    AgentEvent, Color, Epoch, GateAction, OnUncertain, ServiceEvidence, ServiceName,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Number of a request.
@@ -61,21 +59,18 @@ impl Route {
 
 /// The gate of one service in one process.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ServiceGate {
-    pub(crate) route: Route,
+struct ServiceGate {
     /// Grows with every change of the route.
-    pub(crate) generation: u64,
+    generation: u64,
     in_flight: [u64; 2],
     admitting: [u64; 2],
     waiting: Vec<RequestId>,
     counts: Counts,
 }
 
-/// What the world has seen of a service's gate, over all its processes.
+/// What a run has seen of a service's gate, over all its processes.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// By color: the cut-over that made live what is there.
-    ordinals: BTreeMap<Color, Epoch>,
     /// Whether it was ever opened or parked.
     was_used: bool,
     is_parked: bool,
@@ -91,166 +86,128 @@ struct Seen {
     is_in_doubt: bool,
 }
 
-/// A command of an agent.
-#[derive(Clone, Debug)]
-enum Asked {
-    Hold {
-        epoch: Epoch,
-        services: BTreeSet<ServiceName>,
-    },
-    Open {
-        epoch: Epoch,
-        admits: BTreeMap<ServiceName, Option<Admits>>,
-        is_done: bool,
-    },
-    Park {
-        epoch: Epoch,
-        services: BTreeSet<ServiceName>,
-    },
-}
-
 /// What the gate makes happen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum GateOutput {
     /// These look at the gate again.
     Wakes(Vec<RequestId>),
-    /// To the agent that asked.
-    Held {
-        asker: u64,
-        epoch: Epoch,
-        evidence: HoldEvidence,
-    },
-    /// To the agent that asked for a hold.
-    Refused {
-        asker: u64,
-        epoch: Epoch,
-        reason: String,
+    /// To the agent, if it is still the one that asked; nothing is told of a refused opening.
+    Answered {
+        event: Option<AgentEvent>,
+        is_forgotten: bool,
     },
     /// The gate has flipped.
     Flipped {
         service: ServiceName,
-        to: Option<Admits>,
-    },
-    /// To the agent that asked.
-    Opened {
-        asker: u64,
-        epoch: Epoch,
-        colors: BTreeMap<ServiceName, Option<Color>>,
-        evidence: SwitchEvidence,
-    },
-    /// A command to open or to park was refused.
-    RefusedOther,
-    /// To the agent that asked.
-    Parked {
-        asker: u64,
-        services: BTreeSet<ServiceName>,
+        to: Option<Epoch>,
     },
     /// A deadline has ended a hold.
     Expired { service: ServiceName, sheds: bool },
     /// A deadline passes after this.
-    Deadline { generation: u64, after: Duration },
+    Deadline {
+        process: ProcessId,
+        generation: u64,
+        after: Duration,
+    },
     /// The time for an exclusive hold is over after this.
-    Budget { ticket: u64, after: Duration },
+    Budget {
+        process: ProcessId,
+        ticket: u64,
+        after: Duration,
+    },
     /// A write takes as long as it takes.
-    Writes { synced: bool },
+    Writes { process: ProcessId, synced: bool },
     /// A rule on gates is broken.
     Broken(String),
 }
 
-/// What is on its way to the disk.
-#[derive(Clone, Debug)]
-struct Write {
-    ticket: Option<Ticket>,
-    durability: Durability,
-    state: RoutingState<()>,
-}
-
-/// The proxy's process and what it keeps.
+/// The gates of one process.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
-    pub(crate) up: bool,
-    /// Counts its starts.
-    pub(crate) life: u64,
-    pub(crate) services: BTreeMap<ServiceName, ServiceGate>,
-    pub(crate) outputs: Vec<GateOutput>,
-    process: Option<GateProcess>,
-    mutant: GateMutant,
-    file: GateFile,
-    writing: Option<Write>,
+struct Gates {
+    services: BTreeMap<ServiceName, ServiceGate>,
     /// Whether the last write failed: a restart finds what was written before it.
     is_behind: bool,
-    /// What comes in during a write.
-    inbox: VecDeque<GateEvent<()>>,
-    waits: Vec<(Ticket, Awaited)>,
-    asked: BTreeMap<Ticket, (u64, Asked)>,
-    tickets: u64,
+}
+
+/// The proxies of an instance, with what their requests count.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) proxy: Proxy,
+    pub(crate) outputs: Vec<GateOutput>,
+    gates: BTreeMap<ProcessId, Gates>,
     seen: BTreeMap<ServiceName, Seen>,
 }
 
 impl Gate {
     pub(crate) fn new(mutant: GateMutant) -> Self {
         Self {
-            mutant,
-            ..Self::default()
+            proxy: Proxy::new(mutant),
+            outputs: Vec::new(),
+            gates: BTreeMap::new(),
+            seen: BTreeMap::new(),
         }
     }
 
-    /// The process comes up with what it kept.
+    pub(crate) fn leader(&self) -> Option<ProcessId> {
+        self.proxy.leader()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.leader().is_some()
+    }
+
+    /// A process comes up with what the file has.
     pub(crate) fn start(&mut self, now: u64) {
-        self.up = true;
-        self.life += 1;
-        let kept = self.file.written.clone();
-        for (name, state) in &kept.services {
+        let mut gates = Gates::default();
+        for (name, state) in &self.proxy.file.written.services {
             let mut gate = ServiceGate::default();
             if let Some((_, seen)) = &state.evidence {
                 gate.counts.held = seen.held;
                 gate.counts.shed = seen.shed;
             }
-            self.services.insert(ServiceName(name.clone()), gate);
-        }
-        let process = GateProcess::restarted(self.life, kept, self.mutant);
-        for (name, service) in process.control.services() {
-            if let Some(deadline) = service.mode.deadline() {
-                let seen = self.seen.entry(ServiceName(name.clone())).or_default();
+            let name = ServiceName(name.clone());
+            if let Some(deadline) = state.mode.deadline() {
+                let seen = self.seen.entry(name.clone()).or_default();
                 seen.hold_ends = Some(now + latest(deadline.max_hold_ms));
             }
+            gates.services.insert(name, gate);
         }
-        self.process = Some(process);
-        let followers = BTreeSet::new();
-        self.give(GateEvent::Started { followers }, now);
+        let id = self.proxy.start();
+        self.gates.insert(id, gates);
+        self.goes_on(now);
     }
 
     /// The process is gone; with the machine, so is what was not synced. What was being written
     /// is there or not. Says whether a gate had flipped whose record was not yet written.
-    pub(crate) fn end(&mut self, with_machine: bool, write_is_done: bool) -> bool {
-        let mut was_flipping = self.is_flipping();
-        if let Some(write) = self.writing.take() {
-            self.is_behind = !write_is_done;
-            if write_is_done {
-                self.file.write(write.state, write.durability);
-                was_flipping = false;
-            }
-        }
-        if std::mem::take(&mut self.is_behind) {
+    pub(crate) fn end(&mut self, id: ProcessId, with_machine: bool, write_is_done: bool) -> bool {
+        let was_writing = self.proxy.is_writing(id);
+        let (Some(ended), Some(gates)) =
+            (self.proxy.end(id, write_is_done), self.gates.remove(&id))
+        else {
+            return false;
+        };
+        if gates.is_behind || (was_writing && !write_is_done) {
             for seen in self.seen.values_mut() {
                 seen.expired.clear();
             }
         }
-        self.up = false;
-        self.life += 1;
-        self.process = None;
-        for (name, state) in &self.file.written.services {
+        for asked in ended.unanswered {
+            let reason = "the connection broke".to_owned();
+            if let Some(event) = answers::event(&asked.action, Err(reason)) {
+                self.outputs.push(GateOutput::Answered {
+                    event: Some(event),
+                    is_forgotten: asked.is_forgotten,
+                });
+            }
+        }
+        for (name, state) in &self.proxy.file.written.services {
             if matches!(state.mode, Mode::Opening { .. }) {
                 let seen = self.seen.entry(ServiceName(name.clone())).or_default();
                 seen.is_in_doubt = true;
             }
         }
-        self.services.clear();
-        self.inbox.clear();
-        self.waits.clear();
-        self.asked.clear();
         if with_machine {
-            self.file.written = self.file.synced.clone();
+            self.proxy.file.written = self.proxy.file.synced.clone();
             for seen in self.seen.values_mut() {
                 seen.is_parked = false;
                 seen.expired.clear();
@@ -260,111 +217,122 @@ impl Gate {
                 seen.opened = Epoch(0);
             }
         }
-        was_flipping
-    }
-
-    /// Whether a gate has flipped, and that is being written.
-    pub(crate) fn is_flipping(&self) -> bool {
-        let ticket = self.writing.as_ref().and_then(|write| write.ticket);
-        let asked = ticket.and_then(|ticket| self.asked.get(&ticket));
-        matches!(asked, Some((_, Asked::Open { is_done: true, .. })))
+        ended.was_flipping
     }
 
     /// What a process would do with requests when it starts.
     pub(crate) fn routes_in_file(&self) -> impl Iterator<Item = (ServiceName, Word)> {
-        let kept = self.file.written.services.iter();
+        let kept = self.proxy.file.written.services.iter();
         kept.map(|(name, state)| (ServiceName(name.clone()), state.mode.route()))
     }
 
     /// What was being written is written, or could not be.
-    pub(crate) fn writes(&mut self, result: Result<(), String>, now: u64) {
-        let Some(write) = self.writing.take() else {
+    pub(crate) fn writes(&mut self, id: ProcessId, result: Result<(), String>, now: u64) {
+        if !self.proxy.is_writing(id) {
             return;
-        };
-        self.is_behind = result.is_err();
-        if !self.is_behind {
-            self.file.write(write.state, write.durability);
         }
-        if let Some(ticket) = write.ticket {
-            self.handle(GateEvent::Written { ticket, result }, now);
-        } else {
-            self.carry_out(None, now);
+        if let Some(gates) = self.gates.get_mut(&id) {
+            gates.is_behind = result.is_err();
         }
-        while self.writing.is_none()
-            && let Some(event) = self.inbox.pop_front()
-        {
-            self.handle(event, now);
-        }
+        self.proxy.writes(id, result);
+        self.goes_on(now);
     }
 
     /// Makes a service known.
     pub(crate) fn define(&mut self, service: &ServiceName, now: u64) {
-        let name = service.0.clone();
-        let command = Command::Define { name, settings: () };
-        self.command(command, None, now);
+        self.proxy.define(service);
+        self.goes_on(now);
     }
 
-    /// A command of an agent; `admits` is what an opening leads to.
-    pub(crate) fn order(
+    /// A command of an agent.
+    pub(crate) fn ask(
         &mut self,
         action: &GateAction,
-        admits: BTreeMap<ServiceName, Option<Admits>>,
-        asker: u64,
+        targets: Targets,
+        is_forgotten: bool,
         now: u64,
     ) {
-        let asked = match action {
-            GateAction::Hold {
-                epoch, services, ..
-            } => Asked::Hold {
-                epoch: *epoch,
-                services: services.clone(),
-            },
-            GateAction::Open { epoch, .. } => Asked::Open {
-                epoch: *epoch,
-                admits,
-                is_done: false,
-            },
-            GateAction::Park { epoch, services } => Asked::Park {
-                epoch: *epoch,
-                services: services.clone(),
-            },
+        self.proxy.ask(Asked {
+            action: action.clone(),
+            targets,
+            has_flipped: false,
+            is_forgotten,
+        });
+        self.goes_on(now);
+    }
+
+    pub(crate) fn deadline_passes(&mut self, id: ProcessId, generation: u64, now: u64) {
+        self.proxy.deadline_passes(id, generation);
+        self.goes_on(now);
+    }
+
+    pub(crate) fn budget_is_over(&mut self, id: ProcessId, ticket: u64, now: u64) {
+        self.proxy.wait_is_over(id, Ticket(ticket), false);
+        self.goes_on(now);
+    }
+
+    /// What a gate does with requests, if the process knows the service.
+    pub(crate) fn route(&self, id: ProcessId, service: &ServiceName) -> Option<Route> {
+        let word = self.proxy.route(id, service)?;
+        let expired = match self.proxy.mode(id, service) {
+            Some(Mode::Expired { .. }) => Some(self.epoch(id, service)),
+            _ => None,
         };
-        self.command(action.request().into(), Some((asker, asked)), now);
+        let admits = |color: Color| Admits {
+            color,
+            ordinal: self.proxy.admits(service, color).ordinal,
+            expired,
+        };
+        Some(match word {
+            Word::Closed => Route::Closed,
+            Word::Open(color) => Route::Open(admits(color)),
+            Word::Held(color) => Route::Held(color.map(admits)),
+            Word::Shed(color) => Route::Shed(color.map(admits)),
+        })
     }
 
-    pub(crate) fn deadline_passes(&mut self, generation: u64, now: u64) {
-        self.give(GateEvent::DeadlinePassed { generation }, now);
+    /// What each gate of a process does with requests.
+    pub(crate) fn routes(&self, id: ProcessId) -> impl Iterator<Item = (ServiceName, Route)> {
+        let process = self.proxy.process(id).into_iter();
+        let names = process.flat_map(|process| process.routes.keys());
+        names.filter_map(move |name| {
+            let service = ServiceName(name.clone());
+            let route = self.route(id, &service)?;
+            Some((service, route))
+        })
     }
 
-    pub(crate) fn budget_is_over(&mut self, ticket: u64, now: u64) {
-        let ticket = Ticket(ticket);
-        if self.waits.iter().any(|(waits, _)| *waits == ticket) {
-            self.waits.retain(|(waits, _)| *waits != ticket);
-            let in_time = false;
-            self.give(GateEvent::NoRequests { ticket, in_time }, now);
-        }
+    /// Which change of its route a gate is at.
+    pub(crate) fn generation(&self, id: ProcessId, service: &ServiceName) -> u64 {
+        self.known(id, service).map_or(0, |gate| gate.generation)
     }
 
     /// A request takes a place in flight.
-    pub(crate) fn claim(&mut self, service: &ServiceName, color: Color) {
-        self.gate(service).in_flight[index(color)] += 1;
+    pub(crate) fn claim(&mut self, id: ProcessId, service: &ServiceName, color: Color) {
+        self.gate(id, service).in_flight[index(color)] += 1;
     }
 
     /// A request gives its place back.
-    pub(crate) fn release(&mut self, service: &ServiceName, color: Color, now: u64) {
-        self.gate(service).in_flight[index(color)] -= 1;
-        self.settle(now);
+    pub(crate) fn release(&mut self, id: ProcessId, service: &ServiceName, color: Color, now: u64) {
+        self.gate(id, service).in_flight[index(color)] -= 1;
+        self.goes_on(now);
     }
 
     /// The moment before its first byte.
-    pub(crate) fn begin_admitting(&mut self, service: &ServiceName, color: Color) {
-        self.gate(service).admitting[index(color)] += 1;
+    pub(crate) fn begin_admitting(&mut self, id: ProcessId, service: &ServiceName, color: Color) {
+        self.gate(id, service).admitting[index(color)] += 1;
     }
 
     /// Its first byte is written.
-    pub(crate) fn admitted(&mut self, service: &ServiceName, admits: Admits, now: u64) {
+    pub(crate) fn admitted(
+        &mut self,
+        id: ProcessId,
+        service: &ServiceName,
+        admits: Admits,
+        now: u64,
+    ) {
         let at = nanos(now);
-        let counts = &mut self.gate(service).counts;
+        let counts = &mut self.gate(id, service).counts;
         let color = match admits.color {
             Color::Blue => &mut counts.blue,
             Color::Green => &mut counts.green,
@@ -373,10 +341,10 @@ impl Gate {
         color.last_admission_ns = Some(at);
         color.first_admission_ns.get_or_insert(at);
         if let Some(epoch) = admits.expired
-            && matches!(self.mode(service), Some(Mode::Expired { .. }))
+            && matches!(self.proxy.mode(id, service), Some(Mode::Expired { .. }))
         {
             // What was admitted against G1 must be in the evidence from now on.
-            let seen = self.evidence(service, epoch);
+            let seen = self.evidence(id, service, epoch);
             let is_told =
                 seen.is_none_or(|seen| seen.expired && seen.last_admission_old_ns == Some(at));
             if !is_told {
@@ -385,162 +353,163 @@ impl Gate {
                 ));
             }
         }
-        self.end_admitting(service, admits.color, now);
+        self.end_admitting(id, service, admits.color, now);
     }
 
-    pub(crate) fn end_admitting(&mut self, service: &ServiceName, color: Color, now: u64) {
-        self.gate(service).admitting[index(color)] -= 1;
-        self.settle(now);
+    pub(crate) fn end_admitting(
+        &mut self,
+        id: ProcessId,
+        service: &ServiceName,
+        color: Color,
+        now: u64,
+    ) {
+        self.gate(id, service).admitting[index(color)] -= 1;
+        self.goes_on(now);
     }
 
-    pub(crate) fn wait(&mut self, service: &ServiceName, request: RequestId, now: u64) {
-        self.gate(service).waiting.push(request);
+    pub(crate) fn wait(
+        &mut self,
+        id: ProcessId,
+        service: &ServiceName,
+        request: RequestId,
+        now: u64,
+    ) {
+        self.gate(id, service).waiting.push(request);
         let seen = self.seen.entry(service.clone()).or_default();
         if !seen.was_used {
             return self.broken(format!("`{service}` was never opened, and a request waits"));
         }
-        let is_held = matches!(self.mode(service), Some(Mode::Held { .. }));
-        let ends = self.seen[service].hold_ends;
-        if is_held && self.writing.is_none() && ends.is_none_or(|ends| now > ends) {
+        let ends = seen.hold_ends;
+        let is_held = matches!(self.proxy.mode(id, service), Some(Mode::Held { .. }));
+        if is_held && !self.proxy.is_writing(id) && ends.is_none_or(|ends| now > ends) {
             self.broken(format!("the hold of `{service}` outlives its deadline"));
         }
     }
 
+    /// What is in flight to a color, in all processes.
     pub(crate) fn in_flight(&self, service: &ServiceName, color: Color) -> u64 {
-        let gate = self.services.get(service);
-        gate.map_or(0, |gate| gate.in_flight[index(color)])
+        let processes = self.gates.values();
+        let gates = processes.filter_map(|gates| gates.services.get(service));
+        gates.map(|gate| gate.in_flight[index(color)]).sum()
+    }
+
+    /// Whether a process lets requests through to a color.
+    pub(crate) fn serves(&self, service: &ServiceName, color: Color) -> bool {
+        let mut processes = self.gates.keys();
+        processes.any(|id| self.proxy.route(*id, service) == Some(Word::Open(color)))
     }
 
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.services
-            .values()
-            .any(|gate| matches!(gate.route, Route::Held(_) | Route::Shed(_)))
+        let processes = self.gates.keys().filter_map(|id| self.proxy.process(*id));
+        let mut routes = processes.flat_map(|process| process.routes.values());
+        routes.any(|route| matches!(route, Word::Held(_) | Word::Shed(_)))
     }
 
-    fn command(&mut self, command: Command<()>, asked: Option<(u64, Asked)>, now: u64) {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        if let Some(asked) = asked {
-            self.asked.insert(ticket, asked);
-        }
-        self.give(GateEvent::Commanded { ticket, command }, now);
-    }
-
-    /// What comes in during a write waits.
-    fn give(&mut self, event: GateEvent<()>, now: u64) {
-        if self.writing.is_some() || !self.inbox.is_empty() {
-            self.inbox.push_back(event);
-        } else {
-            self.handle(event, now);
-        }
-    }
-
-    fn handle(&mut self, event: GateEvent<()>, now: u64) {
-        let ticket = match &event {
-            GateEvent::Commanded { ticket, .. }
-            | GateEvent::Written { ticket, .. }
-            | GateEvent::Replicated { ticket, .. }
-            | GateEvent::NoneAdmitting { ticket }
-            | GateEvent::NoRequests { ticket, .. }
-            | GateEvent::Counted { ticket, .. } => Some(*ticket),
-            GateEvent::Started { .. }
-            | GateEvent::DeadlinePassed { .. }
-            | GateEvent::FollowerGone { .. }
-            | GateEvent::HandedOver
-            | GateEvent::HandoverFailed => None,
-        };
-        let counts = self.counts();
-        let Some(process) = &mut self.process else {
-            return;
-        };
-        process.take(event, nanos(now), &counts);
-        self.carry_out(ticket, now);
-    }
-
-    fn carry_out(&mut self, ticket: Option<Ticket>, now: u64) {
+    /// Carries out what can be carried out now.
+    fn goes_on(&mut self, now: u64) {
         loop {
-            let counts = self.counts();
-            let Some(process) = &mut self.process else {
+            let gates = &self.gates;
+            let counts = |id: ProcessId| gates.get(&id).map(Gates::counts).unwrap_or_default();
+            if let Some((id, did)) = self.proxy.next(nanos(now), counts) {
+                self.did(id, did, now);
+            } else if !self.settle() {
                 return;
-            };
-            let Some(done) = process.next(&counts) else {
-                break;
-            };
-            match done {
-                Done::ResetCounters(service) => {
-                    self.gate(&ServiceName(service)).counts.reset_totals();
-                }
-                Done::CountExpiry(service) => self.has_expired(&ServiceName(service)),
-                Done::Routed { service, route } => {
-                    self.routed(&ServiceName(service), route, ticket);
-                }
-                Done::ServicesSet => {
-                    for name in process.routes.keys() {
-                        self.services.entry(ServiceName(name.clone())).or_default();
-                    }
-                }
-                Done::Armed {
-                    generation,
-                    after_ms,
-                } => self.armed(generation, after_ms, ticket, now),
-                Done::Persists {
-                    ticket,
-                    durability,
-                    state,
-                } => {
-                    self.writing = Some(Write {
-                        ticket,
-                        durability,
-                        state,
-                    });
-                    let synced = durability == Durability::Disk;
-                    self.outputs.push(GateOutput::Writes { synced });
-                    self.refresh();
-                    return;
-                }
-                Done::Waits { ticket, what } => {
-                    if let Awaited::NoRequests { within_ms, .. } = what {
-                        let after = Duration::from_millis(within_ms);
-                        let ticket = ticket.0;
-                        self.outputs.push(GateOutput::Budget { ticket, after });
-                    }
-                    self.waits.push((ticket, what));
-                }
-                Done::Replicates { .. } => unreachable!("it has no predecessors"),
-                Done::Replied { ticket, answer } => self.replied(ticket, answer),
             }
         }
-        self.refresh();
-        self.settle(now);
     }
 
-    /// A gate does something else: on a command to open, or because a hold has ended.
-    fn routed(&mut self, service: &ServiceName, route: Word, ticket: Option<Ticket>) {
-        let command = ticket.and_then(|ticket| self.asked.get_mut(&ticket));
-        let is_order = match command {
-            Some((_, Asked::Open { is_done, .. })) => {
-                *is_done = true;
-                true
+    fn did(&mut self, id: ProcessId, did: Did, now: u64) {
+        match did {
+            Did::ResetCounters(service) => self.gate(id, &service).counts.reset_totals(),
+            Did::CountedExpiry(service) => self.has_expired(id, &service),
+            Did::Routed {
+                service,
+                route,
+                asked,
+                opened,
+            } => {
+                self.routed(&service, route, asked.as_ref());
+                if let Some(to) = opened {
+                    self.flipped(&service, to.map(|to| to.ordinal));
+                }
+                self.wakes(id, &service, route);
             }
-            Some((_, Asked::Park { .. })) => {
-                self.seen.entry(service.clone()).or_default().was_used = true;
-                false
+            Did::ServicesSet => {
+                let process = self.proxy.process(id);
+                let names = process
+                    .into_iter()
+                    .flat_map(|process| process.routes.keys());
+                for name in names.cloned().collect::<Vec<_>>() {
+                    self.gate(id, &ServiceName(name));
+                }
             }
-            Some((_, Asked::Hold { .. })) | None => false,
-        };
-        let is_parked = self.seen.get(service).is_some_and(|seen| seen.is_parked);
-        if is_parked && !is_order && matches!(route, Word::Open(_)) {
+            Did::Armed {
+                generation,
+                after_ms,
+                asked,
+            } => {
+                if let Some(GateAction::Hold { services, .. }) = asked.map(|asked| asked.action) {
+                    for service in services {
+                        let seen = self.seen.entry(service).or_default();
+                        seen.hold_ends = Some(now + latest(after_ms));
+                    }
+                }
+                self.outputs.push(GateOutput::Deadline {
+                    process: id,
+                    generation,
+                    after: Duration::from_millis(after_ms),
+                });
+            }
+            Did::Writes(durability) => self.outputs.push(GateOutput::Writes {
+                process: id,
+                synced: durability == Durability::Disk,
+            }),
+            Did::Waits { ticket, what } => {
+                if let Awaited::NoRequests { within_ms, .. } = what {
+                    self.outputs.push(GateOutput::Budget {
+                        process: id,
+                        ticket: ticket.0,
+                        after: Duration::from_millis(within_ms),
+                    });
+                }
+            }
+            Did::Answered(asked, answer) => {
+                let answer = answer.map(drop).map_err(|refusal| refusal.to_string());
+                if answer.is_ok() {
+                    self.obeyed(id, &asked);
+                }
+                self.outputs.push(GateOutput::Answered {
+                    event: answers::event(&asked.action, answer),
+                    is_forgotten: asked.is_forgotten,
+                });
+            }
+            Did::AnsweredOther => {}
+        }
+    }
+
+    /// A gate does something else: on a command, or because a hold has ended.
+    fn routed(&mut self, service: &ServiceName, route: Word, asked: Option<&Asked>) {
+        let action = asked.map(|asked| &asked.action);
+        let is_opening = matches!(action, Some(GateAction::Open { .. }));
+        let seen = self.seen.entry(service.clone()).or_default();
+        seen.was_used |= matches!(action, Some(GateAction::Park { .. }));
+        if seen.is_parked && !is_opening && matches!(route, Word::Open(_)) {
             self.broken(format!("`{service}` is parked and was let go unasked"));
         }
-        if let Some((_, Asked::Open { admits, .. })) =
-            ticket.and_then(|ticket| self.asked.get(&ticket)).cloned()
-            && let Some(to) = admits.get(service).copied()
-            && route == to.map_or(Word::Closed, |to| Word::Open(to.color))
-        {
-            self.flipped(service, to);
-        }
-        self.refresh_one(service);
-        let gate = self.gate(service);
+    }
+
+    fn flipped(&mut self, service: &ServiceName, to: Option<Epoch>) {
+        let seen = self.seen.entry(service.clone()).or_default();
+        seen.was_used = true;
+        // Its process may end before it answers.
+        seen.is_parked = false;
+        seen.is_in_doubt = false;
+        let service = service.clone();
+        self.outputs.push(GateOutput::Flipped { service, to });
+    }
+
+    fn wakes(&mut self, id: ProcessId, service: &ServiceName, route: Word) {
+        let gate = self.gate(id, service);
         gate.generation += 1;
         if let Word::Open(color) = route {
             gate.counts.opened(color);
@@ -551,23 +520,10 @@ impl Gate {
         }
     }
 
-    fn flipped(&mut self, service: &ServiceName, to: Option<Admits>) {
-        let seen = self.seen.entry(service.clone()).or_default();
-        seen.was_used = true;
-        // Its process may end before it answers.
-        seen.is_parked = false;
-        seen.is_in_doubt = false;
-        if let Some(to) = to {
-            seen.ordinals.insert(to.color, to.ordinal);
-        }
-        let service = service.clone();
-        self.outputs.push(GateOutput::Flipped { service, to });
-    }
-
-    fn has_expired(&mut self, service: &ServiceName) {
-        self.gate(service).counts.expired += 1;
-        let mode = self.mode(service);
-        let epoch = self.epoch(service);
+    fn has_expired(&mut self, id: ProcessId, service: &ServiceName) {
+        self.gate(id, service).counts.expired += 1;
+        let epoch = self.epoch(id, service);
+        let mode = self.proxy.mode(id, service);
         let seen = self.seen.entry(service.clone()).or_default();
         seen.expired.insert(epoch);
         seen.hold_ends = None;
@@ -579,54 +535,17 @@ impl Gate {
         self.outputs.push(GateOutput::Expired { service, sheds });
     }
 
-    fn armed(&mut self, generation: u64, after_ms: u64, ticket: Option<Ticket>, now: u64) {
-        if let Some((_, Asked::Hold { services, .. })) =
-            ticket.and_then(|ticket| self.asked.get(&ticket)).cloned()
-        {
-            for service in services {
-                let seen = self.seen.entry(service).or_default();
-                seen.hold_ends = Some(now + latest(after_ms));
-            }
-        }
-        let after = Duration::from_millis(after_ms);
-        self.outputs
-            .push(GateOutput::Deadline { generation, after });
-    }
-
-    fn replied(&mut self, ticket: Ticket, answer: Result<Answer, greenlight_gate::Refusal>) {
-        self.waits.retain(|(waits, _)| *waits != ticket);
-        let Some((asker, asked)) = self.asked.remove(&ticket) else {
-            return;
-        };
-        let (epoch, services): (_, Vec<_>) = match &asked {
-            Asked::Hold { epoch, services } | Asked::Park { epoch, services } => {
-                (*epoch, services.iter().cloned().collect())
-            }
-            Asked::Open { epoch, admits, .. } => (*epoch, admits.keys().cloned().collect()),
-        };
-        let is_hold = matches!(asked, Asked::Hold { .. });
-        match (answer, asked) {
-            (Ok(_), asked) => {
-                self.obeyed(epoch, &services, is_hold);
-                self.tell(asker, asked);
-            }
-            (Err(refusal), Asked::Hold { .. }) => {
-                let reason = refusal.to_string();
-                self.outputs.push(GateOutput::Refused {
-                    asker,
-                    epoch,
-                    reason,
-                });
-            }
-            (Err(_), Asked::Open { .. } | Asked::Park { .. }) => {
-                self.outputs.push(GateOutput::RefusedOther);
-            }
-        }
-    }
-
     /// G6, and that an expiry does not cease to be told.
-    fn obeyed(&mut self, epoch: Epoch, services: &[ServiceName], is_hold: bool) {
-        for service in services {
+    fn obeyed(&mut self, id: ProcessId, asked: &Asked) {
+        let (epoch, services): (_, Vec<_>) = match &asked.action {
+            GateAction::Hold {
+                epoch, services, ..
+            }
+            | GateAction::Park { epoch, services } => (*epoch, services.iter().cloned().collect()),
+            GateAction::Open { epoch, colors } => (*epoch, colors.keys().cloned().collect()),
+        };
+        let is_hold = matches!(asked.action, GateAction::Hold { .. });
+        for service in &services {
             let seen = self.seen.entry(service.clone()).or_default();
             if epoch < seen.obeyed || (is_hold && epoch <= seen.opened && seen.opened.0 > 0) {
                 let last = seen.obeyed.max(seen.opened);
@@ -635,64 +554,44 @@ impl Gate {
             }
             seen.obeyed = epoch;
             let has_expired = seen.expired.contains(&epoch);
-            let seen = self.evidence(service, epoch);
+            let seen = self.evidence(id, service, epoch);
             if has_expired && seen.is_some_and(|seen| !seen.expired) {
                 let text = format!("`{service}`: that the hold of {epoch} expired is not told");
                 return self.broken(text);
             }
         }
-    }
-
-    fn tell(&mut self, asker: u64, asked: Asked) {
-        match asked {
-            Asked::Hold { epoch, .. } => {
-                let evidence = HoldEvidence::default();
-                self.outputs.push(GateOutput::Held {
-                    asker,
-                    epoch,
-                    evidence,
-                });
-            }
-            Asked::Open {
-                epoch,
-                admits,
-                is_done,
-            } => {
-                for (service, to) in &admits {
+        for service in &services {
+            match asked.action {
+                GateAction::Hold { .. } => {}
+                GateAction::Open { .. } => {
                     // It was open to this already.
-                    if !is_done {
-                        self.flipped(service, *to);
+                    if !asked.has_flipped {
+                        let to = asked.targets.get(service).copied().flatten();
+                        self.flipped(service, to.map(|to| to.ordinal));
                     }
                     let seen = self.seen.entry(service.clone()).or_default();
                     seen.opened = epoch;
                     seen.is_parked = false;
                     seen.hold_ends = None;
                 }
-                let colors = admits.into_iter();
-                let colors = colors.map(|(service, to)| (service, to.map(|to| to.color)));
-                self.outputs.push(GateOutput::Opened {
-                    asker,
-                    epoch,
-                    colors: colors.collect(),
-                    evidence: SwitchEvidence::default(),
-                });
-                self.refresh();
-            }
-            Asked::Park { services, .. } => {
-                for service in &services {
-                    if self.mode(service).is_some() {
+                GateAction::Park { .. } => {
+                    if self.proxy.mode(id, service).is_some() {
                         let seen = self.seen.entry(service.clone()).or_default();
                         seen.is_parked = true;
                     }
                 }
-                self.outputs.push(GateOutput::Parked { asker, services });
             }
         }
     }
 
-    fn evidence(&self, service: &ServiceName, epoch: Epoch) -> Option<ServiceEvidence> {
-        let control = &self.process.as_ref()?.control;
-        let counts = self.counts();
+    fn evidence(
+        &self,
+        id: ProcessId,
+        service: &ServiceName,
+        epoch: Epoch,
+    ) -> Option<ServiceEvidence> {
+        let control = &self.proxy.process(id)?.control;
+        let counts = self.gates.get(&id)?.counts();
         control.evidence(epoch.0, &counts, None).remove(&service.0)
     }
 
@@ -700,87 +599,50 @@ impl Gate {
         self.outputs.push(GateOutput::Broken(what));
     }
 
-    /// What the requests of this process see, with what the world knows of it.
-    fn refresh(&mut self) {
-        let services: Vec<_> = self.services.keys().cloned().collect();
-        for service in services {
-            self.refresh_one(&service);
-        }
-    }
-
-    fn refresh_one(&mut self, service: &ServiceName) {
-        let Some(process) = &self.process else { return };
-        let Some(word) = process.routes.get(&service.0).copied() else {
-            return;
-        };
-        let expired = match self.mode(service) {
-            Some(Mode::Expired { .. }) => Some(self.epoch(service)),
-            _ => None,
-        };
-        let ordinals = self.seen.get(service).map(|seen| &seen.ordinals);
-        let admits = |color: Color| {
-            let ordinal = ordinals.and_then(|ordinals| ordinals.get(&color));
-            Admits {
-                color,
-                ordinal: ordinal.copied().unwrap_or_default(),
-                expired,
-            }
-        };
-        let route = match word {
-            Word::Closed => Route::Closed,
-            Word::Open(color) => Route::Open(admits(color)),
-            Word::Held(color) => Route::Held(color.map(admits)),
-            Word::Shed(color) => Route::Shed(color.map(admits)),
-        };
-        self.gate(service).route = route;
-    }
-
-    fn mode(&self, service: &ServiceName) -> Option<Mode> {
-        let control = &self.process.as_ref()?.control;
-        Some(control.services().get(&service.0)?.mode)
-    }
-
-    fn epoch(&self, service: &ServiceName) -> Epoch {
-        let control = self.process.as_ref().map(|process| &process.control);
-        let service = control.and_then(|control| control.services().get(&service.0));
+    fn epoch(&self, id: ProcessId, service: &ServiceName) -> Epoch {
+        let process = self.proxy.process(id);
+        let service = process.and_then(|process| process.control.services().get(&service.0));
         Epoch(service.map_or(0, |service| service.epoch))
     }
 
-    fn gate(&mut self, service: &ServiceName) -> &mut ServiceGate {
-        self.services.entry(service.clone()).or_default()
+    fn gate(&mut self, id: ProcessId, service: &ServiceName) -> &mut ServiceGate {
+        let gates = self.gates.entry(id).or_default();
+        gates.services.entry(service.clone()).or_default()
     }
 
-    /// Tells the control of what has been waited for for long enough.
-    fn settle(&mut self, now: u64) {
-        let waits = std::mem::take(&mut self.waits);
-        let (over, waits) = waits.into_iter().partition(|(_, what)| self.is_over(what));
-        self.waits = waits;
-        let over: Vec<(Ticket, Awaited)> = over;
-        for (ticket, what) in over {
-            let event = match what {
-                Awaited::NoneAdmitting(_) => GateEvent::NoneAdmitting { ticket },
-                Awaited::NoRequests { .. } => GateEvent::NoRequests {
-                    ticket,
-                    in_time: true,
-                },
-                Awaited::Counts { .. } => unreachable!("it has no predecessors"),
-            };
-            self.give(event, now);
+    fn known(&self, id: ProcessId, service: &ServiceName) -> Option<&ServiceGate> {
+        self.gates.get(&id)?.services.get(service)
+    }
+
+    /// Tells the control of what has been waited for for long enough; whether there was anything.
+    fn settle(&mut self) -> bool {
+        let mut over = Vec::new();
+        for id in self.gates.keys() {
+            let waits = self.proxy.waits(*id);
+            let so = waits.filter(|(_, what)| self.is_over(*id, what));
+            over.extend(so.map(|(ticket, _)| (*id, ticket)));
         }
+        for (id, ticket) in &over {
+            self.proxy.wait_is_over(*id, *ticket, true);
+        }
+        !over.is_empty()
     }
 
-    fn is_over(&self, what: &Awaited) -> bool {
-        let count = |(name, color): &(String, Color), of: fn(&ServiceGate) -> [u64; 2]| {
-            let gate = self.services.get(&ServiceName(name.clone()));
-            gate.map_or(0, |gate| of(gate)[index(*color)])
-        };
+    fn is_over(&self, id: ProcessId, what: &Awaited) -> bool {
         match what {
-            Awaited::NoneAdmitting(of) => of.iter().all(|of| count(of, |g| g.admitting) == 0),
-            Awaited::NoRequests { of, .. } => of.iter().all(|of| count(of, |g| g.in_flight) == 0),
+            Awaited::NoneAdmitting(of) => of.iter().all(|(name, color)| {
+                let gate = self.known(id, &ServiceName(name.clone()));
+                gate.is_none_or(|gate| gate.admitting[index(*color)] == 0)
+            }),
+            Awaited::NoRequests { of, .. } => of
+                .iter()
+                .all(|(name, color)| self.in_flight(&ServiceName(name.clone()), *color) == 0),
             Awaited::Counts { .. } => false,
         }
     }
+}
 
+impl Gates {
     fn counts(&self) -> CountsByService {
         let services = self.services.iter();
         services

@@ -2,25 +2,26 @@
 
 use super::disk::Ending;
 use super::event::{Event, Message, Place};
-use super::gate::{Admits, GateOutput, Route};
+use super::gate::GateOutput;
 use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
+use super::simulation::{Act, Simulation};
 use super::stale::is_stale;
-use super::world::{Act, World};
+use crate::world::answers;
+use crate::world::proxy::{Admits, ProcessId, Targets};
 use greenlight_protocol::agent::Promise;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, Report,
     ReportEnvelope, ServiceName, Timestamp,
 };
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(crate) type AgentProcess = Process<Agent, AgentEvent, AgentEffect, AgentRecord, AgentTimer>;
 
 /// How often an agent looks whether its gate was restarted, in microseconds.
-const PULSE: u64 = 100_000;
+const LEADER_CHECK_INTERVAL: u64 = 100_000;
 
-impl World {
+impl Simulation {
     pub(crate) fn start_agent(&mut self, at: usize) -> Checked {
         let machine = &mut self.machines[at];
         if machine.agent.is_up() {
@@ -40,7 +41,7 @@ impl World {
         machine.agent.work.push_back(Work::List);
         self.wake(Place::Instance(at));
         self.dial(at, true);
-        self.pulse(at);
+        self.asks_who_leads(at);
         Ok(())
     }
 
@@ -53,6 +54,7 @@ impl World {
             return;
         }
         machine.agent.forget();
+        machine.gate.proxy.forget_who_asked();
         machine.drains.clear();
         machine.starting.clear();
         self.link_breaks(at);
@@ -61,75 +63,69 @@ impl World {
     }
 
     pub(crate) fn start_gate(&mut self, at: usize) -> Checked {
-        if self.machines[at].gate.up {
+        if self.machines[at].gate.is_up() {
             return Ok(());
         }
         self.machines[at].gate.start(self.now);
         self.faults.proxy_is_back(at, self.now);
-        self.pulse(at);
+        self.asks_who_leads(at);
         self.gate_changed(at)
     }
 
-    /// The agent will notice a start of the gate.
-    fn pulse(&mut self, at: usize) {
+    /// The agent will notice which process of its proxy leads.
+    fn asks_who_leads(&mut self, at: usize) {
         let machine = &self.machines[at];
-        let (life, gate) = (machine.agent.life, machine.gate.life);
-        let pause = self.rng.micros(0, PULSE);
-        self.after(pause, Event::Pulse { at, life, gate });
+        let (life, leader) = (machine.agent.life, machine.gate.leader());
+        let pause = self.rng.micros(0, LEADER_CHECK_INTERVAL);
+        self.after(pause, Event::LeaderCheck { at, life, leader });
     }
 
-    pub(crate) fn pulses(&mut self, at: usize, life: u64, gate: u64) {
-        let seen = &self.machines[at].gate;
-        if seen.up && seen.life == gate {
+    pub(crate) fn leader_check(&mut self, at: usize, life: u64, leader: Option<ProcessId>) {
+        if leader.is_some() && self.machines[at].gate.leader() == leader {
             self.tell_agent(at, life, AgentEvent::GateConnected);
         }
     }
 
-    pub(crate) fn gate_deadline(&mut self, at: usize, gate: u64, generation: u64) -> Checked {
-        if self.is_gate(at, gate) {
-            let gate = &mut self.machines[at].gate;
-            gate.deadline_passes(generation, self.now);
-            return self.gate_settled(at);
-        }
-        Ok(())
+    pub(crate) fn gate_deadline(
+        &mut self,
+        at: usize,
+        process: ProcessId,
+        generation: u64,
+    ) -> Checked {
+        let gate = &mut self.machines[at].gate;
+        gate.deadline_passes(process, generation, self.now);
+        self.gate_settled(at)
     }
 
-    pub(crate) fn gate_budget(&mut self, at: usize, gate: u64, ticket: u64) -> Checked {
-        if self.is_gate(at, gate) {
-            self.machines[at].gate.budget_is_over(ticket, self.now);
-            return self.gate_settled(at);
-        }
-        Ok(())
+    pub(crate) fn gate_budget(&mut self, at: usize, process: ProcessId, ticket: u64) -> Checked {
+        let gate = &mut self.machines[at].gate;
+        gate.budget_is_over(process, ticket, self.now);
+        self.gate_settled(at)
     }
 
-    pub(crate) fn gate_writes(&mut self, at: usize, gate: u64) -> Checked {
-        if self.is_gate(at, gate) {
-            let mut result = Ok(());
-            if self.rng.hits(self.profile.sync_error) {
-                self.stats.count("gate's write failed");
-                result = Err("the disk is broken".to_owned());
-            }
-            self.machines[at].gate.writes(result, self.now);
-            return self.gate_settled(at);
+    pub(crate) fn gate_writes(&mut self, at: usize, process: ProcessId) -> Checked {
+        if !self.machines[at].gate.proxy.is_writing(process) {
+            return Ok(());
         }
-        Ok(())
+        let mut result = Ok(());
+        if self.rng.hits(self.profile.sync_error) {
+            self.stats.count("gate's write failed");
+            result = Err("the disk is broken".to_owned());
+        }
+        self.machines[at].gate.writes(process, result, self.now);
+        self.gate_settled(at)
     }
 
     /// The gate's process ends, and often its agent with it.
-    pub(crate) fn gate_ends(&mut self, at: usize, gate: u64) -> Checked {
-        if self.act == Act::Chaos && self.is_gate(at, gate) {
+    pub(crate) fn gate_ends(&mut self, at: usize, process: ProcessId) -> Checked {
+        let gate = &self.machines[at].gate;
+        if self.act == Act::Chaos && gate.leader() == Some(process) {
             self.end_gate(at, false)?;
             if self.rng.coin() {
                 self.end_agent(at, Ending::Process);
             }
         }
         Ok(())
-    }
-
-    /// Whether this start of the gate is there still.
-    fn is_gate(&self, at: usize, life: u64) -> bool {
-        let gate = &self.machines[at].gate;
-        gate.up && gate.life == life
     }
 
     pub(crate) fn step_agent(&mut self, at: usize) -> Checked {
@@ -220,7 +216,7 @@ impl World {
             AgentEffect::CheckPeers { epoch, peers, .. } => {
                 let unseen = peers.into_iter().filter(|peer| {
                     let machine = &self.machines[self.names[peer]];
-                    let is_up = machine.agent.is_up() && machine.gate.up;
+                    let is_up = machine.agent.is_up() && machine.gate.is_up();
                     !is_up || self.rng.hits(0.02)
                 });
                 let unseen = unseen.map(|peer| (peer, "no road".to_owned())).collect();
@@ -267,25 +263,23 @@ impl World {
 
     /// A hold runs beside the process, because it may wait; the rest is done in order.
     fn tell_gate(&mut self, at: usize, action: GateAction) -> Result<u64, super::oracle::Breach> {
-        let asker = self.machines[at].agent.life;
         match action {
             GateAction::Hold { .. } => {
+                let life = self.machines[at].agent.life;
                 let delay = self.rng.around(200);
-                self.after(delay, Event::GateOrder { at, action, asker });
+                self.after(delay, Event::HoldArrives { at, action, life });
                 Ok(0)
             }
             GateAction::Open { .. } => {
-                if self.machines[at].gate.up {
+                if self.machines[at].gate.is_up() {
                     self.open(at, &action)?;
                 }
                 Ok(self.rng.around(500))
             }
             GateAction::Park { .. } => {
                 let gate = &mut self.machines[at].gate;
-                if gate.up {
-                    gate.order(&action, BTreeMap::new(), asker, self.now);
-                    self.gate_changed(at)?;
-                }
+                gate.ask(&action, Targets::new(), false, self.now);
+                self.gate_changed(at)?;
                 Ok(self.rng.around(200))
             }
         }
@@ -296,10 +290,10 @@ impl World {
             return Ok(());
         };
         let machine = &mut self.machines[at];
-        let mut admits = BTreeMap::new();
+        let mut targets = Targets::new();
         for (service, color) in colors {
             let Some(color) = color else {
-                admits.insert(service.clone(), None);
+                targets.insert(service.clone(), None);
                 continue;
             };
             let agent = machine.agent.machine.as_ref();
@@ -309,12 +303,10 @@ impl World {
             let target = Admits {
                 color: *color,
                 ordinal,
-                expired: None,
             };
-            admits.insert(service.clone(), Some(target));
+            targets.insert(service.clone(), Some(target));
         }
-        let asker = machine.agent.life;
-        machine.gate.order(action, admits, asker, self.now);
+        machine.gate.ask(action, targets, false, self.now);
         self.gate_changed(at)?;
         // Whoever opens and whoever does not: both are looked at right away.
         for service in colors.keys().cloned() {
@@ -328,21 +320,17 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn order_hold(&mut self, at: usize, action: &GateAction, asker: u64) -> Checked {
-        let GateAction::Hold { epoch, .. } = action else {
-            return Ok(());
-        };
+    pub(crate) fn hold_arrives(&mut self, at: usize, action: &GateAction, life: u64) -> Checked {
         let machine = &mut self.machines[at];
-        if !machine.gate.up {
-            let event = AgentEvent::GateRefused {
-                epoch: *epoch,
-                reason: "unreachable".to_owned(),
-            };
-            self.tell_agent(at, asker, event);
+        if !machine.gate.is_up() {
+            if let Some(event) = answers::event(action, Err("unreachable".to_owned())) {
+                self.tell_agent(at, life, event);
+            }
             return Ok(());
         }
+        let is_forgotten = machine.agent.life != life;
         let gate = &mut machine.gate;
-        gate.order(action, BTreeMap::new(), asker, self.now);
+        gate.ask(action, Targets::new(), is_forgotten, self.now);
         self.gate_changed(at)
     }
 
@@ -353,7 +341,6 @@ impl World {
     }
 
     pub(crate) fn gate_settled(&mut self, at: usize) -> Checked {
-        let gate = self.machines[at].gate.life;
         let outputs = std::mem::take(&mut self.machines[at].gate.outputs);
         for output in outputs {
             self.trace.note(self.now, &output);
@@ -363,69 +350,53 @@ impl World {
                         self.try_at_gate(request)?;
                     }
                 }
-                GateOutput::Held {
-                    asker,
-                    epoch,
-                    evidence,
-                } => {
-                    let event = AgentEvent::GateHeld { epoch, evidence };
-                    self.gate_answers(at, asker, event);
-                }
-                GateOutput::Refused {
-                    asker,
-                    epoch,
-                    reason,
-                } => {
-                    let event = AgentEvent::GateRefused { epoch, reason };
-                    self.gate_answers(at, asker, event);
-                }
-                GateOutput::RefusedOther => self.stats.count("gate refused to open or park"),
+                GateOutput::Answered {
+                    event,
+                    is_forgotten,
+                } => self.gate_answers(at, event, is_forgotten),
                 GateOutput::Flipped { service, to } => self.gate_flipped(at, &service, to)?,
-                GateOutput::Opened {
-                    asker,
-                    epoch,
-                    colors,
-                    evidence,
-                } => {
-                    let event = AgentEvent::GateOpened {
-                        epoch,
-                        colors,
-                        evidence,
-                    };
-                    self.tell_agent(at, asker, event);
-                }
-                GateOutput::Parked { asker, services } => {
-                    self.tell_agent(at, asker, AgentEvent::GateParked { services });
-                }
                 GateOutput::Expired { service, sheds } => {
                     self.stats.count("hold expired");
                     if sheds {
                         self.faults.begins_to_shed(at, service);
                     }
                 }
-                GateOutput::Deadline { generation, after } => {
+                GateOutput::Deadline {
+                    process,
+                    generation,
+                    after,
+                } => {
                     let after = self.machines[at].gate_clock.takes(after);
                     let deadline = Event::GateDeadline {
                         at,
-                        gate,
+                        process,
                         generation,
                     };
                     self.after(after, deadline);
                 }
-                GateOutput::Budget { ticket, after } => {
+                GateOutput::Budget {
+                    process,
+                    ticket,
+                    after,
+                } => {
                     let after = self.machines[at].gate_clock.takes(after);
-                    self.after(after, Event::GateBudget { at, gate, ticket });
+                    let budget = Event::GateBudget {
+                        at,
+                        process,
+                        ticket,
+                    };
+                    self.after(after, budget);
                 }
-                GateOutput::Writes { synced } => {
+                GateOutput::Writes { process, synced } => {
                     let takes = match synced {
                         true => self.sync_takes(),
                         false => self.rng.around(50),
                     };
-                    self.after(takes, Event::GateWrites { at, gate });
-                    let flips = self.machines[at].gate.is_flipping();
+                    self.after(takes, Event::GateWrites { at, process });
+                    let flips = self.machines[at].gate.proxy.is_flipping(process);
                     if flips && self.rng.hits(self.profile.ends_in_flip) {
                         let within = self.rng.micros(0, takes);
-                        self.after(within, Event::GateEnds { at, gate });
+                        self.after(within, Event::GateEnds { at, process });
                     }
                 }
                 GateOutput::Broken(what) => return breach(what),
@@ -435,25 +406,32 @@ impl World {
         Ok(())
     }
 
-    fn gate_flipped(&mut self, at: usize, service: &ServiceName, to: Option<Admits>) -> Checked {
+    fn gate_flipped(&mut self, at: usize, service: &ServiceName, to: Option<Epoch>) -> Checked {
         self.faults.gate_opened(at, service);
         let name = &self.machines[at].name;
         match to {
-            Some(admits) => self.oracle.gate_opened(name, service, admits.ordinal),
+            Some(ordinal) => self.oracle.gate_opened(name, service, ordinal),
             None => self.oracle.gate_closed(name, service),
         }
     }
 
-    fn gate_answers(&mut self, at: usize, life: u64, event: AgentEvent) {
-        let delay = self.rng.around(200);
-        self.after(delay, Event::ToAgent { at, life, event });
+    /// A hold is answered later, because it may have waited; the rest is done in order.
+    fn gate_answers(&mut self, at: usize, event: Option<AgentEvent>, is_forgotten: bool) {
+        let life = self.machines[at].agent.life;
+        match event {
+            _ if is_forgotten => {}
+            None => self.stats.count("gate refused to open or park"),
+            Some(event @ (AgentEvent::GateHeld { .. } | AgentEvent::GateRefused { .. })) => {
+                let delay = self.rng.around(200);
+                self.after(delay, Event::ToAgent { at, life, event });
+            }
+            Some(event) => self.tell_agent(at, life, event),
+        }
     }
 
     /// Whether the gate lets requests through to this slot.
     pub(crate) fn serves(&self, at: usize, slot: &greenlight_protocol::Slot) -> bool {
-        let gate = &self.machines[at].gate;
-        let route = gate.services.get(&slot.service).map(|gate| gate.route);
-        gate.up && matches!(route, Some(Route::Open(admits)) if admits.color == slot.color)
+        self.machines[at].gate.serves(&slot.service, slot.color)
     }
 }
 

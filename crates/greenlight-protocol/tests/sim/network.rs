@@ -4,10 +4,10 @@
 
 use super::coordinator::Input;
 use super::event::{Event, Message, Place};
-use super::world::World;
+use super::simulation::Simulation;
 use greenlight_protocol::{AgentEvent, CoordinatorEvent};
 
-impl World {
+impl Simulation {
     pub(crate) fn send(&mut self, from: Place, to: Place, message: Message) {
         if self.rng.hits(self.profile.loss) {
             self.stats.count("message lost");

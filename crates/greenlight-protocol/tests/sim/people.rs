@@ -3,7 +3,7 @@
 use super::apps::Flaw;
 use super::coordinator::Input;
 use super::event::{Event, Place};
-use super::world::{Act, World};
+use super::simulation::{Act, Simulation};
 use greenlight_protocol::coordinator::{DeploymentRequest, Promotion, RollbackRequest};
 use greenlight_protocol::policy::{Exclusive, PeerChecks};
 use greenlight_protocol::{
@@ -12,7 +12,7 @@ use greenlight_protocol::{
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-impl World {
+impl Simulation {
     pub(crate) fn person_acts(&mut self) {
         if self.act != Act::Chaos {
             return;

@@ -3,13 +3,14 @@
 use super::event::Event;
 use super::gate::Route;
 use super::oracle::{Checked, breach};
-use super::world::{Act, World};
+use super::simulation::{Act, Simulation};
 use greenlight_protocol::{Command, Coordinator, Outcome, ParticipationView, Phase, Slot};
+use std::collections::BTreeMap;
 
 /// How often it is looked whether the fleet is at rest, in microseconds.
 const LOOK: u64 = 1_000_000;
 
-impl World {
+impl Simulation {
     pub(crate) fn look(&mut self) -> Checked {
         let phase = self.coordinator.machine.as_ref().map(Coordinator::phase);
         if matches!(phase, Some(Phase::Ready)) {
@@ -85,12 +86,13 @@ impl World {
             if participation != ParticipationView::Idle || machine.agent.has_work() {
                 return breach(format!("`{name}` is at {participation:?}"));
             }
-            if !machine.gate.up || !machine.link_up {
+            let Some(leader) = machine.gate.leader().filter(|_| machine.link_up) else {
                 return breach(format!("the gate or the link of `{name}` is down"));
-            }
+            };
+            let routes: BTreeMap<_, _> = machine.gate.routes(leader).collect();
             let mut expected = Vec::new();
-            for (service, gate) in &machine.gate.services {
-                let live = match (ledger.live.get(service), gate.route) {
+            for (service, route) in &routes {
+                let live = match (ledger.live.get(service), *route) {
                     (None, Route::Closed | Route::Shed(None)) => continue,
                     (Some(_), Route::Closed | Route::Shed(None)) if may_be_split => continue,
                     (_, Route::Open(admits)) => admits.color,
@@ -116,7 +118,7 @@ impl World {
             }
             let unserved = ledger.live.keys();
             if unserved
-                .filter(|service| !machine.gate.services.contains_key(service))
+                .filter(|service| !routes.contains_key(service))
                 .any(|_| !may_be_split)
             {
                 return breach(format!("`{name}` does not know what is live"));

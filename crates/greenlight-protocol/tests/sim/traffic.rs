@@ -8,7 +8,8 @@ use super::event::Event;
 use super::faults::{Failure, MOST_RESENT};
 use super::gate::{Admits, RequestId, Route};
 use super::oracle::{Admission, Answer, Checked, breach};
-use super::world::{Act, World};
+use super::simulation::{Act, Simulation};
+use crate::world::proxy::ProcessId;
 use greenlight_protocol::{Incarnation, ServiceName, Slot};
 
 /// How long a request may wait at the gate, in microseconds.
@@ -37,6 +38,8 @@ enum Stage {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     at: usize,
+    /// The process that has its connection.
+    process: ProcessId,
     service: ServiceName,
     idempotent: bool,
     stage: Stage,
@@ -57,7 +60,7 @@ impl Request {
     }
 }
 
-impl World {
+impl Simulation {
     /// Users come all the time, and thick when gates move.
     pub(crate) fn traffic(&mut self) -> Checked {
         if self.act == Act::Ending {
@@ -85,6 +88,8 @@ impl World {
         self.oracle.asked(id);
         let request = Request {
             at,
+            // Without one, it finds nobody at the gate.
+            process: self.machines[at].gate.leader().unwrap_or_default(),
             service,
             idempotent: self.rng.hits(0.7),
             stage: Stage::Waiting,
@@ -104,24 +109,22 @@ impl World {
         };
         request.step += 1;
         let gate = &mut self.machines[request.at].gate;
-        if !gate.up {
+        let process = request.process;
+        if gate.proxy.process(process).is_none() {
             return self.answer(id, Answer::ProxyGone);
         }
-        let Some(known) = gate.services.get(&request.service) else {
-            return self.answer(id, Answer::NothingDeployed);
-        };
-        match known.route {
-            Route::Closed => self.answer(id, Answer::NothingDeployed),
-            Route::Shed(_) => self.answer(id, Answer::Shed),
-            Route::Held(_) => {
+        match gate.route(process, &request.service) {
+            None | Some(Route::Closed) => self.answer(id, Answer::NothingDeployed),
+            Some(Route::Shed(_)) => self.answer(id, Answer::Shed),
+            Some(Route::Held(_)) => {
                 let (at, service) = (request.at, request.service.clone());
-                gate.wait(&service, id, self.now);
+                gate.wait(process, &service, id, self.now);
                 self.gate_settled(at)
             }
-            Route::Open(admits) => {
-                let generation = known.generation;
+            Some(Route::Open(admits)) => {
+                let generation = gate.generation(process, &request.service);
                 request.stage = Stage::Claimed { admits, generation };
-                gate.claim(&request.service, admits.color);
+                gate.claim(process, &request.service, admits.color);
                 let takes = self.rng.micros(20, 1_000);
                 self.moves_after(id, takes);
                 Ok(())
@@ -152,9 +155,9 @@ impl World {
             } => self.is_written(id, admits, incarnation),
             Stage::Sent { admits, .. } => {
                 let (at, service) = (request.at, request.service.clone());
-                self.machines[at]
-                    .gate
-                    .release(&service, admits.color, self.now);
+                let (process, now) = (request.process, self.now);
+                let gate = &mut self.machines[at].gate;
+                gate.release(process, &service, admits.color, now);
                 self.answer(id, Answer::Served)?;
                 self.gate_settled(at)
             }
@@ -163,7 +166,8 @@ impl World {
 
     fn connects(&mut self, id: RequestId, admits: Admits, generation: u64) -> Checked {
         let request = self.requests.get_mut(&id).expect("it has just moved");
-        let (at, service) = (request.at, request.service.clone());
+        let (at, process) = (request.at, request.process);
+        let service = request.service.clone();
         let machine = &mut self.machines[at];
         let slot = Slot {
             service: service.clone(),
@@ -173,15 +177,19 @@ impl World {
         let Some(app) = app else {
             // Refused: it waits, and looks again.
             request.stage = Stage::Waiting;
-            machine.gate.release(&service, admits.color, self.now);
+            machine
+                .gate
+                .release(process, &service, admits.color, self.now);
             let pause = self.rng.micros(5_000, 50_000);
             self.moves_after(id, pause);
             return self.gate_settled(at);
         };
-        if machine.gate.services[&service].generation != generation {
+        if machine.gate.generation(process, &service) != generation {
             // Recalled: nothing of it was sent.
             request.stage = Stage::Waiting;
-            machine.gate.release(&service, admits.color, self.now);
+            machine
+                .gate
+                .release(process, &service, admits.color, self.now);
             self.stats.count("request recalled");
             self.gate_settled(at)?;
             return self.try_at_gate(id);
@@ -191,7 +199,9 @@ impl World {
             incarnation: app.incarnation,
         };
         request.reached = self.now;
-        machine.gate.begin_admitting(&service, admits.color);
+        machine
+            .gate
+            .begin_admitting(process, &service, admits.color);
         let takes = self.rng.micros(5, 2_000);
         self.moves_after(id, takes);
         Ok(())
@@ -199,7 +209,7 @@ impl World {
 
     fn is_written(&mut self, id: RequestId, admits: Admits, incarnation: Incarnation) -> Checked {
         let request = self.requests.get_mut(&id).expect("it has just moved");
-        let at = request.at;
+        let (at, process) = (request.at, request.process);
         let machine = &mut self.machines[at];
         let slot = Slot {
             service: request.service.clone(),
@@ -221,7 +231,8 @@ impl World {
             admits,
             incarnation,
         };
-        machine.gate.admitted(&slot.service, admits, self.now);
+        let (service, now) = (&slot.service, self.now);
+        machine.gate.admitted(process, service, admits, now);
         let takes = if self.rng.hits(0.03) {
             self.rng.micros(300_000, 4_000_000)
         } else {
@@ -278,11 +289,12 @@ impl World {
             request.step += 1;
             let again = !written || request.may_be_sent_again();
             request.resent += u32::from(written);
+            let process = request.process;
             let gate = &mut self.machines[at].gate;
             if !written {
-                gate.end_admitting(&slot.service, slot.color, self.now);
+                gate.end_admitting(process, &slot.service, slot.color, self.now);
             }
-            gate.release(&slot.service, slot.color, self.now);
+            gate.release(process, &slot.service, slot.color, self.now);
             if again {
                 let pause = self.rng.micros(5_000, 50_000);
                 self.moves_after(id, pause);
@@ -295,12 +307,12 @@ impl World {
         self.gate_settled(at)
     }
 
-    /// The proxy's process has ended, and every connection with it.
-    pub(crate) fn connections_are_lost(&mut self, at: usize) -> Checked {
+    /// A process of a proxy has ended, and every connection of it.
+    pub(crate) fn connections_are_lost(&mut self, at: usize, process: ProcessId) -> Checked {
         let lost: Vec<_> = self
             .requests
             .iter()
-            .filter(|(_, request)| request.at == at)
+            .filter(|(_, request)| request.at == at && request.process == process)
             .map(|(id, _)| *id)
             .collect();
         for id in lost {
@@ -325,12 +337,12 @@ impl World {
             return Ok(());
         };
         let machine = &self.machines[request.at];
-        let gate = machine.gate.services.get(&request.service);
+        let route = machine.gate.route(request.process, &request.service);
         let failure = Failure {
             at: request.at,
             instance: &machine.name,
             service: &request.service,
-            admits: gate.and_then(|gate| gate.route.served()),
+            admits: route.and_then(Route::served),
             since: request.since,
             now: self.now,
             resendable: request.may_be_sent_again(),

@@ -50,7 +50,7 @@ pub(crate) enum Act {
 
 /// A run.
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct Simulation {
     pub(crate) profile: Profile,
     pub(crate) rng: Rng,
     pub(crate) trace: Trace,
@@ -89,31 +89,31 @@ pub(crate) struct Run {
 
 /// Runs a seed.
 pub(crate) fn run(seed: u64, mutant: Broken, telling: Telling) -> Run {
-    let mut world = World::new(seed, mutant, telling);
-    let result = world.run();
+    let mut simulation = Simulation::new(seed, mutant, telling);
+    let result = simulation.run();
     let Breach(text) = match &result {
         Ok(()) => Breach(String::new()),
         Err(breach) => breach.clone(),
     };
-    let now = world.now;
-    world.trace.note(now, &text);
-    let mut stats = world.stats;
+    let now = simulation.now;
+    simulation.trace.note(now, &text);
+    let mut stats = simulation.stats;
     stats.runs = 1;
-    stats.steps = world.trace.steps;
-    stats.admissions = world.oracle.admissions;
-    stats.excused = world.oracle.excused;
-    stats.answers = world.oracle.answers;
-    let mut lines = vec![format!("{:?}", world.profile)];
-    lines.extend(world.trace.lines().cloned());
+    stats.steps = simulation.trace.steps;
+    stats.admissions = simulation.oracle.admissions;
+    stats.excused = simulation.oracle.excused;
+    stats.answers = simulation.oracle.answers;
+    let mut lines = vec![format!("{:?}", simulation.profile)];
+    lines.extend(simulation.trace.lines().cloned());
     Run {
         result,
         stats,
-        hash: world.trace.hash(),
+        hash: simulation.trace.hash(),
         lines,
     }
 }
 
-impl World {
+impl Simulation {
     fn new(seed: u64, mutant: Broken, telling: Telling) -> Self {
         let mut rng = Rng::new(seed);
         let profile = Profile::of(&mut rng, mutant);
@@ -221,16 +221,20 @@ impl World {
             } => self.dials(at, agent, coordinator),
             Event::LinkIsDown { at, session } => self.link_is_down(at, session),
             Event::ToAgent { at, life, event } => self.tell_agent(at, life, event),
-            Event::Pulse { at, life, gate } => self.pulses(at, life, gate),
-            Event::GateOrder { at, action, asker } => self.order_hold(at, &action, asker)?,
+            Event::LeaderCheck { at, life, leader } => self.leader_check(at, life, leader),
+            Event::HoldArrives { at, action, life } => self.hold_arrives(at, &action, life)?,
             Event::GateDeadline {
                 at,
-                gate,
+                process,
                 generation,
-            } => self.gate_deadline(at, gate, generation)?,
-            Event::GateBudget { at, gate, ticket } => self.gate_budget(at, gate, ticket)?,
-            Event::GateEnds { at, gate } => self.gate_ends(at, gate)?,
-            Event::GateWrites { at, gate } => self.gate_writes(at, gate)?,
+            } => self.gate_deadline(at, process, generation)?,
+            Event::GateBudget {
+                at,
+                process,
+                ticket,
+            } => self.gate_budget(at, process, ticket)?,
+            Event::GateEnds { at, process } => self.gate_ends(at, process)?,
+            Event::GateWrites { at, process } => self.gate_writes(at, process)?,
             Event::Launch {
                 at,
                 life,
@@ -353,13 +357,14 @@ impl World {
             if !self.machines[at].agent.is_up() {
                 self.after(2_000, Event::Starts(here));
             }
-            if !self.machines[at].gate.up {
+            if !self.machines[at].gate.is_up() {
                 self.after(3_000, Event::GateStarts(at));
             }
             self.wake_anew(here);
             // A disk that has stalled goes on.
-            let gate = self.machines[at].gate.life;
-            self.after(1_000, Event::GateWrites { at, gate });
+            if let Some(process) = self.machines[at].gate.leader() {
+                self.after(1_000, Event::GateWrites { at, process });
+            }
             // A message is lost with its connection: whatever was lost, there is a new one.
             self.link_breaks(at);
             self.dial(at, true);

@@ -11,7 +11,7 @@ mod faults;
 #[path = "front.rs"]
 mod front;
 
-use crate::gates::prompt::PromptGate;
+use crate::world::proxy::Proxy;
 use greenlight_protocol::coordinator::{CoordinatorRecord, DeploymentRequest, Promotion};
 use greenlight_protocol::message::{PeerAnswer, ReportEnvelope};
 use greenlight_protocol::{
@@ -45,7 +45,7 @@ pub(crate) struct App {
 pub(crate) struct Machine {
     pub(crate) agent: Option<Agent>,
     disk: Vec<AgentRecord>,
-    pub(crate) gate: PromptGate,
+    pub(crate) proxy: Proxy,
     pub(crate) apps: BTreeMap<Slot, App>,
     /// Versions that exit here instead of passing their check.
     pub(crate) broken: BTreeSet<String>,
@@ -85,12 +85,12 @@ pub(crate) enum Message {
 enum Timer {
     Coordinator(CoordinatorTimer),
     Agent(InstanceId, AgentTimer),
-    /// The deadline of a gate's hold.
-    Gate(InstanceId, u64),
+    /// The deadline of a hold, in a process of a proxy.
+    Gate(InstanceId, u64, u64),
 }
 
 /// The whole fleet.
-pub(crate) struct World {
+pub(crate) struct Story {
     pub(crate) coordinator: Option<Coordinator>,
     pub(crate) records: Vec<CoordinatorRecord>,
     pub(crate) machines: BTreeMap<InstanceId, Machine>,
@@ -106,11 +106,11 @@ pub(crate) struct World {
     pub(crate) deaf: Option<InstanceId>,
 }
 
-impl World {
+impl Story {
     /// A fleet that has never run anything, everyone connected.
     pub(crate) fn new(size: usize) -> Self {
         let names: BTreeSet<_> = (1..=size).map(name).collect();
-        let mut world = Self {
+        let mut story = Self {
             coordinator: None,
             records: Vec::new(),
             machines: BTreeMap::new(),
@@ -123,23 +123,23 @@ impl World {
             deaf: None,
         };
         for machine in names {
-            world.machines.insert(machine.clone(), Machine::new());
-            world.restart_agent(&machine);
+            story.machines.insert(machine.clone(), Machine::new());
+            story.restart_agent(&machine);
         }
-        world.restart_coordinator();
-        world.run();
-        world
+        story.restart_coordinator();
+        story.run();
+        story
     }
 
     /// A fleet on which `shop` at `v1` was deployed and nothing else is left running.
     pub(crate) fn serving_v1(size: usize) -> Self {
-        let mut world = Self::new(size);
-        let request = world.request(&[("shop", "v1")]);
-        world
+        let mut story = Self::new(size);
+        let request = story.request(&[("shop", "v1")]);
+        story
             .deploy(request)
             .expect("an idle fleet takes a request");
-        world.pass(Duration::from_hours(1));
-        world
+        story.pass(Duration::from_hours(1));
+        story
     }
 
     /// A deployment of everyone at once, named after its first version.
@@ -309,7 +309,7 @@ impl World {
                 }
             }
             Timer::Agent(at, timer) => self.tell(&at, AgentEvent::TimerFired(timer)),
-            Timer::Gate(at, generation) => self.gate_deadline(&at, generation),
+            Timer::Gate(at, process, generation) => self.gate_deadline(&at, process, generation),
         }
     }
 
@@ -406,7 +406,9 @@ impl World {
     fn start(&mut self, at: &InstanceId, slot: Slot, incarnation: Incarnation, release: Release) {
         let machine = self.machine(at);
         machine.starts += 1;
-        machine.gate.define(&slot.service.0);
+        machine.proxy.define(&slot.service);
+        self.gate_goes_on(at);
+        let machine = self.machine(at);
         let event = if machine.broken.contains(&release.version) {
             let reason = "it never passed its check".to_owned();
             AgentEvent::SlotExited {
