@@ -13,10 +13,10 @@
 //!           │ set routes, replicate, persist to the disk, [count there], reply
 //!  park,    │ set routes, persist, replicate, reply
 //!  shed     │
-//!  define,  │ persist to the disk, set services, replicate, reply
-//!  remove   │
+//!  define   │ persist to the disk, set services, replicate, reply
+//!  remove   │ [count there], persist to the disk, set services, replicate, reply
 //!  deadline │ count the expiry, set routes, persist, replicate
-//!  follow   │ reset totals, set routes, set services, arm deadlines, none admitting, reply
+//!  follow   │ [reset totals], set routes, set services, arm deadlines, none admitting, reply
 //! ```
 //!
 //! What is in brackets happens only where there are followers (counting, closing, the note), a
@@ -44,7 +44,7 @@ pub use vocabulary::{
     ReplicateRequest, Ticket,
 };
 
-use crate::counts::CountsByService;
+use crate::counts::CountsByCutOver;
 use crate::evidence::EvidenceByEpoch;
 use crate::mutant::GateMutant;
 use running::{HoldStep, OpenStep, Running};
@@ -75,7 +75,7 @@ pub struct GateControl<S> {
     /// Predecessors that still have connections: their gates follow this process's.
     followers: BTreeSet<String>,
     /// What those counted that have ended.
-    final_counts: CountsByService,
+    final_counts: CountsByCutOver,
     running: BTreeMap<Ticket, Running<S>>,
     /// The last generation of any service.
     generation: u64,
@@ -139,13 +139,14 @@ impl<S: Clone + PartialEq> GateControl<S> {
     pub fn normalize(&mut self, armed: &BTreeSet<u64>, decided: u64) -> BTreeSet<u64> {
         for service in self.services.values_mut() {
             service.mode = service.mode.normal_form();
+            service.cut_over = 0;
             if service.mode.deadline().is_none() && service.epoch <= decided {
                 service.epoch = 0;
                 service.opened = 0;
             }
         }
         self.evidence.clear();
-        self.final_counts.clear();
+        self.final_counts = CountsByCutOver::default();
         self.replicated = 0;
         let running = std::mem::take(&mut self.running).into_values();
         self.running = (1..).map(Ticket).zip(running).collect();
@@ -199,6 +200,7 @@ impl<S: Clone + PartialEq> GateControl<S> {
                 mode: service.mode,
                 epoch: service.epoch,
                 opened: service.opened,
+                cut_over: service.cut_over,
                 evidence: None,
             };
             (name.clone(), state)
@@ -252,7 +254,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             GateEvent::NoRequests { ticket, in_time } => self.no_requests(ticket, in_time),
             GateEvent::Counted { ticket, others } => {
                 let mut counts = self.control.final_counts.clone();
-                crate::counts::add_all(&mut counts, &others.unwrap_or_default());
+                counts.add_all(&others.unwrap_or_default());
                 self.counted(ticket, &counts);
             }
         }
@@ -297,10 +299,10 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             (
                 Some(Running::Hold {
                     request,
-                    step: HoldStep::Writing { reset },
+                    step: HoldStep::Writing,
                 }),
                 Ok(()),
-            ) => self.wait_held(ticket, request, reset),
+            ) => self.wait_held(ticket, request),
             (
                 Some(Running::Open {
                     request,
@@ -320,6 +322,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             ) => self.has_flipped(ticket, request, services, opened_at_ns, result),
             (Some(Running::Close), Ok(())) => self.wait_replicated(ticket, Running::Close),
             (Some(Running::Reroute { name, before }), Ok(())) => {
+                self.forget_counts_of_unknown(&name);
                 self.effects.push(GateEffect::SetServices);
                 self.wait_replicated(ticket, Running::Reroute { name, before });
             }
@@ -342,7 +345,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
                     request,
                     step: HoldStep::Closing { here, .. },
                 }),
-                _,
+                Ok(()),
             ) => self.closed_there(ticket, request, here),
             (
                 Some(Running::Hold {
@@ -392,7 +395,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
                     Running::Close
                     | Running::Reroute { .. }
                     | Running::Hold {
-                        step: HoldStep::GivingUp,
+                        step: HoldStep::Closing { .. } | HoldStep::GivingUp,
                         ..
                     },
                 ),
@@ -434,7 +437,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
     }
 
-    fn counted(&mut self, ticket: Ticket, others: &CountsByService) {
+    fn counted(&mut self, ticket: Ticket, others: &CountsByCutOver) {
         match self.control.running.remove(&ticket) {
             Some(Running::Hold {
                 request,
@@ -457,6 +460,11 @@ impl<S: Clone + PartialEq> Step<'_, S> {
                     },
                 ..
             }) => self.is_open(ticket, &services, opened_at_ns, released, others),
+            Some(Running::Remove { name }) => {
+                if let Err(refusal) = self.remove_counted(ticket, name, others) {
+                    self.refuse(ticket, refusal);
+                }
+            }
             Some(other) => self.still_waits(ticket, other),
             None => {}
         }

@@ -2,6 +2,10 @@
 //!
 //! After a handover a service has a gate in each process that still has connections. What is
 //! reported for the service is the sum of the counts of all of them.
+//!
+//! Totals are those of one cut-over. A process that has not heard of a new one still has the
+//! totals of the one before, so what one process says to another names the cut-over, and totals of
+//! another are left out.
 
 use crate::color::Color;
 use serde::{Deserialize, Serialize};
@@ -118,10 +122,65 @@ impl ColorCounts {
     }
 }
 
-/// Adds what some processes have counted to what others have.
-pub fn add_all(total: &mut CountsByService, some: &CountsByService) {
-    for (name, counts) in some {
-        total.entry(name.clone()).or_default().add(counts);
+/// What processes have counted: by service, and by the cut-over whose totals these are (0 before the
+/// service was held for the first time).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CountsByCutOver(BTreeMap<String, BTreeMap<u64, Counts>>);
+
+impl CountsByCutOver {
+    /// Adds what one process has counted of one service.
+    pub fn add(&mut self, service: &str, cut_over: u64, counts: &Counts) {
+        let of_service = self.0.entry(service.to_owned()).or_default();
+        of_service.entry(cut_over).or_default().add(counts);
+    }
+
+    /// Adds what other processes have counted.
+    pub fn add_all(&mut self, others: &Self) {
+        for (service, by_cut_over) in &others.0 {
+            for (cut_over, counts) in by_cut_over {
+                self.add(service, *cut_over, counts);
+            }
+        }
+    }
+
+    /// The counts of a service: those by color of all processes, and the totals of those that
+    /// count this cut-over.
+    pub fn of(&self, service: &str, cut_over: u64) -> Counts {
+        let mut sum = Counts::default();
+        for (of, counts) in self.0.get(service).into_iter().flatten() {
+            let mut counts = counts.clone();
+            if *of != cut_over {
+                counts.reset_totals();
+            }
+            sum.add(&counts);
+        }
+        sum
+    }
+
+    /// What a service has in flight to a color.
+    pub fn in_flight(&self, service: &str, color: Color) -> InFlight {
+        self.of(service, 0).color(color).in_flight
+    }
+
+    /// A new cut-over of a service starts: totals of earlier ones are forgotten.
+    pub(crate) fn begin(&mut self, service: &str, cut_over: u64) {
+        let counts = self.of(service, cut_over);
+        if let Some(of_service) = self.0.get_mut(service) {
+            *of_service = [(cut_over, counts)].into();
+        }
+    }
+
+    /// A service was opened to this color: its first admission is still to come.
+    pub(crate) fn opened(&mut self, service: &str, color: Color) {
+        for counts in self.0.get_mut(service).into_iter().flatten() {
+            counts.1.opened(color);
+        }
+    }
+
+    /// The service is gone, and one that gets its name begins at nothing.
+    pub(crate) fn forget(&mut self, service: &str) {
+        self.0.remove(service);
     }
 }
 
@@ -137,6 +196,21 @@ mod tests {
         let mut mine = counts(2, None, None);
         mine.add(&counts(3, Some(40), Some(80)));
         assert_eq!(mine, counts(5, Some(40), Some(80)));
+    }
+
+    #[test]
+    fn totals_of_another_cut_over_are_left_out_and_counts_by_color_are_not() {
+        let mut told = CountsByCutOver::default();
+        told.add("shop", 1, &counts(2, None, None));
+        told.add("shop", 2, &counts(3, None, None));
+
+        let seen = told.of("shop", 2);
+
+        assert_eq!((seen.held, seen.expired, seen.blue.admitted), (3, 3, 5));
+        assert_eq!(told.in_flight("shop", Color::Blue).requests, 5);
+        told.begin("shop", 2);
+        assert_eq!(told.of("shop", 2), seen);
+        assert_eq!(told.of("shop", 1).held, 0);
     }
 
     fn counts(n: u64, first: Option<u64>, last: Option<u64>) -> Counts {

@@ -30,7 +30,7 @@ pub use control::{
     HandoverState, Mode, ReadCounts, Refusal, ReplicateRequest, Role, RoutingState, ServiceControl,
     ServiceState, Ticket,
 };
-pub use counts::{ColorCounts, Counts, CountsByService, InFlight, add_all};
+pub use counts::{ColorCounts, Counts, CountsByCutOver, CountsByService, InFlight};
 pub use evidence::{EvidenceByEpoch, ServiceEvidence};
 pub use gate::{Admission, Claim, Counters, Gate, Kind, NoClaim, Wake, Watching};
 pub use mutant::GateMutant;

@@ -8,9 +8,9 @@ mod shell;
 
 use file::GateFile;
 use greenlight_gate::{
-    Answer, Awaited, Color, Command, Counts, CountsByService, Durability, GateEvent, GateMutant,
-    HandoverState, HoldRequest, Mode, OnUncertain, OpenRequest, Refusal, Role, Route, RoutingState,
-    ServicesRequest, Ticket,
+    Answer, Awaited, Color, Command, Counts, CountsByCutOver, CountsByService, Durability,
+    GateEvent, GateMutant, HandoverState, HoldRequest, Mode, OnUncertain, OpenRequest, Refusal,
+    Role, Route, RoutingState, ServicesRequest, Ticket,
 };
 use shell::{Done, GateProcess};
 use std::collections::BTreeMap;
@@ -357,7 +357,7 @@ fn a_leader_waits_for_its_followers_in_a_hold_and_before_a_flip_that_no_hold_cam
     });
     leader.event(GateEvent::Counted {
         ticket: flip,
-        others: Some(CountsByService::new()),
+        others: Some(CountsByCutOver::default()),
     });
     assert!(matches!(leader.answer(flip), Some(Ok(Answer::Opened(_)))));
 }
@@ -452,9 +452,14 @@ impl Bench {
         bench
     }
 
-    fn define(&mut self, name: &str) {
+    fn define(&mut self, name: &str) -> Ticket {
         let name = name.to_owned();
-        self.command(Command::Define { name, settings: () });
+        self.command(Command::Define { name, settings: () })
+    }
+
+    fn remove(&mut self, name: &str) -> Ticket {
+        let name = name.to_owned();
+        self.command(Command::Remove { name })
     }
 
     fn command(&mut self, command: Command<()>) -> Ticket {
@@ -584,9 +589,9 @@ impl Bench {
         follower
     }
 
-    /// Does what its leader has last said.
-    fn follow(&mut self, leader: &mut Self) {
-        let said = leader.done.iter().rev().find_map(|done| match done {
+    /// Obeys the last message of its leader, which does not hear of it.
+    fn obey(&mut self, leader: &Self) -> Ticket {
+        let followed = leader.done.iter().rev().find_map(|done| match done {
             Done::Replicates { followed, .. } => Some(followed.clone()),
             Done::ResetCounters(_)
             | Done::CountExpiry(_)
@@ -597,13 +602,24 @@ impl Bench {
             | Done::Waits { .. }
             | Done::Replied { .. } => None,
         });
-        let ticket = self.command(Command::Follow(said.expect("the leader said something")));
+        let followed = followed.expect("the leader said something");
+        let ticket = self.command(Command::Follow(followed));
         self.event(GateEvent::NoneAdmitting { ticket });
+        ticket
+    }
+
+    fn own_counts(&self) -> CountsByCutOver {
+        self.process.control.own_counts(&self.counts)
+    }
+
+    /// Does what its leader has last said.
+    fn follow(&mut self, leader: &mut Self) {
+        let ticket = self.obey(leader);
         assert!(matches!(self.answer(ticket), Some(Ok(Answer::Counts(_)))));
         // A hold counts what followers have counted before its totals begin.
         if leader.process.routes[SHOP] == Route::Open(Color::Blue) {
             let ticket = Ticket(leader.tickets);
-            let others = Some(CountsByService::new());
+            let others = Some(CountsByCutOver::default());
             leader.event(GateEvent::Counted { ticket, others });
             self.follow(leader);
         }
@@ -630,6 +646,18 @@ impl Bench {
     fn evidence(&self, epoch: u64, service: &str) -> greenlight_gate::ServiceEvidence {
         let control = &self.process.control;
         control.evidence(epoch, &self.counts, None)[service].clone()
+    }
+
+    /// With what a follower says that it has counted.
+    fn evidence_with(
+        &self,
+        epoch: u64,
+        service: &str,
+        follower: &Self,
+    ) -> greenlight_gate::ServiceEvidence {
+        let others = follower.own_counts();
+        let control = &self.process.control;
+        control.evidence(epoch, &self.counts, Some(&others))[service].clone()
     }
 }
 
@@ -788,9 +816,254 @@ fn a_hold_that_gave_up_asks_followers_for_a_limited_time() {
         panic!("it waits")
     };
     assert!(
-        leader.answer(held).is_some() || !matches!(what, Awaited::Counts { within_ms: None }),
+        leader.answer(held).is_some() || matches!(what, Awaited::Counts { within_ms: 500 }),
         "{what:?}"
     );
+}
+
+// A command that is never answered: nothing would ever be handed over again.
+#[test]
+fn a_hold_without_a_deadline_waits_for_a_follower_for_a_limited_time() {
+    let mut leader = leader_with_follower();
+    let defined = leader.define("third");
+    leader.event(replicated(defined, true));
+    let held = leader.command(hold(1, &["third"]));
+    leader.event(GateEvent::Counted {
+        ticket: held,
+        others: None,
+    });
+    leader.event(GateEvent::NoneAdmitting { ticket: held });
+    assert_eq!(leader.armed, []);
+    let Some(Done::Replicates { waits, .. }) = leader
+        .done
+        .iter()
+        .rev()
+        .find(|done| matches!(done, Done::Replicates { .. }))
+    else {
+        panic!("its follower is told")
+    };
+    // Later than any deadline of the hold.
+    assert_eq!(*waits, Some((held, 4_000)));
+
+    leader.event(replicated(held, false));
+
+    assert_eq!(leader.answer(held), Some(Err(Refusal::FollowerSilent)));
+    let successor = leader.command(Command::HandOver);
+    assert_eq!(leader.answer(successor), Some(Ok(Answer::Done)));
+}
+
+#[test]
+fn a_hold_that_its_deadline_does_not_end_counts_what_followers_say_in_a_limited_time() {
+    let mut leader = leader_with_follower();
+    let defined = leader.define("third");
+    leader.event(replicated(defined, true));
+    let held = leader.command(hold(1, &["third"]));
+    leader.event(counted(held));
+    leader.event(GateEvent::NoneAdmitting { ticket: held });
+    leader.event(replicated(held, true));
+    let Some(Done::Waits { what, .. }) = leader.done.last() else {
+        panic!("it waits")
+    };
+    assert_eq!(*what, Awaited::Counts { within_ms: 4_000 });
+
+    leader.event(GateEvent::Counted {
+        ticket: held,
+        others: None,
+    });
+
+    assert!(matches!(leader.answer(held), Some(Ok(Answer::Held(_)))));
+}
+
+// ---- What a restart comes back with ----
+
+// G3: what serves must not be held by a restart, when no one is there any more who would open it.
+#[test]
+fn a_hold_that_gave_up_is_not_on_again_after_a_restart() {
+    let mut bench = Bench::open();
+    let Command::Hold(request) = hold(1, &[SHOP]) else {
+        unreachable!("it is a hold")
+    };
+    let held = bench.command(Command::Hold(HoldRequest {
+        exclusive_ms: Some(5),
+        ..request
+    }));
+    bench.event(GateEvent::NoneAdmitting { ticket: held });
+    bench.done.clear();
+    bench.event(GateEvent::NoRequests {
+        ticket: held,
+        in_time: false,
+    });
+    assert_eq!(bench.steps(), ["route", "persist", "reply"]);
+
+    bench.restart();
+
+    assert_eq!(bench.process.routes[SHOP], Route::Open(Color::Blue));
+    assert_eq!(bench.armed, []);
+}
+
+#[test]
+fn a_process_that_ended_while_it_closed_for_an_opening_serves_what_it_served() {
+    let mut leader = leader_with_follower();
+    leader.command(open(1, &[SHOP], Color::Green));
+    // What another command has written says that it is closed.
+    leader.command(park(1, &[MAIL]));
+    assert!(matches!(
+        leader.file.written.services[SHOP].mode,
+        Mode::Closing { .. }
+    ));
+
+    leader.restart();
+
+    assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Blue));
+    assert_eq!(
+        leader.file.written.services[SHOP].mode,
+        Mode::Open { color: Color::Blue }
+    );
+}
+
+#[test]
+fn what_closed_for_an_opening_that_is_refused_is_written_as_open() {
+    let mut leader = leader_with_follower();
+    let flip = leader.command(open(1, &[SHOP], Color::Green));
+    leader.command(park(1, &[MAIL]));
+    leader.event(replicated(flip, false));
+    assert_eq!(leader.answer(flip), Some(Err(Refusal::FollowerSilent)));
+
+    assert_eq!(
+        leader.file.written.services[SHOP].mode,
+        Mode::Open { color: Color::Blue }
+    );
+}
+
+// ---- Whose totals are told ----
+
+#[test]
+fn the_evidence_of_a_cut_over_outlives_the_removal_of_its_service() {
+    let mut bench = Bench::held(1);
+    bench.counts_of(SHOP).held = 7;
+    bench.command(open(1, &[SHOP, MAIL], Color::Green));
+    assert_eq!(bench.evidence(1, SHOP).held, 7);
+    bench.remove(SHOP);
+    // Its gate is gone.
+    bench.counts.remove(SHOP);
+    assert_eq!(bench.evidence(1, SHOP).held, 7);
+    bench.define(SHOP);
+    assert_eq!(bench.evidence(1, SHOP).held, 7);
+    bench.command(open(2, &[SHOP], Color::Green));
+    bench.command(hold(3, &[SHOP]));
+
+    assert_eq!(bench.evidence(1, SHOP).held, 7);
+    assert_eq!(bench.evidence(3, SHOP).held, 0);
+}
+
+#[test]
+fn before_a_service_is_removed_followers_say_what_they_have_counted() {
+    let mut leader = leader_with_follower();
+    let held = leader.command(hold(1, &[SHOP]));
+    complete_hold(&mut leader, held);
+    leader.counts_of(SHOP).held = 2;
+    let removed = leader.remove(SHOP);
+    assert!(leader.process.routes.contains_key(SHOP));
+
+    let others = Some(told(1, 3));
+    let ticket = removed;
+    leader.event(GateEvent::Counted { ticket, others });
+    leader.event(replicated(removed, true));
+
+    assert_eq!(leader.answer(removed), Some(Ok(Answer::Done)));
+    assert_eq!(leader.process.routes.get(SHOP), None);
+    assert_eq!(leader.evidence(1, SHOP).held, 5);
+}
+
+#[test]
+fn a_service_that_is_removed_twice_at_once_is_removed_once() {
+    let mut leader = leader_with_follower();
+    let first = leader.remove(SHOP);
+    let second = leader.remove(SHOP);
+    leader.event(counted(first));
+    leader.event(counted(second));
+
+    let service = SHOP.to_owned();
+    let refusal = Refusal::Unknown { service };
+    assert_eq!(leader.answer(second), Some(Err(refusal)));
+    leader.event(replicated(first, true));
+    assert_eq!(leader.answer(first), Some(Ok(Answer::Done)));
+}
+
+#[test]
+fn the_totals_of_a_follower_that_ended_before_it_was_told_are_not_of_the_new_cut_over() {
+    let mut leader = leader_with_follower();
+    let held = leader.command(hold(1, &[SHOP]));
+    leader.event(counted(held));
+    let mut before = told(0, 5);
+    let expired = Counts {
+        expired: 1,
+        ..Counts::default()
+    };
+    before.add(SHOP, 0, &expired);
+    leader.command(Command::FollowerEnded {
+        follower: "first".to_owned(),
+        counts: before,
+    });
+
+    let seen = leader.evidence(1, SHOP);
+    assert_eq!((seen.held, seen.expired), (0, false));
+}
+
+#[test]
+fn a_follower_that_was_not_told_of_a_cut_over_begins_its_totals_with_the_next_message() {
+    let mut leader = Bench::open();
+    let mut follower = leader.hand_over();
+    follower.obey(&leader);
+    let first = leader.command(hold(1, &[SHOP]));
+    complete_hold(&mut leader, first);
+    follower.obey(&leader);
+    follower.counts_of(SHOP).held = 5;
+    leader.command(open(1, &[SHOP], Color::Blue));
+    // Lost: the messages of this hold.
+    let second = leader.command(hold(2, &[SHOP]));
+    leader.event(GateEvent::Counted {
+        ticket: second,
+        others: Some(follower.own_counts()),
+    });
+    assert_eq!(leader.evidence_with(1, SHOP, &follower).held, 5);
+    assert_eq!(leader.evidence_with(2, SHOP, &follower).held, 0);
+    leader.pass_deadlines();
+
+    follower.done.clear();
+    follower.obey(&leader);
+
+    assert!(follower.steps().contains(&"reset"));
+    follower.counts_of(SHOP).held = 4;
+    assert_eq!(leader.evidence_with(2, SHOP, &follower).held, 4);
+    follower.done.clear();
+    follower.obey(&leader);
+    assert!(!follower.steps().contains(&"reset"), "they have begun");
+}
+
+// The leader ends after it has written the hold down and before its follower was told.
+#[test]
+fn a_leader_that_restarts_in_a_hold_has_its_followers_begin_their_totals_anew() {
+    let mut leader = Bench::open();
+    let mut follower = leader.hand_over();
+    follower.obey(&leader);
+    follower.counts_of(SHOP).held = 5;
+    let held = leader.command(hold(1, &[SHOP]));
+    leader.process.take(counted(held), 100, &leader.counts);
+    while leader.step() != Some("persist") {}
+
+    let kept = leader.file.written.clone();
+    let mut leader = Bench::with(GateProcess::restarted(9, kept, GateMutant::None));
+    let followers = ["first".to_owned()].into();
+    leader.event(GateEvent::Started { followers });
+    assert_eq!(leader.evidence_with(1, SHOP, &follower).held, 0);
+    let held = leader.command(hold(1, &[SHOP]));
+    leader.event(counted(held));
+
+    follower.done.clear();
+    follower.obey(&leader);
+
+    assert!(follower.steps().contains(&"reset"));
 }
 
 /// A leader with one follower, both services open to blue.
@@ -801,12 +1074,23 @@ fn leader_with_follower() -> Bench {
     leader
 }
 
+/// Of `shop`, what a follower says that has so many held requests in its totals of a cut-over.
+fn told(cut_over: u64, held: u64) -> CountsByCutOver {
+    let mut told = CountsByCutOver::default();
+    let counts = Counts {
+        held,
+        ..Counts::default()
+    };
+    told.add(SHOP, cut_over, &counts);
+    told
+}
+
 fn replicated(ticket: Ticket, in_time: bool) -> GateEvent<()> {
     GateEvent::Replicated { ticket, in_time }
 }
 
 fn counted(ticket: Ticket) -> GateEvent<()> {
-    let others = Some(CountsByService::new());
+    let others = Some(CountsByCutOver::default());
     GateEvent::Counted { ticket, others }
 }
 

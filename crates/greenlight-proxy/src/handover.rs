@@ -42,7 +42,7 @@ use std::net::SocketAddr;
 /// What the admin connection becomes.
 pub(crate) const PROTOCOL: &str = "greenlight-handover";
 /// The version of the handover's protocol.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 #[derive(Serialize, Deserialize)]
 struct Hello {

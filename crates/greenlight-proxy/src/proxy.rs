@@ -9,7 +9,7 @@ use crate::control::{Admin, table_of};
 use crate::downstream::accept;
 use crate::downstream::listener::{addresses, distribute};
 use crate::error::ProxyError;
-use crate::handover::{Handover, Sockets};
+use crate::handover::{Followers, Handover, Sockets};
 use crate::heartbeat::{Heartbeat, beat};
 use crate::lifecycle::Lifecycle;
 use crate::options::{IfRunning, ProxyOptions};
@@ -75,7 +75,10 @@ impl RunningProxy {
     pub fn start(options: &ProxyOptions) -> Result<Self, ProxyError> {
         // Found out with the first command, that would be in the middle of a deployment.
         ProxyError::need_folder(&options.state, "--state")?;
-        let file = StateFile::new(options.state.clone());
+        Self::start_with(options, StateFile::new(options.state.clone()))
+    }
+
+    fn start_with(options: &ProxyOptions, file: StateFile) -> Result<Self, ProxyError> {
         // A successor reads it too, although it gets its routing from its predecessor: an existing
         // file that is not ours must not be replaced.
         let kept = file.load()?;
@@ -92,16 +95,33 @@ impl RunningProxy {
             let sockets = Sockets::open(options, None)?;
             return Self::prepare(options, file, state, sockets).map(Self::serve);
         };
+        Self::take_over(options, &file, handover)
+    }
+
+    /// Until the predecessor has handed over, it leads, and what it writes down is what counts: this
+    /// process may be so slow that it was given up long ago, and what it was offered is old. So it
+    /// only tests that it could write.
+    fn take_over(
+        options: &ProxyOptions,
+        file: &StateFile,
+        handover: Handover,
+    ) -> Result<Self, ProxyError> {
         let (state, sockets, confirmation) = handover.into_parts();
-        file.store(&state.routing)?;
+        file.test_writing()?;
+        let routing = state.routing.clone();
         let sockets = Sockets::open(options, Some(sockets))?;
-        let prepared = Self::prepare(options, file, state, sockets)?;
+        let prepared = Self::prepare(options, file.clone(), state, sockets)?;
         if let Err(error) = confirmation.confirm() {
             prepared.stop();
             return Err(ProxyError::Handover {
                 path: options.admin.clone(),
                 reason: error.to_string(),
             });
+        }
+        // Before anything is served, in case this process dies and its file is another one than the
+        // predecessor's. The control has it synced.
+        if let Err(error) = file.store_unsynced(&routing) {
+            tracing::error!(%error, "the routing that was handed over could not be written");
         }
         Ok(prepared.serve())
     }
@@ -153,6 +173,7 @@ impl RunningProxy {
             state,
             listening.clone(),
             lifecycle.clone(),
+            Followers::start().map_err(ProxyError::Threads)?,
         );
         let (ending, ended) = oneshot::channel();
         let mut lifecycle_seen = lifecycle_seen;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The first line of every state file; a file that does not begin with it is not ours.
-const MAGIC: &str = "greenlight-proxy routing 4";
+const MAGIC: &str = "greenlight-proxy routing 5";
 
 /// What is kept.
 pub(crate) type State = RoutingState<ServiceSettings>;
@@ -79,6 +79,18 @@ impl StateFile {
     /// the machine.
     pub(crate) fn store_unsynced(&self, state: &State) -> Result<(), ProxyError> {
         self.replace(state, Synced::No)
+    }
+
+    /// Whether a file could be written there. Leaves what is kept alone, and what another process
+    /// may be about to put in its place.
+    pub(crate) fn test_writing(&self) -> Result<(), ProxyError> {
+        let beside = self.path.with_extension("test");
+        let tested = self.disk.write(&beside, b"test\n");
+        let tested = tested.and_then(|_| std::fs::remove_file(&beside));
+        tested.map_err(|source| ProxyError::Keep {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn replace(&self, state: &State, synced: Synced) -> Result<(), ProxyError> {
@@ -162,6 +174,22 @@ mod tests {
     }
 
     #[test]
+    fn to_test_whether_it_can_be_written_leaves_it_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = StateFile::new(dir.path().join("routing"));
+        file.store(&example()).expect("a good disk");
+
+        file.test_writing().expect("a good disk");
+
+        assert_eq!(file.load().expect("a good file"), example());
+        let names = std::fs::read_dir(dir.path()).expect("a folder");
+        assert_eq!(names.count(), 1);
+        let nowhere = StateFile::new(dir.path().join("nowhere").join("routing"));
+        let error = nowhere.test_writing().expect_err("there is no folder");
+        assert!(error.to_string().contains("cannot keep"), "{error}");
+    }
+
+    #[test]
     fn a_step_that_fails_is_the_last_and_before_the_rename_it_leaves_what_was_kept() {
         let dir = tempfile::tempdir().expect("a folder");
         let disk = Arc::new(BadDisk::default());
@@ -230,7 +258,8 @@ mod tests {
             mode: Mode::Parked { served, hold },
             epoch: 7,
             opened: 6,
-            evidence: Some((7, seen)),
+            cut_over: 7,
+            evidence: Some(seen),
         };
         State {
             services: [("shop".to_owned(), shop)].into(),

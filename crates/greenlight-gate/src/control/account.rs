@@ -5,7 +5,7 @@
 //! before they begin anew.
 
 use super::{GateControl, GateEffect, ReadCounts, Step};
-use crate::counts::{Counts, CountsByService};
+use crate::counts::{Counts, CountsByCutOver};
 use crate::evidence::ServiceEvidence;
 use crate::mutant::broken;
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ impl<S: Clone + PartialEq> GateControl<S> {
         &self,
         epoch: u64,
         gates: &dyn ReadCounts,
-        others: Option<&CountsByService>,
+        others: Option<&CountsByCutOver>,
     ) -> BTreeMap<String, ServiceEvidence> {
         let mut evidence = self.evidence.get(&epoch).cloned().unwrap_or_default();
         for (name, seen) in &mut evidence {
-            if self.last_cut_over(name) == Some(epoch) && self.services.contains_key(name) {
+            if self.last_cut_over(name) == Some(epoch) {
                 let counts = self.counts_of_all(name, gates, others);
                 self.complete(name, epoch, &counts, seen);
             }
@@ -37,11 +37,20 @@ impl<S: Clone + PartialEq> GateControl<S> {
         &self,
         name: &str,
         gates: &dyn ReadCounts,
-        others: Option<&CountsByService>,
+        others: Option<&CountsByCutOver>,
     ) -> Counts {
         let mut counts = self.counted_here(name, gates);
-        if let Some(there) = others.and_then(|others| others.get(name)) {
-            counts.add(there);
+        if let Some(others) = others {
+            counts.add(&others.of(name, self.counted_cut_over(name)));
+        }
+        counts
+    }
+
+    /// What the gates of this process have counted, as other processes are told it.
+    pub fn own_counts(&self, gates: &dyn ReadCounts) -> CountsByCutOver {
+        let mut counts = CountsByCutOver::default();
+        for (name, service) in &self.services {
+            counts.add(name, service.cut_over, &gates.counts(name));
         }
         counts
     }
@@ -52,19 +61,17 @@ impl<S: Clone + PartialEq> GateControl<S> {
         &self,
         name: &str,
         gates: &dyn ReadCounts,
-    ) -> Option<(u64, ServiceEvidence)> {
+    ) -> Option<ServiceEvidence> {
         let last = self.last_cut_over(name)?;
         let mut seen = self.evidence.get(&last)?.get(name)?.clone();
         self.complete(name, last, &self.counted_here(name, gates), &mut seen);
-        Some((last, seen))
+        Some(seen)
     }
 
     /// By this process and by followers that have ended.
     fn counted_here(&self, name: &str, gates: &dyn ReadCounts) -> Counts {
         let mut counts = gates.counts(name);
-        if let Some(final_counts) = self.final_counts.get(name) {
-            counts.add(final_counts);
-        }
+        counts.add(&self.final_counts.of(name, self.counted_cut_over(name)));
         counts
     }
 
@@ -84,10 +91,14 @@ impl<S: Clone + PartialEq> GateControl<S> {
 
     /// The last cut-over for which a service was held.
     fn last_cut_over(&self, name: &str) -> Option<u64> {
-        let mut last_first = self.evidence.iter().rev();
-        last_first
-            .find(|(_, seen)| seen.contains_key(name))
-            .map(|(epoch, _)| *epoch)
+        Some(self.counted_cut_over(name)).filter(|cut_over| *cut_over > 0)
+    }
+
+    /// The cut-over whose totals the gates of a service count; 0 before the first.
+    pub(super) fn counted_cut_over(&self, name: &str) -> u64 {
+        self.services
+            .get(name)
+            .map_or(0, |service| service.cut_over)
     }
 }
 
@@ -95,33 +106,31 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     /// The cut-over begins for those of the services that are held for it for the first time:
     /// their totals start again. A hold that is asked for again, also after its deadline, is
     /// still the same cut-over's.
-    pub(super) fn begin_evidence(&mut self, services: &[String], epoch: u64) -> Vec<String> {
-        let mut begun = Vec::new();
+    pub(super) fn begin_evidence(&mut self, services: &[String], epoch: u64) {
         for name in services {
-            let old = self.service(name).mode.served();
             let forgets = broken!(self.control, RepeatedHoldForgetsExpiry);
-            let seen = self.control.evidence.entry(epoch).or_default();
-            if seen.contains_key(name) && !forgets {
+            let service = self.service(name);
+            if service.cut_over == epoch && !forgets {
                 continue;
             }
+            service.cut_over = epoch;
             let first = ServiceEvidence {
-                old,
+                old: service.mode.served(),
                 ..ServiceEvidence::default()
             };
+            let seen = self.control.evidence.entry(epoch).or_default();
             seen.insert(name.clone(), first);
             self.effects.push(GateEffect::ResetCounters(name.clone()));
-            self.final_counts(name).reset_totals();
-            begun.push(name.clone());
+            self.control.final_counts.begin(name, epoch);
         }
         while self.control.evidence.len() > EVIDENCE_KEPT {
             self.control.evidence.pop_first();
         }
-        begun
     }
 
     /// Before the totals of these services start again: those of their last cut-overs are
     /// written down for good.
-    pub(super) fn freeze_evidence(&mut self, services: &[String], others: &CountsByService) {
+    pub(super) fn freeze_evidence(&mut self, services: &[String], others: &CountsByCutOver) {
         for name in services {
             let counts = self.counts(name, others);
             let Some(last) = self.control.last_cut_over(name) else {
@@ -184,19 +193,10 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     }
 
     /// What was counted here and, as `others`, in all other processes, living and ended.
-    pub(super) fn counts(&self, name: &str, others: &CountsByService) -> Counts {
+    pub(super) fn counts(&self, name: &str, others: &CountsByCutOver) -> Counts {
         let mut counts = self.gates.counts(name);
-        if let Some(there) = others.get(name) {
-            counts.add(there);
-        }
+        counts.add(&others.of(name, self.control.counted_cut_over(name)));
         counts
-    }
-
-    pub(super) fn final_counts(&mut self, name: &str) -> &mut Counts {
-        self.control
-            .final_counts
-            .entry(name.to_owned())
-            .or_default()
     }
 
     fn take_evidence(&mut self, epoch: u64, name: &str) -> Option<ServiceEvidence> {

@@ -40,6 +40,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
                 Running::Open { .. }
                 | Running::Close
                 | Running::Reroute { .. }
+                | Running::Remove { .. }
                 | Running::Follow => false,
             });
         let superseded: Vec<_> = superseded.map(|(ticket, _)| *ticket).collect();
@@ -78,6 +79,6 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             self.set_mode(name, mode);
         }
         self.persist(None, Durability::Process);
-        self.replicate(None, Vec::new());
+        self.replicate(None);
     }
 }

@@ -8,10 +8,11 @@
 
 use super::running::Running;
 use super::{
-    Answer, Awaited, Durability, GateEffect, Refusal, ReplicateRequest, Role, Step, Ticket, hold,
+    Answer, Awaited, Durability, GateEffect, Mode, Refusal, ReplicateRequest, Role, Step, Ticket,
+    hold,
 };
 use crate::color::{Color, Route};
-use crate::counts::{CountsByService, add_all};
+use crate::counts::CountsByCutOver;
 use std::collections::BTreeSet;
 
 /// A leader that dies leaves a hold to its followers' own deadlines, which must come after the
@@ -23,12 +24,25 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     /// this process from now on.
     pub(super) fn start(&mut self, followers: BTreeSet<String>) {
         self.control.followers = followers;
+        self.reopen_closing();
         self.resume_deadlines();
         if !self.control.followers.is_empty() {
-            // What was handed over had no file to be in.
+            // What was handed over is perhaps in another file.
+            self.persist(None, Durability::Disk);
+        }
+        self.replicate(None);
+    }
+
+    /// Gates that closed for an opening have not flipped, or that would have been noted. No one is
+    /// there any more to open them.
+    fn reopen_closing(&mut self) {
+        let services = self.control.services.iter();
+        let closing = services.filter(|(_, service)| matches!(service.mode, Mode::Closing { .. }));
+        let closing: Vec<_> = closing.map(|(name, _)| name.clone()).collect();
+        if !closing.is_empty() {
+            self.reopen(&closing);
             self.persist(None, Durability::Process);
         }
-        self.replicate(None, Vec::new());
     }
 
     fn resume_deadlines(&mut self) {
@@ -44,11 +58,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     }
 
     /// Replicates the present routing to the followers. Returns whether `Replicated` will come.
-    pub(super) fn replicate(
-        &mut self,
-        waits: Option<(Ticket, Option<u64>)>,
-        reset: Vec<String>,
-    ) -> bool {
+    pub(super) fn replicate(&mut self, waits: Option<(Ticket, u64)>) -> bool {
         // Once this process follows, its successor replicates to them.
         let follows = matches!(self.control.role, Role::Follower { .. });
         if self.control.followers.is_empty() || follows {
@@ -58,7 +68,6 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         let followed = ReplicateRequest {
             sequence: (self.control.id, self.control.replicated),
             state: self.control.routing(),
-            reset,
         };
         self.effects.push(GateEffect::Replicate { followed, waits });
         true
@@ -66,8 +75,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
 
     /// A command that is written waits until it is replicated as well, and is answered then.
     pub(super) fn wait_replicated(&mut self, ticket: Ticket, command: Running<S>) {
-        let limit = Some(hold::REPLICATION_TIMEOUT_MS);
-        if self.replicate(Some((ticket, limit)), Vec::new()) {
+        if self.replicate(Some((ticket, hold::REPLICATION_TIMEOUT_MS))) {
             self.control.running.insert(ticket, command);
         } else {
             self.reply(ticket, Answer::Done);
@@ -106,12 +114,15 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         let mut services = followed.state.controls();
         for (name, service) in &mut services {
             service.mode = service.mode.with_later_deadline(AFTER_THE_LEADERS);
-            if followed.reset.contains(name) {
+            let Some(known) = self.control.services.get(name) else {
+                continue;
+            };
+            // Whichever messages were lost, and whoever led then: these totals are of another one.
+            if known.cut_over != service.cut_over {
                 self.effects.push(GateEffect::ResetCounters(name.clone()));
             }
-            let known = self.control.services.get(name);
             let route = service.mode.route();
-            if known.is_some_and(|known| known.mode.route() != route) {
+            if known.mode.route() != route {
                 let service = name.clone();
                 self.effects.push(GateEffect::SetRoute { service, route });
             }
@@ -122,9 +133,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     }
 
     pub(super) fn follows(&mut self, ticket: Ticket) {
-        let names = self.control.services.keys();
-        let counts = names.map(|name| (name.clone(), self.gates.counts(name)));
-        let counts = counts.collect();
+        let counts = self.control.own_counts(self.gates);
         self.reply(ticket, Answer::Counts(counts));
     }
 
@@ -133,10 +142,10 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         &mut self,
         ticket: Ticket,
         follower: &str,
-        counts: &CountsByService,
+        counts: &CountsByCutOver,
     ) {
         if self.control.followers.remove(follower) {
-            add_all(&mut self.control.final_counts, counts);
+            self.control.final_counts.add_all(counts);
         }
         self.persist(None, Durability::Process);
         self.reply(ticket, Answer::Done);

@@ -7,7 +7,7 @@
 use super::running::{HoldStep, Running, Waits};
 use super::{Awaited, Deadline, Durability, GateEffect, Mode, Refusal, Step, Ticket};
 use crate::color::Color;
-use crate::counts::CountsByService;
+use crate::counts::CountsByCutOver;
 use crate::mutant::broken;
 use crate::wire::{HeldService, HoldAnswer, HoldRequest};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ impl HoldStep {
     /// Whether the gates are closed for it, and its answer is still to come.
     pub(super) fn is_on(&self) -> bool {
         match self {
-            Self::Writing { .. } | Self::Closing { .. } | Self::Emptying | Self::Counting => true,
+            Self::Writing | Self::Closing { .. } | Self::Emptying | Self::Counting => true,
             Self::Freezing | Self::GivingUp | Self::GaveUp => false,
         }
     }
@@ -34,7 +34,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             let others = self.control.final_counts.clone();
             self.begin(ticket, request, &others);
         } else {
-            let within_ms = Some(COUNTS_TIMEOUT_MS);
+            let within_ms = COUNTS_TIMEOUT_MS;
             self.hold_waits(ticket, request, HoldStep::Freezing);
             self.wait(ticket, Awaited::Counts { within_ms });
         }
@@ -42,13 +42,13 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     }
 
     /// Closes the gates. Another command may have come since this one did.
-    pub(super) fn begin(&mut self, ticket: Ticket, request: HoldRequest, others: &CountsByService) {
+    pub(super) fn begin(&mut self, ticket: Ticket, request: HoldRequest, others: &CountsByCutOver) {
         let epoch = request.epoch;
         if let Err(refusal) = self.fence_hold(&request.services, epoch) {
             return self.refuse(ticket, refusal);
         }
         self.freeze_evidence(&request.services, others);
-        let reset = self.begin_evidence(&request.services, epoch);
+        self.begin_evidence(&request.services, epoch);
         let generation = self.next_generation(&request.services);
         let deadline = Deadline {
             max_hold_ms: request.max_hold_ms,
@@ -69,14 +69,14 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         if is_armed {
             self.arm(generation, request.max_hold_ms);
         }
-        self.hold_waits(ticket, request, HoldStep::Writing { reset });
+        self.hold_waits(ticket, request, HoldStep::Writing);
         self.persist(Some(ticket), Durability::Process);
     }
 
     /// Waits until nothing more reaches what was served, here and in every follower.
-    pub(super) fn wait_held(&mut self, ticket: Ticket, request: HoldRequest, reset: Vec<String>) {
+    pub(super) fn wait_held(&mut self, ticket: Ticket, request: HoldRequest) {
         let of = self.served_of(&request.services);
-        let there = match self.replicate(Some((ticket, None)), reset) {
+        let there = match self.replicate(Some((ticket, longest_wait(&request)))) {
             true => Waits::Yes,
             false => Waits::No,
         };
@@ -119,15 +119,16 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             let others = self.control.final_counts.clone();
             return self.is_held(ticket, &request, &others);
         }
+        let within_ms = longest_wait(&request);
         self.hold_waits(ticket, request, HoldStep::Counting);
-        self.wait(ticket, Awaited::Counts { within_ms: None });
+        self.wait(ticket, Awaited::Counts { within_ms });
     }
 
     pub(super) fn is_held(
         &mut self,
         ticket: Ticket,
         request: &HoldRequest,
-        others: &CountsByService,
+        others: &CountsByCutOver,
     ) {
         let mut answer = HoldAnswer {
             held_at_ns: self.now_ns,
@@ -154,7 +155,8 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     pub(super) fn give_up(&mut self, ticket: Ticket, request: HoldRequest) {
         let services = self.still_known(&request.services);
         self.reopen(&services);
-        if self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new()) {
+        self.persist(None, Durability::Process);
+        if self.replicate(Some((ticket, REPLICATION_TIMEOUT_MS))) {
             self.hold_waits(ticket, request, HoldStep::GivingUp);
         } else {
             self.count_what_is_left(ticket, request);
@@ -167,7 +169,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             return self.gave_up(ticket, &request, &others);
         }
         self.hold_waits(ticket, request, HoldStep::GaveUp);
-        let within_ms = Some(COUNTS_TIMEOUT_MS);
+        let within_ms = COUNTS_TIMEOUT_MS;
         self.wait(ticket, Awaited::Counts { within_ms });
     }
 
@@ -175,7 +177,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         &mut self,
         ticket: Ticket,
         request: &HoldRequest,
-        others: &CountsByService,
+        others: &CountsByCutOver,
     ) {
         let mut requests = Vec::new();
         for name in self.still_known(&request.services) {
@@ -213,4 +215,10 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         let hold = Running::Hold { request, step };
         self.control.running.insert(ticket, hold);
     }
+}
+
+/// How long a hold waits for followers. Where a deadline runs, it comes first and refuses the hold;
+/// but a service that was never opened has none, and one that is removed has none any more.
+fn longest_wait(request: &HoldRequest) -> u64 {
+    request.max_hold_ms.saturating_add(REPLICATION_TIMEOUT_MS)
 }

@@ -12,7 +12,7 @@ use super::hold::{COUNTS_TIMEOUT_MS, REPLICATION_TIMEOUT_MS};
 use super::running::{OpenStep, Running};
 use super::{Answer, Awaited, Durability, Mode, Refusal, Step, Ticket};
 use crate::color::{Color, Route};
-use crate::counts::CountsByService;
+use crate::counts::CountsByCutOver;
 use crate::mutant::broken;
 use crate::wire::{OpenAnswer, OpenRequest};
 
@@ -58,7 +58,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         }
         // The deadlines of what is held already run on until the flip.
         let generation = self.next_generation(closed.iter().map(|(name, _)| name));
-        self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new());
+        self.replicate(Some((ticket, REPLICATION_TIMEOUT_MS)));
         let step = OpenStep::ClosingThere { closed, generation };
         self.open_waits(ticket, request, services, step);
     }
@@ -82,8 +82,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
                     .get(name)
                     .is_some_and(|s| s.generation == generation)
             });
-            self.reopen(&closed);
-            self.replicate(None, Vec::new());
+            self.reopen_as_before(&closed);
             return self.refuse(ticket, refusal);
         }
         self.open_waits(ticket, request, services, OpenStep::ClosingHere);
@@ -107,10 +106,16 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         let mut closed = self.still_known(services);
         closed.retain(|name| matches!(self.service(name).mode, Mode::Closing { .. }));
         if !closed.is_empty() {
-            self.reopen(&closed);
-            self.replicate(None, Vec::new());
+            self.reopen_as_before(&closed);
         }
         self.refuse(ticket, refusal);
+    }
+
+    /// What was written meanwhile may say that they are closed.
+    fn reopen_as_before(&mut self, closed: &[String]) {
+        self.reopen(closed);
+        self.persist(None, Durability::Process);
+        self.replicate(None);
     }
 
     /// Services are parked or shed: openings of them that have not flipped yet do not come.
@@ -126,6 +131,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             | Running::Hold { .. }
             | Running::Close
             | Running::Reroute { .. }
+            | Running::Remove { .. }
             | Running::Follow => None,
         });
         for (ticket, of) in superseded.collect::<Vec<_>>() {
@@ -159,7 +165,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         request: OpenRequest,
         services: Vec<String>,
     ) {
-        if self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new()) {
+        if self.replicate(Some((ticket, REPLICATION_TIMEOUT_MS))) {
             self.open_waits(ticket, request, services, OpenStep::NotingThere);
         } else {
             self.flip(ticket, request, services);
@@ -184,15 +190,15 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             if let Some(color) = color
                 && self.service(name).mode.route() != mode.route()
             {
-                self.final_counts(name).opened(color);
+                self.control.final_counts.opened(name, color);
             }
             self.set_mode(name, mode);
             let service = self.service(name);
             service.epoch = request.epoch;
             service.opened = request.epoch;
         }
-        // The answer waits for both. A shell whose thread is blocked by the disk sends this afterwards.
-        self.replicate(Some((ticket, Some(REPLICATION_TIMEOUT_MS))), Vec::new());
+        // Before the disk, which may be slow: followers open at once. The answer waits for both.
+        self.replicate(Some((ticket, REPLICATION_TIMEOUT_MS)));
         let step = OpenStep::Writing { opened_at_ns };
         self.open_waits(ticket, request, services, step);
         self.persist(Some(ticket), Durability::Disk);
@@ -242,7 +248,7 @@ impl<S: Clone + PartialEq> Step<'_, S> {
             released,
         };
         self.open_waits(ticket, request, services, step);
-        let within_ms = Some(COUNTS_TIMEOUT_MS);
+        let within_ms = COUNTS_TIMEOUT_MS;
         self.wait(ticket, Awaited::Counts { within_ms });
     }
 
@@ -252,10 +258,12 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         services: &[String],
         opened_at_ns: u64,
         released: u64,
-        others: &CountsByService,
+        others: &CountsByCutOver,
     ) {
-        let there = services.iter().filter_map(|name| others.get(name));
-        let released = released + there.map(|counts| counts.held).sum::<u64>();
+        let there = services
+            .iter()
+            .map(|name| others.of(name, self.control.counted_cut_over(name)).held);
+        let released = released + there.sum::<u64>();
         let answer = OpenAnswer {
             opened_at_ns,
             released,

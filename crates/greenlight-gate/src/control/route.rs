@@ -1,9 +1,11 @@
 //! Fences and routes of services; and the commands that need nothing else: park, shed, define,
 //! remove.
 
+use super::hold::COUNTS_TIMEOUT_MS;
 use super::running::Running;
 use super::state::ServiceControl;
-use super::{Durability, GateEffect, Mode, Refusal, Role, Step, Ticket};
+use super::{Awaited, Durability, GateEffect, Mode, Refusal, Role, Step, Ticket};
+use crate::counts::CountsByCutOver;
 use crate::mutant::broken;
 use crate::wire::ServicesRequest;
 
@@ -42,11 +44,41 @@ impl<S: Clone + PartialEq> Step<'_, S> {
 
     pub(super) fn remove(&mut self, ticket: Ticket, name: String) -> Result<(), Refusal> {
         self.know(std::slice::from_ref(&name))?;
+        if self.control.followers.is_empty() {
+            let others = self.control.final_counts.clone();
+            return self.remove_counted(ticket, name, &others);
+        }
+        self.control
+            .running
+            .insert(ticket, Running::Remove { name });
+        let within_ms = COUNTS_TIMEOUT_MS;
+        self.wait(ticket, Awaited::Counts { within_ms });
+        Ok(())
+    }
+
+    /// Its gates are about to go, and what they have counted of its last cut-over with them: that
+    /// is noted for good. Another command may have come since this one did.
+    pub(super) fn remove_counted(
+        &mut self,
+        ticket: Ticket,
+        name: String,
+        others: &CountsByCutOver,
+    ) -> Result<(), Refusal> {
+        let services = std::slice::from_ref(&name);
+        self.know(services)?;
+        self.freeze_evidence(services, others);
         let before = self.control.services.remove(&name);
         let command = Running::Reroute { name, before };
         self.control.running.insert(ticket, command);
         self.persist(Some(ticket), Durability::Disk);
         Ok(())
+    }
+
+    /// A service that is defined under the name of one that was removed begins at nothing.
+    pub(super) fn forget_counts_of_unknown(&mut self, name: &str) {
+        if !self.control.services.contains_key(name) {
+            self.control.final_counts.forget(name);
+        }
     }
 
     /// What could not be written down is as it was.

@@ -26,6 +26,8 @@ pub(super) enum Running<S> {
         name: String,
         before: Option<ServiceControl<S>>,
     },
+    /// Followers say what they have counted of a service, before it is removed.
+    Remove { name: String },
     /// This process follows its leader's word as soon as nothing more reaches what is not open.
     Follow,
 }
@@ -36,7 +38,7 @@ pub(super) enum HoldStep {
     /// Followers say what they have counted, before the totals begin anew.
     Freezing,
     /// The gates are closed, and that is being written.
-    Writing { reset: Vec<String> },
+    Writing,
     /// Requests on their way here, and followers, are waited for.
     Closing { here: Waits, there: Waits },
     /// An exclusive hold waits for requests in flight.

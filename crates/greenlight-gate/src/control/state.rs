@@ -1,7 +1,7 @@
 //! What is kept of each service, in memory, in the state file and on the way to other processes.
 
 use super::mode::Mode;
-use crate::counts::CountsByService;
+use crate::counts::CountsByCutOver;
 use crate::evidence::{EvidenceByEpoch, ServiceEvidence};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ pub struct ServiceControl<S> {
     pub epoch: u64,
     /// The highest epoch that was opened: a hold of it is late.
     pub opened: u64,
+    /// The last cut-over for which it was held: its gates count the totals of this one. 0 before
+    /// the first.
+    pub cut_over: u64,
     /// Which hold, opening or expiry was the last. The deadline of an earlier one does nothing;
     /// after a restart none is armed.
     pub(super) generation: u64,
@@ -29,6 +32,7 @@ impl<S> ServiceControl<S> {
             mode: Mode::Closed,
             epoch: 0,
             opened: 0,
+            cut_over: 0,
             generation: 0,
         }
     }
@@ -59,9 +63,12 @@ pub struct ServiceState<S> {
     pub epoch: u64,
     /// The highest epoch that was opened.
     pub opened: u64,
-    /// The last cut-over, and what this process and those that have ended saw of it; only in the
-    /// state file, because other processes count for themselves.
-    pub evidence: Option<(u64, ServiceEvidence)>,
+    /// The last cut-over for which it was held. A process whose totals are of another one begins
+    /// them anew.
+    pub cut_over: u64,
+    /// What this process and those that have ended saw of that cut-over; only in the state file,
+    /// because other processes count for themselves.
+    pub evidence: Option<ServiceEvidence>,
 }
 
 impl<S> RoutingState<S> {
@@ -69,8 +76,8 @@ impl<S> RoutingState<S> {
     pub fn evidence(&self, now_ns: u64) -> EvidenceByEpoch {
         let mut evidence = EvidenceByEpoch::new();
         for (name, kept) in &self.services {
-            if let Some((epoch, seen)) = &kept.evidence {
-                let of_epoch = evidence.entry(*epoch).or_default();
+            if let Some(seen) = &kept.evidence {
+                let of_epoch = evidence.entry(kept.cut_over).or_default();
                 of_epoch.insert(name.clone(), seen.before(now_ns));
             }
         }
@@ -86,6 +93,7 @@ impl<S> RoutingState<S> {
                     mode: kept.mode,
                     epoch: kept.epoch,
                     opened: kept.opened,
+                    cut_over: kept.cut_over,
                     generation: 0,
                 };
                 (name, control)
@@ -101,7 +109,7 @@ pub struct HandoverState<S> {
     /// The evidence of the last cut-overs.
     pub evidence: EvidenceByEpoch,
     /// The counts of followers that have ended.
-    pub final_counts: CountsByService,
+    pub final_counts: CountsByCutOver,
 }
 
 impl<S> Default for HandoverState<S> {
@@ -109,7 +117,7 @@ impl<S> Default for HandoverState<S> {
         Self {
             routing: RoutingState::default(),
             evidence: EvidenceByEpoch::new(),
-            final_counts: CountsByService::new(),
+            final_counts: CountsByCutOver::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::state::RoutingState;
 use crate::color::{Color, Route};
-use crate::counts::{Counts, CountsByService};
+use crate::counts::{Counts, CountsByCutOver, CountsByService};
 use crate::wire::{HoldAnswer, HoldRequest, OpenAnswer, OpenRequest, ServicesRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -46,7 +46,7 @@ pub enum Command<S> {
     FollowerEnded {
         follower: String,
         /// Its last counts.
-        counts: CountsByService,
+        counts: CountsByCutOver,
     },
     /// From a successor: hand everything over.
     HandOver,
@@ -58,8 +58,6 @@ pub struct ReplicateRequest<S> {
     /// The leader's id and a sequence number; an older one changes nothing.
     pub sequence: (u64, u64),
     pub state: RoutingState<S>,
-    /// The services whose totals begin anew.
-    pub reset: Vec<String>,
 }
 
 /// What the control learns.
@@ -96,7 +94,7 @@ pub enum GateEvent<S> {
     Counted {
         ticket: Ticket,
         /// Without those that have ended; `None` if one did not say it in time.
-        others: Option<CountsByService>,
+        others: Option<CountsByCutOver>,
     },
     /// A deadline that was armed has passed.
     DeadlinePassed {
@@ -134,8 +132,8 @@ pub enum Awaited {
     },
     /// What the followers have counted; then `Counted`.
     Counts {
-        /// For at most this long, in milliseconds; `None`: until all have answered or are gone.
-        within_ms: Option<u64>,
+        /// For at most this long, in milliseconds.
+        within_ms: u64,
     },
 }
 
@@ -176,7 +174,7 @@ pub enum GateEffect<S> {
         /// What they get.
         followed: ReplicateRequest<S>,
         /// The command that waits, and for how long at most, in milliseconds.
-        waits: Option<(Ticket, Option<u64>)>,
+        waits: Option<(Ticket, u64)>,
     },
     /// A command waits.
     Await {
@@ -198,7 +196,7 @@ pub enum Answer {
     Held(HoldAnswer),
     Opened(OpenAnswer),
     /// To `Follow`.
-    Counts(CountsByService),
+    Counts(CountsByCutOver),
     /// To every other.
     Done,
 }

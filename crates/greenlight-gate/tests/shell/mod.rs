@@ -41,7 +41,8 @@ pub(crate) enum Done {
     },
     Replicates {
         followed: ReplicateRequest<()>,
-        waits: Option<Ticket>,
+        /// Who waits, and for how many milliseconds at most.
+        waits: Option<(Ticket, u64)>,
     },
     Waits {
         ticket: Ticket,
@@ -116,10 +117,7 @@ impl GateProcess {
                 durability,
                 state: self.control.to_persist(counts),
             },
-            GateEffect::Replicate { followed, waits } => Done::Replicates {
-                followed,
-                waits: waits.map(|(ticket, _)| ticket),
-            },
+            GateEffect::Replicate { followed, waits } => Done::Replicates { followed, waits },
             GateEffect::Await { ticket, what } => Done::Waits { ticket, what },
             GateEffect::Reply { ticket, answer } => Done::Replied { ticket, answer },
         };

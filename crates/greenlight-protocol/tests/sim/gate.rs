@@ -161,7 +161,7 @@ impl Gate {
         let mut gates = Gates::default();
         for (name, state) in &self.proxy.file.written.services {
             let mut gate = ServiceGate::default();
-            if let Some((_, seen)) = &state.evidence {
+            if let Some(seen) = &state.evidence {
                 gate.counts.held = seen.held;
                 gate.counts.shed = seen.shed;
             }

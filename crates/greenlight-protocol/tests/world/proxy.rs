@@ -498,6 +498,7 @@ impl ProxyProcess {
 fn forget_fences(kept: &mut RoutingState<()>, over: Epoch) {
     for service in kept.services.values_mut() {
         service.evidence = None;
+        service.cut_over = 0;
         service.mode = service.mode.normal_form();
         if service.mode.deadline().is_none() && service.epoch <= over.0 {
             service.epoch = 0;

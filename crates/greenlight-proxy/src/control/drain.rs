@@ -44,8 +44,7 @@ impl Admin {
         } else {
             // A short deadline was over before the followers had answered.
             let counts = self.counts_in_time().await.unwrap_or_default();
-            let counts = counts.get(&name);
-            counts.map_or_else(InFlight::default, |counts| counts.color(color).in_flight)
+            counts.in_flight(&name, color)
         };
         let left = InFlight {
             requests: here.requests + there.requests,

@@ -10,7 +10,7 @@ use crate::handover::{
 };
 use crate::routing::check;
 use greenlight_admin::{AdminClient, ServiceSettings};
-use greenlight_gate::{Answer as Outcome, Command, ReadCounts as _, ReplicateRequest, Role};
+use greenlight_gate::{Answer as Outcome, Command, ReplicateRequest, Role};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use std::rc::Rc;
@@ -43,12 +43,8 @@ impl Admin {
     }
 
     pub(super) fn own_counts(&self) -> CountsAnswer {
-        let control = self.control.borrow();
-        let names = control.services().keys();
-        let counts = names.map(|name| (name.clone(), Gates(&self.table).counts(name)));
-        CountsAnswer {
-            services: counts.collect(),
-        }
+        let services = self.control.borrow().own_counts(&Gates(&self.table));
+        CountsAnswer { services }
     }
 
     /// A follower of this process has ended.

@@ -70,6 +70,7 @@ impl Admin {
         state: HandoverState<ServiceSettings>,
         listening: Vec<Address>,
         lifecycle: Arc<watch::Sender<Lifecycle>>,
+        followers: Followers,
     ) -> Self {
         let started_at_ns = monotonic_ns();
         Self {
@@ -82,7 +83,7 @@ impl Admin {
             role: watch::Sender::new(Role::Leader),
             started_at_ns,
             control: RefCell::new(GateControl::new(started_at_ns, state)),
-            followers: Followers::default(),
+            followers,
             tickets: Tickets::default(),
         }
     }

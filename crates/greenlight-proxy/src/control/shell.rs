@@ -1,6 +1,6 @@
 //! The shell of the gates' control: gives it events, and carries its effects out in their order.
 //!
-//! All of it runs on the admin thread. What takes no time is done at once, so that between an
+//! All of it runs on the admin thread; only messages to followers are sent by another. What takes no time is done at once, so that between an
 //! event and the last of its effects nothing else happens. What has to wait is a task of its own,
 //! which ends in another event.
 //!
@@ -13,7 +13,7 @@ use crate::gate::{Counters, Wait as _};
 use crate::routing::SharedTable;
 use greenlight_admin::ServiceSettings;
 use greenlight_gate::{
-    Answer, Awaited, Color, Command, Counts, CountsByService, Durability, GateEffect, GateEvent,
+    Answer, Awaited, Color, Command, Counts, CountsByCutOver, Durability, GateEffect, GateEvent,
     InFlight, Mode, OnUncertain, ReadCounts, Refusal, ReplicateRequest, Ticket,
 };
 use std::collections::{BTreeSet, VecDeque};
@@ -112,7 +112,7 @@ impl Admin {
                     None => log_failure(result),
                 }
             }
-            GateEffect::Replicate { followed, waits } => self.replicate(followed, waits),
+            GateEffect::Replicate { followed, waits } => self.replicate(&followed, waits),
             GateEffect::Await { ticket, what } => return self.wait(ticket, what),
             GateEffect::Reply { ticket, answer } => self.tickets.answer(ticket, answer),
         }
@@ -153,18 +153,21 @@ impl Admin {
 
     fn replicate(
         self: &Rc<Self>,
-        request: ReplicateRequest<ServiceSettings>,
-        waits: Option<(Ticket, Option<u64>)>,
+        request: &ReplicateRequest<ServiceSettings>,
+        waits: Option<(Ticket, u64)>,
     ) {
+        // Before anything else, because writing it down may take its time.
+        let sent = self.followers.send_routing(request);
         let admin = self.clone();
         let replication = async move {
-            let replicated = admin.followers.replicate(&request);
-            let limit_ms = waits.and_then(|(_, limit_ms)| limit_ms);
-            let in_time = within(limit_ms, replicated).await.is_some();
+            let obeyed = admin.followers.have_obeyed(sent);
+            let Some((ticket, limit_ms)) = waits else {
+                obeyed.await;
+                return admin.forget_who_is_gone();
+            };
+            let in_time = within(limit_ms, obeyed).await.is_some();
             admin.forget_who_is_gone();
-            if let Some((ticket, _)) = waits {
-                admin.step(Event::Replicated { ticket, in_time });
-            }
+            admin.step(Event::Replicated { ticket, in_time });
         };
         tokio::task::spawn_local(replication.instrument(Span::current()));
     }
@@ -174,7 +177,7 @@ impl Admin {
         match what {
             Awaited::NoneAdmitting(of) => return self.wait_for_none_admitting(ticket, of),
             Awaited::NoRequests { of, within_ms } => self.spawn(async move {
-                let none = within(Some(within_ms), admin.no_requests(&of)).await;
+                let none = within(within_ms, admin.no_requests(&of)).await;
                 let in_time = none.is_some();
                 Event::NoRequests { ticket, in_time }
             }),
@@ -227,13 +230,11 @@ impl Admin {
 
     /// What the living followers have in flight.
     pub(super) async fn in_flight_elsewhere(&self, service: &str, color: Color) -> InFlight {
-        let counts = self.followers.counts().await;
-        let counts = counts.get(service);
-        counts.map_or_else(InFlight::default, |counts| counts.color(color).in_flight)
+        self.followers.counts().await.in_flight(service, color)
     }
 
     /// What the living followers have counted; `None` if one does not say it in time.
-    pub(super) async fn counts_in_time(self: &Rc<Self>) -> Option<CountsByService> {
+    pub(super) async fn counts_in_time(self: &Rc<Self>) -> Option<CountsByCutOver> {
         let counts = timeout(COUNTS_TIMEOUT, self.followers.counts()).await;
         self.forget_who_is_gone();
         counts.ok()
@@ -257,11 +258,8 @@ impl Admin {
     }
 }
 
-async fn within<T>(limit_ms: Option<u64>, future: impl Future<Output = T>) -> Option<T> {
-    match limit_ms {
-        Some(limit_ms) => timeout(Duration::from_millis(limit_ms), future).await.ok(),
-        None => Some(future.await),
-    }
+async fn within<T>(limit_ms: u64, future: impl Future<Output = T>) -> Option<T> {
+    timeout(Duration::from_millis(limit_ms), future).await.ok()
 }
 
 /// For writing that no command waits for.

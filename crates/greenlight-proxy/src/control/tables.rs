@@ -12,7 +12,7 @@ pub(crate) fn of_state(state: &RoutingState<ServiceSettings>) -> Result<RouteTab
     let mut table = RouteTable::default();
     for (name, kept) in &state.services {
         let gate = Gate::new(kept.mode.route());
-        if let Some((_, seen)) = &kept.evidence {
+        if let Some(seen) = &kept.evidence {
             gate.resume(seen);
         }
         let service = Service::new(name.clone(), kept.settings.clone(), Arc::new(gate))?;

@@ -1,7 +1,7 @@
 //! What a leader and its followers, predecessors that still have connections, say to each other.
 
 use greenlight_admin::{AdminClient, AdminError, ServiceSettings};
-use greenlight_gate::{CountsByService, ReplicateRequest};
+use greenlight_gate::{CountsByCutOver, ReplicateRequest};
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// nothing more reaches a color that is not open.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct CountsAnswer {
-    pub(crate) services: CountsByService,
+    pub(crate) services: CountsByCutOver,
 }
 
 /// `POST /v1/final-counts`: a follower has nothing left and ends; these are its final counts.
@@ -17,7 +17,7 @@ pub(crate) struct CountsAnswer {
 pub(crate) struct FinalCountsRequest {
     /// The name of its socket.
     pub(crate) follower: String,
-    pub(crate) services: CountsByService,
+    pub(crate) services: CountsByCutOver,
 }
 
 /// Replicates the routing to a follower; returns when nothing more reaches a color that is not open.

@@ -93,6 +93,12 @@ impl Handover {
         })
     }
 
+    /// The predecessor gives this successor up, as it does one that stalls.
+    #[cfg(test)]
+    pub(crate) fn is_given_up(&self) {
+        self.wire.break_off();
+    }
+
     /// Splits what is used from what says that it is used.
     pub(crate) fn into_parts(self) -> (HandoverState<ServiceSettings>, Sockets, Confirmation) {
         (self.state, self.sockets, Confirmation { wire: self.wire })

@@ -43,6 +43,12 @@ impl Wire {
         self.stream.set_read_timeout(None)
     }
 
+    #[cfg(test)]
+    pub(super) fn break_off(&self) {
+        let both = std::net::Shutdown::Both;
+        self.stream.shutdown(both).expect("it is connected");
+    }
+
     pub(super) fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
         let body = serde_json::to_vec(message).map_err(io::Error::other)?;
         let length = u32::try_from(body.len()).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! A disk for the tests: it notes each step, and can fail at one.
+//! A disk for the tests: it notes each step, can fail at one, and can be slow.
 
 use super::disk::{Disk, Real};
 use parking_lot::{Mutex, MutexGuard};
@@ -6,6 +6,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// Far longer than anything takes; only so that a failing test ends.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the disk was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +27,7 @@ pub(crate) struct BadDisk(Mutex<State>);
 struct State {
     steps: Vec<Step>,
     failing: Option<usize>,
+    busy_until: Option<Receiver<()>>,
 }
 
 impl BadDisk {
@@ -34,6 +40,11 @@ impl BadDisk {
     /// The step of this number, counted from 0, is to fail.
     pub(crate) fn fail_at(&self, number: usize) {
         self.state().failing = Some(number);
+    }
+
+    /// The next sync takes until something is received, and fails if that never comes.
+    pub(crate) fn is_busy_until(&self, event: Receiver<()>) {
+        self.state().busy_until = Some(event);
     }
 
     fn take(&self, step: Step) -> io::Result<()> {
@@ -59,6 +70,12 @@ impl Disk for BadDisk {
     fn sync(&self, file: &File) -> io::Result<()> {
         let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
         self.take(Step::Sync(std::fs::read_link(descriptor)?))?;
+        let busy_until = self.state().busy_until.take();
+        if let Some(event) = busy_until {
+            event
+                .recv_timeout(EVENT_TIMEOUT)
+                .map_err(io::Error::other)?;
+        }
         Real.sync(file)
     }
 

@@ -74,7 +74,7 @@ async fn a_successor_dies() {
     let (shop, proxy, address) = Shop::open().await;
     let load = Load::start(address);
     load.go_on_for(20).await;
-    let hello = b"{\"version\":4}";
+    let hello = b"{\"version\":5}";
     let strange = b"{\"version\":9}";
     for (epoch, (hello, read)) in [
         (None, Read::Nothing),
