@@ -480,6 +480,7 @@ impl Bench {
         self.process
             .take(GateEvent::Commanded { ticket, command }, 100, &self.counts);
         while self.step() != Some(last) {}
+        assert!(self.process.has_effects(), "it was the last step");
     }
 
     fn step(&mut self) -> Option<&'static str> {

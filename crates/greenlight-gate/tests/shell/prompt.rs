@@ -36,6 +36,7 @@ impl PromptGate {
 
     /// The gate of a process that waits for nothing.
     pub(crate) fn of(process: GateProcess, mutant: GateMutant) -> Self {
+        assert!(!process.has_effects(), "it has something left to do");
         let counts = CountsByService::new();
         Self {
             written: process.control.to_persist(&counts),
