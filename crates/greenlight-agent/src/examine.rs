@@ -19,7 +19,10 @@ mod reloads;
 use crate::front::ask_proxy_status;
 use crate::runtime::Running;
 use greenlight_link::doctor::{Expected, Finding, MachineReport};
+use greenlight_protocol::ServiceName;
+use greenlight_release::ports::RequestedPorts;
 use greenlight_shell::clock::wall_ms;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Where on this machine the parts of an instance are.
@@ -43,7 +46,13 @@ impl MachinePaths {
     }
 
     /// Examines this machine. `running` is what the instance's runtime runs.
-    pub async fn examine(&self, expected: Option<&Expected>, running: &[Running]) -> MachineReport {
+    /// `slots` are the ports that its slots have.
+    pub async fn examine(
+        &self,
+        expected: Option<&Expected>,
+        running: &[Running],
+        slots: &BTreeMap<ServiceName, RequestedPorts>,
+    ) -> MachineReport {
         let received_ms = wall_ms();
         let mut findings = vec![kernel(), clock::keeper(&self.root)];
         if let Some(state) = &self.state {
@@ -66,6 +75,7 @@ impl MachinePaths {
             findings.extend(ports::check(
                 expected,
                 running,
+                slots,
                 proxy.as_ref().map(|p| p.pid),
             ));
             if expected.has_images() {

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use greenlight_protocol::{
     DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence, ServiceName, Slot, SwitchEvidence,
 };
+use greenlight_release::ports::PortPair;
 use greenlight_release::spec::ServiceSpec;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,6 +49,9 @@ pub struct SlotAddresses {
     pub blue: SocketAddr,
     /// The green slot.
     pub green: SocketAddr,
+    /// Their ports on this machine: a container is reached there as well, and keeps them when its
+    /// address changes.
+    pub ports: PortPair,
 }
 
 /// What receives user traffic. The agent's shell calls it; it decides nothing.

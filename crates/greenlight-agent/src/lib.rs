@@ -17,6 +17,7 @@
 //! Deliberately absent: the proxy, which is reached through its admin socket; and signals and the
 //! service manager. `greenlight` starts the role.
 
+pub mod addresses;
 mod event;
 pub mod examine;
 pub mod front;

@@ -7,7 +7,6 @@
 use futures_util::future::join_all;
 use greenlight_link::peer::{self, CheckAnswer, ReadinessError};
 use greenlight_protocol::{Epoch, InstanceId, Release, ServiceName};
-use greenlight_release::spec::ServiceSpec;
 use rustls::ClientConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -34,7 +33,7 @@ pub(super) struct Peers {
 /// What is checked.
 struct PeerExpectation {
     epoch: Epoch,
-    services: BTreeMap<ServiceName, ServiceSpec>,
+    services: BTreeSet<ServiceName>,
 }
 
 /// Why an instance does not see a peer ready.
@@ -69,13 +68,9 @@ impl Peers {
         peers: BTreeSet<InstanceId>,
         releases: BTreeMap<ServiceName, Release>,
     ) -> BTreeMap<InstanceId, String> {
-        let services = releases.into_iter().filter_map(|(service, release)| {
-            // This instance has prepared it, and so has read it.
-            Some((service, ServiceSpec::from_release(&release).ok()?))
-        });
         let expected = PeerExpectation {
             epoch,
-            services: services.collect(),
+            services: releases.into_keys().collect(),
         };
         let checks = peers.into_iter().map(async |peer| {
             let unseen = self.check(&peer, &expected).await.err()?;
@@ -105,8 +100,8 @@ impl Peers {
         };
         let asked = peer::ask_readiness(address, peer, expected.epoch, self.tls.clone());
         let readiness = asked.await?;
-        for service in expected.services.keys() {
-            match readiness.get(service) {
+        for service in &expected.services {
+            match readiness.services.get(service) {
                 Some(CheckAnswer::Healthy) => {}
                 Some(CheckAnswer::Unhealthy(answer)) => {
                     return Err(PeerError::Unhealthy {
@@ -117,11 +112,7 @@ impl Peers {
                 None => return Err(PeerError::NotPrepared(service.clone())),
             }
         }
-        let front = expected
-            .services
-            .values()
-            .find_map(|spec| spec.fronts.get(peer));
-        match front {
+        match readiness.front {
             Some(front) => knock(front).await,
             None => Ok(()),
         }
@@ -130,8 +121,7 @@ impl Peers {
 
 /// Whether anything takes connections there. What it would answer does not matter: it may wait for
 /// an application that this very deployment is to replace, and a first one has nothing to serve.
-async fn knock(front: &str) -> Result<(), PeerError> {
-    let front = front.to_owned();
+async fn knock(front: String) -> Result<(), PeerError> {
     match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&front)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(source)) => Err(PeerError::FrontUnreachable { front, source }),

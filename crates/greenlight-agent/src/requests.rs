@@ -1,5 +1,6 @@
 //! The agent's responses to requests beside the protocol.
 
+use crate::addresses::{AddressError, Addresses};
 use crate::examine::MachinePaths;
 use crate::runtime::{Images, Runtime};
 use crate::secret_store::{SecretStore, SecretStoreError};
@@ -7,9 +8,10 @@ use greenlight_link::api::SlotLog;
 use greenlight_link::doctor::{Expected, MachineReport};
 use greenlight_link::{
     AgentRequest, AgentResponse, AnyRequest, ExamineMachine, NumberedRequest, PinImage, ReadLogs,
-    ReleaseSecrets, ServerLink, StoreSecrets,
+    ReleaseSecrets, ServerLink, SetAddresses, StoreSecrets,
 };
 use greenlight_protocol::{Color, ServiceName, Slot};
+use greenlight_release::ports::{PortPair, RequestedAddresses};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,6 +24,7 @@ pub(super) struct RequestHandler {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) images: Arc<dyn Images>,
     pub(super) secrets: SecretStore,
+    pub(super) addresses: Addresses,
     pub(super) machine: MachinePaths,
 }
 
@@ -30,6 +33,15 @@ pub(super) struct RequestHandler {
 enum StoreError {
     #[error(transparent)]
     Store(#[from] SecretStoreError),
+    #[error(transparent)]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Why addresses were not taken.
+#[derive(Debug, thiserror::Error)]
+enum SetError {
+    #[error(transparent)]
+    Addresses(#[from] AddressError),
     #[error(transparent)]
     Interrupted(#[from] tokio::task::JoinError),
 }
@@ -49,6 +61,10 @@ impl RequestHandler {
             AnyRequest::StoreSecrets(StoreSecrets { releases }) => {
                 let stored = self.store_secrets(releases).await;
                 self.respond::<StoreSecrets, _>(number, stored).await;
+            }
+            AnyRequest::SetAddresses(SetAddresses { requested }) => {
+                let ports = self.set_addresses(requested).await;
+                self.respond::<SetAddresses, _>(number, ports).await;
             }
             AnyRequest::ExamineMachine(ExamineMachine { expected }) => {
                 let this = self.clone();
@@ -79,7 +95,9 @@ impl RequestHandler {
     async fn examine(&self, expected: Option<&Expected>) -> MachineReport {
         // A runtime that does not answer is found by its own check.
         let running = self.runtime.list().await.unwrap_or_default();
-        self.machine.examine(expected, &running).await
+        self.machine
+            .examine(expected, &running, &self.addresses.all())
+            .await
     }
 
     /// What the applications of the services wrote.
@@ -102,6 +120,15 @@ impl RequestHandler {
             }
         }
         logs
+    }
+
+    async fn set_addresses(
+        &self,
+        requested: RequestedAddresses,
+    ) -> Result<BTreeMap<ServiceName, PortPair>, SetError> {
+        let addresses = self.addresses.clone();
+        let ports = tokio::task::spawn_blocking(move || addresses.request(requested));
+        Ok(ports.await??)
     }
 
     async fn store_secrets(

@@ -238,8 +238,6 @@ mod tests {
             path_prefix: "/".to_owned(),
             request_timeout: Duration::from_secs(1),
             stop_timeout: Duration::from_secs(1),
-            ports: BTreeMap::new(),
-            fronts: BTreeMap::new(),
         };
         let release = spec.to_release(version);
         (spec, release)

@@ -5,6 +5,7 @@ use super::peers::Peers;
 use super::requests::RequestHandler;
 use super::slots::{Slots, Work};
 use super::telemetry::observe;
+use crate::addresses::Addresses;
 use crate::examine::MachinePaths;
 use crate::front::{Acted, Front, FrontError};
 use crate::runtime::{Images, Runtime};
@@ -51,6 +52,8 @@ pub struct AgentOptions {
     pub images: Arc<dyn Images>,
     /// Where the secrets of releases are.
     pub secrets: SecretStore,
+    /// Where it is reached.
+    pub addresses: Addresses,
     /// Where its parts are on this machine.
     pub machine: MachinePaths,
     /// What receives user traffic.
@@ -103,6 +106,7 @@ impl AgentShell {
             runtime: options.runtime.clone(),
             images: options.images.clone(),
             secrets: options.secrets.clone(),
+            addresses: options.addresses.clone(),
             machine: options.machine,
         };
         tokio::spawn(async move {
@@ -127,6 +131,7 @@ impl AgentShell {
             options.images,
             front,
             options.secrets,
+            options.addresses,
         );
         let slots = Slots::new(work, events.clone());
         tokio::spawn(watch_front(options.front.clone(), events.clone()));

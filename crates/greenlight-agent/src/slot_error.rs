@@ -1,10 +1,10 @@
 //! Why the agent's shell could not do something with a slot.
 
+use crate::addresses::AddressError;
 use crate::front::FrontError;
 use crate::health::ProbeError;
 use crate::runtime::RuntimeError;
 use crate::secret_store::SecretStoreError;
-use greenlight_protocol::InstanceId;
 use greenlight_release::spec::SpecError;
 
 /// Why a slot could not be started, checked, or told to the front.
@@ -13,9 +13,9 @@ pub(super) enum SlotError {
     /// The release cannot be read.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// The release is not for this instance.
-    #[error("the release names no ports for instance `{0}`")]
-    NoPorts(InstanceId),
+    /// It has no ports.
+    #[error(transparent)]
+    Addresses(#[from] AddressError),
     /// Its secrets are not here.
     #[error(transparent)]
     Secrets(#[from] SecretStoreError),

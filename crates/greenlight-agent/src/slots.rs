@@ -2,9 +2,10 @@
 
 use super::event::ShellEvent;
 use super::slot_error::SlotError;
+use crate::addresses::Addresses;
 use crate::front::{Front, SlotAddresses};
 use crate::health::{Answers, LINES_SHOWN, Probe, check_health};
-use crate::runtime::{Images, Launch, Running, Runtime};
+use crate::runtime::{Images, Launch, Running, Runtime, RuntimeError};
 use crate::secret_store::SecretStore;
 use futures_util::future::join_all;
 use greenlight_link::peer::{CheckAnswer, Readiness};
@@ -13,7 +14,8 @@ use greenlight_protocol::{
     AgentEvent, Color, DrainEvidence, Epoch, Incarnation, InstanceId, Release, ServiceName, Slot,
 };
 use greenlight_release::health::HealthCheck;
-use greenlight_release::spec::{PortPair, ServiceSpec};
+use greenlight_release::ports::PortPair;
+use greenlight_release::spec::ServiceSpec;
 use greenlight_shell::failpoint;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
@@ -44,8 +46,10 @@ pub(super) struct Work {
     pub(super) images: Arc<dyn Images>,
     pub(super) front: Arc<dyn Front>,
     pub(super) secrets: SecretStore,
-    /// Where what runs is reached; a container has an address of its own.
-    addresses: Arc<Mutex<BTreeMap<Slot, SocketAddr>>>,
+    pub(super) addresses: Addresses,
+    /// Where what runs is reached: a container has an address of its own, and what was started
+    /// before the ports changed has the old one.
+    reached_at: Arc<Mutex<BTreeMap<Slot, SocketAddr>>>,
 }
 
 impl Work {
@@ -55,6 +59,7 @@ impl Work {
         images: Arc<dyn Images>,
         front: Arc<dyn Front>,
         secrets: SecretStore,
+        addresses: Addresses,
     ) -> Self {
         Self {
             me,
@@ -62,7 +67,8 @@ impl Work {
             images,
             front,
             secrets,
-            addresses: Arc::default(),
+            addresses,
+            reached_at: Arc::default(),
         }
     }
 }
@@ -243,8 +249,12 @@ impl Slots {
                 };
                 (slot.service.clone(), answer)
             });
+            let readiness = Readiness {
+                services: join_all(checks).await.into_iter().collect(),
+                front: work.addresses.front(),
+            };
             // The caller may have given up.
-            let _ = answer.send(join_all(checks).await.into_iter().collect());
+            let _ = answer.send(readiness);
         });
     }
 
@@ -295,35 +305,60 @@ impl Work {
         release: &Release,
     ) -> Result<(Running, HealthCheck), SlotError> {
         let spec = ServiceSpec::from_release(release)?;
-        let launch = self.launch(slot, incarnation, release, &spec)?;
         // What an earlier start may have left in the slot, for example before this agent crashed.
         self.runtime.stop(slot.clone(), spec.stop_timeout).await?;
-        self.addresses().remove(slot);
+        self.reached_at().remove(slot);
         self.define(&slot.service, &spec).await?;
         let failpoint = failpoint::before(|| "begin application".to_owned());
-        let running = self.runtime.start(launch).await?;
+        let running = self.start(slot, incarnation, release, &spec).await?;
         failpoint.after();
         let published = SocketAddr::from(([127, 0, 0, 1], running.launch.port));
-        if running.address != published {
-            self.note_address(&running);
-            if let Err(error) = self.define(&slot.service, &spec).await {
-                // G2: what cannot be reached is not left behind.
-                let stopped = self.runtime.stop(slot.clone(), spec.stop_timeout).await;
-                return Err(match stopped {
-                    Ok(()) => error,
-                    Err(cleanup) => SlotError::LeftBehind {
-                        source: Box::new(error),
-                        cleanup,
-                    },
-                });
-            }
+        self.note_address(&running);
+        if running.address != published
+            && let Err(error) = self.define(&slot.service, &spec).await
+        {
+            // G2: what cannot be reached is not left behind.
+            let stopped = self.runtime.stop(slot.clone(), spec.stop_timeout).await;
+            return Err(match stopped {
+                Ok(()) => error,
+                Err(cleanup) => SlotError::LeftBehind {
+                    source: Box::new(error),
+                    cleanup,
+                },
+            });
         }
         Ok((running, spec.health))
     }
 
+    /// Starts a release in an empty slot, on another port if its own was taken meanwhile.
+    async fn start(
+        &self,
+        slot: &Slot,
+        incarnation: Incarnation,
+        release: &Release,
+        spec: &ServiceSpec,
+    ) -> Result<Running, SlotError> {
+        loop {
+            let launch = self.launch(slot, incarnation, release, spec)?;
+            let taken = launch.port;
+            let error = match self.runtime.start(launch).await {
+                Err(error @ RuntimeError::PortTaken { .. }) => error,
+                started => return Ok(started?),
+            };
+            if self.addresses.replace(slot)?.is_none() {
+                return Err(error.into());
+            }
+            tracing::info!(
+                port = taken,
+                "another program has the port; another is used"
+            );
+            self.define(&slot.service, spec).await?;
+        }
+    }
+
     async fn check_now(&self, slot: &Slot, release: &Release) -> Result<(), SlotError> {
         let spec = ServiceSpec::from_release(release)?;
-        let address = self.address(slot, self.ports(&spec)?);
+        let address = self.address(slot, self.addresses.ports(&slot.service)?);
         Probe::new(address, spec.health).ask().await?;
         Ok(())
     }
@@ -358,7 +393,7 @@ impl Work {
         release: &Release,
         spec: &ServiceSpec,
     ) -> Result<Launch, SlotError> {
-        let ports = self.ports(spec)?;
+        let ports = self.addresses.ports(&slot.service)?;
         let mut env = spec.env.clone();
         env.insert("GREENLIGHT_INSTANCE".to_owned(), self.me.0.clone());
         Ok(Launch {
@@ -375,7 +410,7 @@ impl Work {
 
     /// Tells the front where the two slots of a service are.
     async fn define(&self, service: &ServiceName, spec: &ServiceSpec) -> Result<(), SlotError> {
-        let ports = self.ports(spec)?;
+        let ports = self.addresses.ports(service)?;
         let address = |color| {
             let slot = Slot {
                 service: service.clone(),
@@ -386,6 +421,7 @@ impl Work {
         let addresses = SlotAddresses {
             blue: address(Color::Blue),
             green: address(Color::Green),
+            ports,
         };
         self.front.define(service, spec, addresses).await?;
         Ok(())
@@ -395,22 +431,16 @@ impl Work {
     /// machine.
     fn address(&self, slot: &Slot, ports: PortPair) -> SocketAddr {
         let published = SocketAddr::from(([127, 0, 0, 1], ports.of(slot.color)));
-        self.addresses().get(slot).copied().unwrap_or(published)
-    }
-
-    fn ports(&self, spec: &ServiceSpec) -> Result<PortPair, SlotError> {
-        let me = &self.me;
-        let ports = spec.ports.get(me).copied();
-        ports.ok_or_else(|| SlotError::NoPorts(me.clone()))
+        self.reached_at().get(slot).copied().unwrap_or(published)
     }
 
     fn note_address(&self, running: &Running) {
         let slot = running.launch.slot.clone();
-        self.addresses().insert(slot, running.address);
+        self.reached_at().insert(slot, running.address);
     }
 
-    fn addresses(&self) -> MutexGuard<'_, BTreeMap<Slot, SocketAddr>> {
-        self.addresses.lock()
+    fn reached_at(&self) -> MutexGuard<'_, BTreeMap<Slot, SocketAddr>> {
+        self.reached_at.lock()
     }
 }
 

@@ -16,7 +16,7 @@ use greenlight_link::receipt::CutOverReceipt;
 use greenlight_protocol::coordinator::{Command, DeploymentRequest, Promotion, RollbackRequest};
 use greenlight_protocol::{DeploymentId, Plan, Policy, ServiceName, Strategy};
 use greenlight_release::health::HealthCheck;
-use greenlight_release::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_release::spec::{Artifact, ServiceSpec};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -120,14 +120,14 @@ fn series(setting: &Setting, instances: usize, late_ms: u64) -> Outcome<Series> 
     let elsewhere = elsewhere.transpose()?;
     let agents = elsewhere.as_ref().unwrap_or(&dir);
     let late = Duration::from_millis(late_ms);
-    let fleet = Fleet::start(dir.path(), agents.path(), instances, late)?;
     let port = answer_checks()?;
+    let fleet = Fleet::start(dir.path(), agents.path(), instances, late, port)?;
     for version in ["v1", "v2"] {
-        fleet.perform(Command::Deploy(Box::new(request(&fleet, version, port)?)))?;
+        fleet.perform(Command::Deploy(Box::new(request(&fleet, version)?)))?;
     }
     let mut rounds = Vec::new();
     for _ in 0..setting.rounds.unwrap_or(20) {
-        rounds.push(round(&fleet, dir.path(), port)?);
+        rounds.push(round(&fleet, dir.path())?);
     }
     Ok(Series {
         instances,
@@ -136,7 +136,7 @@ fn series(setting: &Setting, instances: usize, late_ms: u64) -> Outcome<Series> 
     })
 }
 
-fn round(fleet: &Fleet, dir: &Path, port: u16) -> Outcome<Round> {
+fn round(fleet: &Fleet, dir: &Path) -> Outcome<Round> {
     let one = fleet.names().iter().take(1).cloned().collect();
     let (mut together, mut alone, mut written) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
@@ -145,7 +145,7 @@ fn round(fleet: &Fleet, dir: &Path, port: u16) -> Outcome<Round> {
         written.push(millis(time_fsync(&dir.join("server/fsync"))?));
     }
     // A rollback to what still runs is a cut-over like any other, and starts nothing.
-    let request = request(fleet, "back", port)?;
+    let request = request(fleet, "back")?;
     let back = RollbackRequest {
         deployment: request.deployment,
         requested_by: request.requested_by,
@@ -225,11 +225,7 @@ fn answer_checks() -> Outcome<u16> {
     Ok(port.recv()??.port())
 }
 
-fn request(fleet: &Fleet, version: &str, port: u16) -> Outcome<DeploymentRequest> {
-    let pair = PortPair {
-        blue: port,
-        green: port,
-    };
+fn request(fleet: &Fleet, version: &str) -> Outcome<DeploymentRequest> {
     let spec = ServiceSpec {
         artifact: Artifact::command(vec!["nothing".to_owned()]),
         env: BTreeMap::new(),
@@ -243,12 +239,6 @@ fn request(fleet: &Fleet, version: &str, port: u16) -> Outcome<DeploymentRequest
         path_prefix: "/".to_owned(),
         request_timeout: Duration::from_secs(30),
         stop_timeout: Duration::from_secs(5),
-        ports: fleet
-            .names()
-            .iter()
-            .map(|name| (name.clone(), pair))
-            .collect(),
-        fronts: BTreeMap::new(),
     };
     Ok(DeploymentRequest {
         deployment: DeploymentId(format!(

@@ -16,7 +16,8 @@ use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{Color, InstanceId, Outcome as Ended, Policy, ServiceName, Strategy};
 use greenlight_release::front::FrontKind;
 use greenlight_release::health::HealthCheck;
-use greenlight_release::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_release::ports::{PortPair, RequestedAddresses, RequestedPorts};
+use greenlight_release::spec::{Artifact, ServiceSpec};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -182,13 +183,12 @@ impl Rig {
             path_prefix: "/".to_owned(),
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
-            ports: self.ports.clone(),
-            fronts: BTreeMap::new(),
         };
         let request = DeployRequest {
             requested_by: "the benchmark".to_owned(),
             releases: [(ServiceName::from(SERVICE), spec.to_release(version))].into(),
             secrets: BTreeMap::new(),
+            addresses: self.addresses(),
             remove: [].into(),
             strategy: Strategy::BlueGreen,
             policy: Some(policy.clone()),
@@ -196,6 +196,18 @@ impl Rig {
         };
         let accepted: CommandAnswer = self.api.post("/v1/deployments", &request).await?;
         self.finish(&accepted).await
+    }
+
+    fn addresses(&self) -> BTreeMap<InstanceId, RequestedAddresses> {
+        let addresses = self.ports.iter().map(|(name, pair)| {
+            let ports = RequestedPorts::Named(*pair);
+            let requested = RequestedAddresses {
+                ports: [(ServiceName::from(SERVICE), ports)].into(),
+                front: None,
+            };
+            (name.clone(), requested)
+        });
+        addresses.collect()
     }
 
     /// Cuts over to what was live before, and still runs.

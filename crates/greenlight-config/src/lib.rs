@@ -41,7 +41,7 @@ pub use setup::{SERVER_PORT, SetupConfig, SshConfig};
 
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
 use greenlight_release::front::FrontKind;
-use greenlight_release::spec::PortPair;
+use greenlight_release::ports::RequestedPorts;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -80,7 +80,7 @@ pub struct InstanceConfig {
     /// The public port of its proxy.
     pub port: u16,
     /// The local ports of the two slots of each service.
-    pub ports: BTreeMap<ServiceName, PortPair>,
+    pub ports: BTreeMap<ServiceName, RequestedPorts>,
 }
 
 impl InstanceConfig {

@@ -4,10 +4,12 @@ use super::Config;
 use crate::secret_source::{SecretError, SecretSource};
 use greenlight_protocol::policy::PeerChecks;
 use greenlight_protocol::{InstanceId, ServiceName};
+use greenlight_release::front::FrontKind;
 use greenlight_release::health::HealthCheck;
+use greenlight_release::ports::{RequestedAddresses, RequestedPorts};
 use greenlight_release::secret::{RegistryLogin, Secrets};
 use greenlight_release::spec::image::is_specific;
-use greenlight_release::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_release::spec::{Artifact, ServiceSpec};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -63,8 +65,6 @@ impl Config {
                 path_prefix: service.path_prefix.clone(),
                 request_timeout: service.request_timeout,
                 stop_timeout: self.policy.stop,
-                ports: self.ports_of(name),
-                fronts: self.fronts(),
             };
             (name.clone(), spec)
         });
@@ -101,24 +101,28 @@ impl Config {
         Ok(all)
     }
 
-    /// Where peers look for each instance's front, if they are to.
-    fn fronts(&self) -> BTreeMap<InstanceId, String> {
-        let instances = self.instances.iter();
-        let fronts = instances.map(|its| (its.name.clone(), its.front()));
-        match self.policy.peer_checks {
-            PeerChecks::Yes => fronts.collect(),
-            PeerChecks::No => BTreeMap::new(),
-        }
-    }
-
-    fn ports_of(&self, service: &ServiceName) -> BTreeMap<InstanceId, PortPair> {
-        self.instances
-            .iter()
-            .map(|instance| {
-                let pair = instance.ports[service];
-                (instance.name.clone(), pair)
-            })
-            .collect()
+    /// What the file says of where each instance is reached.
+    pub fn addresses(&self) -> BTreeMap<InstanceId, RequestedAddresses> {
+        let instances = self.instances.iter().map(|instance| {
+            let ports = instance.ports.iter();
+            let ports = ports.map(|(service, ports)| {
+                // Nginx goes to the slots itself, so its file has their ports.
+                let ports = match self.front {
+                    FrontKind::Builtin | FrontKind::Nginx => *ports,
+                    FrontKind::NginxReload => RequestedPorts::Named(ports.pair()),
+                };
+                (service.clone(), ports)
+            });
+            let requested = RequestedAddresses {
+                ports: ports.collect(),
+                front: match self.policy.peer_checks {
+                    PeerChecks::Yes => Some(instance.front()),
+                    PeerChecks::No => None,
+                },
+            };
+            (instance.name.clone(), requested)
+        });
+        instances.collect()
     }
 }
 

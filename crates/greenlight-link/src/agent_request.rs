@@ -8,6 +8,7 @@
 use crate::api::SlotLog;
 use crate::doctor::{Expected, MachineReport};
 use greenlight_protocol::ServiceName;
+use greenlight_release::ports::{PortPair, RequestedAddresses};
 use greenlight_release::secret::{RegistryLogin, Secrets};
 use greenlight_release::spec::image::Pin;
 use serde::de::DeserializeOwned;
@@ -66,6 +67,18 @@ pub struct ReleaseSecrets {
     pub secrets: Secrets,
 }
 
+/// Says where the instance is to be reached, before a deployment to it. A response says that its
+/// ports are on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAddresses {
+    pub requested: RequestedAddresses,
+}
+
+impl AgentRequest for SetAddresses {
+    /// By service: the ports of its slots.
+    type Response = BTreeMap<ServiceName, PortPair>;
+}
+
 /// Asks what of its machine would spoil a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExamineMachine {
@@ -87,6 +100,8 @@ pub enum AnyRequest {
     PinImage(PinImage),
     /// Secrets to be stored.
     StoreSecrets(StoreSecrets),
+    /// Where the instance is to be reached.
+    SetAddresses(SetAddresses),
     /// What of the machine would spoil a deployment.
     ExamineMachine(ExamineMachine),
 }
@@ -106,6 +121,12 @@ impl From<PinImage> for AnyRequest {
 impl From<StoreSecrets> for AnyRequest {
     fn from(request: StoreSecrets) -> Self {
         Self::StoreSecrets(request)
+    }
+}
+
+impl From<SetAddresses> for AnyRequest {
+    fn from(request: SetAddresses) -> Self {
+        Self::SetAddresses(request)
     }
 }
 

@@ -10,6 +10,7 @@ use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{
     Color, DeploymentId, InstanceId, InstanceStatus, Policy, Release, ServiceName, Strategy,
 };
+use greenlight_release::ports::RequestedAddresses;
 use greenlight_release::secret::{RegistryLogin, Secrets};
 use greenlight_release::spec::image::Pin;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,10 @@ pub struct DeployRequest {
     /// By service: what its release needs and must not carry. Never kept by the server.
     #[serde(default)]
     pub secrets: BTreeMap<ServiceName, Secrets>,
+    /// By instance: where it is to be reached. One that is not listed stays where it is, and
+    /// chooses ports for what is new.
+    #[serde(default)]
+    pub addresses: BTreeMap<InstanceId, RequestedAddresses>,
     pub strategy: Strategy,
     /// Timers and choices; those of the latest deployment if none.
     pub policy: Option<Policy>,

@@ -5,7 +5,7 @@
 use greenlight_protocol::{InstanceId, ServiceName};
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::ForwardHeaders;
-use greenlight_release::spec::PortPair;
+use greenlight_release::ports::RequestedPorts;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -62,8 +62,8 @@ pub struct Expected {
 /// One service there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectedService {
-    /// The ports of its slots.
-    pub ports: PortPair,
+    /// What the file says of the ports of its slots.
+    pub ports: RequestedPorts,
     /// The image, if it runs in containers.
     pub image: Option<String>,
     /// The most memory one copy may use, in bytes.

@@ -32,7 +32,7 @@ mod token;
 
 pub use agent_request::{
     AgentRequest, AgentResponse, AnyRequest, ExamineMachine, NumberedRequest, PinImage, ReadLogs,
-    ReleaseSecrets, RequestError, StoreSecrets,
+    ReleaseSecrets, RequestError, SetAddresses, StoreSecrets,
 };
 pub use agent_streams::{AgentStreams, LinkEvent, agent_router};
 pub use client::{ApiClient, ApiError, Follow};

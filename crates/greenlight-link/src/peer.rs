@@ -23,8 +23,15 @@ const DECISION_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a peer may take to check what it has prepared, the way there included.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// By service: the present result of its health check.
-pub type Readiness = BTreeMap<ServiceName, CheckAnswer>;
+/// Whether what an instance has prepared is ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// By service: the present result of its health check.
+    pub services: BTreeMap<ServiceName, CheckAnswer>,
+    /// The public address of its front, `host:port`, where peers look whether it can be reached;
+    /// none where they do not look.
+    pub front: Option<String>,
+}
 
 /// The result of a prepared release's health check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ pub mod duration;
 pub mod front;
 pub mod health;
 pub mod nginx;
+pub mod ports;
 pub mod runtime;
 pub mod secret;
 pub mod spec;

@@ -1,10 +1,12 @@
 //! The settings of a release: the part that the protocol carries without reading it.
 //!
 //! A release is immutable, so everything that an agent needs to run and route it travels with it:
-//! the command or image, the environment, the check, and the ports of each instance.
+//! the command or image, the environment, and the check.
 //!
-//! Deliberately absent: the values of secrets. A release carries their names and a fingerprint over
-//! each value, so that a changed secret is a changed release; see [`crate::secret`].
+//! Deliberately absent: ports and addresses, which belong to an instance (see [`crate::ports`]), so
+//! that the same release has the same digest on any fleet; and the values of secrets. A release
+//! carries their names and a fingerprint over each value, so that a changed secret is a changed
+//! release; see [`crate::secret`].
 
 pub mod image;
 mod version;
@@ -14,7 +16,7 @@ pub use version::{VersionError, check_version};
 
 use crate::health::HealthCheck;
 use crate::secret::SecretFingerprint;
-use greenlight_protocol::{Color, InstanceId, Release};
+use greenlight_protocol::Release;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,12 +41,6 @@ pub struct ServiceSpec {
     pub request_timeout: Duration,
     /// How long the application has between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,
-    /// By instance: the ports of its two slots.
-    pub ports: BTreeMap<InstanceId, PortPair>,
-    /// By instance: the public address of its front, `host:port`, where peers look whether it can
-    /// be reached; none where they do not look.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub fronts: BTreeMap<InstanceId, String>,
 }
 
 /// What runs: a program of the instance, or a container.
@@ -85,25 +81,6 @@ impl fmt::Display for Artifact {
         match self {
             Self::Command { command, .. } => f.write_str(&command.join(" ")),
             Self::Image(image) => image.fmt(f),
-        }
-    }
-}
-
-/// The ports of the two slots of one service on one instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortPair {
-    /// The blue slot's port.
-    pub blue: u16,
-    /// The green slot's port.
-    pub green: u16,
-}
-
-impl PortPair {
-    /// The port of one color.
-    pub fn of(self, color: Color) -> u16 {
-        match color {
-            Color::Blue => self.blue,
-            Color::Green => self.green,
         }
     }
 }

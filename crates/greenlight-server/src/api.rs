@@ -9,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::Stream;
+use futures_util::future::join_all;
 use greenlight_link::api::{
     ActRequest, CommandAnswer, DeployRequest, ErrorAnswer, History, LogsAnswer, NumberedEvent,
     PinAnswer, PinRequest, RollbackRequest,
 };
 use greenlight_link::doctor::DoctorRequest;
 use greenlight_link::{
-    AgentStreams, PinImage, ReadLogs, ReleaseSecrets, RequestError, StoreSecrets,
+    AgentStreams, PinImage, ReadLogs, ReleaseSecrets, RequestError, SetAddresses, StoreSecrets,
 };
 use greenlight_protocol::coordinator::{self, Accepted, Command, DeploymentRequest, Refusal};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
@@ -50,6 +51,8 @@ struct LogsQuery {
 const LOGS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long agents may take to keep secrets.
 const STORE_SECRETS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an instance may take to choose its ports.
+const SET_ADDRESSES_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to ask a registry.
 const PIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// More than this of each application is not sent.
@@ -97,6 +100,9 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
         Err(error) => return refuse(&Refusal::Plan(error), None),
     };
     if let Err(response) = api.deliver_secrets(&request, plan.instances()).await {
+        return response;
+    }
+    if let Err(response) = api.set_addresses(&request, &plan.instances()).await {
         return response;
     }
     let policy = match request.policy {
@@ -403,6 +409,44 @@ impl Api {
                     format!("instance `{instance}` did not store the secrets: {error}"),
                     "start its agent, or look at the agent's log; nothing was changed",
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells every instance its ports before anything is decided. While another deployment is under
+    /// way nobody is told: this one attaches to it or is refused. One that is not connected is not
+    /// told either: the coordinator refuses the deployment for that.
+    async fn set_addresses(
+        &self,
+        request: &DeployRequest,
+        instances: &BTreeSet<InstanceId>,
+    ) -> Result<(), Response> {
+        let view = self.view().await?;
+        if view.status.deployment.is_some() {
+            return Ok(());
+        }
+        let told = request.addresses.iter();
+        let told = told.filter(|(instance, _)| instances.contains(*instance));
+        let answers = join_all(told.map(async |(instance, requested)| {
+            let requested = requested.clone();
+            let request = SetAddresses { requested };
+            let asked = self
+                .streams
+                .ask_one(instance.clone(), request, SET_ADDRESSES_TIMEOUT);
+            (instance, asked.await)
+        }));
+        for (instance, answer) in answers.await {
+            let is_connected = matches!(view.status.instances.get(instance), Some(Some(_)));
+            match answer {
+                Ok(_) => {}
+                Err(RequestError::NoResponse) if !is_connected => {}
+                Err(error) => {
+                    return Err(conflict(
+                        format!("instance `{instance}` has not taken its ports: {error}"),
+                        "look at its agent's log; nothing was changed",
+                    ));
+                }
             }
         }
         Ok(())

@@ -10,6 +10,8 @@ mod github;
 mod health;
 #[path = "commands/operation.rs"]
 mod operation;
+#[path = "commands/ports.rs"]
+mod ports;
 #[path = "commands/refusals.rs"]
 mod refusals;
 #[path = "commands/runner.rs"]

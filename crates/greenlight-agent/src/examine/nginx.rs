@@ -4,7 +4,7 @@ use super::reloads;
 use crate::nginx::{Include, Nginx, NginxError, Upstream};
 use greenlight_link::doctor::{Expected, ExpectedNginx, Finding};
 use greenlight_protocol::ServiceName;
-use greenlight_release::spec::PortPair;
+use greenlight_release::ports::PortPair;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -156,7 +156,7 @@ fn drift(expected: &Expected, there: &ExpectedNginx, include: &Include) -> Vec<S
                 drift.push(format!("`{service}` goes past the gate"));
             }
             Some(Upstream::Slots { blue, green, .. }) => {
-                let PortPair { blue: b, green: g } = settings.ports;
+                let PortPair { blue: b, green: g } = settings.ports.pair();
                 if (*blue, *green) != (b, g) {
                     drift.push(format!(
                         "`{service}` has ports {blue} and {green}, not {b} and {g}"

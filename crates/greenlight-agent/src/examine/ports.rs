@@ -3,8 +3,9 @@
 use super::procfs::{self, Named};
 use crate::runtime::Running;
 use greenlight_link::doctor::{Expected, Finding};
-use greenlight_protocol::{Color, Slot};
+use greenlight_protocol::{Color, ServiceName, Slot};
 use greenlight_release::front::FrontKind;
+use greenlight_release::ports::RequestedPorts;
 use std::collections::{BTreeMap, BTreeSet};
 
 const CHECK: &str = "port";
@@ -17,6 +18,8 @@ struct Port {
     purpose: String,
     /// Whether the fleet should listen there now.
     expected: ExpectedHolder,
+    /// Whether another port may be used in its place.
+    is_replaceable: bool,
     /// The processes that listen; `None` if none does, empty if they cannot be seen.
     holders: Option<Vec<Named>>,
 }
@@ -30,11 +33,18 @@ enum ExpectedHolder {
     Program(&'static str),
 }
 
-/// Examines every port that the file names. `running` is what the agent's runtime runs, `proxy`
-/// the process of its proxy.
-pub(super) fn check(expected: &Expected, running: &[Running], proxy: Option<i32>) -> Vec<Finding> {
+/// Examines every port of the instance. `running` is what the agent's runtime runs, `slots` are the
+/// ports that its slots have so far, `proxy` is the process of its proxy.
+pub(super) fn check(
+    expected: &Expected,
+    running: &[Running],
+    slots: &BTreeMap<ServiceName, RequestedPorts>,
+    proxy: Option<i32>,
+) -> Vec<Finding> {
     let mut requested = Vec::new();
     for (service, settings) in &expected.services {
+        let chosen = slots.get(service).filter(|_| !settings.ports.is_named());
+        let pair = chosen.unwrap_or(&settings.ports).pair();
         for color in [Color::Blue, Color::Green] {
             let slot = Slot {
                 service: service.clone(),
@@ -47,7 +57,8 @@ pub(super) fn check(expected: &Expected, running: &[Running], proxy: Option<i32>
                 Some(ours) if ours.container.is_some() => ExpectedHolder::Program("docker-proxy"),
                 Some(ours) => ExpectedHolder::Ours([ours.pid].into()),
             };
-            requested.push((settings.ports.of(color), slot.to_string(), expected));
+            let is_replaceable = !settings.ports.is_named();
+            requested.push((pair.of(color), slot.to_string(), expected, is_replaceable));
         }
     }
     let public = match (expected.front, proxy) {
@@ -55,16 +66,17 @@ pub(super) fn check(expected: &Expected, running: &[Running], proxy: Option<i32>
         (FrontKind::Builtin, Some(pid)) => ExpectedHolder::Ours([pid].into()),
         (FrontKind::Nginx | FrontKind::NginxReload, _) => ExpectedHolder::Program("nginx"),
     };
-    requested.push((expected.port, "users".to_owned(), public));
+    requested.push((expected.port, "users".to_owned(), public, false));
     let listening = listening();
     let inodes = listening.values().flatten().copied().collect();
     let known = procfs::holders(&inodes);
     let ports = requested
         .into_iter()
-        .map(|(number, purpose, expected)| Port {
+        .map(|(number, purpose, expected, is_replaceable)| Port {
             number,
             purpose,
             expected: with_descendants(expected, &listening, &known, number),
+            is_replaceable,
             holders: listening.get(&number).map(|inodes| {
                 let holders = inodes.iter().filter_map(|inode| known.get(inode));
                 let mut holders: Vec<_> = holders.flatten().cloned().collect();
@@ -104,6 +116,11 @@ fn judge(port: &Port) -> Finding {
     let place = format!("{number} for {purpose}");
     match (&port.expected, &port.holders) {
         (ExpectedHolder::Nobody, None) => Finding::ok(CHECK, format!("{place} is free")),
+        (ExpectedHolder::Nobody, Some(holders)) if port.is_replaceable => Finding::note(
+            CHECK,
+            format!("{place} is taken by {}", listed(holders)),
+            "a deployment uses another port in its place",
+        ),
         (ExpectedHolder::Nobody, Some(holders)) => Finding::problem(
             CHECK,
             format!("{place} is taken by {}", listed(holders)),
@@ -216,6 +233,9 @@ mod tests {
             assert_eq!(finding.level, Level::Problem);
             assert!(finding.found.contains("`redis` (process 7)"), "{finding:?}");
         }
+        let mut replaceable = port(ExpectedHolder::Nobody, Some(vec![stranger.clone()]));
+        replaceable.is_replaceable = true;
+        assert_eq!(judge(&replaceable).level, Level::Note);
         let ours = judge(&port(
             ExpectedHolder::Ours([7].into()),
             Some(vec![stranger]),
@@ -233,6 +253,7 @@ mod tests {
             number: 8080,
             purpose: "shop/blue".to_owned(),
             expected,
+            is_replaceable: false,
             holders,
         }
     }

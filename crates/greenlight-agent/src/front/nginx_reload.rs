@@ -25,10 +25,11 @@ use futures_util::future::BoxFuture;
 use greenlight_protocol::policy::Exclusive;
 use greenlight_protocol::{
     AlignedEvidence, Alignment, DrainEvidence, Epoch, GateAction, GateEvidence, HoldEvidence,
-    InstanceId, ServiceName, Slot, SwitchEvidence,
+    ServiceName, Slot, SwitchEvidence,
 };
 use greenlight_release::nginx::{Label, NginxPath};
-use greenlight_release::spec::{PortPair, ServiceSpec};
+use greenlight_release::ports::PortPair;
+use greenlight_release::spec::ServiceSpec;
 use greenlight_shell::clock::monotonic_ns;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +42,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// An Nginx that is reloaded.
 #[derive(Clone, Debug)]
 pub struct NginxReloadFront {
-    instance: InstanceId,
     nginx: Nginx,
     include: NginxPath,
     /// One change at a time.
@@ -49,10 +49,9 @@ pub struct NginxReloadFront {
 }
 
 impl NginxReloadFront {
-    /// The Nginx of `instance` that includes `include`, as `greenlight attach nginx` wrote it.
-    pub fn new(instance: InstanceId, nginx: Nginx, include: NginxPath) -> Self {
+    /// The Nginx that includes `include`, as `greenlight attach nginx` wrote it.
+    pub fn new(nginx: Nginx, include: NginxPath) -> Self {
         Self {
-            instance,
             nginx,
             include,
             changing: Arc::default(),
@@ -210,20 +209,10 @@ impl Front for NginxReloadFront {
     fn define<'a>(
         &'a self,
         service: &'a ServiceName,
-        spec: &'a ServiceSpec,
-        _: SlotAddresses,
+        _: &'a ServiceSpec,
+        addresses: SlotAddresses,
     ) -> BoxFuture<'a, Result<(), FrontError>> {
-        // A container has its port on loopback as well, and that stays when its address changes.
-        let ports = spec.ports.get(&self.instance).copied();
-        async move {
-            let Some(ports) = ports else {
-                let me = &self.instance;
-                let text = format!("the release names no ports for instance `{me}`");
-                return Err(FrontError::Refused(text));
-            };
-            self.rehearse(service, ports).await
-        }
-        .boxed()
+        self.rehearse(service, addresses.ports).boxed()
     }
 
     fn act(&self, action: GateAction) -> BoxFuture<'static, Result<Acted, FrontError>> {

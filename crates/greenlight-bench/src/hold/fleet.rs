@@ -3,6 +3,8 @@
 
 use super::fakes::{InstantGate, NothingRuns, Opened};
 use crate::Outcome;
+use crate::rig::SERVICE;
+use greenlight_agent::addresses::Addresses;
 use greenlight_agent::examine::MachinePaths;
 use greenlight_agent::secret_store::SecretStore;
 use greenlight_agent::{AgentOptions, AgentShell};
@@ -12,9 +14,10 @@ use greenlight_link::{AgentStreams, Authority, LinkEvent, Role, ServerLink, agen
 use greenlight_ports::reserve_address;
 use greenlight_protocol::coordinator::{Command, CoordinatorEvent};
 use greenlight_protocol::{
-    Alignment, Directive, DirectiveEnvelope, Epoch, InstanceId, Outcome as Ended, Report, Term,
-    Token,
+    Alignment, Directive, DirectiveEnvelope, Epoch, InstanceId, Outcome as Ended, Report,
+    ServiceName, Term, Token,
 };
+use greenlight_release::ports::{PortPair, RequestedAddresses, RequestedPorts};
 use greenlight_server::{FleetView, Input, RecoveredShell};
 use greenlight_shell::clock::monotonic_ns;
 use greenlight_shell::journal::Journal;
@@ -49,8 +52,15 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Starts `size` agents, the last of them with a link that is `late` both ways, and waits
-    /// until all are connected. The server's files are in `dir`, the agents' in `agents`.
-    pub(super) fn start(dir: &Path, agents: &Path, size: usize, late: Duration) -> Outcome<Self> {
+    /// until all are connected. The server's files are in `dir`, the agents' in `agents`. What
+    /// `port` answers is taken for every application.
+    pub(super) fn start(
+        dir: &Path,
+        agents: &Path,
+        size: usize,
+        late: Duration,
+        port: u16,
+    ) -> Outcome<Self> {
         let names: BTreeSet<_> = (0..size).map(|i| InstanceId(format!("i{i:03}"))).collect();
         let authority = Authority::open(&dir.join("server"))?;
         // As many threads as the server has in its own process.
@@ -98,7 +108,7 @@ impl Fleet {
             } else {
                 Duration::ZERO
             };
-            fleet.start_agent(agents, &authority, address, name, late)?;
+            fleet.start_agent(agents, &authority, address, name, late, port)?;
         }
         fleet.wait_until_connected()?;
         Ok(fleet)
@@ -112,7 +122,17 @@ impl Fleet {
         server: SocketAddr,
         name: &InstanceId,
         late: Duration,
+        port: u16,
     ) -> Outcome<()> {
+        let addresses = Addresses::open(dir.join(format!("{name}-addresses.json")))?;
+        let pair = PortPair {
+            blue: port,
+            green: port,
+        };
+        addresses.request(RequestedAddresses {
+            ports: [(ServiceName::from(SERVICE), RequestedPorts::Named(pair))].into(),
+            front: None,
+        })?;
         let tls = authority
             .issue(&Role::Agent(name.0.clone()))?
             .client_config()?;
@@ -130,6 +150,7 @@ impl Fleet {
             runtime: Arc::new(NothingRuns),
             images: Arc::new(NothingRuns),
             secrets: SecretStore::new(dir.join(format!("{name}-secrets"))),
+            addresses,
             front: Arc::new(InstantGate(self.opened.clone())),
             alignment: Alignment::Gated,
             machine: MachinePaths {

@@ -34,7 +34,7 @@ pub struct ProxySection {
     /// in `PORT` instead.
     #[schemars(range(min = 1))]
     pub app_port: Option<Located<u16>>,
-    /// The two local ports that releases use in turns.
+    /// The two local ports that releases use in turns; each instance chooses free ones if none.
     pub ports: Option<Located<PortsSection>>,
     /// How Greenlight checks the application's health.
     pub healthcheck: Option<Located<HealthSection>>,
@@ -49,10 +49,10 @@ pub struct ProxySection {
 #[schemars(rename = "Ports")]
 pub struct PortsSection {
     /// The port of the blue slot.
-    #[schemars(extend("default" = 8080), range(min = 1))]
+    #[schemars(range(min = 1))]
     pub blue: Located<u16>,
     /// The port of the green slot.
-    #[schemars(extend("default" = 8081), range(min = 1))]
+    #[schemars(range(min = 1))]
     pub green: Located<u16>,
 }
 

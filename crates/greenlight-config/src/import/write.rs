@@ -9,8 +9,6 @@ use std::fmt::Write as _;
 
 /// How wide comments are.
 const WIDTH: usize = 98;
-/// The ports of the first service; each further one takes the next two.
-const FIRST_PORT: u16 = 8080;
 
 /// A key, the comment above it, and its value.
 struct Entry {
@@ -69,14 +67,13 @@ fn entries(draft: &Draft) -> Vec<Entry> {
     match &draft.services[..] {
         [one] => {
             all.push(Entry::new("service", Node::Scalar(one.name.clone())));
-            let (of_service, proxy) = service(one, None);
+            let (of_service, proxy) = service(one);
             all.extend(of_service);
             top_proxy.extend(proxy);
         }
         several => {
-            let sections = several.iter().zip((FIRST_PORT..).step_by(2));
-            let sections = sections.map(|(one, blue)| {
-                let (mut of_service, proxy) = service(one, Some(blue));
+            let sections = several.iter().map(|one| {
+                let (mut of_service, proxy) = service(one);
                 of_service.push(Entry::new("proxy", Node::Map(proxy)));
                 Entry::new(&one.name, Node::Map(of_service))
             });
@@ -120,7 +117,7 @@ fn servers(servers: &[Scalar]) -> Entry {
 }
 
 /// What a service has, and what its `proxy` has.
-fn service(service: &ServiceDraft, blue: Option<u16>) -> (Vec<Entry>, Vec<Entry>) {
+fn service(service: &ServiceDraft) -> (Vec<Entry>, Vec<Entry>) {
     let mut all = Vec::new();
     if let Some(image) = &service.image.value {
         all.push(scalar("image", image).noted(service.image.note.as_deref()));
@@ -162,10 +159,6 @@ fn service(service: &ServiceDraft, blue: Option<u16>) -> (Vec<Entry>, Vec<Entry>
     if let Some(port) = service.app_port.value {
         let note = service.app_port.note.as_deref();
         proxy.push(number("app_port", port).noted(note));
-    }
-    if let Some(blue) = blue {
-        let ports = format!("{{ blue: {blue}, green: {} }}", blue + 1);
-        proxy.push(Entry::new("ports", Node::Scalar(ports)));
     }
     proxy.extend(filled(health(&service.health)));
     let timeout = service.request_timeout.as_ref();

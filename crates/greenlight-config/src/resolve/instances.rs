@@ -1,7 +1,7 @@
 //! The instances: what each server is called, where it is, and which ports it uses.
 
 use super::Resolver;
-use super::ports::{PortUse, Purpose};
+use super::ports::{PortUse, PreferredPorts, Purpose};
 use super::services::{LocatedPorts, Resolved};
 use crate::InstanceConfig;
 use crate::diagnostic::Diagnostic;
@@ -11,6 +11,7 @@ use crate::located::Located;
 use crate::nginx::verify_port;
 use crate::parse::unknown_key;
 use greenlight_protocol::{Color, InstanceId, ServiceName};
+use greenlight_release::ports::RequestedPorts;
 use miette::SourceSpan;
 use std::collections::BTreeMap;
 
@@ -70,11 +71,15 @@ impl Resolver<'_> {
                 let own = self.own_ports(server, services);
                 uses.extend(uses_of(index, server, &name.value, services, &own));
                 uses.extend(verify.map(|first| verifying(index, &servers, &name.value, first)));
-                instance(server, name, services, &own)
+                (server, name, own)
             })
-            .collect();
+            .collect::<Vec<_>>();
         self.ports_differ(&uses);
+        let mut preferred = PreferredPorts::beside(&uses);
+        let instances = instances.into_iter();
         instances
+            .map(|(server, name, own)| instance(server, name, services, &own, &mut preferred))
+            .collect()
     }
 
     fn server<'e>(
@@ -253,22 +258,26 @@ fn instance(
     name: Located<String>,
     services: &[Resolved],
     own: &BTreeMap<ServiceName, LocatedPorts>,
+    preferred: &mut PreferredPorts,
 ) -> InstanceConfig {
+    let ports = services.iter().map(|service| {
+        let name = &service.name.value;
+        let named = own.get(name).or(service.ports.as_ref());
+        let ports = match named {
+            Some(ports) => RequestedPorts::Named(ports.pair),
+            None => RequestedPorts::Preferred(preferred.next(&server.host)),
+        };
+        (name.clone(), ports)
+    });
     InstanceConfig {
         name: InstanceId(name.value),
         host: server.host.clone(),
         port: server.port.value,
-        ports: services
-            .iter()
-            .map(|service| {
-                let name = &service.name.value;
-                (name.clone(), own.get(name).unwrap_or(&service.ports).pair)
-            })
-            .collect(),
+        ports: ports.collect(),
     }
 }
 
-/// Every port of an instance: its public one, and two for each service.
+/// Every port of an instance that is given: its public one, and those of slots that the file names.
 fn uses_of(
     index: usize,
     server: &Server<'_>,
@@ -290,7 +299,9 @@ fn uses_of(
     for service in services {
         let name = &service.name.value;
         let own = own.get(name);
-        let ports = own.unwrap_or(&service.ports);
+        let Some(ports) = own.or(service.ports.as_ref()) else {
+            continue;
+        };
         for (color, said_at) in [(Color::Blue, ports.blue_at), (Color::Green, ports.green_at)] {
             // A number that all instances share is not to blame; the server that repeats it is.
             let at = own.map_or(server.at, |_| said_at);

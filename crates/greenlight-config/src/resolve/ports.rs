@@ -1,4 +1,5 @@
-//! No port of a machine may be used twice.
+//! No port of a machine may be used twice: two that the file names are a fault, and services whose
+//! ports it does not name prefer ports that nothing else in the file uses.
 //!
 //! Instances are on one machine if they have the same host, or all are on loopback, where only
 //! public ports may repeat, on different addresses: applications listen on one loopback address
@@ -8,6 +9,7 @@ use super::Resolver;
 use crate::diagnostic::Diagnostic;
 use crate::host::Host;
 use greenlight_protocol::{Color, ServiceName};
+use greenlight_release::ports::PortPair;
 use miette::SourceSpan;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -69,6 +71,43 @@ impl Resolver<'_> {
                     });
                 }
             }
+        }
+    }
+}
+
+/// Ports for services whose ports the file does not name, in the order of the file.
+pub(super) struct PreferredPorts {
+    /// By machine: the ports that are used there.
+    used: Vec<(Host, u16)>,
+}
+
+impl PreferredPorts {
+    /// The blue port of the first service.
+    const FIRST: u16 = 8080;
+
+    /// Ports that are none of these.
+    pub(super) fn beside(uses: &[PortUse]) -> Self {
+        let used = uses.iter().map(|used| (used.host.clone(), used.port));
+        Self {
+            used: used.collect(),
+        }
+    }
+
+    /// The next pair on this machine.
+    pub(super) fn next(&mut self, host: &Host) -> PortPair {
+        let is_used = |port: u16| {
+            let mut used = self.used.iter();
+            used.any(|(other, taken)| *taken == port && other.shares_machine(host))
+        };
+        let mut pairs = (Self::FIRST..u16::MAX).step_by(2);
+        let free = pairs.find(|blue| !is_used(*blue) && !is_used(blue + 1));
+        // No file uses all of them.
+        let blue = free.unwrap_or(Self::FIRST);
+        self.used.push((host.clone(), blue));
+        self.used.push((host.clone(), blue + 1));
+        PortPair {
+            blue,
+            green: blue + 1,
         }
     }
 }

@@ -12,21 +12,16 @@ use crate::parse::unknown_key;
 use crate::service::{EnvConfig, ServiceConfig};
 use greenlight_protocol::ServiceName;
 use greenlight_release::health::HealthCheck;
-use greenlight_release::spec::PortPair;
+use greenlight_release::ports::PortPair;
 use miette::SourceSpan;
 use std::time::Duration;
-
-/// The local ports of a service without `ports`.
-const DEFAULT_PORTS: PortPair = PortPair {
-    blue: 8080,
-    green: 8081,
-};
 
 /// A service that was understood.
 pub(super) struct Resolved {
     pub(super) name: Located<ServiceName>,
     pub(super) config: ServiceConfig,
-    pub(super) ports: LocatedPorts,
+    /// Those that the file names.
+    pub(super) ports: Option<LocatedPorts>,
 }
 
 /// A pair of ports and where each comes from.
@@ -183,14 +178,7 @@ impl Resolver<'_> {
                 Duration::from_secs(30),
             ),
         };
-        let ports = match &proxy.ports {
-            Some(ports) => self.ports(&ports.value),
-            None => LocatedPorts {
-                pair: DEFAULT_PORTS,
-                blue_at: name.at,
-                green_at: name.at,
-            },
-        };
+        let ports = proxy.ports.as_ref().map(|ports| self.ports(&ports.value));
         Resolved {
             name: name.with(ServiceName(name.value.clone())),
             config,

@@ -7,7 +7,8 @@ use greenlight_protocol::policy::{Exclusive, PeerChecks};
 use greenlight_protocol::{InstanceId, OnUncertain, Policy, ServiceName};
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::ForwardHeaders;
-use greenlight_release::spec::{Artifact, PortPair};
+use greenlight_release::ports::{PortPair, RequestedPorts};
+use greenlight_release::spec::Artifact;
 use std::path::Path;
 use std::time::Duration;
 
@@ -141,8 +142,8 @@ fn what_is_left_out_has_the_default_of_the_design() {
 fn peers_look_at_each_other_s_public_addresses_unless_told_not_to() {
     let text = "service: shop\ncommand: [a]\nservers: [10.0.0.11, \"[fd00::2]:8000\", b.example]\n";
     let fronts = |text: &str| {
-        let specs = parse(text).expect("a good file").specs("v1");
-        let fronts = specs[&ServiceName::from("shop")].fronts.values().cloned();
+        let addresses = parse(text).expect("a good file").addresses();
+        let fronts = addresses.into_values().filter_map(|its| its.front);
         fronts.collect::<Vec<_>>()
     };
     assert_eq!(
@@ -184,8 +185,53 @@ fn several_services_have_ports_of_their_own() {
         blue: 8090,
         green: 8091,
     };
-    assert_eq!(ports[&ServiceName::from("blog")], blog);
+    assert_eq!(
+        ports[&ServiceName::from("blog")],
+        RequestedPorts::Named(blog)
+    );
     assert_eq!(ports.len(), 2);
+}
+
+#[test]
+fn services_without_ports_prefer_some_that_nothing_else_in_the_file_uses() {
+    let config = parse(
+        "services:\n\
+         \x20 a: { command: [a], proxy: { host: a.example.com } }\n\
+         \x20 b: { command: [b], proxy: { host: b.example.com, ports: { blue: 8083, green: 8090 } } }\n\
+         \x20 c: { command: [c], proxy: { host: c.example.com } }\n\
+         servers:\n\
+         \x20 - { name: one, host: 127.0.0.1, port: 8080 }\n\
+         \x20 - { name: two, host: 127.0.0.1, port: 8000, ports: { b: { blue: 7000, green: 7001 } } }\n\
+         \x20 - { name: far, host: 10.0.0.1 }\n",
+    )
+    .expect("a good file");
+
+    let preferred = |instance: &str, service: &str| {
+        let instance = config.instance(&InstanceId::from(instance));
+        match instance.expect("it is in the file").ports[&ServiceName::from(service)] {
+            RequestedPorts::Preferred(pair) => (pair.blue, pair.green),
+            RequestedPorts::Named(pair) => panic!("{pair:?} are not in the file"),
+        }
+    };
+    assert_eq!(preferred("one", "a"), (8084, 8085));
+    assert_eq!(preferred("one", "c"), (8086, 8087));
+    // The same machine once more, and another one.
+    assert_eq!(preferred("two", "a"), (8088, 8089));
+    assert_eq!(preferred("far", "a"), (8080, 8081));
+}
+
+#[test]
+fn a_release_is_the_same_on_any_fleet() {
+    let text = |servers: &str| format!("service: shop\ncommand: [shop]\nservers: {servers}\n");
+    let digest = |servers: &str| {
+        let specs = parse(&text(servers)).expect("a good file").specs("v1");
+        specs[&ServiceName::from("shop")].to_release("v1").digest
+    };
+    let two = digest("[10.0.0.11, 10.0.0.12]");
+    assert_eq!(
+        two,
+        digest("[{ host: 10.0.0.13, ports: { blue: 1, green: 2 } }]")
+    );
 }
 
 #[test]
@@ -233,7 +279,7 @@ fn the_schema_accepts_what_the_parser_does_and_names_every_key() {
 fn ports(config: &Config, instance: &str) -> (u16, u16, u16) {
     let instance = config.instance(&InstanceId::from(instance));
     let instance = instance.expect("it is in the file");
-    let pair = instance.ports[&ServiceName::from("shop")];
+    let pair = instance.ports[&ServiceName::from("shop")].pair();
     (instance.port, pair.blue, pair.green)
 }
 

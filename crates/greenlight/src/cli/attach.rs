@@ -119,7 +119,7 @@ fn attachment(args: &AttachNginx, config: &Config) -> Result<Attachment, Failure
         let upstream = match config.front {
             FrontKind::Builtin | FrontKind::Nginx => Upstream::Gate(NginxPath::socket(&gate)?),
             FrontKind::NginxReload => {
-                let ports = instance.ports[service];
+                let ports = instance.ports[service].pair();
                 Upstream::Slots {
                     blue: ports.blue,
                     green: ports.green,

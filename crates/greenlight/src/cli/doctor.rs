@@ -4,14 +4,16 @@ use super::args::{FileArg, FleetArg};
 use super::fleet::{configuration, connect, local_dir};
 use super::{Exit, Failure, Output, print, print_json};
 use crate::doctor::{Diagnosis, across, expected_of};
+use greenlight_agent::addresses::Addresses;
 use greenlight_agent::examine::MachinePaths;
 use greenlight_agent::runtime::{Runtime as _, Runtimes};
 use greenlight_config::Config;
 use greenlight_link::ApiError;
 use greenlight_link::doctor::{DoctorRequest, Finding, FleetReport, Level};
-use greenlight_protocol::InstanceId;
+use greenlight_protocol::{InstanceId, ServiceName};
+use greenlight_release::ports::RequestedPorts;
 use greenlight_shell::clock::wall_ms;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// `greenlight doctor`.
@@ -136,6 +138,14 @@ fn finding(check: &str, level: Level, found: String, todo: &str) -> Finding {
     }
 }
 
+/// The ports that the slots of an instance have so far. One whose file cannot be read is told by
+/// its agent, which does not start.
+fn slots(state: Option<&Path>) -> BTreeMap<ServiceName, RequestedPorts> {
+    let addresses = state.map(|state| Addresses::open(state.join("addresses.json")));
+    let addresses = addresses.and_then(Result::ok);
+    addresses.map_or_else(BTreeMap::new, |addresses| addresses.all())
+}
+
 /// Examines this machine, for each instance that it is.
 async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, Failure> {
     let docker = std::env::var("DOCKER_HOST").ok();
@@ -163,7 +173,10 @@ async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, F
             Some(state) => running(state, docker.as_deref()).await,
             None => Vec::new(),
         };
-        let report = machine(state).examine(Some(&expected), &running).await;
+        let slots = slots(state.as_deref());
+        let report = machine(state)
+            .examine(Some(&expected), &running, &slots)
+            .await;
         findings.extend(report.findings.into_iter().map(|mut finding| {
             finding.instance = Some(name.clone());
             finding
@@ -172,7 +185,7 @@ async fn local(args: &Doctor, config: Option<&Config>) -> Result<Vec<Finding>, F
     if here.is_empty() {
         findings.extend(
             machine(args.state.clone())
-                .examine(None, &[])
+                .examine(None, &[], &BTreeMap::new())
                 .await
                 .findings,
         );

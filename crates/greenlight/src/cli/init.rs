@@ -210,11 +210,11 @@ command: [{program}, sample-app]
 # A container instead: `image: ghcr.io/acme/shop`, with `proxy: {{ app_port: 3000 }}`. Its
 # `before_switch: [\"bin/migrate\"]` is run once, before the switch.
 
-# The fleet: every instance has a proxy, which users reach on its port, and two local ports that
-# releases take in turns. These two are on this machine, for `greenlight up`.
+# The fleet: every instance has a proxy, which users reach on its port. Releases take two local
+# ports in turns, which each instance chooses. These two are on this machine, for `greenlight up`.
 servers:
-  - {{ name: a, host: 127.0.0.1, port: 8000, ports: {{ blue: 8080, green: 8081 }} }}
-  - {{ name: b, host: 127.0.0.1, port: 8001, ports: {{ blue: 8082, green: 8083 }} }}
+  - {{ name: a, host: 127.0.0.1, port: 8000 }}
+  - {{ name: b, host: 127.0.0.1, port: 8001 }}
 
 proxy:
   # host: shop.example.com           # every host, unless given

@@ -39,11 +39,20 @@ struct ServiceChange {
     runs: String,
 }
 
+/// The port that a new release gets on an instance.
+#[derive(Debug, Serialize)]
+struct PlannedPort {
+    /// Unknown while the instance is not connected.
+    port: Option<u16>,
+    /// Whether the file names it: otherwise another one is used if it is taken.
+    named: bool,
+}
+
 #[derive(Debug, Serialize)]
 struct Part {
     connected: bool,
-    /// By service: the port that the new release gets; unknown while not connected.
-    ports: BTreeMap<ServiceName, Option<u16>>,
+    /// By service: the port that the new release gets.
+    ports: BTreeMap<ServiceName, PlannedPort>,
 }
 
 /// `greenlight plan`.
@@ -56,6 +65,7 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
     let compiled = Plan::compile(config.strategy.clone(), &fleet)
         .map_err(|error| Failure::new(Exit::Refused, error))?;
     let specs = config.specs(&version);
+    let addresses = config.addresses();
     let mut obstacles = absent(&status);
     let labels = specs
         .keys()
@@ -72,13 +82,16 @@ pub(super) async fn plan(args: &PlanArgs, output: Output) -> Result<Exit, Failur
     }
     obstacles.extend(membership_mismatch(&config, &status));
     let instances = status.instances.iter().map(|(name, standing)| {
-        let ports = specs.iter().map(|(service, spec)| {
-            let port = standing.as_ref().and_then(|standing| {
+        let requested = addresses.get(name).into_iter();
+        let requested = requested.flat_map(|requested| &requested.ports);
+        let ports = requested.map(|(service, ports)| {
+            let port = standing.as_ref().map(|standing| {
                 let live = standing.live.get(service).map(|live| live.color);
                 let idle = live.map_or(Color::Blue, Color::other);
-                Some(spec.ports.get(name)?.of(idle))
+                ports.pair().of(idle)
             });
-            (service.clone(), port)
+            let named = ports.is_named();
+            (service.clone(), PlannedPort { port, named })
         });
         let part = Part {
             connected: standing.is_some(),
@@ -184,10 +197,14 @@ impl PlanDocument {
             line(format!("{which}: {}", names.join(", ")));
         }
         for (name, part) in &self.instances {
-            let ports = part.ports.iter().map(|(service, port)| match port {
-                Some(port) => format!("{service} starts on port {port}"),
-                None => format!("{service} on a port not known yet"),
-            });
+            let ports = part
+                .ports
+                .iter()
+                .map(|(service, planned)| match planned.port {
+                    Some(port) if planned.named => format!("{service} starts on port {port}"),
+                    Some(port) => format!("{service} starts on port {port} or a free one"),
+                    None => format!("{service} on a port not known yet"),
+                });
             line(format!(
                 "  {name}: {}",
                 ports.collect::<Vec<_>>().join(", ")

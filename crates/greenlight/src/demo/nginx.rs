@@ -8,7 +8,7 @@ use greenlight_agent::nginx::{
 use greenlight_ports::reserve_port;
 use greenlight_release::front::FrontKind;
 use greenlight_release::nginx::{ForwardHeaders, Label, NginxPath};
-use greenlight_release::spec::PortPair;
+use greenlight_release::ports::PortPair;
 use std::net::SocketAddr;
 use std::path::Path;
 

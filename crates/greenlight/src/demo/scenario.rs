@@ -19,7 +19,8 @@ use greenlight_protocol::policy::PeerChecks;
 use greenlight_protocol::{InstanceId, Policy, ServiceName, Strategy};
 use greenlight_release::front::FrontKind;
 use greenlight_release::health::HealthCheck;
-use greenlight_release::spec::{PortPair, ServiceSpec};
+use greenlight_release::ports::{PortPair, RequestedAddresses, RequestedPorts};
+use greenlight_release::spec::ServiceSpec;
 use greenlight_shell::clock::monotonic_ns;
 use serde::Serialize;
 use std::cell::RefCell;
@@ -186,10 +187,17 @@ impl<'a> Scenario<'a> {
         self.instances().map(|instance| instance.listen).collect()
     }
 
-    /// Where the instances look for each other's fronts.
-    fn fronts(&self) -> BTreeMap<InstanceId, String> {
-        let fronts = |its: &LocalInstance| (its.name.clone(), its.listen.to_string());
-        self.instances().map(fronts).collect()
+    /// The ports of the slots, and where the instances look for each other's fronts.
+    fn addresses(&self) -> BTreeMap<InstanceId, RequestedAddresses> {
+        let addresses = self.instances().map(|instance| {
+            let ports = RequestedPorts::Named(self.ports[&instance.name]);
+            let requested = RequestedAddresses {
+                ports: [(ServiceName::from(SERVICE), ports)].into(),
+                front: Some(instance.listen.to_string()),
+            };
+            (instance.name.clone(), requested)
+        });
+        addresses.collect()
     }
 
     pub(super) async fn wait_until_up(&self) -> Result<(), DemoError> {
@@ -226,13 +234,12 @@ impl<'a> Scenario<'a> {
             path_prefix: "/".to_owned(),
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
-            ports: self.ports.clone(),
-            fronts: self.fronts(),
         };
         let request = DeployRequest {
             requested_by: "the demo".to_owned(),
             releases: [(ServiceName::from(SERVICE), spec.to_release(version))].into(),
             secrets: BTreeMap::new(),
+            addresses: self.addresses(),
             remove: [].into(),
             strategy: Strategy::BlueGreen,
             policy: Some(self.policy(kind)),

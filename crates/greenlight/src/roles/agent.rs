@@ -2,6 +2,7 @@
 
 use super::RoleResult;
 use super::listen::listen;
+use greenlight_agent::addresses::Addresses;
 use greenlight_agent::examine::MachinePaths;
 use greenlight_agent::front::{BuiltinFront, Front, NginxReloadFront};
 use greenlight_agent::nginx::Nginx;
@@ -24,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Clone, Debug)]
 pub struct AgentRole {
     pub name: InstanceId,
-    /// Its folder: identity, journal, slots.
+    /// Its folder: identity, journal, addresses.
     pub state: PathBuf,
     pub server: SocketAddr,
     /// Where its peers ask it.
@@ -78,7 +79,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
     let (front, alignment): (Arc<dyn Front>, _) = match role.front {
         AgentFront::Gate(admin) => (Arc::new(BuiltinFront::new(admin)), Alignment::Gated),
         AgentFront::Reload { nginx, include } => (
-            Arc::new(NginxReloadFront::new(role.name.clone(), nginx, include)),
+            Arc::new(NginxReloadFront::new(nginx, include)),
             Alignment::Aligned,
         ),
     };
@@ -98,6 +99,7 @@ pub async fn run_agent(role: AgentRole) -> RoleResult {
         images: Arc::new(runtimes.docker()),
         runtime: Arc::new(runtimes),
         secrets: SecretStore::new(role.state.join("secrets")),
+        addresses: Addresses::open(role.state.join("addresses.json"))?,
         machine,
         front,
         alignment,

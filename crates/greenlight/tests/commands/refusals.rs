@@ -188,6 +188,7 @@ fn the_server_refuses_also_what_commands_would_not_send_it() {
         releases: [(ServiceName::from("shop"), release)].into(),
         remove: [].into(),
         secrets: [].into(),
+        addresses: [].into(),
         strategy: Strategy::BlueGreen,
         policy: None,
         promotion: Promotion::Automatic,

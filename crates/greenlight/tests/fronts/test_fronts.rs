@@ -9,11 +9,12 @@ use futures_util::future::BoxFuture;
 use greenlight_agent::front::{BuiltinFront, Front, NginxReloadFront, SlotAddresses};
 use greenlight_agent::nginx::{Attachment, Include, PrivateNginx, Target, Upstream};
 use greenlight_ports::{reserve_address, reserve_port};
-use greenlight_protocol::{Alignment, Color, InstanceId, ServiceName};
+use greenlight_protocol::{Alignment, Color, ServiceName};
 use greenlight_proxy::{Address, IfRunning, Limits, ProxyOptions, RunningProxy};
 use greenlight_release::health::HealthCheck;
 use greenlight_release::nginx::{ForwardHeaders, Label, NginxPath};
-use greenlight_release::spec::{Artifact, PortPair, ServiceSpec};
+use greenlight_release::ports::PortPair;
+use greenlight_release::spec::{Artifact, ServiceSpec};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -24,9 +25,6 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-
-/// The instance that every test front is.
-const ME: &str = "a";
 
 /// Which application answered, or with which status nobody did.
 pub(crate) type Answer = Result<Color, u16>;
@@ -151,7 +149,7 @@ pub(crate) async fn ask(target: SocketAddr, path: &'static str) -> Answer {
     }
 }
 
-fn spec(ports: PortPair) -> ServiceSpec {
+fn spec() -> ServiceSpec {
     ServiceSpec {
         artifact: Artifact::command(Vec::new()),
         env: BTreeMap::new(),
@@ -161,8 +159,6 @@ fn spec(ports: PortPair) -> ServiceSpec {
         path_prefix: "/".to_owned(),
         request_timeout: Duration::from_mins(2),
         stop_timeout: Duration::from_secs(1),
-        ports: [(InstanceId::from(ME), ports)].into(),
-        fronts: BTreeMap::new(),
     }
 }
 
@@ -171,6 +167,7 @@ fn addresses(ports: PortPair) -> SlotAddresses {
     SlotAddresses {
         blue: local(ports.blue),
         green: local(ports.green),
+        ports,
     }
 }
 
@@ -208,7 +205,7 @@ impl Builtin {
             folder,
         };
         let ports = test_front.apps.ports();
-        let (shop, spec) = (ServiceName::from(SHOP), spec(ports));
+        let (shop, spec) = (ServiceName::from(SHOP), spec());
         let defined = test_front.front.define(&shop, &spec, addresses(ports));
         defined.await.expect("it is defined");
         test_front
@@ -313,11 +310,7 @@ impl NginxReload {
         for change in attachment.changes().expect("nothing is there") {
             std::fs::write(&change.path, &change.after).expect("a folder");
         }
-        let front = NginxReloadFront::new(
-            InstanceId::from(ME),
-            nginx.clone(),
-            attachment.include.clone(),
-        );
+        let front = NginxReloadFront::new(nginx.clone(), attachment.include.clone());
         let test_front = Self {
             nginx: Some(PrivateNginx::start(nginx).await.expect("nginx starts")),
             front,
@@ -325,7 +318,7 @@ impl NginxReload {
             apps,
             _folder: folder,
         };
-        let (shop, spec) = (ServiceName::from(SHOP), spec(ports));
+        let (shop, spec) = (ServiceName::from(SHOP), spec());
         let defined = test_front.front.define(&shop, &spec, addresses(ports));
         defined.await.expect("it is defined");
         test_front
