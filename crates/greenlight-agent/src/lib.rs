@@ -24,6 +24,7 @@ pub mod front;
 pub mod health;
 pub mod nginx;
 mod peers;
+mod readings;
 mod requests;
 pub mod runtime;
 pub mod secret_store;

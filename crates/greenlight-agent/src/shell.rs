@@ -2,6 +2,7 @@
 
 use super::event::ShellEvent;
 use super::peers::Peers;
+use super::readings::ReadingLog;
 use super::requests::RequestHandler;
 use super::slots::{Slots, Work};
 use super::telemetry::observe;
@@ -71,6 +72,7 @@ pub struct AgentShell {
     alignment: Alignment,
     slots: Slots,
     peers: Peers,
+    readings: ReadingLog,
     timers: Timers<AgentTimer>,
     events: UnboundedSender<ShellEvent>,
     inbox: UnboundedReceiver<ShellEvent>,
@@ -146,6 +148,7 @@ impl AgentShell {
                 agents: options.peers,
                 tls: options.tls,
             },
+            readings: ReadingLog::new(clock::monotonic_ns()),
             timers: Timers::default(),
             events,
             inbox,
@@ -230,6 +233,7 @@ impl AgentShell {
         let mut next = Some(event);
         while let Some(event) = next {
             self.slots.note(&event);
+            self.readings.note(&event, clock::monotonic_ns());
             let effects = self.agent.handle(event, clock::now());
             self.carry_out(effects).await?;
             next = self.answers.pop_front();
@@ -368,7 +372,8 @@ impl AgentShell {
                 };
                 self.answers.push_back(opened);
                 let telemetry = self.telemetry.clone();
-                tokio::spawn(observe(self.front.clone(), epoch, telemetry));
+                let readings = self.readings.get(epoch);
+                tokio::spawn(observe(self.front.clone(), epoch, readings, telemetry));
             }
             (Ok(Acted::Parked), GateAction::Park { services, .. }) => {
                 let parked = AgentEvent::GateParked { services };

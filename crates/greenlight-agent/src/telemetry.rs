@@ -4,7 +4,7 @@
 //! before it has sent it, the receipt says that this evidence is missing.
 
 use crate::front::Front;
-use greenlight_link::Telemetry;
+use greenlight_link::{Readings, Telemetry};
 use greenlight_protocol::{Epoch, GateEvidence};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ const LAST_TRIES: usize = 10;
 pub(super) async fn observe(
     front: Arc<dyn Front>,
     epoch: Epoch,
+    readings: Readings,
     telemetry: UnboundedSender<(Instant, Telemetry)>,
 ) {
     let end = Instant::now() + OBSERVATION;
@@ -34,7 +35,14 @@ pub(super) async fn observe(
         if let Some(evidence) = seen.filter(is_news) {
             told.clone_from(&evidence);
             // The sender task lives as long as the runtime does.
-            let _ = telemetry.send((Instant::now(), Telemetry { epoch, evidence }));
+            let _ = telemetry.send((
+                Instant::now(),
+                Telemetry {
+                    epoch,
+                    evidence,
+                    readings,
+                },
+            ));
         }
     };
     tell(front.evidence(epoch).await.ok());

@@ -27,6 +27,7 @@ mod renew;
 mod role;
 mod serve;
 mod server_link;
+mod signature;
 mod telemetry;
 mod token;
 
@@ -49,5 +50,6 @@ pub use renew::{Renewal, RenewalError};
 pub use role::{Role, allow};
 pub use serve::{serve, serve_with_optional_client_auth};
 pub use server_link::{ServerLink, ServerLinkEvent};
-pub use telemetry::Telemetry;
+pub use signature::{DocumentSigner, SignedBy};
+pub use telemetry::{Readings, Telemetry};
 pub use token::{JoinToken, TokenError, Tokens, ValidityError, check_validity};

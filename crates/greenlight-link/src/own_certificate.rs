@@ -4,6 +4,7 @@
 //! certificate counts from the next connection on, and connections that are open stay open.
 
 use super::pki::{Credentials, PkiError, file, invalid, provider};
+use super::signature::DocumentSigner;
 use arc_swap::ArcSwap;
 use greenlight_shell::atomic_file::write_atomically;
 use rustls::client::ResolvesClientCert;
@@ -40,6 +41,8 @@ pub struct Identity {
 struct CurrentCertificate {
     /// PEM.
     key: String,
+    /// PEM.
+    certificate: String,
     certified: Arc<CertifiedKey>,
     from: SystemTime,
     until: SystemTime,
@@ -73,6 +76,16 @@ impl Identity {
     /// Its key, PEM.
     pub(super) fn key(&self) -> String {
         self.current.load().key.clone()
+    }
+
+    /// What signs documents with the certificate that is shown now.
+    pub fn signer(&self) -> DocumentSigner {
+        let current = self.current.load();
+        DocumentSigner {
+            authority: self.authority.clone(),
+            certificate: current.certificate.clone(),
+            certified: current.certified.clone(),
+        }
     }
 
     /// When its certificate should be renewed: when two thirds of its life are over.
@@ -177,6 +190,7 @@ impl CurrentCertificate {
         let certified = CertifiedKey::from_der(chain_of, der, &provider()).map_err(invalid)?;
         Ok(Self {
             key: key.to_owned(),
+            certificate: certificate.to_owned(),
             certified: Arc::new(certified),
             from,
             until,

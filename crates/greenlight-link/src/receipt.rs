@@ -3,18 +3,32 @@
 //! Evidence is causal, not by clocks. On one instance, times are compared on its own monotonic
 //! clock. Between instances the order is that of messages, as the server numbered them: every
 //! hold acknowledgement came in before the commit was durable, and every `Switch` went out after.
+//! The agent's reading of that `Switch` joins the two: its gate opened after it, on the same clock.
 //!
 //! Deliberately absent: collecting it, which is the server's.
 
+mod account;
 mod aligned;
+mod canonical;
 mod claims;
+mod document;
+#[cfg(test)]
+mod example;
 mod render;
+mod seal;
 mod summary;
 mod timeline;
+mod verify;
+mod window;
 
 pub use aligned::AlignedReceipt;
 pub use claims::Check;
+pub use document::{CutOverStatement, FORMAT, ReceiptDocument, Statement, Totals};
+pub use seal::{Seal, SealError};
+pub use verify::{Verification, VerifyError, verify};
+pub use window::MixedWindow;
 
+use crate::Readings;
 use greenlight_protocol::{
     Direction, DrainEvidence, Epoch, GateEvidence, HoldEvidence, InstanceId, Outcome, ServiceName,
     SwitchEvidence,
@@ -56,6 +70,9 @@ pub struct CutOverReceipt {
     pub reason: Option<String>,
     /// When the first `Hold` was sent; nanoseconds on the server's monotonic clock.
     pub hold_sent_ns: Option<u64>,
+    /// How long a gate was to hold at most, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_hold_us: Option<u64>,
     /// When the commit was durable, on the same clock.
     pub committed_ns: Option<u64>,
     /// How long making the commit durable took, in microseconds.
@@ -96,6 +113,9 @@ pub struct InstanceReceipt {
     pub switched: Option<SwitchEvidence>,
     /// What the gate has seen in all.
     pub gate: Option<GateEvidence>,
+    /// When its agent read what it acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readings: Option<Readings>,
     /// What was cut off when the old release was stopped.
     pub retired: Option<DrainEvidence>,
     /// What went wrong here.
@@ -103,6 +123,25 @@ pub struct InstanceReceipt {
 }
 
 impl CutOverReceipt {
+    /// The receipt of a cut-over of which nothing is known yet.
+    pub fn new(epoch: Epoch, direction: Direction) -> Self {
+        Self {
+            epoch,
+            direction,
+            reason: None,
+            hold_sent_ns: None,
+            max_hold_us: None,
+            committed_ns: None,
+            commit_sync_us: None,
+            completed_ns: None,
+            aborted: None,
+            recovered: false,
+            commit_order: None,
+            aligned: None,
+            instances: BTreeMap::new(),
+        }
+    }
+
     /// From the first `Hold` sent to the last switch confirmed, in milliseconds.
     pub fn hold_ms(&self) -> Option<f64> {
         let nanos = self.completed_ns?.saturating_sub(self.hold_sent_ns?);

@@ -4,6 +4,7 @@ use super::doctor::examine_fleet;
 use super::shell::{FleetView, Input};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,8 +16,10 @@ use greenlight_link::api::{
     PinAnswer, PinRequest, RollbackRequest,
 };
 use greenlight_link::doctor::DoctorRequest;
+use greenlight_link::receipt::ReceiptDocument;
 use greenlight_link::{
-    AgentStreams, PinImage, ReadLogs, ReleaseSecrets, RequestError, SetAddresses, StoreSecrets,
+    AgentStreams, Identity, PinImage, ReadLogs, ReleaseSecrets, RequestError, SetAddresses,
+    StoreSecrets,
 };
 use greenlight_protocol::coordinator::{self, Accepted, Command, DeploymentRequest, Refusal};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
@@ -37,6 +40,8 @@ pub(crate) struct Api {
     progress: broadcast::Sender<NumberedEvent>,
     fleet: Arc<BTreeSet<InstanceId>>,
     streams: AgentStreams,
+    /// Signs receipts.
+    identity: Arc<Identity>,
 }
 
 /// `GET /v1/logs?…`.
@@ -64,6 +69,7 @@ pub fn router(
     progress: broadcast::Sender<NumberedEvent>,
     fleet: BTreeSet<InstanceId>,
     streams: AgentStreams,
+    identity: Arc<Identity>,
 ) -> Router {
     let fleet = Arc::new(fleet);
     Router::new()
@@ -82,6 +88,7 @@ pub fn router(
             progress,
             fleet,
             streams,
+            identity,
         })
 }
 
@@ -239,7 +246,13 @@ async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
     let mut receipts = view.receipts.into_iter().rev();
     let found = receipts.find(|receipt| id == "latest" || receipt.deployment == id);
     if let Some(receipt) = found {
-        return Json(receipt.as_ref()).into_response();
+        return match ReceiptDocument::write(&receipt, Some(&api.identity.signer())) {
+            Ok(document) => ([(CONTENT_TYPE, "application/json")], document).into_response(),
+            Err(error) => {
+                tracing::error!(%error, "a receipt cannot be signed");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        };
     }
     let (error, help) = match id.as_str() {
         "latest" => (

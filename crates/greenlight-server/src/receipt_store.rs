@@ -159,20 +159,13 @@ impl ReceiptStore {
         }
         let participants = cut_over.participants.iter();
         let receipt = CutOverReceipt {
-            epoch: cut_over.epoch,
-            direction: cut_over.direction,
             reason: started.reason.clone(),
-            hold_sent_ns: None,
-            committed_ns: None,
-            commit_sync_us: None,
-            completed_ns: None,
-            aborted: None,
+            max_hold_us: u64::try_from(cut_over.policy.max_hold.as_micros()).ok(),
             recovered: self.replaying,
-            commit_order: None,
-            aligned: None,
             instances: participants
                 .map(|name| (name.clone(), InstanceReceipt::default()))
                 .collect(),
+            ..CutOverReceipt::new(cut_over.epoch, cut_over.direction)
         };
         if let Some(its) = self.find_mut(&cut_over.deployment) {
             its.cut_overs.push(receipt);
@@ -259,6 +252,13 @@ impl ReceiptStore {
         };
         if let Some(instance) = cut_over.instances.get_mut(from) {
             instance.gate = Some(telemetry.evidence);
+            // An agent that was restarted has read the decision again; the first reading counts.
+            if instance
+                .readings
+                .is_none_or(|read| read.commit_ns.is_none())
+            {
+                instance.readings = Some(telemetry.readings);
+            }
             cut_over.measure();
         }
     }

@@ -17,6 +17,7 @@ mod releases;
 mod setup;
 mod show;
 mod up;
+mod verify;
 
 pub use args::{Cli, Verb};
 pub use failure::Failure;

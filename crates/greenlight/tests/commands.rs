@@ -12,6 +12,8 @@ mod health;
 mod operation;
 #[path = "commands/ports.rs"]
 mod ports;
+#[path = "commands/receipts.rs"]
+mod receipts;
 #[path = "commands/refusals.rs"]
 mod refusals;
 #[path = "commands/runner.rs"]

@@ -297,7 +297,7 @@ fn nothing_failed_and_nothing_mixed(report: &Value) {
             _ => 0,
         };
         let claims = deployment["checks"].as_array().expect("a list");
-        assert_eq!(claims.len(), 3 * 2 * cut_overs, "{claims:?}");
+        assert_eq!(claims.len(), 4 * 2 * cut_overs, "{claims:?}");
     }
 }
 

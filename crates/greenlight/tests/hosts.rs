@@ -159,7 +159,7 @@ fn goes_well(fleet: &Fleet, load: greenlight::load::Load, serves: &[&str]) {
     assert_eq!(seen.stale, 0, "{seen:?}"); // G1
     assert_eq!(fleet.serves(), serves); // G2
     let claims = users::receipt(fleet).cut_overs[0].checks();
-    assert_eq!(claims.len(), 3 * serves.len(), "{claims:?}");
+    assert_eq!(claims.len(), 4 * serves.len(), "{claims:?}");
     assert!(claims.iter().all(|claim| claim.holds), "{claims:?}");
     fleet.balancer().saw_nothing_wrong();
 }

@@ -5,6 +5,7 @@
 //! the server's clock, where they are wrong by the time that a report takes. An instance sees
 //! answers only as often as it asks, every few milliseconds.
 
+use super::claims::judged;
 use super::{Check, CutOverReceipt};
 use greenlight_protocol::{AlignedEvidence, Alignment, InstanceId};
 use serde::{Deserialize, Serialize};
@@ -52,16 +53,16 @@ impl CutOverReceipt {
     pub(super) fn checks_of_aligned(&self, commit: u64) -> Vec<Check> {
         let mut checks = Vec::new();
         for (name, instance) in &self.instances {
-            checks.push(Check {
-                claim: format!("`{name}` was told to switch after the commit was durable"),
-                holds: instance.switch_order.is_some_and(|switch| switch > commit),
-            });
+            checks.push(Check::new(
+                format!("`{name}` was told to switch after the commit was durable"),
+                judged(instance.switch_order.is_some_and(|switch| switch > commit)),
+            ));
             // One that did not change has reported it, and the fleet has rolled back.
             if instance.problem.is_none() {
-                checks.push(Check {
-                    claim: format!("`{name}` was verified through its own Nginx"),
-                    holds: instance.aligned().is_some(),
-                });
+                checks.push(Check::new(
+                    format!("`{name}` was verified through its own Nginx"),
+                    judged(instance.aligned().is_some()),
+                ));
             }
         }
         checks
@@ -200,19 +201,6 @@ mod tests {
     }
 
     fn cut_over() -> CutOverReceipt {
-        CutOverReceipt {
-            epoch: Epoch(1),
-            direction: Direction::Forward,
-            reason: None,
-            hold_sent_ns: None,
-            committed_ns: None,
-            commit_sync_us: None,
-            completed_ns: None,
-            aborted: None,
-            recovered: false,
-            commit_order: None,
-            aligned: None,
-            instances: [].into(),
-        }
+        CutOverReceipt::new(Epoch(1), Direction::Forward)
     }
 }

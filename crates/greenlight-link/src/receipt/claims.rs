@@ -1,10 +1,17 @@
 //! The claims of a receipt, each judged by the evidence.
 //!
-//! Nothing is claimed that the evidence cannot show.
+//! For each instance of a cut-over the evidence must be a chain: the gate's last admission to the
+//! old release, its hold, the commit, the agent's reading of it, the gate's opening, the first
+//! admission to the new release. Two neighbours are compared on one clock, or by the order of the
+//! server's messages, never on two clocks.
+//!
+//! Nothing is claimed that the evidence cannot show. Evidence that is missing is named: a claim
+//! without it is neither borne out nor left away.
 
 use super::{CutOverReceipt, InstanceReceipt};
-use greenlight_protocol::InstanceId;
+use greenlight_protocol::{ServiceEvidence, ServiceName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// One sentence that the evidence must bear out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +20,57 @@ pub struct Check {
     pub claim: String,
     /// Whether the evidence bears it out.
     pub holds: bool,
+    /// The evidence that is missing to judge it. Such a claim does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// What the evidence says of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    BorneOut,
+    Contradicted,
+    /// This is missing.
+    Missing(&'static str),
+}
+
+use Judgement::{BorneOut, Contradicted, Missing};
+
+const NO_ACKNOWLEDGEMENT: &str = "its acknowledgement of the hold";
+const NO_SWITCH: &str = "the order in which it was told to switch";
+const NO_GATE: &str = "what its gate saw";
+const PART_OF_GATE: &str = "what its gate saw of one of the services";
+const NO_READING: &str = "when its agent read the decision";
+const RESTARTED_AGENT: &str = "when its agent read the decision: the agent was restarted";
+const RESTARTED_SERVER: &str = "the order of the messages: the server was restarted meanwhile";
+
+impl Check {
+    pub(super) fn new(claim: String, judgement: Judgement) -> Self {
+        Self {
+            claim,
+            holds: judgement == BorneOut,
+            missing: match judgement {
+                Missing(what) => Some(what.to_owned()),
+                BorneOut | Contradicted => None,
+            },
+        }
+    }
+
+    /// A claim that does not hold, as a line for people.
+    pub fn complaint(&self) -> String {
+        match &self.missing {
+            Some(missing) => format!("NOT SHOWN: {}; missing: {missing}", self.claim),
+            None => format!("NOT BORNE OUT: {}", self.claim),
+        }
+    }
+}
+
+/// Whether a condition that the evidence can tell is true.
+pub(super) fn judged(holds: bool) -> Judgement {
+    match holds {
+        true => BorneOut,
+        false => Contradicted,
+    }
 }
 
 impl CutOverReceipt {
@@ -28,61 +86,130 @@ impl CutOverReceipt {
         if self.aligned.is_some() {
             return self.checks_of_aligned(commit);
         }
+        let services = self.services();
         let mut checks = Vec::new();
-        let mut claim = |claim: String, holds: bool| checks.push(Check { claim, holds });
+        let mut claim = |claim: String, found| checks.push(Check::new(claim, found));
         for (name, instance) in &self.instances {
             claim(
                 format!("`{name}` had stopped admitting to the old release before the commit"),
-                instance.held_order.is_some_and(|held| held < commit) && instance.held_in_order(),
+                instance.held_before(commit),
             );
             claim(
                 format!("`{name}` was told to switch after the commit was durable"),
-                instance.switch_order.is_some_and(|switch| switch > commit),
+                match instance.switch_order {
+                    Some(switch) => judged(switch > commit),
+                    None => Missing(NO_SWITCH),
+                },
             );
-            // Nothing is claimed of what a gate has not told.
-            if instance.gate.is_some() {
-                claim(
-                    format!("`{name}` kept its gate closed from its hold to its switch"),
-                    instance.opened_in_order(),
-                );
-            }
+            claim(
+                format!("`{name}` opened its gate after it had read the decision"),
+                instance.opened_after_reading(&services),
+            );
+            claim(
+                format!("`{name}` kept its gate closed from its hold to its switch"),
+                instance.kept_closed(&services),
+            );
         }
         checks
     }
 
-    /// The claims when the server has lost the order of its messages: what each gate
-    /// knows of itself.
+    /// The claims when the server has lost the order of its messages: what each gate knows of
+    /// itself. Empty if no gate has told that it opened: then it may have been aborted.
     fn checks_of_instances(&self) -> Vec<Check> {
-        let opened = self.instances.iter().filter(|(_, i)| i.gate.is_some());
-        let claim = |(name, instance): (&InstanceId, &InstanceReceipt)| Check {
-            claim: format!("`{name}` admitted nothing to the old release after its gate closed"),
-            holds: instance.opened_in_order(),
-        };
-        opened.map(claim).collect()
+        if self.aborted.is_some() || self.aligned.is_some() {
+            return Vec::new();
+        }
+        let services = self.services();
+        let order = Check::new(
+            "every gate was closed before the commit, and opened after it".to_owned(),
+            Missing(RESTARTED_SERVER),
+        );
+        let instances = self.instances.iter().map(|(name, instance)| {
+            Check::new(
+                format!("`{name}` admitted nothing to the old release after its gate closed"),
+                instance.kept_closed(&services),
+            )
+        });
+        std::iter::once(order).chain(instances).collect()
+    }
+
+    /// The services that any gate has told of.
+    pub(super) fn services(&self) -> BTreeSet<&ServiceName> {
+        let told = self.instances.values().filter_map(|i| i.gate.as_ref());
+        told.flat_map(|gate| gate.services.keys()).collect()
     }
 }
 
 impl InstanceReceipt {
-    /// On the instance's own clock: the last admission to old came before the hold was complete.
-    fn held_in_order(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| {
-            let mut admissions = held.last_admission_ns.values();
-            admissions.all(|admitted| *admitted <= held.held_at_ns)
-        })
+    /// On the instance's own clock the last admission to old came before the hold was complete,
+    /// and its acknowledgement came in before the commit.
+    fn held_before(&self, commit: u64) -> Judgement {
+        let (Some(order), Some(held)) = (self.held_order, &self.held) else {
+            return Missing(NO_ACKNOWLEDGEMENT);
+        };
+        let mut admissions = held.last_admission_ns.values();
+        judged(order < commit && admissions.all(|admitted| *admitted <= held.held_at_ns))
+    }
+
+    /// On the instance's own clock: the agent read that the cut-over is committed, the gate opened.
+    fn opened_after_reading(&self, services: &BTreeSet<&ServiceName>) -> Judgement {
+        let seen = match self.seen_of(services) {
+            Ok(seen) => seen,
+            Err(missing) => return missing,
+        };
+        let Some(readings) = self.readings else {
+            return Missing(NO_READING);
+        };
+        // A service that is removed has no opening; all that was, was after the reading.
+        let opened: Vec<u64> = seen.iter().filter_map(|s| s.opened_at_ns).collect();
+        if opened.iter().any(|at| *at < readings.since_ns) {
+            return Missing(RESTARTED_AGENT);
+        }
+        match readings.commit_ns {
+            Some(read) => judged(opened.iter().all(|at| read <= *at)),
+            None => Missing(NO_READING),
+        }
     }
 
     /// On the instance's own clock: the last admission to old, the hold, the opening, the first
     /// admission to new. A hold that the gate's deadline ended proves nothing.
-    fn opened_in_order(&self) -> bool {
-        let mut services = self.gate.iter().flat_map(|gate| gate.services.values());
-        services.all(|seen| {
-            let opened = seen.opened_at_ns.unwrap_or(u64::MAX);
-            !seen.expired
-                && seen.last_admission_old_ns.unwrap_or(0) <= seen.held_at_ns.unwrap_or(u64::MAX)
-                && seen.held_at_ns.unwrap_or(0) <= opened
-                && seen
-                    .first_admission_new_ns
-                    .is_none_or(|first| first >= opened)
-        })
+    fn kept_closed(&self, services: &BTreeSet<&ServiceName>) -> Judgement {
+        let seen = match self.seen_of(services) {
+            Ok(seen) => seen,
+            Err(missing) => return missing,
+        };
+        let untold = |seen: &&ServiceEvidence| {
+            let closing = seen.last_admission_old_ns.is_some() && seen.held_at_ns.is_none();
+            let opening = seen.first_admission_new_ns.is_some() && seen.opened_at_ns.is_none();
+            closing || opening
+        };
+        if seen.iter().any(|seen| !seen.expired && untold(seen)) {
+            return Missing(NO_GATE);
+        }
+        judged(seen.iter().all(|seen| stayed_closed(seen)))
     }
+
+    /// What the gate saw of each of these services.
+    pub(super) fn seen_of(
+        &self,
+        services: &BTreeSet<&ServiceName>,
+    ) -> Result<Vec<&ServiceEvidence>, Judgement> {
+        let Some(gate) = &self.gate else {
+            return Err(Missing(NO_GATE));
+        };
+        let seen = services.iter().map(|service| gate.services.get(service));
+        let seen: Option<Vec<_>> = seen.collect();
+        seen.ok_or(Missing(PART_OF_GATE))
+    }
+}
+
+fn stayed_closed(seen: &ServiceEvidence) -> bool {
+    let held = seen.held_at_ns.unwrap_or(u64::MAX);
+    let opened = seen.opened_at_ns.unwrap_or(u64::MAX);
+    !seen.expired
+        && seen.last_admission_old_ns.unwrap_or(0) <= held
+        && seen.held_at_ns.unwrap_or(0) <= opened
+        && seen
+            .first_admission_new_ns
+            .is_none_or(|first| first >= opened)
 }

@@ -44,6 +44,9 @@ impl Receipt {
             if let Some(text) = cut_over.aligned_text() {
                 line(&format!("  {text}"));
             }
+            for text in cut_over.window_lines() {
+                line(&format!("  {text}"));
+            }
             for row in cut_over.table() {
                 line(&format!("  {row}"));
             }
@@ -61,7 +64,7 @@ impl Receipt {
                 ));
             }
             for check in checks.iter().filter(|check| !check.holds) {
-                line(&format!("  NOT BORNE OUT: {}", check.claim));
+                line(&format!("  {}", check.complaint()));
             }
         }
         text

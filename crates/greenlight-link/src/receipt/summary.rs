@@ -35,6 +35,9 @@ impl CutOverReceipt {
         if let Some(aligned) = self.aligned_text() {
             add(text, &format!("{}\n", escaped(&aligned)));
         }
+        for line in self.window_lines() {
+            add(text, &format!("{}\n", escaped(&line)));
+        }
         let rows = self.rows();
         if !rows.is_empty() {
             add(
@@ -69,9 +72,10 @@ impl CutOverReceipt {
         let borne_out = checks.iter().filter(|check| check.holds).count();
         let all_shown = checks.len() <= MOST_CLAIMS;
         for check in checks.iter().filter(|check| all_shown || !check.holds) {
-            let mark = match check.holds {
-                true => "borne out",
-                false => "**NOT BORNE OUT**",
+            let mark = match (check.holds, &check.missing) {
+                (true, _) => "borne out".to_owned(),
+                (false, None) => "**NOT BORNE OUT**".to_owned(),
+                (false, Some(missing)) => format!("**NOT SHOWN**, missing: {}", escaped(missing)),
             };
             add(text, &format!("- {}: {mark}", escaped(&check.claim)));
         }

@@ -185,20 +185,13 @@ mod tests {
     fn cut_over(instances: u64, each: impl Fn(u64) -> InstanceReceipt) -> CutOverReceipt {
         let instances = 0..instances;
         CutOverReceipt {
-            epoch: Epoch(1),
-            direction: Direction::Forward,
-            reason: None,
             hold_sent_ns: Some(1_000_000),
             committed_ns: Some(36_000_000),
             commit_sync_us: Some(2_000),
-            completed_ns: None,
-            aborted: None,
-            recovered: false,
-            aligned: None,
-            commit_order: None,
             instances: instances
                 .map(|index| (InstanceId(format!("i-{index:02}")), each(index)))
                 .collect(),
+            ..CutOverReceipt::new(Epoch(1), Direction::Forward)
         }
     }
 }

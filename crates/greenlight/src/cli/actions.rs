@@ -137,7 +137,11 @@ fn annotations(receipt: &Receipt, exit: Exit) -> Vec<String> {
     }
     for cut_over in &receipt.cut_overs {
         for check in cut_over.checks().iter().filter(|check| !check.holds) {
-            lines.push(annotation("error", "not borne out", &check.claim));
+            let (title, claim) = match &check.missing {
+                None => ("not borne out", check.claim.clone()),
+                Some(missing) => ("not shown", format!("{}; missing: {missing}", check.claim)),
+            };
+            lines.push(annotation("error", title, &claim));
         }
     }
     for cut_over in &receipt.cut_overs {

@@ -252,7 +252,11 @@ pub struct History {
 
 /// `greenlight receipt`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ReceiptArgs {
+    /// What else to do with a receipt.
+    #[command(subcommand)]
+    pub verb: Option<ReceiptVerb>,
     /// The configuration.
     #[command(flatten)]
     pub file: FileArg,
@@ -261,6 +265,25 @@ pub struct ReceiptArgs {
     /// The deployment.
     #[arg(default_value = "latest")]
     pub deployment: String,
+}
+
+/// What else to do with a receipt.
+#[derive(Debug, Subcommand)]
+pub enum ReceiptVerb {
+    /// Judge every claim of a receipt again, from its file alone: no server is asked.
+    Verify(VerifyArgs),
+}
+
+/// `greenlight receipt verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// What `greenlight receipt --json` printed, or the file that the server keeps; `-` reads
+    /// standard input.
+    #[arg(value_name = "FILE")]
+    pub receipt: PathBuf,
+    /// The certificate of the fleet's authority, `ca.pem`: a server of that fleet must have signed.
+    #[arg(long, value_name = "FILE")]
+    pub authority: Option<PathBuf>,
 }
 
 /// `greenlight logs`.

@@ -6,7 +6,8 @@ use super::actions::{Job, OngoingState};
 use super::args::{Act, Deploy, Remove, Rollback};
 use super::fleet::{configuration, connect, membership_mismatch, orphans, requested_by, version};
 use super::progress::Display;
-use super::{Exit, Failure, Output, print, print_json, releases};
+use super::show::show_receipt;
+use super::{Exit, Failure, Output, print_json, releases};
 use greenlight_config::{Config, ConfigError};
 use greenlight_link::api::{
     ActRequest, CommandAnswer, DeployRequest, DeploymentEvent, FleetStatus, NumberedEvent,
@@ -17,7 +18,9 @@ use greenlight_link::{ApiClient, ApiError, Follow};
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{DeploymentId, Outcome, Policy, ServiceName, Strategy};
 use greenlight_shell::clock;
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -262,7 +265,7 @@ pub(super) async fn follow(
             (Some(Left::Ready), Until::Ready) => return Ok((Left::Ready, display)),
             (Some(Left::Ready), Until::Finished) | (None, _) => {}
         }
-        match receipt(api, deployment).await {
+        match receipt::<Receipt>(api, deployment).await {
             Ok(receipt) => {
                 if let Some(outcome) = receipt.outcome {
                     // It was over before the stream reported it, so the stream will not say how.
@@ -294,7 +297,7 @@ pub(super) async fn follow(
 async fn over_or_away(api: &ApiClient, deployment: &DeploymentId) {
     loop {
         tokio::time::sleep(PAUSE).await;
-        match tokio::time::timeout(RESPONSE_TIMEOUT, receipt(api, deployment)).await {
+        match tokio::time::timeout(RESPONSE_TIMEOUT, receipt::<Receipt>(api, deployment)).await {
             Ok(Ok(receipt)) if receipt.outcome.is_none() => {}
             Ok(_) | Err(_) => return,
         }
@@ -325,7 +328,8 @@ async fn conclude(
     goal: Goal,
     output: Output,
 ) -> Result<Exit, Failure> {
-    let receipt = receipt_in_the_end(api, deployment).await?;
+    let document = receipt_in_the_end(api, deployment).await?;
+    let receipt = Receipt::deserialize(&document).map_err(ApiError::Unreadable)?;
     let exit = match (&receipt.outcome, goal) {
         (Some(Outcome::Promoted), Goal::Promoted)
         | (Some(Outcome::Aborted { .. } | Outcome::RolledBack { .. }), Goal::Back) => Exit::Done,
@@ -336,18 +340,12 @@ async fn conclude(
     if let Some(job) = Job::current() {
         job.report(&receipt, exit);
     }
-    match output {
-        Output::Json => print_json(&receipt)?,
-        Output::Text => print(&receipt.render())?,
-    }
+    show_receipt(&document, output)?;
     Ok(exit)
 }
 
-/// The receipt, also if the server is started again just now.
-async fn receipt_in_the_end(
-    api: &ApiClient,
-    deployment: &DeploymentId,
-) -> Result<Receipt, Failure> {
+/// The receipt's document, also if the server is started again just now.
+async fn receipt_in_the_end(api: &ApiClient, deployment: &DeploymentId) -> Result<Value, Failure> {
     let began = Instant::now();
     loop {
         match receipt(api, deployment).await {
@@ -360,6 +358,9 @@ async fn receipt_in_the_end(
     }
 }
 
-async fn receipt(api: &ApiClient, deployment: &DeploymentId) -> Result<Receipt, ApiError> {
+async fn receipt<R: DeserializeOwned>(
+    api: &ApiClient,
+    deployment: &DeploymentId,
+) -> Result<R, ApiError> {
     api.get(&format!("/v1/deployments/{deployment}")).await
 }

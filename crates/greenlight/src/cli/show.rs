@@ -1,13 +1,17 @@
 //! The commands that only look: `status`, `history`, `receipt`, `logs`.
 
-use super::args::{History as HistoryArgs, Logs, ReceiptArgs, Status};
+use super::args::{History as HistoryArgs, Logs, ReceiptArgs, ReceiptVerb, Status};
 use super::fleet::connect;
+use super::verify::verify_receipt;
 use super::{Exit, Failure, Output, print, print_json};
+use greenlight_link::ApiError;
 use greenlight_link::api::{FleetStatus, History, LogsAnswer};
 use greenlight_link::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
 use greenlight_protocol::{Alignment, Color, InstanceStatus, ParticipationView, ServiceName};
 use greenlight_shell::clock::utc;
+use serde::Deserialize as _;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -36,15 +40,26 @@ pub(super) async fn history(args: &HistoryArgs, output: Output) -> Result<Exit, 
 
 /// `greenlight receipt`.
 pub(super) async fn receipt(args: &ReceiptArgs, output: Output) -> Result<Exit, Failure> {
-    let api = connect(&args.fleet, &args.file)?;
-    let receipt: Receipt = api
-        .get(&format!("/v1/deployments/{}", args.deployment))
-        .await?;
-    match output {
-        Output::Json => print_json(&receipt)?,
-        Output::Text => print(&receipt.render())?,
+    if let Some(ReceiptVerb::Verify(args)) = &args.verb {
+        return verify_receipt(args, output);
     }
+    let api = connect(&args.fleet, &args.file)?;
+    let path = format!("/v1/deployments/{}", args.deployment);
+    let document: Value = api.get(&path).await?;
+    show_receipt(&document, output)?;
     Ok(Exit::Done)
+}
+
+/// Shows a receipt's document. As JSON it is printed as the server wrote it: its seal is over every
+/// part, also over those that this version does not know.
+pub(super) fn show_receipt(document: &Value, output: Output) -> Result<(), Failure> {
+    match output {
+        Output::Json => print_json(document),
+        Output::Text => {
+            let receipt = Receipt::deserialize(document).map_err(ApiError::Unreadable)?;
+            print(&receipt.render())
+        }
+    }
 }
 
 /// `greenlight logs`.

@@ -157,7 +157,9 @@ impl DeploymentReport {
         );
         require(self.split.is_empty(), "the fleet is split".to_owned()); // G2
         for check in &self.checks {
-            require(check.holds, check.claim.clone());
+            let missing = check.missing.as_ref();
+            let missing = missing.map_or_else(String::new, |what| format!("; missing: {what}"));
+            require(check.holds, format!("{}{missing}", check.claim));
         }
         // Where nothing was seen, nothing was proved.
         require(self.requests > 0, "nothing was asked".to_owned());
@@ -175,7 +177,7 @@ impl DeploymentReport {
             due.contains(&answered),
             format!("`{release}` answered on {answered} instances, and {due:?} are right"),
         );
-        let least = cut_overs * instances.len() * if gated { 3 } else { 1 };
+        let least = cut_overs * instances.len() * if gated { 4 } else { 1 };
         let made = self.checks.len();
         require(
             made >= least,
@@ -336,7 +338,7 @@ mod tests {
             |d| drop(d[2].answered.remove("v4")),
             |d| drop(d[0].checks.pop()),
             // The rollback has claims of its own.
-            |d| d[2].checks.truncate(6),
+            |d| d[2].checks.truncate(8),
             |d| d[4].checks.clear(),
         ];
         for (number, spoil) in spoils.into_iter().enumerate() {
@@ -385,6 +387,7 @@ mod tests {
         let check = |number: usize| Check {
             claim: format!("claim {number}"),
             holds: true,
+            missing: None,
         };
         let answered = match cut_overs {
             0 => BTreeMap::new(),
@@ -405,7 +408,7 @@ mod tests {
             failures: BTreeMap::new(),
             answered,
             max_latency_ms: 0.0,
-            checks: (0..cut_overs * 6).map(check).collect(),
+            checks: (0..cut_overs * 8).map(check).collect(),
             instances: Vec::new(),
         }
     }

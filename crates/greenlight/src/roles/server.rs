@@ -119,6 +119,7 @@ async fn serve_fleet(
         progress,
         role.instances.clone(),
         streams.clone(),
+        identity.clone(),
     );
     let operators = operators.merge(enrollment.operators());
     let operators = allow(operators, Role::may_operate);

@@ -187,7 +187,8 @@ fn commands_of(of: &clap::Command, name: &str, commands: &mut BTreeMap<String, B
         let name = format!("{name} {}", command.get_name());
         if command.has_subcommands() {
             commands_of(command, &name, commands);
-        } else {
+        }
+        if !command.is_subcommand_required_set() {
             let options = command.get_arguments().filter(|its| !its.is_hide_set());
             let names = options.filter_map(|option| Some(format!("--{}", option.get_long()?)));
             commands.insert(name.trim().to_owned(), names.collect());

@@ -31,7 +31,7 @@ async fn a_deployment_behind_nginx_fails_nothing_mixes_nothing_and_reloads_nothi
     assert_eq!(self::workers(&fleet), workers, "Nginx was reloaded");
     let receipt = fleet.run(&["receipt"]);
     assert!(
-        receipt.data.contains("6 of 6 claims borne out"),
+        receipt.data.contains("8 of 8 claims borne out"),
         "{receipt}"
     );
 }
