@@ -19,6 +19,10 @@
 //! stands in a cut-over, and holds what has a meaning there only. `Slots` is what runs, and
 //! `GateView` what is known of the gate. An epoch ends in one function, `Agent::finish`.
 //! `docs/design/protocol.md` has the table of transitions; a test drives this machine through it.
+//!
+//! [`Agent::handle`] is the table of what each event leads to. A handler that may begin, decide or
+//! end an epoch is a method of the agent, because everything may change then. Any other is a
+//! function of the parts that it may change, and its signature says which.
 
 mod attempt;
 mod before_barrier;
@@ -26,11 +30,16 @@ mod cut_over;
 mod effect;
 mod gate_request;
 mod gate_view;
+mod hold;
 mod in_doubt;
 mod ledger;
+mod live;
+mod output;
 mod participation;
+mod retiring;
 mod slot_events;
 mod slots;
+mod targets;
 
 pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
 pub use gate_request::GateRequest;
@@ -38,13 +47,16 @@ pub use ledger::{AgentRecord, Decision, Ledger, Promise};
 pub use slots::SlotState;
 
 use self::gate_view::GateView;
+use self::live::Live;
+use self::output::{Fits, Output};
 use self::participation::{Hold, Participation};
-use self::slots::Slots;
+use self::slots::{Readiness, Slots};
+use crate::cut_over::CutOver;
 use crate::evidence::Alignment;
 use crate::id::{Epoch, Incarnation, InstanceId, Term, Token};
 use crate::message::{
     Directive, DirectiveEnvelope, Healthy, InstanceStatus, LiveReleaseView, ParticipationView,
-    Report, ReportEnvelope,
+    Report,
 };
 use crate::mutant::Mutant;
 use crate::release::Slot;
@@ -58,8 +70,8 @@ pub struct Agent {
     participation: Participation,
     slots: Slots,
     gate: GateView,
-    /// What the event at hand has led to so far; empty between events.
-    effects: Vec<AgentEffect>,
+    /// What the event at hand has led to so far.
+    output: Output,
     mutant: Mutant,
 }
 
@@ -88,7 +100,7 @@ impl Agent {
         }
         let mut agent = Self::from_ledger(me, ledger, mutant);
         agent.resume_in_doubt();
-        let effects = std::mem::take(&mut agent.effects);
+        let effects = agent.output.take();
         (agent, effects)
     }
 
@@ -99,7 +111,7 @@ impl Agent {
             ledger,
             slots: Slots::default(),
             gate: GateView::default(),
-            effects: Vec::new(),
+            output: Output::default(),
             mutant,
         }
     }
@@ -113,7 +125,8 @@ impl Agent {
             AgentEvent::Connected => self.report_status(),
             AgentEvent::GateConnected => self.reassert_gate(),
             AgentEvent::GateHeld { epoch, evidence } => {
-                self.gate_held(epoch, evidence);
+                let (ledger, output) = (&self.ledger, &mut self.output);
+                hold::held(epoch, evidence, &mut self.participation, ledger, output);
             }
             AgentEvent::GateRefused { epoch, reason } => {
                 self.gate_refused(epoch, reason);
@@ -128,12 +141,19 @@ impl Agent {
                 colors,
                 reason,
             } => self.gate_failed(epoch, &colors, reason),
-            AgentEvent::GateParked { services } => self.gate_parked(&services),
+            AgentEvent::GateParked { services } => {
+                self.live().has_parked(&services);
+                self.advance();
+            }
             AgentEvent::SlotFound {
                 slot,
                 incarnation,
                 digest,
-            } => self.slot_found(&slot, incarnation, digest),
+            } => {
+                let (ledger, slots) = (&self.ledger, &mut self.slots);
+                let output = &mut self.output;
+                slot_events::slot_found(&slot, incarnation, digest, ledger, slots, output);
+            }
             AgentEvent::SlotsListed => self.slots_listed(),
             AgentEvent::SlotReady { slot, incarnation } => {
                 self.slot_ready(&slot, incarnation);
@@ -149,26 +169,31 @@ impl Agent {
                 reason,
             } => self.slot_exited(&slot, incarnation, reason),
             AgentEvent::PeersChecked { epoch, unseen } => {
-                self.peers_checked(epoch, unseen);
+                let (ledger, output) = (&self.ledger, &mut self.output);
+                let participation = &mut self.participation;
+                before_barrier::peers_checked(epoch, unseen, participation, ledger, output);
             }
             AgentEvent::BeforeSwitchEnded { epoch, result } => {
-                self.before_switch_ended(epoch, result);
+                let (ledger, output) = (&self.ledger, &mut self.output);
+                let participation = &mut self.participation;
+                before_barrier::before_switch_ended(epoch, result, participation, ledger, output);
             }
             AgentEvent::SlotStopped { slot, drained } => {
                 self.slot_stopped(&slot, drained);
             }
             AgentEvent::TimerFired(AgentTimer::QueryDecision { epoch, asked }) => {
-                self.query_decision(epoch, asked);
+                let (ledger, output) = (&self.ledger, &mut self.output);
+                in_doubt::ask(epoch, asked, &self.me, &self.participation, ledger, output);
             }
             AgentEvent::TimerFired(AgentTimer::Restart) => {
-                self.restart_live(slot_events::RESTART_AFTER);
+                self.live().restart(live::RESTART_AFTER);
             }
             AgentEvent::PeerAsked { peer, epoch } => self.peer_asked(peer, epoch),
             AgentEvent::PeerAnswered { epoch, answer } => {
                 self.peer_answered(epoch, answer);
             }
         }
-        std::mem::take(&mut self.effects)
+        self.output.take()
     }
 
     /// What is durable.
@@ -237,43 +262,55 @@ impl Agent {
         if term > self.ledger.term {
             self.record(AgentRecord::TermSeen(term));
         }
-        match envelope.directive {
+        let (ledger, slots) = (&mut self.ledger, &mut self.slots);
+        let (participation, output) = (&mut self.participation, &mut self.output);
+        let fits = match envelope.directive {
             Directive::Prepare(cut_over) => self.prepare(*cut_over),
-            Directive::CheckPeers(peers) => self.check_peers(epoch, peers),
-            Directive::BeforeSwitch => self.run_before_switch(epoch),
+            Directive::CheckPeers(peers) => {
+                before_barrier::check_peers(epoch, peers, participation, ledger, output)
+            }
+            Directive::BeforeSwitch => {
+                before_barrier::run_before_switch(epoch, participation, ledger, output)
+            }
             Directive::Arm => self.arm(epoch),
-            Directive::Hold => self.hold(epoch),
+            Directive::Hold => hold::hold(epoch, participation, ledger, slots, output),
             Directive::Switch => self.decided(epoch, Decision::Committed),
             Directive::Abort => self.decided(epoch, Decision::Aborted),
-            Directive::Retire => self.retire(epoch),
-            Directive::QueryStatus => self.report_status(),
+            Directive::Retire => retiring::retire(epoch, participation, ledger, slots, output),
+            Directive::QueryStatus => Fits::No,
+        };
+        if fits == Fits::No {
+            self.report_status();
         }
     }
 
-    /// Changes the ledger and makes the change durable before anything that follows.
-    fn record(&mut self, record: AgentRecord) {
-        self.ledger.apply(&record);
-        self.effects.push(AgentEffect::Persist(record));
+    /// What is live, with the parts that are changed for it.
+    fn live(&mut self) -> Live<'_> {
+        Live {
+            ledger: &self.ledger,
+            participation: &self.participation,
+            slots: &mut self.slots,
+            gate: &mut self.gate,
+            output: &mut self.output,
+        }
     }
 
-    fn tell_gate(&mut self, action: GateAction) {
-        self.effects.push(AgentEffect::Gate(action));
+    fn targets_ready(&self, cut_over: &CutOver) -> Readiness {
+        targets::readiness(cut_over, &self.ledger, &self.slots)
+    }
+
+    fn record(&mut self, record: AgentRecord) {
+        self.output.record(&mut self.ledger, record);
     }
 
     fn report(&mut self, epoch: Epoch, report: Report) {
-        self.effects.push(AgentEffect::Report(ReportEnvelope {
-            token: Token {
-                term: self.ledger.term,
-                epoch,
-            },
-            report,
-        }));
+        self.output.report(&self.ledger, epoch, report);
     }
 
     fn report_status(&mut self) {
         let epoch = self.ledger.latest_decided();
         self.report(epoch, Report::Status(self.status()));
-        self.report_unhealthy();
+        live::report_unhealthy(&self.ledger, &self.slots, &mut self.output);
     }
 
     /// This agent's name.

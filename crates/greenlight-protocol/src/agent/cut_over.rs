@@ -1,13 +1,21 @@
-//! The phases of a cut-over as the instance goes through them.
+//! The phases of a cut-over as the instance goes through them, and its one end.
+//!
+//! What is here may begin, go on with, decide or end an epoch, and then everything may change: the
+//! promise in the ledger, the slots that were started for it, and what the gate is told. So these
+//! are methods of the whole agent. What changes less is a function of the parts that it changes, in
+//! a file of its own.
 
+use super::effect::AgentEffect;
+use super::in_doubt::{self, ToPeer};
 use super::ledger::AgentRecord;
+use super::output::Fits;
 use super::participation::{Hold, Participation};
 use super::slots::{Readiness, SlotState};
-use super::{Agent, Decision, GateAction};
+use super::{Agent, Decision, GateAction, hold, live, targets};
 use crate::cut_over::CutOver;
-use crate::evidence::{HoldEvidence, SwitchEvidence};
-use crate::id::{Epoch, ServiceName};
-use crate::message::Report;
+use crate::evidence::SwitchEvidence;
+use crate::id::{Epoch, InstanceId, ServiceName};
+use crate::message::{PeerAnswer, Report};
 use crate::mutant::broken;
 use crate::release::Color;
 use std::collections::BTreeMap;
@@ -15,17 +23,17 @@ use std::time::Duration;
 
 impl Agent {
     /// Directive `Prepare`.
-    pub(super) fn prepare(&mut self, cut_over: CutOver) {
+    pub(super) fn prepare(&mut self, cut_over: CutOver) -> Fits {
         let epoch = cut_over.epoch;
         if let Some(known) = self.ledger.decided.get(&epoch).copied() {
             // The first answer may have been lost, and no other process knows of this abort.
             self.answer_again(epoch, known);
-            return;
+            return Fits::Yes;
         }
         match &self.participation {
             Participation::Prepared { cut_over: c, .. } if c.epoch == epoch => {
                 self.report(epoch, Report::Prepared);
-                return;
+                return Fits::Yes;
             }
             Participation::Prepared {
                 cut_over: older, ..
@@ -35,27 +43,24 @@ impl Agent {
             }
             // Overtaken on its way by a newer cut-over's (G6); or only the decision of the armed
             // epoch can end that, and the coordinator will see so.
-            Participation::Prepared { .. } | Participation::Armed { .. } => {
-                self.report_status();
-                return;
-            }
+            Participation::Prepared { .. } | Participation::Armed { .. } => return Fits::No,
             Participation::Idle
             | Participation::Preparing { .. }
             | Participation::Retiring { .. } => {}
         }
         if epoch <= self.ledger.latest_decided() {
-            self.report_status();
-            return;
+            return Fits::No;
         }
         if let Participation::Preparing { cut_over: other } = &self.participation {
             if other.epoch >= epoch {
-                return;
+                return Fits::Yes;
             }
             let older = other.epoch;
             self.finish(older, Decision::Aborted, Report::Aborted);
         }
         self.participation = Participation::Preparing { cut_over };
         self.advance();
+        Fits::Yes
     }
 
     /// Goes as far as the slots allow: from preparing to prepared, or from a decision to the gate.
@@ -80,12 +85,14 @@ impl Agent {
                 Some((SlotState::Ready, digest)) if *digest == release.digest => continue,
                 Some((SlotState::Starting, digest)) if *digest == release.digest => {}
                 Some((SlotState::Stopping, _)) => {}
-                Some(_) => self.slots.stop(&slot, &cut_over.policy, &mut self.effects),
-                None if self.slots.are_listed() && self.is_shut_off(service) => {
+                Some(_) => self.slots.stop(&slot, &cut_over.policy, &mut self.output),
+                None if self.slots.are_listed()
+                    && live::is_shut_off(service, &self.ledger, &self.slots, &self.gate) =>
+                {
                     let within = cut_over.policy.prepare;
-                    let effects = &mut self.effects;
+                    let output = &mut self.output;
                     self.slots
-                        .start(slot, cut_over.epoch, release.clone(), within, effects);
+                        .start(slot, cut_over.epoch, release.clone(), within, output);
                 }
                 None => {}
             }
@@ -100,7 +107,7 @@ impl Agent {
     }
 
     /// Directive `Arm`.
-    pub(super) fn arm(&mut self, epoch: Epoch) {
+    pub(super) fn arm(&mut self, epoch: Epoch) -> Fits {
         let sync = Duration::ZERO;
         match &self.participation {
             Participation::Prepared { cut_over, .. } if cut_over.epoch == epoch => {
@@ -127,9 +134,10 @@ impl Agent {
             | Participation::Armed { .. }
             | Participation::Retiring { .. } => match self.ledger.decided.get(&epoch).copied() {
                 Some(known) => self.answer_again(epoch, known),
-                None => self.report_status(),
+                None => return Fits::No,
             },
         }
+        Fits::Yes
     }
 
     fn promise(&mut self, epoch: Epoch) {
@@ -145,72 +153,6 @@ impl Agent {
                 hold: Hold::Open,
                 decision: None,
             };
-        }
-    }
-
-    /// Directive `Hold`.
-    pub(super) fn hold(&mut self, epoch: Epoch) {
-        let Participation::Armed {
-            cut_over,
-            hold,
-            decision: None,
-        } = &self.participation
-        else {
-            self.report_status();
-            return;
-        };
-        if cut_over.epoch != epoch {
-            self.report_status();
-            return;
-        }
-        match hold.clone() {
-            Hold::Open if self.targets_ready(cut_over) == Readiness::Ready => {
-                let action = self.hold_action(cut_over);
-                self.tell_gate(action);
-                self.set_hold(Hold::Asked);
-            }
-            Hold::Open => {
-                let reason = "the new release is no longer healthy".to_owned();
-                self.report(epoch, Report::HoldRefused { reason });
-            }
-            Hold::Asked => {}
-            Hold::Acknowledged(evidence) => self.report(epoch, Report::Held(evidence)),
-            Hold::Uncertain => {
-                let reason = "the agent restarted while armed".to_owned();
-                self.report(epoch, Report::HoldRefused { reason });
-            }
-        }
-    }
-
-    pub(super) fn hold_action(&self, cut_over: &CutOver) -> GateAction {
-        GateAction::Hold {
-            epoch: cut_over.epoch,
-            services: self.affected_services(cut_over).cloned().collect(),
-            max_hold: cut_over.policy.max_hold,
-            on_uncertain: cut_over.policy.on_uncertain,
-            exclusive: cut_over.policy.exclusive,
-        }
-    }
-
-    fn set_hold(&mut self, new: Hold) {
-        if let Participation::Armed { hold, .. } = &mut self.participation {
-            *hold = new;
-        }
-    }
-
-    pub(super) fn gate_held(&mut self, epoch: Epoch, evidence: HoldEvidence) {
-        let Participation::Armed {
-            cut_over,
-            hold: hold @ Hold::Asked,
-            decision: None,
-        } = &mut self.participation
-        else {
-            return;
-        };
-        if cut_over.epoch == epoch {
-            *hold = Hold::Acknowledged(evidence.clone());
-            self.report(epoch, Report::Held(evidence));
-            self.query_decision_later(epoch, 0);
         }
     }
 
@@ -232,10 +174,10 @@ impl Agent {
     }
 
     /// Obeys the decision of an epoch, no matter who delivers it.
-    pub(super) fn decided(&mut self, epoch: Epoch, decision: Decision) {
+    pub(super) fn decided(&mut self, epoch: Epoch, decision: Decision) -> Fits {
         if let Some(known) = self.ledger.decided.get(&epoch).copied() {
             self.answer_again(epoch, known);
-            return;
+            return Fits::Yes;
         }
         let latest = self.ledger.latest_decided();
         match (&mut self.participation, decision) {
@@ -275,8 +217,9 @@ impl Agent {
                 | Participation::Armed { .. }
                 | Participation::Retiring { .. },
                 Decision::Committed | Decision::Aborted,
-            ) => self.report_status(),
+            ) => return Fits::No,
         }
+        Fits::Yes
     }
 
     /// Ends an epoch: the only way out of it. The decision becomes durable, and then the
@@ -315,8 +258,8 @@ impl Agent {
             let slot = self.ledger.idle_slot(service);
             let running = self.slots.get(&slot);
             if running.is_some_and(|running| running.incarnation.epoch == cut_over.epoch) {
-                let effects = &mut self.effects;
-                self.slots.stop(&slot, &cut_over.policy, effects);
+                let output = &mut self.output;
+                self.slots.stop(&slot, &cut_over.policy, output);
             }
         }
     }
@@ -331,7 +274,7 @@ impl Agent {
                     self.report(epoch, Report::SwitchFailed { reason });
                     return;
                 }
-                match self.live_readiness(epoch) {
+                match targets::live_readiness(epoch, &self.ledger, &self.slots) {
                     Readiness::Ready => {
                         self.report(epoch, Report::Switched(SwitchEvidence::default()));
                     }
@@ -346,17 +289,6 @@ impl Agent {
         }
     }
 
-    fn live_readiness(&self, epoch: Epoch) -> Readiness {
-        let mut all = Readiness::Ready;
-        for (service, live) in &self.ledger.live {
-            if live.epoch == epoch {
-                let slot = live.slot(service);
-                all = all.and(self.slots.readiness(&slot, &live.release));
-            }
-        }
-        all
-    }
-
     /// Opens to the new release if the epoch is committed and the release is healthy (G4).
     fn advance_commit(&mut self) {
         let Participation::Armed {
@@ -368,9 +300,9 @@ impl Agent {
             return;
         };
         let epoch = cut_over.epoch;
-        let mut colors = self.target_colors(cut_over);
+        let mut colors = targets::colors(cut_over, &self.ledger);
         match self.targets_ready(cut_over) {
-            Readiness::Ready => self.tell_gate(GateAction::Open { epoch, colors }),
+            Readiness::Ready => self.output.tell_gate(GateAction::Open { epoch, colors }),
             Readiness::Pending => {}
             Readiness::Dead => {
                 colors.retain(|_, color| color.is_none());
@@ -378,7 +310,7 @@ impl Agent {
                 let dead: Vec<_> = dead.collect();
                 // Before the record: an agent that finds the record after a crash does not ask the
                 // gate again.
-                self.tell_gate(GateAction::Park {
+                self.output.tell_gate(GateAction::Park {
                     epoch,
                     services: dead.iter().cloned().collect(),
                 });
@@ -387,36 +319,12 @@ impl Agent {
                 self.finish(epoch, Decision::Committed, report);
                 self.gate.require_parking(dead.into_iter());
                 if !colors.is_empty() {
-                    self.tell_gate(GateAction::Open { epoch, colors });
+                    self.output.tell_gate(GateAction::Open { epoch, colors });
                 }
                 // It died when it was not yet live, so nothing has asked for its restart.
-                self.restart_soon();
+                live::restart_soon(&mut self.output);
             }
         }
-    }
-
-    /// The services of a cut-over that the gate knows: one that is removed may have come to the
-    /// fleet while this instance was not part of it.
-    fn affected_services<'a>(
-        &'a self,
-        cut_over: &'a CutOver,
-    ) -> impl Iterator<Item = &'a ServiceName> {
-        let releases = cut_over.releases.iter();
-        releases
-            .filter(|(service, release)| {
-                release.is_some() || self.ledger.live.contains_key(*service)
-            })
-            .map(|(service, _)| service)
-    }
-
-    fn target_colors(&self, cut_over: &CutOver) -> BTreeMap<ServiceName, Option<Color>> {
-        self.affected_services(cut_over)
-            .map(|service| {
-                let release = cut_over.releases[service].as_ref();
-                let color = release.map(|_| self.ledger.idle_slot(service).color);
-                (service.clone(), color)
-            })
-            .collect()
     }
 
     /// Opens the gate of the aborted epoch to the old release. The abort becomes durable when the
@@ -438,7 +346,7 @@ impl Agent {
         let colors = old.into_iter();
         let colors = colors.map(|(service, live)| (service.clone(), Some(live.color)));
         let colors = colors.collect();
-        self.tell_gate(GateAction::Open { epoch, colors });
+        self.output.tell_gate(GateAction::Open { epoch, colors });
     }
 
     pub(super) fn gate_opened(
@@ -452,11 +360,13 @@ impl Agent {
             Participation::Armed {
                 cut_over, decision, ..
             } if cut_over.epoch == epoch => match decision {
-                Some(Decision::Committed) if *colors == self.target_colors(cut_over) => {
+                Some(Decision::Committed) if *colors == targets::colors(cut_over, &self.ledger) => {
                     self.finish(epoch, Decision::Committed, Report::Switched(evidence));
                 }
                 Some(Decision::Aborted) => {
-                    self.set_hold(Hold::Open);
+                    if let Participation::Armed { hold, .. } = &mut self.participation {
+                        *hold = Hold::Open;
+                    }
                     self.finish(epoch, Decision::Aborted, Report::Aborted);
                 }
                 Some(Decision::Committed) | None => {}
@@ -489,7 +399,7 @@ impl Agent {
             Participation::Armed {
                 cut_over, decision, ..
             } if cut_over.epoch == epoch => {
-                let is_ours = *colors == self.target_colors(cut_over);
+                let is_ours = *colors == targets::colors(cut_over, &self.ledger);
                 if *decision != Some(Decision::Committed) || !is_ours {
                     return;
                 }
@@ -509,26 +419,88 @@ impl Agent {
         self.gate.has_refused_to_open(epoch, reason);
     }
 
-    /// Whether the gate was told to open to the service's new release, which is live as soon as
-    /// the gate has answered.
-    pub(super) fn has_opened_to_new(&self, service: &ServiceName) -> bool {
-        let Participation::Armed {
-            cut_over,
-            decision: Some(Decision::Committed),
-            ..
-        } = &self.participation
-        else {
-            return false;
+    // In doubt.
+
+    /// What a restart does: an armed agent comes back held and in doubt, never open to old.
+    pub(super) fn resume_in_doubt(&mut self) {
+        let Participation::Armed { cut_over, hold, .. } = &mut self.participation else {
+            return;
         };
-        cut_over.releases.contains_key(service) && self.targets_ready(cut_over) == Readiness::Ready
+        let epoch = cut_over.epoch;
+        if broken!(self, ReopenAfterRestart) {
+            *hold = Hold::Open;
+            let live = |service| Some((service, self.ledger.live.get(service)?));
+            let colors = cut_over.releases.keys().filter_map(live);
+            let colors = colors.map(|(service, live)| (service.clone(), Some(live.color)));
+            let colors = colors.collect();
+            self.output.tell_gate(GateAction::Open { epoch, colors });
+            return;
+        }
+        self.reassert_hold();
+        in_doubt::ask_later(epoch, 0, &mut self.output);
     }
 
-    /// Whether a hold covers the service, so that only a decision may open its gate.
-    pub(super) fn is_held(&self, service: &ServiceName) -> bool {
-        matches!(
-            &self.participation,
-            Participation::Armed { cut_over, hold, .. }
-                if *hold != Hold::Open && cut_over.releases.contains_key(service)
-        )
+    /// The gate came back after it was away, or a live application did: tells it everything again.
+    pub(super) fn reassert_gate(&mut self) {
+        self.live().reassert();
+        self.reassert_hold();
+    }
+
+    /// Holds again what was held.
+    fn reassert_hold(&mut self) {
+        let Participation::Armed {
+            cut_over,
+            hold: Hold::Asked | Hold::Acknowledged(_) | Hold::Uncertain,
+            decision,
+        } = &self.participation
+        else {
+            return;
+        };
+        if let Some(decision) = *decision {
+            let epoch = cut_over.epoch;
+            if self.decided(epoch, decision) == Fits::No {
+                self.report_status();
+            }
+        } else {
+            let action = hold::action(cut_over, &self.ledger);
+            self.output.tell_gate(action);
+        }
+    }
+
+    pub(super) fn peer_asked(&mut self, peer: InstanceId, epoch: Epoch) {
+        let answer = match self.to_peer(epoch) {
+            ToPeer::Answer(answer) => answer,
+            ToPeer::AbortFirst => {
+                self.finish(epoch, Decision::Aborted, Report::Aborted);
+                PeerAnswer::Aborted
+            }
+        };
+        self.output.push(AgentEffect::AnswerPeer {
+            peer,
+            epoch,
+            answer,
+        });
+    }
+
+    fn to_peer(&self, epoch: Epoch) -> ToPeer {
+        #[cfg(feature = "mutants")]
+        if broken!(self, RefuseWithoutPromise) {
+            return in_doubt::to_peer_without_promise(epoch, &self.participation, &self.ledger);
+        }
+        in_doubt::to_peer(epoch, &self.participation, &self.ledger)
+    }
+
+    pub(super) fn peer_answered(&mut self, epoch: Epoch, answer: PeerAnswer) {
+        let decision = match answer {
+            PeerAnswer::Committed => Decision::Committed,
+            PeerAnswer::Aborted => Decision::Aborted,
+            PeerAnswer::Unknown => return,
+        };
+        if let Participation::Armed { cut_over, .. } = &self.participation
+            && cut_over.epoch == epoch
+            && self.decided(epoch, decision) == Fits::No
+        {
+            self.report_status();
+        }
     }
 }

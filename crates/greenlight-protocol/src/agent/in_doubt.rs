@@ -6,12 +6,15 @@
 //! acknowledged a hold can still abort the epoch, and does, durably, *before* it answers: after
 //! that no commit can come about, because a commit needs its acknowledgement. If all are held and
 //! none knows, all wait: none may guess (G1).
+//!
+//! What ends the epoch is in `cut_over.rs`; nothing here changes more than the output.
 
+use super::effect::{AgentEffect, AgentTimer};
+use super::ledger::{Decision, Ledger};
+use super::output::Output;
 use super::participation::{Hold, Participation};
-use super::{Agent, AgentEffect, AgentTimer, Decision, GateAction};
 use crate::id::{Epoch, InstanceId};
 use crate::message::{PeerAnswer, Report};
-use crate::mutant::broken;
 use std::time::Duration;
 
 /// The wait before the first query, doubled after each up to the last.
@@ -19,152 +22,105 @@ const FIRST_QUERY_AFTER: Duration = Duration::from_millis(20);
 /// How often the wait doubles: 20, 40, 80, 160, 320 ms.
 const DOUBLINGS: u8 = 4;
 
-impl Agent {
-    pub(super) fn query_decision_later(&mut self, epoch: Epoch, asked: u8) {
-        self.effects.push(AgentEffect::SetTimer {
-            timer: AgentTimer::QueryDecision { epoch, asked },
-            after: Self::query_after(asked),
+/// What this agent can answer to a peer that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToPeer {
+    Answer(PeerAnswer),
+    /// Once it has durably aborted the epoch: that it is aborted.
+    AbortFirst,
+}
+
+pub(super) fn ask_later(epoch: Epoch, asked: u8, output: &mut Output) {
+    let timer = AgentTimer::QueryDecision { epoch, asked };
+    output.set_timer(timer, query_after(asked));
+}
+
+/// The wait before query number `asked`, from 0.
+fn query_after(asked: u8) -> Duration {
+    FIRST_QUERY_AFTER * (1 << asked.min(DOUBLINGS))
+}
+
+/// The timer has fired: asks for the decision if it has not come.
+pub(super) fn ask(
+    epoch: Epoch,
+    asked: u8,
+    me: &InstanceId,
+    participation: &Participation,
+    ledger: &Ledger,
+    output: &mut Output,
+) {
+    let Participation::Armed {
+        cut_over,
+        hold,
+        decision,
+    } = participation
+    else {
+        return;
+    };
+    if cut_over.epoch != epoch || !hold.may_be_acknowledged() {
+        return;
+    }
+    let waited: Duration = (0..=asked).map(query_after).sum();
+    let overdue = waited >= cut_over.policy.hold_budget || asked == u8::MAX;
+    if decision.is_none() {
+        output.report(ledger, epoch, Report::InDoubt);
+        if overdue {
+            let others = cut_over.participants.iter();
+            for peer in others.filter(|peer| *peer != me).cloned() {
+                output.push(AgentEffect::AskPeer { peer, epoch });
+            }
+        }
+    }
+    ask_later(epoch, asked.saturating_add(1), output);
+}
+
+/// What a peer that asks for the decision of an epoch is answered.
+pub(super) fn to_peer(epoch: Epoch, participation: &Participation, ledger: &Ledger) -> ToPeer {
+    if let Some(known) = ledger.decided.get(&epoch) {
+        return ToPeer::Answer(match known {
+            Decision::Committed => PeerAnswer::Committed,
+            Decision::Aborted => PeerAnswer::Aborted,
         });
     }
-
-    /// The wait before query number `asked`, from 0.
-    fn query_after(asked: u8) -> Duration {
-        FIRST_QUERY_AFTER * (1 << asked.min(DOUBLINGS))
+    if epoch <= ledger.latest_decided() {
+        return ToPeer::Answer(PeerAnswer::Unknown);
     }
-
-    /// The timer has fired: asks for the decision if it has not come.
-    pub(super) fn query_decision(&mut self, epoch: Epoch, asked: u8) {
-        let Participation::Armed {
+    match participation {
+        Participation::Armed {
             cut_over,
             hold,
             decision,
-        } = &self.participation
-        else {
-            return;
-        };
-        if cut_over.epoch != epoch || !hold.may_be_acknowledged() {
-            return;
-        }
-        let others = cut_over.participants.iter();
-        let others = others.filter(|peer| **peer != self.me).cloned();
-        let others: Vec<_> = others.collect();
-        let waited: Duration = (0..=asked).map(Self::query_after).sum();
-        let overdue = waited >= cut_over.policy.hold_budget || asked == u8::MAX;
-        if decision.is_none() {
-            self.report(epoch, Report::InDoubt);
-            if overdue {
-                let queries = others.into_iter();
-                let queries = queries.map(|peer| AgentEffect::AskPeer { peer, epoch });
-                self.effects.extend(queries);
-            }
-        }
-        self.query_decision_later(epoch, asked.saturating_add(1));
+        } if cut_over.epoch == epoch => match (hold, decision) {
+            (_, Some(Decision::Committed)) => ToPeer::Answer(PeerAnswer::Committed),
+            (Hold::Open | Hold::Asked, _) => ToPeer::AbortFirst,
+            (Hold::Acknowledged(_) | Hold::Uncertain, _) => ToPeer::Answer(PeerAnswer::Unknown),
+        },
+        Participation::Prepared { cut_over, .. } if cut_over.epoch == epoch => ToPeer::AbortFirst,
+        // An armed agent knows that all were prepared: of this one's epochs none is
+        // meant, and to abort what is to come would let a peer stop the fleet for good.
+        Participation::Idle
+        | Participation::Preparing { .. }
+        | Participation::Prepared { .. }
+        | Participation::Armed { .. }
+        | Participation::Retiring { .. } => ToPeer::Answer(PeerAnswer::Unknown),
     }
+}
 
-    /// What a restart does: an armed agent comes back held and in doubt, never open to old.
-    pub(super) fn resume_in_doubt(&mut self) {
-        let Participation::Armed { cut_over, hold, .. } = &mut self.participation else {
-            return;
-        };
-        let epoch = cut_over.epoch;
-        if broken!(self, ReopenAfterRestart) {
-            *hold = Hold::Open;
-            let live = |service| Some((service, self.ledger.live.get(service)?));
-            let colors = cut_over.releases.keys().filter_map(live);
-            let colors = colors.map(|(service, live)| (service.clone(), Some(live.color)));
-            let colors = colors.collect();
-            self.tell_gate(GateAction::Open { epoch, colors });
-            return;
-        }
-        self.reassert_hold();
-        self.query_decision_later(epoch, 0);
-    }
-
-    /// The gate came back after it was away: hold again what was held.
-    pub(super) fn reassert_hold(&mut self) {
-        let Participation::Armed {
-            cut_over,
-            hold: Hold::Asked | Hold::Acknowledged(_) | Hold::Uncertain,
-            decision,
-        } = &self.participation
-        else {
-            return;
-        };
-        if let Some(decision) = *decision {
-            let epoch = cut_over.epoch;
-            self.decided(epoch, decision);
-        } else {
-            let action = self.hold_action(cut_over);
-            self.tell_gate(action);
-        }
-    }
-
-    pub(super) fn peer_asked(&mut self, peer: InstanceId, epoch: Epoch) {
-        let answer = self.answer_peer(epoch);
-        self.effects.push(AgentEffect::AnswerPeer {
-            peer,
-            epoch,
-            answer,
-        });
-    }
-
-    fn answer_peer(&mut self, epoch: Epoch) -> PeerAnswer {
-        if let Some(known) = self.ledger.decided.get(&epoch) {
-            return match known {
-                Decision::Committed => PeerAnswer::Committed,
-                Decision::Aborted => PeerAnswer::Aborted,
-            };
-        }
-        if epoch <= self.ledger.latest_decided() {
-            return PeerAnswer::Unknown;
-        }
-        if broken!(self, RefuseWithoutPromise) {
-            let is_held = matches!(
-                &self.participation,
-                Participation::Armed { hold, .. } if hold.may_be_acknowledged()
-            );
-            return match is_held {
-                true => PeerAnswer::Unknown,
-                false => PeerAnswer::Aborted,
-            };
-        }
-        match &self.participation {
-            Participation::Armed {
-                cut_over,
-                hold,
-                decision,
-            } if cut_over.epoch == epoch => match (hold, decision) {
-                (_, Some(Decision::Committed)) => PeerAnswer::Committed,
-                (Hold::Open | Hold::Asked, _) => {
-                    self.finish(epoch, Decision::Aborted, Report::Aborted);
-                    PeerAnswer::Aborted
-                }
-                (Hold::Acknowledged(_) | Hold::Uncertain, _) => PeerAnswer::Unknown,
-            },
-            Participation::Prepared { cut_over, .. } if cut_over.epoch == epoch => {
-                self.finish(epoch, Decision::Aborted, Report::Aborted);
-                PeerAnswer::Aborted
-            }
-            // An armed agent knows that all were prepared: of this one's epochs none is
-            // meant, and to abort what is to come would let a peer stop the fleet for good.
-            Participation::Idle
-            | Participation::Preparing { .. }
-            | Participation::Prepared { .. }
-            | Participation::Armed { .. }
-            | Participation::Retiring { .. } => PeerAnswer::Unknown,
-        }
-    }
-
-    pub(super) fn peer_answered(&mut self, epoch: Epoch, answer: PeerAnswer) {
-        let decision = match answer {
-            PeerAnswer::Committed => Decision::Committed,
-            PeerAnswer::Aborted => Decision::Aborted,
-            PeerAnswer::Unknown => return,
-        };
-        if let Participation::Armed { cut_over, .. } = &self.participation
-            && cut_over.epoch == epoch
-        {
-            self.decided(epoch, decision);
-        }
+/// The same with a rule broken: it answers that the epoch is aborted, and aborts nothing.
+#[cfg(feature = "mutants")]
+pub(super) fn to_peer_without_promise(
+    epoch: Epoch,
+    participation: &Participation,
+    ledger: &Ledger,
+) -> ToPeer {
+    let is_held = matches!(
+        participation,
+        Participation::Armed { hold, .. } if hold.may_be_acknowledged()
+    );
+    let is_open = !ledger.decided.contains_key(&epoch) && epoch > ledger.latest_decided();
+    match (is_open, is_held) {
+        (false, _) => to_peer(epoch, participation, ledger),
+        (true, true) => ToPeer::Answer(PeerAnswer::Unknown),
+        (true, false) => ToPeer::Answer(PeerAnswer::Aborted),
     }
 }

@@ -7,7 +7,7 @@ use super::attempt::Attempt;
 use super::ledger::{Decision, Promise};
 use crate::cut_over::CutOver;
 use crate::evidence::{DrainEvidence, HoldEvidence};
-use crate::id::{Epoch, InstanceId};
+use crate::id::{Epoch, InstanceId, ServiceName};
 use std::collections::BTreeMap;
 
 /// How far this instance takes part in a cut-over.
@@ -94,6 +94,15 @@ impl Participation {
             | Self::Armed { cut_over, .. } => Some(cut_over),
             Self::Idle | Self::Retiring { .. } => None,
         }
+    }
+
+    /// Whether a hold covers the service, so that only a decision may open its gate.
+    pub(super) fn holds(&self, service: &ServiceName) -> bool {
+        matches!(
+            self,
+            Self::Armed { cut_over, hold, .. }
+                if *hold != Hold::Open && cut_over.releases.contains_key(service)
+        )
     }
 
     /// Becomes idle if this epoch's cut-over is in progress; returns where it was.

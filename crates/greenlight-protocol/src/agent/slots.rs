@@ -3,7 +3,8 @@
 //! This part knows starts, checks and stops, and nothing of cut-overs: which release belongs into a
 //! slot is the ledger's.
 
-use super::AgentEffect;
+use super::effect::AgentEffect;
+use super::output::Output;
 use crate::id::{Epoch, Incarnation};
 use crate::policy::Policy;
 use crate::release::{Release, Slot};
@@ -109,13 +110,13 @@ impl Slots {
         epoch: Epoch,
         release: Release,
         ready_within: Duration,
-        effects: &mut Vec<AgentEffect>,
+        output: &mut Output,
     ) {
         let attempt = self.next_attempt;
         let incarnation = Incarnation { epoch, attempt };
         self.next_attempt += 1;
         self.fill(slot.clone(), incarnation, release.digest.clone());
-        effects.push(AgentEffect::Start {
+        output.push(AgentEffect::Start {
             slot,
             incarnation,
             release,
@@ -124,7 +125,7 @@ impl Slots {
     }
 
     /// Drains and stops what runs in a slot, unless that is under way.
-    pub(super) fn stop(&mut self, slot: &Slot, policy: &Policy, effects: &mut Vec<AgentEffect>) {
+    pub(super) fn stop(&mut self, slot: &Slot, policy: &Policy, output: &mut Output) {
         let Some(running) = self.running.get_mut(slot) else {
             return;
         };
@@ -132,7 +133,7 @@ impl Slots {
             return;
         }
         running.state = SlotState::Stopping;
-        effects.push(AgentEffect::Stop {
+        output.push(AgentEffect::Stop {
             slot: slot.clone(),
             drain: policy.drain,
             stop: policy.stop,
