@@ -234,7 +234,7 @@ impl AgentShell {
         while let Some(event) = next {
             self.slots.note(&event);
             self.readings.note(&event, clock::monotonic_ns());
-            let effects = self.agent.handle(event, clock::now());
+            let effects = self.agent.handle(event);
             self.carry_out(effects).await?;
             next = self.answers.pop_front();
         }

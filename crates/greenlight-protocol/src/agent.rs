@@ -60,7 +60,6 @@ use crate::message::{
 };
 use crate::mutant::Mutant;
 use crate::release::Slot;
-use crate::time::Timestamp;
 
 /// The agent: a durable ledger, and what is known only while the process lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -117,9 +116,10 @@ impl Agent {
     }
 
     /// Takes one event. Infallible: there is no caller that could handle an error. What is stale or
-    /// does not fit is ignored or answered with the current status.
+    /// does not fit is ignored or answered with the current status. It needs no time: what waits
+    /// here waits for a timer, which is set for so long from now.
     #[must_use = "effects not carried out are lost"]
-    pub fn handle(&mut self, event: AgentEvent, _now: Timestamp) -> Vec<AgentEffect> {
+    pub fn handle(&mut self, event: AgentEvent) -> Vec<AgentEffect> {
         match event {
             AgentEvent::Directed(envelope) => self.directed(envelope),
             AgentEvent::Connected => self.report_status(),

@@ -16,7 +16,7 @@ use greenlight_protocol::agent::{Ledger, Promise, SlotState};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DirectiveEnvelope,
     DrainEvidence, Epoch, Incarnation, InstanceId, Mutant, ParticipationView, PeerAnswer, Slot,
-    Timestamp, Token,
+    Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -152,7 +152,7 @@ impl Node for Machine {
             .filter(|event| is_stale(agent, event))
             .any(|event| {
                 let mut after = agent.clone();
-                let effects = after.handle(event, Timestamp(0));
+                let effects = after.handle(event);
                 let reports_only = effects
                     .iter()
                     .all(|effect| matches!(effect, AgentEffect::Report(_)));
@@ -313,7 +313,7 @@ impl Machine {
         };
         let mut effects = Vec::new();
         for event in events {
-            effects.extend(agent.handle(event, Timestamp(0)));
+            effects.extend(agent.handle(event));
         }
         self.agent = Some(agent);
         self.carry_out(&effects)
@@ -497,13 +497,13 @@ impl Machine {
         };
         self.timers.retain(|timer, _| {
             let mut after = agent.clone();
-            let effects = after.handle(AgentEvent::TimerFired(*timer), Timestamp(0));
+            let effects = after.handle(AgentEvent::TimerFired(*timer));
             !effects.is_empty() || after != *agent
         });
         for epoch in [1, 2, 3].map(Epoch) {
             let answer = PeerAnswer::Unknown;
             let mut after = agent.clone();
-            let effects = after.handle(AgentEvent::PeerAnswered { epoch, answer }, Timestamp(0));
+            let effects = after.handle(AgentEvent::PeerAnswered { epoch, answer });
             assert!(
                 effects.is_empty() && after == *agent,
                 "an empty answer did something"
@@ -532,7 +532,7 @@ impl Machine {
             let is_dead = matches!(answer, AgentEvent::GateRefused { epoch, .. } if *epoch <= over);
             if is_dead {
                 let mut after = agent.clone();
-                let effects = after.handle(answer.clone(), Timestamp(0));
+                let effects = after.handle(answer.clone());
                 assert!(
                     effects.is_empty() && after == *agent,
                     "{answer:?} did something"

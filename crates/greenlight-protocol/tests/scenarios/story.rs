@@ -292,9 +292,8 @@ impl Story {
 
     /// Gives an agent an event and carries out what follows.
     pub(crate) fn tell(&mut self, at: &InstanceId, event: AgentEvent) {
-        let now = self.now;
         if let Some(agent) = &mut self.machine(at).agent {
-            let effects = agent.handle(event, now);
+            let effects = agent.handle(event);
             self.carry_out_at(at, effects);
         }
     }

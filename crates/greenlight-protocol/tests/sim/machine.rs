@@ -12,7 +12,7 @@ use crate::world::proxy::{Admits, ProcessId, Targets};
 use greenlight_protocol::agent::Promise;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, Report,
-    ReportEnvelope, ServiceName, Timestamp,
+    ReportEnvelope, ServiceName,
 };
 use std::time::Duration;
 
@@ -143,9 +143,8 @@ impl Simulation {
         let Some(event) = event else {
             return Ok(());
         };
-        let now = Timestamp(process.clock.reads(self.now));
         let before = is_stale(agent, &event).then(|| agent.clone());
-        let effects = agent.handle(event, now);
+        let effects = agent.handle(event);
         let reports_only = effects
             .iter()
             .all(|effect| matches!(effect, AgentEffect::Report(_)));

@@ -4,7 +4,7 @@ use super::cell;
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, CutOver, DeploymentId, Direction, Directive,
     DirectiveEnvelope, DrainEvidence, Epoch, GateAction, HoldEvidence, Incarnation,
-    ParticipationView, PeerAnswer, Policy, Release, Slot, SwitchEvidence, Term, Timestamp, Token,
+    ParticipationView, PeerAnswer, Policy, Release, Slot, SwitchEvidence, Term, Token,
 };
 
 pub(crate) const STATES: [&str; 6] = [
@@ -154,7 +154,7 @@ impl Host {
     }
 
     fn handle(&mut self, event: AgentEvent) {
-        let effects = self.agent.handle(event, Timestamp(0));
+        let effects = self.agent.handle(event);
         self.carry_out(effects);
     }
 
