@@ -9,7 +9,7 @@ use crate::runtime::{Images, Launch, Running, Runtime, RuntimeError};
 use crate::secret_store::SecretStore;
 use futures_util::future::join_all;
 use greenlight_link::peer::{CheckAnswer, Readiness};
-use greenlight_protocol::agent::Ledger;
+use greenlight_protocol::agent::{BeforeSwitchFailed, Ledger};
 use greenlight_protocol::{
     AgentEvent, Color, DrainEvidence, Epoch, Incarnation, InstanceId, Release, ServiceName, Slot,
 };
@@ -226,7 +226,7 @@ impl Slots {
         let (work, events) = (self.work.clone(), self.events.clone());
         tokio::spawn(async move {
             let result = work.run_before_switch(epoch, &releases, within).await;
-            let result = result.map_err(|error| error.to_string());
+            let result = result.map_err(|error| BeforeSwitchFailed(error.to_string()));
             let ended = AgentEvent::BeforeSwitchEnded { epoch, result };
             // The loop may be ending.
             let _ = events.send(ShellEvent::Protocol(ended));

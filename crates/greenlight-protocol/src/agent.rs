@@ -41,7 +41,7 @@ mod slot_events;
 mod slots;
 mod targets;
 
-pub use effect::{AgentEffect, AgentEvent, AgentTimer, GateAction};
+pub use effect::{AgentEffect, AgentEvent, AgentTimer, BeforeSwitchFailed, GateAction};
 pub use gate_request::GateRequest;
 pub use ledger::{AgentRecord, Decision, Ledger, Promise};
 pub use slots::SlotState;

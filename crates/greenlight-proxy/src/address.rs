@@ -26,8 +26,13 @@ impl fmt::Display for Address {
     }
 }
 
+/// A text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is neither `address:port` nor `unix:/path`")]
+pub struct AddressError(String);
+
 impl FromStr for Address {
-    type Err = String;
+    type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -35,6 +40,6 @@ impl FromStr for Address {
         }
         text.parse()
             .map(Self::Tcp)
-            .map_err(|_| format!("`{text}` is neither `address:port` nor `unix:/path`"))
+            .map_err(|_| AddressError(text.to_owned()))
     }
 }

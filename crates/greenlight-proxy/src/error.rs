@@ -1,5 +1,6 @@
 //! Why a proxy cannot start or continue.
 
+use crate::routing::SettingsError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -52,13 +53,13 @@ pub enum ProxyError {
     },
     /// The routing state exists and cannot be used. It is never silently replaced.
     #[error(
-        "the routing state `{path}` cannot be used ({reason}); \
+        "the routing state `{path}` cannot be used ({source}); \
          restore it, or move it away to start with no routes"
     )]
     State {
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        source: StateError,
     },
     /// The routing state cannot be read or written.
     #[error("cannot keep the routing state in `{path}`: {source}")]
@@ -70,6 +71,29 @@ pub enum ProxyError {
     /// A thread or its runtime could not be started.
     #[error("cannot start the proxy's threads: {0}")]
     Threads(#[source] io::Error),
+}
+
+/// What is wrong with a routing state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It is not even text.
+    #[error("it is not text")]
+    NotText,
+    /// It does not begin as this version's files do.
+    #[error("it was not written by this version of greenlight")]
+    OtherVersion,
+    /// It has no contents.
+    #[error("it is cut off")]
+    CutOff,
+    /// It was changed, or written in part.
+    #[error("its checksum does not match")]
+    Checksum,
+    /// Its contents are not a routing.
+    #[error(transparent)]
+    Contents(#[from] serde_json::Error),
+    /// A service in it cannot be routed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
 }
 
 impl ProxyError {

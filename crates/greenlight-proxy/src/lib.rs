@@ -56,9 +56,10 @@ mod state_file;
 mod thread;
 mod upstream;
 
-pub use address::Address;
-pub use error::ProxyError;
+pub use address::{Address, AddressError};
+pub use error::{ProxyError, StateError};
 pub use heartbeat::Heartbeat;
 pub use limits::Limits;
 pub use options::{IfRunning, ProxyOptions};
 pub use proxy::{RunningProxy, run};
+pub use routing::SettingsError;

@@ -134,9 +134,9 @@ impl RunningProxy {
         sockets: Sockets,
     ) -> Result<Self, ProxyError> {
         let table = table_of(&state.routing);
-        let table = table.map_err(|reason| ProxyError::State {
+        let table = table.map_err(|source| ProxyError::State {
             path: options.state.clone(),
-            reason,
+            source: source.into(),
         })?;
         let table = Arc::new(SharedTable::from_pointee(table));
         let listening = addresses(&sockets.users);

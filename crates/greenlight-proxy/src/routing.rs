@@ -6,4 +6,5 @@ mod route_table;
 mod service;
 
 pub(crate) use route_table::{RouteTable, SharedTable};
+pub use service::SettingsError;
 pub(crate) use service::{Service, WaitingPermit, check};

@@ -6,7 +6,7 @@ mod disk;
 
 use disk::Disk;
 
-use crate::error::ProxyError;
+use crate::error::{ProxyError, StateError};
 use greenlight_admin::ServiceSettings;
 use greenlight_gate::RoutingState;
 use std::fs::File;
@@ -50,7 +50,7 @@ impl StateFile {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(self.unusable("it is not text"));
+                return Err(self.unusable(StateError::NotText));
             }
             Err(source) => {
                 let path = self.path.clone();
@@ -59,15 +59,15 @@ impl StateFile {
         };
         let mut lines = text.splitn(3, '\n');
         if lines.next() != Some(MAGIC) {
-            return Err(self.unusable("it was not written by this version of greenlight"));
+            return Err(self.unusable(StateError::OtherVersion));
         }
         let (Some(sum), Some(body)) = (lines.next(), lines.next()) else {
-            return Err(self.unusable("it is cut off"));
+            return Err(self.unusable(StateError::CutOff));
         };
         if sum != checksum(body) {
-            return Err(self.unusable("its checksum does not match"));
+            return Err(self.unusable(StateError::Checksum));
         }
-        serde_json::from_str(body).map_err(|error| self.unusable(&error.to_string()))
+        serde_json::from_str(body).map_err(|error| self.unusable(error.into()))
     }
 
     /// Replaces what is kept. When this returns, it is on disk.
@@ -118,11 +118,9 @@ impl StateFile {
         Ok(())
     }
 
-    fn unusable(&self, reason: &str) -> ProxyError {
-        ProxyError::State {
-            path: self.path.clone(),
-            reason: reason.to_owned(),
-        }
+    fn unusable(&self, source: StateError) -> ProxyError {
+        let path = self.path.clone();
+        ProxyError::State { path, source }
     }
 }
 

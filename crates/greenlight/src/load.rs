@@ -39,7 +39,28 @@ pub struct Sample {
     /// The key that a POST carried; none for a GET.
     pub key: Option<String>,
     /// Which release answered, or what went wrong.
-    pub result: Result<String, String>,
+    pub result: Result<String, RequestError>,
+}
+
+/// Why a request has no good answer. What other libraries say of it is kept as their text, because
+/// samples are compared and counted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No connection came about.
+    #[error("{0}")]
+    NotConnected(String),
+    /// The request cannot be written as HTTP.
+    #[error("{0}")]
+    NotSent(String),
+    /// The connection ended before the answer was complete.
+    #[error("connection broke: {0}")]
+    Broken(String),
+    /// The answer is no success.
+    #[error("status {0}")]
+    Status(u16),
+    /// Nothing came in time.
+    #[error("no answer")]
+    NoAnswer,
 }
 
 /// What a load is made of.
@@ -183,8 +204,8 @@ async fn drive(
             let asked = tokio::time::timeout(TIMEOUT, ask(target, kept, key.as_deref())).await;
             let (received_ns, result, sender) = match asked {
                 Ok(Ok((at, release, sender))) => (at, Ok(release), sender),
-                Ok(Err(error)) => (monotonic_ns(), Err(error.to_string()), None),
-                Err(_) => (monotonic_ns(), Err("no answer".to_owned()), None),
+                Ok(Err(error)) => (monotonic_ns(), Err(error), None),
+                Err(_) => (monotonic_ns(), Err(RequestError::NoAnswer), None),
             };
             if let Some(sender) = sender
                 && idle.borrow().len() < MAX_IDLE
@@ -206,21 +227,6 @@ async fn drive(
 
 type Answered = (u64, String, Option<Sender>);
 
-/// Why a request has no good answer.
-#[derive(Debug, thiserror::Error)]
-enum RequestError {
-    #[error(transparent)]
-    Connect(std::io::Error),
-    #[error(transparent)]
-    Handshake(hyper::Error),
-    #[error(transparent)]
-    Request(#[from] hyper::http::Error),
-    #[error("connection broke: {0}")]
-    Broken(#[source] hyper::Error),
-    #[error("status {0}")]
-    Status(u16),
-}
-
 async fn ask(
     target: SocketAddr,
     kept: Option<Sender>,
@@ -230,17 +236,18 @@ async fn ask(
         Some(sender) if !sender.is_closed() => sender,
         Some(_) | None => connect(target).await?,
     };
-    sender.ready().await.map_err(RequestError::Broken)?;
+    sender.ready().await.map_err(|error| broken(&error))?;
     let request = match key {
         None => Request::get("/"),
         Some(key) => Request::post("/").header("idempotency-key", key),
     };
     let body = Full::from(key.unwrap_or_default().to_owned());
-    let request = request.header("host", target.to_string()).body(body)?;
+    let request = request.header("host", target.to_string()).body(body);
+    let request = request.map_err(|error| RequestError::NotSent(error.to_string()))?;
     let response = sender
         .send_request(request)
         .await
-        .map_err(RequestError::Broken)?;
+        .map_err(|error| broken(&error))?;
     let received_ns = monotonic_ns();
     let status = response.status();
     let release = response.headers().get("x-release");
@@ -252,7 +259,7 @@ async fn ask(
         .into_body()
         .collect()
         .await
-        .map_err(RequestError::Broken)?;
+        .map_err(|error| broken(&error))?;
     if status.is_success() {
         Ok((received_ns, release, Some(sender)))
     } else {
@@ -262,13 +269,23 @@ async fn ask(
 
 async fn connect(target: SocketAddr) -> Result<Sender, RequestError> {
     let stream = TcpStream::connect(target).await;
-    let stream = stream.map_err(RequestError::Connect)?;
-    stream.set_nodelay(true).map_err(RequestError::Connect)?;
+    let stream = stream.map_err(|error| not_connected(&error))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| not_connected(&error))?;
     let shaken = http1::handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = shaken.map_err(RequestError::Handshake)?;
+    let (sender, connection) = shaken.map_err(|error| not_connected(&error))?;
     tokio::task::spawn_local(async move {
         // Its error reaches the task that waits for the response.
         let _ = connection.await;
     });
     Ok(sender)
+}
+
+fn not_connected(error: &dyn std::error::Error) -> RequestError {
+    RequestError::NotConnected(error.to_string())
+}
+
+fn broken(error: &hyper::Error) -> RequestError {
+    RequestError::Broken(error.to_string())
 }

@@ -140,6 +140,7 @@ fn millis(nanos: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use greenlight::load::RequestError;
 
     const MS: u64 = 1_000_000;
 
@@ -193,7 +194,7 @@ mod tests {
             sent_ns: sent_ms * MS,
             received_ns: (sent_ms + 1) * MS,
             key: None,
-            result: by.map(ToOwned::to_owned).ok_or("status 502".to_owned()),
+            result: by.map(ToOwned::to_owned).ok_or(RequestError::Status(502)),
         }
     }
 }

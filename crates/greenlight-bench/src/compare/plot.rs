@@ -259,6 +259,7 @@ mod tests {
     use super::super::figures::{Figures, Span};
     use super::super::subject::Way;
     use super::*;
+    use greenlight::load::RequestError;
 
     #[test]
     fn every_request_is_drawn_at_its_machine_in_its_step_and_by_who_answered() {
@@ -269,16 +270,16 @@ mod tests {
             new: "new".to_owned(),
             ..Span::default()
         };
-        let sample = |instance, step: u64, by: Result<&str, &str>| Sample {
+        let sample = |instance, step: u64, by: Result<&str, RequestError>| Sample {
             instance,
             sent_ns: 1_000 + step * BIN_NS,
             received_ns: 2_000 + step * BIN_NS,
             key: None,
-            result: by.map(ToOwned::to_owned).map_err(ToOwned::to_owned),
+            result: by.map(ToOwned::to_owned),
         };
         let samples = vec![
             sample(0, 0, Ok("old")),
-            sample(0, 1, Err("status 502")),
+            sample(0, 1, Err(RequestError::Status(502))),
             sample(0, 2, Ok("new")),
             sample(1, 2, Ok("old")),
         ];

@@ -4,7 +4,7 @@
 //! Changes what of it was begun, and nothing else.
 
 use super::attempt::Attempt;
-use super::effect::AgentEffect;
+use super::effect::{AgentEffect, BeforeSwitchFailed};
 use super::ledger::{Decision, Ledger};
 use super::output::{Fits, Output};
 use super::participation::Participation;
@@ -113,7 +113,7 @@ pub(super) fn run_before_switch(
 
 pub(super) fn before_switch_ended(
     epoch: Epoch,
-    result: Result<String, String>,
+    result: Result<String, BeforeSwitchFailed>,
     participation: &mut Participation,
     ledger: &Ledger,
     output: &mut Output,
@@ -149,9 +149,9 @@ fn peer_report(unseen: BTreeMap<InstanceId, String>) -> Report {
     }
 }
 
-fn command_report(result: Result<String, String>) -> Report {
+fn command_report(result: Result<String, BeforeSwitchFailed>) -> Report {
     match result {
         Ok(output) => Report::BeforeSwitchDone { output },
-        Err(reason) => Report::BeforeSwitchFailed { reason },
+        Err(BeforeSwitchFailed(reason)) => Report::BeforeSwitchFailed { reason },
     }
 }

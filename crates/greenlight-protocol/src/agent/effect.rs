@@ -100,6 +100,12 @@ pub enum GateAction {
     },
 }
 
+/// The command that comes before the switch has failed: why, and what it wrote last. The shell
+/// knows the cases; here it is what a person should read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[error("{0}")]
+pub struct BeforeSwitchFailed(pub String);
+
 /// The agent's timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AgentTimer {
@@ -193,7 +199,7 @@ pub enum AgentEvent {
     BeforeSwitchEnded {
         epoch: Epoch,
         /// What it wrote, or why it failed.
-        result: Result<String, String>,
+        result: Result<String, BeforeSwitchFailed>,
     },
     /// A stop is complete.
     SlotStopped {

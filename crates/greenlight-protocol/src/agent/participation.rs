@@ -4,6 +4,7 @@
 //! the [`Promise`] in the ledger; a restart makes the rest anew with [`Participation::resume`].
 
 use super::attempt::Attempt;
+use super::effect::BeforeSwitchFailed;
 use super::ledger::{Decision, Promise};
 use crate::cut_over::CutOver;
 use crate::evidence::{DrainEvidence, HoldEvidence};
@@ -23,7 +24,7 @@ pub(super) enum Participation {
         /// By peer that is not ready as seen from here: why.
         peer_check: Attempt<BTreeMap<InstanceId, String>>,
         /// What the command wrote, or why it failed.
-        before_switch: Attempt<Result<String, String>>,
+        before_switch: Attempt<Result<String, BeforeSwitchFailed>>,
     },
     /// Durably bound to the decision, whatever it is.
     Armed {

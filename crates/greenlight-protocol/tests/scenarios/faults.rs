@@ -1,6 +1,7 @@
 //! What can go wrong in the fleet: crashes and restarts, cut links, applications that die.
 
 use super::{Message, Story, Timer};
+use greenlight_protocol::agent::BeforeSwitchFailed;
 use greenlight_protocol::{Agent, AgentEvent, Coordinator, CoordinatorEvent, InstanceId};
 use std::collections::BTreeSet;
 
@@ -103,7 +104,7 @@ impl Story {
     }
 
     /// Commands before the switch end, those that run and those to come.
-    pub(crate) fn end_command(&mut self, result: &Result<String, String>) {
+    pub(crate) fn end_command(&mut self, result: &Result<String, BeforeSwitchFailed>) {
         self.command_ends = Some(result.clone());
         for (at, machine) in &self.machines {
             for epoch in &machine.commands {

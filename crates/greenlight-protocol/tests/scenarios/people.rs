@@ -3,6 +3,7 @@
 
 use crate::story::{Story, name};
 use crate::{LONG, WARM, alone, commands, everywhere, roll_back, versions, with_command};
+use greenlight_protocol::agent::BeforeSwitchFailed;
 use greenlight_protocol::coordinator::{PhaseName, Promotion};
 use greenlight_protocol::{Accepted, Command, Epoch, Outcome, Refusal, Strategy};
 use std::time::Duration;
@@ -251,7 +252,7 @@ fn the_command_before_the_switch_runs_once_when_all_are_ready_and_before_any_gat
 #[test]
 fn a_command_before_the_switch_that_fails_aborts_and_leaves_nothing_new_running() {
     let mut story = Story::serving_v1(3); // G2
-    story.command_ends = Some(Err("no such table".to_owned()));
+    story.command_ends = Some(Err(BeforeSwitchFailed("no such table".to_owned())));
 
     let request = with_command(story.request(&[("shop", "v2")]));
     story

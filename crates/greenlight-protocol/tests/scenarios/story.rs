@@ -12,6 +12,7 @@ mod faults;
 mod front;
 
 use crate::world::proxy::Proxy;
+use greenlight_protocol::agent::BeforeSwitchFailed;
 use greenlight_protocol::coordinator::{CoordinatorRecord, DeploymentRequest, Promotion};
 use greenlight_protocol::message::{PeerAnswer, ReportEnvelope};
 use greenlight_protocol::{
@@ -101,7 +102,7 @@ pub(crate) struct Story {
     /// The coordinator crashes as soon as it has written this many records.
     pub(crate) crash_after: Option<usize>,
     /// How commands before the switch end; while there is nothing here, they run.
-    pub(crate) command_ends: Option<Result<String, String>>,
+    pub(crate) command_ends: Option<Result<String, BeforeSwitchFailed>>,
     /// Directives to this instance are lost.
     pub(crate) deaf: Option<InstanceId>,
 }

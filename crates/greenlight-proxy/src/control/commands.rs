@@ -71,7 +71,7 @@ impl Admin {
             check_name(&name)?;
             check(&settings).map_err(|error| {
                 let help = "correct the service's settings";
-                Refusal(StatusCode::BAD_REQUEST, error, help)
+                Refusal(StatusCode::BAD_REQUEST, error.to_string(), help)
             })?;
         }
         let done = self.obey(Command::Define { name, settings });

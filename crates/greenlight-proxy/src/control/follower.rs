@@ -31,7 +31,7 @@ impl Admin {
         for service in request.state.services.values() {
             check(&service.settings).map_err(|error| {
                 let help = "the successor and this proxy are of different versions";
-                Refusal(StatusCode::BAD_REQUEST, error, help)
+                Refusal(StatusCode::BAD_REQUEST, error.to_string(), help)
             })?;
         }
         match self.obey(Command::Follow(request)).await? {

@@ -9,6 +9,7 @@
 use super::server::Admin;
 use super::tables;
 use crate::clock::monotonic_ns;
+use crate::error::ProxyError;
 use crate::gate::{Counters, Wait as _};
 use crate::routing::SharedTable;
 use greenlight_admin::ServiceSettings;
@@ -108,7 +109,10 @@ impl Admin {
             GateEffect::Persist { ticket, durability } => {
                 let result = self.persist(durability);
                 match ticket {
-                    Some(ticket) => return Some(Event::Written { ticket, result }),
+                    Some(ticket) => {
+                        let result = result.map_err(|error| error.to_string());
+                        return Some(Event::Written { ticket, result });
+                    }
                     None => log_failure(result),
                 }
             }
@@ -141,14 +145,13 @@ impl Admin {
         );
     }
 
-    fn persist(&self, durability: Durability) -> Result<(), String> {
+    fn persist(&self, durability: Durability) -> Result<(), ProxyError> {
         let control = self.control.borrow();
         let state = control.to_persist(&Gates(&self.table));
-        let stored = match durability {
+        match durability {
             Durability::Disk => self.file.store(&state),
             Durability::Process => self.file.store_unsynced(&state),
-        };
-        stored.map_err(|error| error.to_string())
+        }
     }
 
     fn replicate(
@@ -263,8 +266,8 @@ async fn within<T>(limit_ms: u64, future: impl Future<Output = T>) -> Option<T> 
 }
 
 /// For writing that no command waits for.
-fn log_failure(result: Result<(), String>) {
+fn log_failure(result: Result<(), ProxyError>) {
     if let Err(error) = result {
-        tracing::error!(error, "the routing could not be written");
+        tracing::error!(%error, "the routing could not be written");
     }
 }

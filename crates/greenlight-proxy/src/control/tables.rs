@@ -1,14 +1,14 @@
 //! The table that requests are found by, as the control says.
 
 use crate::gate::Gate;
-use crate::routing::{RouteTable, Service};
+use crate::routing::{RouteTable, Service, SettingsError};
 use greenlight_admin::ServiceSettings;
 use greenlight_gate::{GateControl, RoutingState};
 use std::sync::Arc;
 
 /// The services of a process that starts: each gate begins with what was kept, and goes on
 /// counting.
-pub(crate) fn of_state(state: &RoutingState<ServiceSettings>) -> Result<RouteTable, String> {
+pub(crate) fn of_state(state: &RoutingState<ServiceSettings>) -> Result<RouteTable, SettingsError> {
     let mut table = RouteTable::default();
     for (name, kept) in &state.services {
         let gate = Gate::new(kept.mode.route());

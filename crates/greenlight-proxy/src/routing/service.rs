@@ -1,19 +1,27 @@
 //! One service: its hosts, its path, where its two releases listen, and its gate.
 
-use crate::address::Address;
+use crate::address::{Address, AddressError};
 use crate::gate::{Color, Gate};
 use greenlight_admin::ServiceSettings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+/// What is wrong with a service's settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// Its paths do not begin where paths do.
+    #[error("`path_prefix` is `{0}`; it must begin with `/`")]
+    PathPrefix(String),
+    /// Where a release listens is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+}
+
 /// Says what is wrong with settings.
-pub(crate) fn check(settings: &ServiceSettings) -> Result<(), String> {
+pub(crate) fn check(settings: &ServiceSettings) -> Result<(), SettingsError> {
     if !settings.path_prefix.starts_with('/') {
-        let prefix = &settings.path_prefix;
-        return Err(format!(
-            "`path_prefix` is `{prefix}`; it must begin with `/`"
-        ));
+        return Err(SettingsError::PathPrefix(settings.path_prefix.clone()));
     }
     settings.blue.parse::<Address>()?;
     settings.green.parse::<Address>()?;
@@ -47,7 +55,7 @@ impl Service {
         name: String,
         settings: ServiceSettings,
         gate: Arc<Gate>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, SettingsError> {
         check(&settings)?;
         Ok(Self {
             name,

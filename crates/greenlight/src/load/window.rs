@@ -68,9 +68,9 @@ pub fn analyse(samples: &[Sample], segment: Segment, flips: &[Flip]) -> Window {
                 let nanos = sample.received_ns.saturating_sub(sample.sent_ns);
                 window.max_latency_ms = window.max_latency_ms.max(millis(nanos));
             }
-            Err(reason) => {
+            Err(error) => {
                 window.failed += 1;
-                *window.failures.entry(reason.clone()).or_default() += 1;
+                *window.failures.entry(error.to_string()).or_default() += 1;
             }
         }
     }
@@ -116,6 +116,7 @@ fn millis(nanos: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RequestError;
     use super::*;
 
     const ALL: Segment = Segment {
@@ -163,7 +164,7 @@ mod tests {
         let mut there = answer("v2", 3, 4);
         there.instance = 1;
         let mut lost = answer("v3", 5, 6);
-        lost.result = Err("status 502".to_owned());
+        lost.result = Err(RequestError::Status(502));
         let window = analyse(&[answer("v1", 1, 2), there, lost], ALL, &[]);
         let on = |target: usize| BTreeSet::from([target]);
         let told = [("v1".to_owned(), on(0)), ("v2".to_owned(), on(1))];
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn failures_are_counted_by_reason_within_the_segment() {
         let mut lost = answer("v1", 5, 6);
-        lost.result = Err("status 502".to_owned());
+        lost.result = Err(RequestError::Status(502));
         let samples = [answer("v1", 1, 2), lost.clone(), lost];
         let segment = Segment {
             from_ns: 3,

@@ -4,7 +4,7 @@
 //! release has a version of its own, so each response shows who gave it.
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use greenlight::load::{Load, Mix, Sample};
+use greenlight::load::{Load, Mix, RequestError, Sample};
 use greenlight_shell::clock::monotonic_ns;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,8 +155,8 @@ fn judge(samples: &[Sample], runs: &[Run]) {
                 around(samples, sample)
             ),
             // G3
-            Err(reason) => assert!(
-                meanwhile().any(|run| run.excuses(sample, reason)),
+            Err(error) => assert!(
+                meanwhile().any(|run| run.excuses(sample, error)),
                 "{:?}: failed: {sample:?}",
                 titles()
             ),
@@ -205,15 +205,20 @@ impl Run {
         }
     }
 
-    fn excuses(&self, sample: &Sample, reason: &str) -> bool {
+    fn excuses(&self, sample: &Sample, error: &RequestError) -> bool {
         if sample.instance != KILLED_ON {
             return false;
         }
         match self.excused {
             Excused::Nothing => false,
-            Excused::PostsInHand => sample.key.is_some() && reason == "status 502",
+            Excused::PostsInHand => sample.key.is_some() && *error == RequestError::Status(502),
             Excused::Connections { until_ns } => {
-                let lost = !reason.starts_with("status") && reason != "no answer";
+                let lost = match error {
+                    RequestError::NotConnected(_)
+                    | RequestError::NotSent(_)
+                    | RequestError::Broken(_) => true,
+                    RequestError::Status(_) | RequestError::NoAnswer => false,
+                };
                 lost && sample.sent_ns < until_ns
             }
         }

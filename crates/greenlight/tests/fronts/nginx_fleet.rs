@@ -233,5 +233,5 @@ async fn release(address: SocketAddr) -> String {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let first = load.stop().swap_remove(0);
-    first.result.unwrap_or_else(|error| error)
+    first.result.unwrap_or_else(|error| error.to_string())
 }
