@@ -711,6 +711,21 @@ fn what_is_parked_while_an_opening_waits_for_followers_stays_parked() {
     );
 }
 
+// G1: the agent that asked first has restarted, and asks again.
+#[test]
+fn an_opening_that_is_repeated_waits_until_followers_have_noted_it() {
+    let mut leader = leader_with_follower();
+    let held = leader.command(hold(1, &[SHOP]));
+    complete_hold(&mut leader, held);
+    let first = leader.command(open(1, &[SHOP], Color::Green));
+
+    leader.command(open(1, &[SHOP], Color::Green));
+
+    assert_eq!(leader.process.routes[SHOP], Route::Held(Some(Color::Blue)));
+    leader.event(replicated(first, true));
+    assert_eq!(leader.process.routes[SHOP], Route::Open(Color::Green));
+}
+
 // G3: an opening kills the deadline of what it never opens.
 #[test]
 fn an_opening_that_is_refused_after_its_note_leaves_the_deadline_running() {

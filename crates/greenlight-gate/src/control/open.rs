@@ -143,9 +143,12 @@ impl<S: Clone + PartialEq> Step<'_, S> {
     /// Notes that the gates are about to flip, if one of them could serve the old color after a
     /// restart.
     fn note(&mut self, ticket: Ticket, request: OpenRequest, services: Vec<String>) {
+        let has_followers = !self.control.followers.is_empty();
         let mut is_noted = false;
         for name in &services {
             let mode = self.service(name).mode;
+            // Of an opening that is repeated, the note may still be on its way to the followers.
+            is_noted |= has_followers && matches!(mode, Mode::Opening { .. });
             if mode.needs_note(request.services[name]) && !broken!(self.control, FlipsUnnoted) {
                 self.set_mode(name, mode.noted());
                 is_noted = true;
