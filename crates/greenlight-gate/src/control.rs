@@ -46,7 +46,7 @@ pub use vocabulary::{
 
 use crate::counts::CountsByCutOver;
 use crate::evidence::EvidenceByEpoch;
-use crate::mutant::GateMutant;
+use crate::mutant::{GateMutant, broken};
 use running::{HoldStep, OpenStep, Running};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,7 +131,7 @@ impl<S: Clone + PartialEq> GateControl<S> {
     }
 
     /// Forgets what no decision depends on, so that controls that do the same are equal: what was
-    /// counted; the numbers of commands, of replications, and of deadlines that do not run; the
+    /// counted; the numbers of processes, commands, replications, and deadlines that do not run; the
     /// deadlines of services that are parked or shed, which do nothing; and fences that no command
     /// can meet, because all that come are of cut-overs from `decided` on, and holds of later ones.
     /// Takes the generations whose deadlines run, and returns them as they are numbered now.
@@ -148,6 +148,10 @@ impl<S: Clone + PartialEq> GateControl<S> {
         self.evidence.clear();
         self.final_counts = CountsByCutOver::default();
         self.replicated = 0;
+        self.id = 0;
+        if let Role::Follower { last } = &mut self.role {
+            *last = (0, 0);
+        }
         let running = std::mem::take(&mut self.running).into_values();
         self.running = (1..).map(Ticket).zip(running).collect();
         let services = self.services.values();
@@ -185,8 +189,16 @@ impl<S: Clone + PartialEq> GateControl<S> {
 
     /// What a successor must know.
     pub fn to_hand_over(&self) -> HandoverState<S> {
+        let mut routing = self.routing();
+        if broken!(self, SuccessorOpensParked) {
+            for service in routing.services.values_mut() {
+                if service.mode.is_parked() {
+                    service.mode = Mode::opened(service.mode.served());
+                }
+            }
+        }
         HandoverState {
-            routing: self.routing(),
+            routing,
             evidence: self.evidence.clone(),
             final_counts: self.final_counts.clone(),
         }

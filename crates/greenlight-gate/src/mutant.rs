@@ -30,6 +30,15 @@ pub enum GateMutant {
     /// The gate flips without having noted that it is about to.
     #[cfg(feature = "mutants")]
     FlipsUnnoted,
+    /// The gate flips without its followers' having noted that it is about to.
+    #[cfg(feature = "mutants")]
+    NotesAlone,
+    /// A process hands a hold over, whose deadline then begins anew.
+    #[cfg(feature = "mutants")]
+    HandsOverHeld,
+    /// A successor opens what its predecessor has parked.
+    #[cfg(feature = "mutants")]
+    SuccessorOpensParked,
 }
 
 /// Whether `$machine` runs with the named rule broken; always false without the feature.

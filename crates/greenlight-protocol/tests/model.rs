@@ -29,6 +29,11 @@
 //!   is noted or not yet written, a restart that the agent has not noticed, a hold whose agent has
 //!   died. Where a gate's process may end, there are three times as many as without them.
 //!
+//! - Of a proxy that is replaced, the predecessor may be slow: what the leader does arrives there at
+//!   any time, but in order. A follower's own deadline passes only if its leader does not end the
+//!   hold, because it is later than the leader's. No follower is so slow that the leader goes on
+//!   without it, and none dies with connections: these are the simulation's.
+//!
 //! The larger bounds are in `benches/deep_model.rs`.
 
 #[path = "model/mod.rs"]
@@ -178,6 +183,20 @@ fn a_gate_that_refuses_or_restarts_at_any_time() {
 }
 
 #[test]
+fn a_proxy_that_is_replaced_at_any_time() {
+    let faults = Faults {
+        replacements: 1,
+        ..Faults::of(1)
+    };
+    holds("one instance, a replacement", faults);
+    let faults = Faults {
+        gate_failures: 1,
+        ..faults
+    };
+    holds("one instance, a replacement, a gate's trouble", faults);
+}
+
+#[test]
 fn a_second_deployment_right_after_one_that_was_aborted_or_promoted() {
     let faults = Faults {
         deployments: 1,
@@ -230,6 +249,7 @@ fn the_check_finds_each_broken_rule_of_a_gate() {
         GateMutant::HoldsWhatWasNeverOpened,
         GateMutant::LastAdmissionAsAtTheHold,
         GateMutant::RepeatedHoldForgetsExpiry,
+        GateMutant::HandsOverHeld,
     ] {
         let faults = Faults {
             gate_mutant: mutant,
@@ -248,6 +268,28 @@ fn the_check_finds_a_gate_that_flips_without_a_note() {
         ..Faults::of(2)
     };
     breaks_g1("`FlipsUnnoted`", Mutant::None, faults);
+}
+
+#[test]
+fn the_check_finds_a_successor_that_opens_what_is_parked() {
+    let faults = Faults {
+        replacements: 1,
+        deaths: 1,
+        gate_mutant: GateMutant::SuccessorOpensParked,
+        ..Faults::of(1)
+    };
+    breaks("`SuccessorOpensParked`", faults);
+}
+
+// G1
+#[test]
+fn the_check_finds_a_gate_that_flips_before_its_followers_have_noted_it() {
+    let faults = Faults {
+        replacements: 1,
+        gate_mutant: GateMutant::NotesAlone,
+        ..Faults::of(2)
+    };
+    breaks_g1("`NotesAlone`", Mutant::None, faults);
 }
 
 /// The faults that show what each of the five rules is for.

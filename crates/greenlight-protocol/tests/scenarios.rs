@@ -23,11 +23,9 @@ mod story;
 mod world;
 
 use greenlight_protocol::coordinator::{DeploymentRequest, RollbackRequest};
-use greenlight_protocol::{
-    Accepted, AgentEvent, Color, Command, Epoch, Incarnation, InstanceId, Refusal, Slot,
-};
+use greenlight_protocol::{Accepted, Color, Command, Epoch, InstanceId, Refusal, Slot};
 use std::time::Duration;
-use story::{Message, Story, name};
+use story::{InFlight, Story, name};
 
 const WARM: Duration = Duration::from_mins(5);
 const LONG: Duration = Duration::from_hours(1);
@@ -51,14 +49,6 @@ fn green() -> Slot {
     }
 }
 
-fn exited(incarnation: Incarnation) -> AgentEvent {
-    AgentEvent::SlotExited {
-        slot: green(),
-        incarnation,
-        reason: "killed by the test".to_owned(),
-    }
-}
-
 fn with_command(mut request: DeploymentRequest) -> DeploymentRequest {
     request.policy.before_switch = Some(Duration::from_mins(5));
     request
@@ -71,8 +61,8 @@ fn commands(story: &Story) -> Vec<(InstanceId, Epoch)> {
         .collect()
 }
 
-fn is_directive_to(message: &Message, instance: usize) -> bool {
-    matches!(message, Message::Directive(to, _) if *to == name(instance))
+fn is_directive_to(in_flight: &InFlight, instance: usize) -> bool {
+    in_flight.directed_to() == Some(name(instance))
 }
 
 fn roll_back(story: &mut Story) -> Result<Accepted, Refusal> {

@@ -38,14 +38,14 @@ mod people;
 mod process;
 #[path = "sim/profile.rs"]
 mod profile;
+#[path = "sim/replacement.rs"]
+mod replacement;
 #[path = "sim/rest.rs"]
 mod rest;
 #[path = "sim/rng.rs"]
 mod rng;
 #[path = "sim/simulation.rs"]
 mod simulation;
-#[path = "sim/stale.rs"]
-mod stale;
 #[path = "sim/stats.rs"]
 mod stats;
 #[path = "sim/trace.rs"]
@@ -86,6 +86,16 @@ fn every_seed_keeps_every_guarantee_and_comes_to_rest() {
     if let Some((seed, reason)) = failed {
         tell_failure(seed, &reason);
         panic!("seed {seed}: {reason}");
+    }
+    if seeds >= SEEDS {
+        for what in [
+            "gate ended between flip and record",
+            "proxy replaced while held",
+            "successor refused while held",
+            "follower told while held",
+        ] {
+            assert_ne!(stats.counted(what), 0, "{what}: it never happened");
+        }
     }
 }
 
@@ -172,6 +182,16 @@ fn evidence_that_forgets_an_expiry_is_found() {
 #[test]
 fn a_gate_that_flips_without_a_note_is_found() {
     finds_in_gate(GateMutant::FlipsUnnoted);
+}
+
+#[test]
+fn a_successor_that_opens_what_is_parked_is_found() {
+    finds_in_gate(GateMutant::SuccessorOpensParked);
+}
+
+#[test]
+fn a_successor_that_begins_the_deadline_of_a_hold_anew_is_found() {
+    finds_in_gate(GateMutant::HandsOverHeld);
 }
 
 fn finds_in_gate(mutant: GateMutant) {

@@ -168,7 +168,8 @@ impl<S: Clone + PartialEq> Step<'_, S> {
         request: OpenRequest,
         services: Vec<String>,
     ) {
-        if self.replicate(Some((ticket, REPLICATION_TIMEOUT_MS))) {
+        let alone = broken!(self.control, NotesAlone);
+        if !alone && self.replicate(Some((ticket, REPLICATION_TIMEOUT_MS))) {
             self.open_waits(ticket, request, services, OpenStep::NotingThere);
         } else {
             self.flip(ticket, request, services);

@@ -5,8 +5,8 @@
 //! end of the deployment. That a dead message is without effect is checked against the real
 //! machines whenever one is forgotten.
 
-use super::message::Message;
 use super::table::{MessageId, MessageTable, Net};
+use super::world::message::Message;
 use greenlight_protocol::coordinator::{Decision, Ledger};
 use greenlight_protocol::{
     Directive, DirectiveEnvelope, Epoch, Mutant, ParticipationView, Report, ReportEnvelope, Term,

@@ -6,7 +6,7 @@ use super::world::prompt::PromptGate;
 use super::world::shell::GateProcess;
 use greenlight_gate::{
     Answer, Color, Command, GateControl, HoldRequest, Mode, OnUncertain, OpenRequest, Refusal,
-    Route, ServiceEvidence, ServicesRequest,
+    Role, Route, ServiceEvidence, ServicesRequest,
 };
 
 const SHOP: &str = "shop";
@@ -16,6 +16,10 @@ const NOW_NS: u64 = 1;
 
 /// The demand that the control would break, if any.
 pub(crate) fn flaw(control: &GateControl<()>) -> Option<&'static str> {
+    if control.role() != Role::Leader || !control.followers().is_empty() {
+        // With others it does the same, but later.
+        return None;
+    }
     let demands = [
         parking_ends_by_opening_alone,
         other_deadlines_run_on,
@@ -23,6 +27,7 @@ pub(crate) fn flaw(control: &GateControl<()>) -> Option<&'static str> {
         what_was_never_opened_is_not_held,
         the_last_admission_is_told_as_it_is,
         an_expiry_does_not_cease_to_be_told,
+        a_hold_is_not_handed_over,
     ];
     let copy = || Probe::of(control);
     demands.into_iter().find_map(|demand| demand(copy()).err())
@@ -110,6 +115,18 @@ fn an_expiry_does_not_cease_to_be_told(mut probe: Probe) -> Demand {
     let after_a_restart = probe.evidence(epoch + 1, SHOP).expired;
     let demand = "that a hold has expired ceases to be told";
     ask(after_a_repetition && after_a_restart, demand)
+}
+
+fn a_hold_is_not_handed_over(mut probe: Probe) -> Demand {
+    let epoch = probe.next_epoch();
+    probe.open(epoch, &[SHOP], Color::Blue);
+    probe.hold(epoch + 1, &[SHOP]);
+    probe.give(Command::HandOver);
+    let is_refused = matches!(probe.answer, Some(Err(Refusal::HoldIsOn)));
+    ask(
+        is_refused,
+        "a hold is handed over, and its deadline begins anew",
+    )
 }
 
 /// A copy of a control, with more services, whose commands are carried out at once.

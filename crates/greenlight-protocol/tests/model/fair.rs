@@ -344,9 +344,9 @@ impl<'a> Run<'a> {
             return Err(format!("is at {participation:?}"));
         }
         let runs: Vec<_> = machine
-            .apps
+            .slots
             .iter()
-            .map(|(color, app)| (*color, app.digest.as_str(), app.passed))
+            .map(|(slot, app)| (slot.color, app.digest.as_str(), app.passed))
             .collect();
         let wanted: Vec<(Color, &str, bool)> = color
             .zip(expected)

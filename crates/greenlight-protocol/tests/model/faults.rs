@@ -22,6 +22,8 @@ pub(crate) struct Faults {
     pub(crate) deaths: u8,
     /// Gates whose process ends, or whose deadline passes before a hold is complete, in total.
     pub(crate) gate_failures: u8,
+    /// Proxies that are replaced, in total.
+    pub(crate) replacements: u8,
     /// How often a person aborts.
     pub(crate) aborts: u8,
     /// How often a person deploys once more after the first deployment is over.
@@ -62,6 +64,7 @@ impl Faults {
             agent_crashes: 0,
             deaths: 0,
             gate_failures: 0,
+            replacements: 0,
             aborts: 0,
             deployments: 0,
             reminders: false,
@@ -79,6 +82,7 @@ pub(crate) struct Spent {
     pub(crate) agent_crashes: u8,
     deaths: u8,
     gate_failures: u8,
+    replacements: u8,
     aborts: u8,
     deployments: u8,
 }
@@ -88,6 +92,7 @@ impl Spent {
         match fault {
             Fault::Death => self.deaths += 1,
             Fault::Gate => self.gate_failures += 1,
+            Fault::Replacement => self.replacements += 1,
             Fault::Abort => self.aborts += 1,
             Fault::Deploy => self.deployments += 1,
         }
@@ -98,6 +103,7 @@ impl Spent {
             && self.agent_crashes <= faults.agent_crashes
             && self.deaths <= faults.deaths
             && self.gate_failures <= faults.gate_failures
+            && self.replacements <= faults.replacements
             && self.aborts <= faults.aborts
             && self.deployments <= faults.deployments
     }

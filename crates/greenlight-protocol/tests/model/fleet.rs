@@ -201,8 +201,12 @@ impl Fleet {
     /// coordinator is not there to decide. If it has decided to commit and the decision does not
     /// get through before the deadline, G1 is given up by choice (`on_uncertain: serve_old`):
     /// that case is left out here, and stated in the guarantees.
-    fn may_expire(&self, state: &State, machine: &Machine) -> bool {
-        let Some(epoch) = machine.gate.held_for() else {
+    fn may_expire(&self, state: &State, machine: &Machine, step: &Step) -> bool {
+        let held_for = match *step == Step::FollowerExpires {
+            true => machine.gate.left_held_for(),
+            false => machine.gate.held_for(),
+        };
+        let Some(epoch) = held_for else {
             return false;
         };
         if machine.gate.has_opened() >= Some(epoch) {
@@ -249,8 +253,11 @@ impl Model for Fleet {
             let place = Place::Machine(index);
             let machine = self.machines.entry(state.machines[index]);
             for step in &machine.steps {
-                let expires = matches!(step, Step::HoldExpires | Step::HoldIsRefused);
-                if !expires || self.may_expire(state, &machine.node) {
+                let expires = matches!(
+                    step,
+                    Step::HoldExpires | Step::HoldIsRefused | Step::FollowerExpires
+                );
+                if !expires || self.may_expire(state, &machine.node, step) {
                     self.offer(state, place, &What::Own(step.clone()), actions);
                 }
             }

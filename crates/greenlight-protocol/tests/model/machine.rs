@@ -7,16 +7,18 @@
 
 use super::faults::Faults;
 use super::gate::Gate;
-use super::message::{Message, canonical_report};
+use super::message::canonical;
 use super::past;
 use super::step::{Reaches, Step, Taken, tokens_up_to};
 use super::table::Node;
+use super::world::agent::{Begun, at_hand, begin, is_stale};
+use super::world::message::{Read, name};
 use super::world::proxy::Admits;
+use super::world::slots::{App, Slots};
 use greenlight_protocol::agent::{Ledger, Promise, SlotState};
 use greenlight_protocol::{
     Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Directive, DirectiveEnvelope,
-    DrainEvidence, Epoch, Incarnation, InstanceId, Mutant, ParticipationView, PeerAnswer, Slot,
-    Token,
+    Epoch, Incarnation, Mutant, PeerAnswer, Slot, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,21 +27,12 @@ use std::time::Duration;
 /// instances, and names are translated where messages leave and arrive.
 pub(crate) const ME: usize = 0;
 
-/// What runs in a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct App {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) digest: String,
-    /// Whether this incarnation has ever passed its check (G4).
-    pub(crate) passed: bool,
-    pub(crate) stopping: bool,
-}
-
 /// One instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     mutant: Mutant,
     gate_may_end: bool,
+    may_be_replaced: bool,
     pub(crate) agent: Option<Agent>,
     records: Vec<AgentRecord>,
     /// What the records say; two machines whose records say the same are the same.
@@ -48,7 +41,7 @@ pub(crate) struct Machine {
     pub(crate) gate: Gate,
     /// Answers of the gate that the agent has yet to read.
     pub(crate) answers: BTreeSet<AgentEvent>,
-    pub(crate) apps: BTreeMap<Color, App>,
+    pub(crate) slots: Slots,
     listed: bool,
 }
 
@@ -63,7 +56,7 @@ impl Node for Machine {
                 &self.timers,
                 &self.gate,
                 &self.answers,
-                &self.apps,
+                &self.slots,
                 self.listed
             )
         ))
@@ -79,23 +72,25 @@ impl Node for Machine {
             });
         }
         steps.push(Step::GateRestarts);
-        if self.gate.is_closing() {
-            steps.push(Step::HoldCompletes);
-        }
-        for (color, app) in &self.apps {
+        steps.extend((0..self.gate.waiting()).map(Step::NothingIsOnItsWay));
+        steps.extend(self.steps_of_replacement());
+        for (slot, app) in self.slots.iter() {
             // One that is being stopped ends by its stop.
             if !app.stopping {
-                steps.push(Step::SlotDies(*color));
+                steps.push(Step::SlotDies(slot.color));
             }
         }
         let Some(agent) = &self.agent else {
             steps.push(Step::Restarts);
             // What was told to end ends, with nobody there to see it.
-            let stopping = self.apps.iter().filter(|(_, app)| app.stopping);
-            steps.extend(stopping.map(|(color, _)| Step::StopEnds(*color)));
+            let stopping = self.slots.iter().filter(|(_, app)| app.stopping);
+            steps.extend(stopping.map(|(slot, _)| Step::StopEnds(slot.color)));
             return steps;
         };
         steps.push(Step::Crashes);
+        if self.gate.keeps_agent_waiting() {
+            return steps;
+        }
         if self.gate.is_back() {
             steps.push(Step::GateIsNoticed);
         }
@@ -106,7 +101,7 @@ impl Node for Machine {
             steps.push(Step::GateAnswers(number));
         }
         for (slot, incarnation, state) in agent.slots() {
-            let Some(app) = self.apps.get(&slot.color) else {
+            let Some(app) = self.slots.get(slot) else {
                 continue;
             };
             if app.incarnation != incarnation {
@@ -176,7 +171,13 @@ impl Node for Machine {
             Step::HoldExpires | Step::HoldIsRefused => {
                 return self.at_gate(Taken::deadline_passes);
             }
-            Step::HoldCompletes => return self.at_gate(Taken::hold_completes),
+            Step::NothingIsOnItsWay(n) => return self.at_gate(|taken| taken.wait_is_over(*n)),
+            Step::FollowerExpires => return self.at_gate(Taken::follower_deadline_passes),
+            Step::ProxyIsReplaced => return self.at_gate(Taken::proxy_is_replaced),
+            Step::SuccessorLeads => return self.at_gate(Taken::successor_leads),
+            Step::SuccessorFails => return self.at_gate(Taken::successor_fails),
+            Step::ReplicationArrives => return self.at_gate(Taken::replication_arrives),
+            Step::FollowerLeaves => return self.at_gate(Taken::follower_leaves),
             Step::GateRestarts => {
                 let mut taken = Taken::of(next);
                 taken.gate_restarts();
@@ -193,42 +194,29 @@ impl Node for Machine {
                 next.answers.remove(&event);
                 vec![event]
             }
-            Step::CheckPasses(color) => {
-                let app = next.apps.get_mut(color).expect("the step was offered");
-                app.passed = true;
-                let (slot, incarnation) = (slot(*color), app.incarnation);
-                vec![AgentEvent::SlotReady { slot, incarnation }]
-            }
-            Step::CheckFails(color) => {
-                let app = next.apps.get(color).expect("the step was offered");
-                vec![AgentEvent::SlotUnhealthy {
-                    slot: slot(*color),
-                    incarnation: app.incarnation,
-                    reason: String::new(),
-                }]
-            }
+            Step::CheckPasses(color) => next.slots.passes(&slot(*color)).into_iter().collect(),
+            Step::CheckFails(color) => next.slots.fails(&slot(*color), "").into_iter().collect(),
             Step::StopEnds(color) => {
-                next.apps.remove(color);
                 next.gate.loses(*color);
-                let (slot, drained) = (slot(*color), DrainEvidence::default());
-                vec![AgentEvent::SlotStopped { slot, drained }]
+                vec![next.slots.stopped(&slot(*color))]
             }
             Step::SlotDies(color) => {
-                let app = next.apps.remove(color).expect("the step was offered");
                 next.gate.loses(*color);
-                vec![AgentEvent::SlotExited {
-                    slot: slot(*color),
-                    incarnation: app.incarnation,
-                    reason: String::new(),
-                }]
+                let died = next.slots.dies(&slot(*color), "");
+                died.into_iter().map(|(_, event)| event).collect()
             }
             Step::SlotsAreListed => next.list(),
             Step::AgentTimer(timer) => {
                 next.timers.remove(timer);
                 vec![AgentEvent::TimerFired(*timer)]
             }
+            // It stays on its way.
+            Step::Reads(_) | Step::Connects if self.gate.keeps_agent_waiting() => Vec::new(),
             Step::Connects => vec![AgentEvent::Connected],
-            Step::Reads(message) => vec![message.to_agent()],
+            Step::Reads(message) => match message.clone().read() {
+                Read::Agent(_, event) => vec![event],
+                Read::Coordinator(_) => unreachable!("reports are for the coordinator"),
+            },
             Step::CoordinatorTimer(_)
             | Step::SeesConnection(_)
             | Step::PersonAborts
@@ -252,25 +240,26 @@ impl Machine {
             color: live.color,
             ordinal: live.epoch,
         });
-        let app = live.map(|live| App {
-            incarnation: Incarnation {
+        let mut slots = Slots::default();
+        if let Some(live) = live {
+            let incarnation = Incarnation {
                 epoch: live.epoch,
                 attempt: 0,
-            },
-            digest: live.release.digest.clone(),
-            passed: true,
-            stopping: false,
-        });
-        let colors = live.map(|live| live.color);
+            };
+            let mut app = App::new(incarnation, live.release.digest.clone(), ());
+            app.passed = true;
+            slots.start(slot(live.color), app);
+        }
         Self {
             mutant: faults.mutant,
             gate_may_end: faults.gate_failures > 0,
+            may_be_replaced: faults.replacements > 0,
             agent: None,
             records,
             timers: BTreeMap::new(),
             gate: Gate::open_to(admits, faults.gate_mutant),
             answers: BTreeSet::new(),
-            apps: colors.into_iter().zip(app).collect(),
+            slots,
             listed: false,
             disk,
         }
@@ -285,17 +274,29 @@ impl Machine {
         self
     }
 
+    /// What may happen because the proxy is being replaced.
+    fn steps_of_replacement(&self) -> Vec<Step> {
+        let gate = &self.gate;
+        let may_be_replaced = self.may_be_replaced && !gate.has_follower();
+        [
+            (
+                may_be_replaced && !gate.is_handing_over(),
+                Step::ProxyIsReplaced,
+            ),
+            (gate.is_handing_over(), Step::SuccessorLeads),
+            (gate.is_handing_over(), Step::SuccessorFails),
+            (gate.replicates(), Step::ReplicationArrives),
+            (gate.has_follower(), Step::FollowerLeaves),
+            (gate.left_held_for().is_some(), Step::FollowerExpires),
+        ]
+        .into_iter()
+        .filter_map(|(may_happen, step)| may_happen.then_some(step))
+        .collect()
+    }
+
     fn list(&mut self) -> Vec<AgentEvent> {
         self.listed = true;
-        for app in self.apps.values_mut() {
-            app.stopping = false;
-        }
-        let found = self.apps.iter().map(|(color, app)| AgentEvent::SlotFound {
-            slot: slot(*color),
-            incarnation: app.incarnation,
-            digest: app.digest.clone(),
-        });
-        found.chain([AgentEvent::SlotsListed]).collect()
+        self.slots.found()
     }
 
     fn restart(&self) -> Vec<Taken<Self>> {
@@ -363,7 +364,7 @@ impl Machine {
 
     /// Something happens at the gate alone. What it says of a hold, the agent reads at once: a hold
     /// may take as long as it likes, and with it its answer.
-    fn at_gate(&self, happens: fn(&mut Taken<Self>)) -> Vec<Taken<Self>> {
+    fn at_gate(&self, happens: impl Fn(&mut Taken<Self>)) -> Vec<Taken<Self>> {
         let mut complete = Taken::of(self.clone());
         happens(&mut complete);
         complete.check_serving();
@@ -426,66 +427,52 @@ impl Taken<Machine> {
     }
 
     fn carry_out(&mut self, effects: &[AgentEffect]) {
-        let taken = self;
         for effect in effects {
-            match effect {
-                AgentEffect::Persist(record) => {
-                    taken.node.disk.apply(record);
-                    taken.node.records.push(record.clone());
-                    taken.node.normalize_gate();
-                }
-                AgentEffect::Report(envelope) => {
-                    let message = Message::Report(ME, canonical_report(envelope));
-                    taken.sent.push(message);
-                }
-                AgentEffect::Gate(action) => taken.gate(action),
-                AgentEffect::Start {
-                    slot,
-                    incarnation,
-                    release,
-                    ..
-                } => {
-                    let app = App {
-                        incarnation: *incarnation,
-                        digest: release.digest.clone(),
-                        passed: false,
-                        stopping: false,
-                    };
-                    if taken.node.apps.insert(slot.color, app).is_some() {
-                        taken.breach = Some("a taken slot was started");
-                    }
-                }
-                // No policy of the model asks for these.
-                AgentEffect::CheckPeers { .. } | AgentEffect::BeforeSwitch { .. } => {}
-                AgentEffect::Stop { slot, .. } => taken.stop(slot.color),
-                AgentEffect::AskPeer { peer, epoch } => taken.sent.push(Message::Ask {
-                    from: ME,
-                    to: index(peer),
-                    epoch: *epoch,
-                }),
-                AgentEffect::AnswerPeer {
-                    peer,
-                    epoch,
-                    answer,
-                } => taken.sent.push(Message::Answer {
-                    to: index(peer),
-                    epoch: *epoch,
-                    answer: *answer,
-                }),
-                AgentEffect::SetTimer { timer, after } => {
-                    let timer = match *timer {
-                        // As if it had lasted long: peers are asked as well.
-                        AgentTimer::QueryDecision { epoch, .. } => AgentTimer::QueryDecision {
-                            epoch,
-                            asked: u8::MAX,
-                        },
-                        AgentTimer::Restart => AgentTimer::Restart,
-                    };
-                    taken.node.timers.insert(timer, *after);
-                }
+            let agent = self.node.agent.as_ref().expect("effects are an agent's");
+            match begin(ME, agent, effect.clone()) {
+                Ok(begun) => self.begins(begun),
+                Err(breach) => self.breach = Some(breach),
             }
         }
-        taken.check_serving();
+        self.check_serving();
+    }
+
+    /// What takes time is begun here, and ends in a step of its own.
+    fn begins(&mut self, begun: Begun) {
+        match begun {
+            Begun::Write(record) => {
+                self.node.disk.apply(&record);
+                self.node.records.push(record);
+                self.node.normalize_gate();
+            }
+            Begun::Send(message) => self.sent.push(canonical(message)),
+            Begun::Ask(asked) => self.ask(asked),
+            Begun::Start {
+                slot,
+                incarnation,
+                release,
+                ..
+            } => {
+                let app = App::new(incarnation, release.digest, ());
+                if !self.node.slots.start(slot, app) {
+                    self.breach = Some("a taken slot was started");
+                }
+            }
+            Begun::Stop { slot, .. } => self.stop(&slot),
+            // No policy of the model asks for these.
+            Begun::CheckPeers { .. } | Begun::RunBeforeSwitch(_) => {}
+            Begun::SetTimer { timer, after } => {
+                let timer = match timer {
+                    // As if it had lasted long: peers are asked as well.
+                    AgentTimer::QueryDecision { epoch, .. } => AgentTimer::QueryDecision {
+                        epoch,
+                        asked: u8::MAX,
+                    },
+                    AgentTimer::Restart => AgentTimer::Restart,
+                };
+                self.node.timers.insert(timer, after);
+            }
+        }
     }
 }
 
@@ -549,62 +536,9 @@ impl Machine {
         self.gate.forget_who_asked();
         self.listed = false;
     }
-
-    /// What the gate would be said to admit to, if it opened to this color now.
-    pub(crate) fn admits(&self, color: Color) -> Option<Admits> {
-        let ledger = self.agent.as_ref()?.ledger();
-        let live = ledger.live.get(&"shop".into());
-        let ordinal = match (live.filter(|live| live.color == color), &ledger.promise) {
-            (Some(live), _) => live.epoch,
-            (None, Promise::Armed(cut_over)) => cut_over.epoch,
-            (None, Promise::None | Promise::Prepared(_)) => return None,
-        };
-        Some(Admits { color, ordinal })
-    }
 }
 
-/// Whether G6 forbids the event to change anything: an older term; or, in the same term, an
-/// older cut-over than the one at hand, unless it is a decision.
-fn is_stale(agent: &Agent, event: &AgentEvent) -> bool {
-    let AgentEvent::Directed(DirectiveEnvelope { token, directive }) = event else {
-        return false;
-    };
-    if token.term != agent.term() {
-        return token.term < agent.term();
-    }
-    let at_hand = at_hand(agent);
-    match directive {
-        Directive::Prepare(_) | Directive::Arm | Directive::Hold => token.epoch < at_hand,
-        Directive::Retire => token.epoch < agent.ledger().switched,
-        Directive::CheckPeers(_)
-        | Directive::BeforeSwitch
-        | Directive::Switch
-        | Directive::Abort
-        | Directive::QueryStatus => false,
-    }
-}
-
-/// The cut-over at hand: the one under way, or the last one decided.
-fn at_hand(agent: &Agent) -> Epoch {
-    match agent.status().participation {
-        ParticipationView::Idle => agent.ledger().latest_decided(),
-        ParticipationView::Preparing(epoch)
-        | ParticipationView::Prepared(epoch)
-        | ParticipationView::Armed(epoch) => epoch,
-    }
-}
-
-/// The name of the instance with this index, from 0.
-pub(crate) fn name(index: usize) -> InstanceId {
-    InstanceId(format!("i{index}"))
-}
-
-/// The index of the instance with this name.
-pub(crate) fn index(name: &InstanceId) -> usize {
-    name.0[1..].parse().expect("named by `name`")
-}
-
-fn slot(color: Color) -> Slot {
+pub(crate) fn slot(color: Color) -> Slot {
     Slot {
         service: "shop".into(),
         color,

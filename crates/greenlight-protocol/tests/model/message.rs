@@ -1,68 +1,16 @@
 //! What is on its way between the nodes, in a form in which equal meaning is equal text.
 
-use super::machine::{index, name};
-use greenlight_protocol::coordinator::CoordinatorEvent;
+use super::world::coordinator::is_vote;
+use super::world::message::Message;
 use greenlight_protocol::{
-    AgentEvent, DirectiveEnvelope, Epoch, InstanceStatus, ParticipationView, PeerAnswer, Report,
+    DirectiveEnvelope, Epoch, InstanceStatus, ParticipationView, PeerAnswer, Report,
     ReportEnvelope, Term,
 };
 
 /// New names of instances: the new index by the old one.
 pub(crate) type Names = [usize; 3];
 
-/// A message; instances are named by index.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Message {
-    Directive(usize, DirectiveEnvelope),
-    Report(usize, ReportEnvelope),
-    Ask {
-        from: usize,
-        to: usize,
-        epoch: Epoch,
-    },
-    Answer {
-        to: usize,
-        epoch: Epoch,
-        answer: PeerAnswer,
-    },
-}
-
 impl Message {
-    /// The instance that it is for; none for the coordinator.
-    pub(crate) fn addressee(&self) -> Option<usize> {
-        match self {
-            Self::Directive(to, _) | Self::Ask { to, .. } | Self::Answer { to, .. } => Some(*to),
-            Self::Report(..) => None,
-        }
-    }
-
-    pub(crate) fn to_agent(&self) -> AgentEvent {
-        match self {
-            Self::Directive(_, envelope) => AgentEvent::Directed(envelope.clone()),
-            Self::Ask { from, epoch, .. } => AgentEvent::PeerAsked {
-                peer: name(*from),
-                epoch: *epoch,
-            },
-            Self::Answer { epoch, answer, .. } => AgentEvent::PeerAnswered {
-                epoch: *epoch,
-                answer: *answer,
-            },
-            Self::Report(..) => unreachable!("reports are for the coordinator"),
-        }
-    }
-
-    pub(crate) fn to_coordinator(&self) -> CoordinatorEvent {
-        match self {
-            Self::Report(from, envelope) => CoordinatorEvent::Reported {
-                from: name(*from),
-                envelope: envelope.clone(),
-            },
-            Self::Directive(..) | Self::Ask { .. } | Self::Answer { .. } => {
-                unreachable!("these are for agents")
-            }
-        }
-    }
-
     /// The same message in a fleet whose instances are named otherwise.
     pub(crate) fn renamed(&self, names: &Names) -> Self {
         match self {
@@ -73,7 +21,13 @@ impl Message {
                 to: names[*to],
                 epoch: *epoch,
             },
-            Self::Answer { to, epoch, answer } => Self::Answer {
+            Self::Answer {
+                from,
+                to,
+                epoch,
+                answer,
+            } => Self::Answer {
+                from: names[*from],
                 to: names[*to],
                 epoch: *epoch,
                 answer: *answer,
@@ -128,37 +82,32 @@ impl Message {
                 format!("{report:?} t{} e{} from {from}", token.term, token.epoch)
             }
             Self::Ask { from, to, epoch } => format!("{from} asks {to} about e{epoch}"),
-            Self::Answer { to, epoch, answer } => format!("{answer:?} on e{epoch} to {to}"),
+            Self::Answer {
+                to, epoch, answer, ..
+            } => format!("{answer:?} on e{epoch} to {to}"),
         }
     }
 }
 
-/// Whether a report answers a directive, and counts only in the term of that.
-pub(crate) fn is_vote(report: &Report) -> bool {
-    match report {
-        Report::Prepared
-        | Report::PrepareFailed { .. }
-        | Report::PeersReady
-        | Report::PeersNotReady { .. }
-        | Report::BeforeSwitchDone { .. }
-        | Report::BeforeSwitchFailed { .. }
-        | Report::Armed { .. }
-        | Report::Held(_)
-        | Report::HoldRefused { .. } => true,
-        Report::Status(_)
-        | Report::Switched(_)
-        | Report::SwitchFailed { .. }
-        | Report::Aborted
-        | Report::Retired(_)
-        | Report::Unhealthy { .. }
-        | Report::InDoubt
-        | Report::Fenced => false,
+/// A message without what nothing is decided by: who has answered, and what a report only tells.
+pub(crate) fn canonical(message: Message) -> Message {
+    match message {
+        Message::Report(from, envelope) => Message::Report(from, canonical_report(&envelope)),
+        Message::Answer {
+            to, epoch, answer, ..
+        } => Message::Answer {
+            from: to,
+            to,
+            epoch,
+            answer,
+        },
+        Message::Directive(..) | Message::Ask { .. } => message,
     }
 }
 
 /// A report without what nothing is decided by: reasons, and in a status all but the
 /// cut-over that is under way; the server checks that how far it is makes no difference.
-pub(crate) fn canonical_report(envelope: &ReportEnvelope) -> ReportEnvelope {
+fn canonical_report(envelope: &ReportEnvelope) -> ReportEnvelope {
     let ReportEnvelope { mut token, report } = envelope.clone();
     let reason = String::new();
     let report = match report {
@@ -212,12 +161,4 @@ pub(crate) fn without_reasons(text: &str) -> String {
         }
     }
     kept
-}
-
-/// The index of the instance that a coordinator's message goes to.
-pub(crate) fn directive(
-    to: &greenlight_protocol::InstanceId,
-    envelope: DirectiveEnvelope,
-) -> Message {
-    Message::Directive(index(to), envelope)
 }

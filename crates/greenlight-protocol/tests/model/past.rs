@@ -1,7 +1,7 @@
 //! What the fleet did before the deployment that is explored, and the request for it.
 
 use super::faults::{Faults, Past};
-use super::machine::name;
+use super::world::message::name;
 use greenlight_protocol::coordinator::{CutOverStarted, DeploymentRequest, Promotion};
 use greenlight_protocol::strategy::Position;
 use greenlight_protocol::{

@@ -45,8 +45,8 @@ impl Fleet {
     /// G1: no gate admits to an older release once any gate was opened to a newer one.
     fn never_mixed(&self, state: &State) -> bool {
         self.machines_of(state).all(|machine| {
-            let admits = machine.node.gate.admits();
-            admits.is_none_or(|admits| admits.ordinal >= state.newest)
+            let mut admits = machine.node.gate.admits();
+            admits.all(|admits| admits.ordinal >= state.newest)
         })
     }
 

@@ -1,10 +1,10 @@
 //! The coordinator as the model sees it: the real one, and what survives it.
 
-use super::machine::name;
-use super::message::directive;
 use super::past;
 use super::step::{Step, Taken, tokens_up_to};
 use super::table::Node;
+use super::world::coordinator::{Begun, begin};
+use super::world::message::{Read, name};
 use greenlight_protocol::coordinator::Ledger;
 use greenlight_protocol::{
     Command, Coordinator, CoordinatorEffect, CoordinatorEvent, CoordinatorRecord, CoordinatorTimer,
@@ -114,10 +114,19 @@ impl Node for Server {
                 CoordinatorEvent::TimerFired(*timer)
             }
             Step::SeesConnection(from) => CoordinatorEvent::Connected(name(*from)),
-            Step::Reads(message) => message.to_coordinator(),
+            Step::Reads(message) => match message.clone().read() {
+                Read::Coordinator(event) => event,
+                Read::Agent(..) => unreachable!("it is an agent's"),
+            },
             Step::Connects
             | Step::AgentTimer(_)
-            | Step::HoldCompletes
+            | Step::NothingIsOnItsWay(_)
+            | Step::ProxyIsReplaced
+            | Step::SuccessorLeads
+            | Step::SuccessorFails
+            | Step::ReplicationArrives
+            | Step::FollowerExpires
+            | Step::FollowerLeaves
             | Step::HoldExpires
             | Step::HoldIsRefused
             | Step::GateRestarts
@@ -230,16 +239,14 @@ impl Server {
     fn carry_out_first(&self, effects: &[CoordinatorEffect]) -> Taken<Self> {
         let mut taken = Taken::of(self.clone());
         for effect in effects {
-            match effect {
-                CoordinatorEffect::Persist(record) => {
-                    taken.node.disk.apply(record);
-                    taken.node.records.push(record.clone());
+            match begin(effect.clone()) {
+                Begun::Write(record) => {
+                    taken.node.disk.apply(&record);
+                    taken.node.records.push(*record);
                 }
-                CoordinatorEffect::Send { to, envelope } => {
-                    taken.sent.push(directive(to, envelope.clone()));
-                }
-                CoordinatorEffect::SetTimer { timer, after } => {
-                    taken.node.timers.insert(*timer, *after);
+                Begun::Send(message) => taken.sent.push(message),
+                Begun::SetTimer { timer, after } => {
+                    taken.node.timers.insert(timer, after);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! What may happen at one node, and what comes of it.
 
-use super::message::{Message, Names};
+use super::message::Names;
 use super::table::Node;
+use super::world::message::Message;
 use greenlight_protocol::{AgentTimer, Color, CoordinatorTimer, Epoch, Term, Token};
 
 /// One thing that may happen at a node.
@@ -15,14 +16,29 @@ pub(crate) enum Step {
     SeesConnection(usize),
     CoordinatorTimer(CoordinatorTimer),
     AgentTimer(AgentTimer),
-    HoldCompletes,
+    /// What the n-th of the proxy's waiting commands waits for is so: no request is on its way to
+    /// what was served.
+    NothingIsOnItsWay(usize),
     /// The gate's own deadline passes before a hold is complete.
     HoldIsRefused,
     /// The gate's own deadline passes in a complete hold.
     HoldExpires,
     /// The process that has the gate ends, and starts with what it has written.
     GateRestarts,
-    /// The agent notices that it has started anew.
+    /// A successor asks the proxy for everything, and is given it. While a hold is on it is
+    /// refused, which changes nothing.
+    ProxyIsReplaced,
+    /// The successor leads; the predecessor follows.
+    SuccessorLeads,
+    /// The successor dies before it leads.
+    SuccessorFails,
+    /// What the leader does arrives at its follower.
+    ReplicationArrives,
+    /// The deadline of a follower passes, whose leader does not end the hold.
+    FollowerExpires,
+    /// The follower has no connections left.
+    FollowerLeaves,
+    /// The agent notices that another process leads.
     GateIsNoticed,
     GateAnswers(usize),
     CheckPasses(Color),
@@ -48,7 +64,13 @@ impl Step {
             Self::Connects
             | Self::CoordinatorTimer(_)
             | Self::AgentTimer(_)
-            | Self::HoldCompletes
+            | Self::NothingIsOnItsWay(_)
+            | Self::ProxyIsReplaced
+            | Self::SuccessorLeads
+            | Self::SuccessorFails
+            | Self::ReplicationArrives
+            | Self::FollowerExpires
+            | Self::FollowerLeaves
             | Self::HoldIsRefused
             | Self::GateRestarts
             | Self::GateIsNoticed
@@ -78,7 +100,13 @@ impl Step {
             | Self::SeesConnection(_)
             | Self::CoordinatorTimer(_)
             | Self::AgentTimer(_)
-            | Self::HoldCompletes
+            | Self::NothingIsOnItsWay(_)
+            | Self::ProxyIsReplaced
+            | Self::SuccessorLeads
+            | Self::SuccessorFails
+            | Self::ReplicationArrives
+            | Self::FollowerExpires
+            | Self::FollowerLeaves
             | Self::HoldExpires
             | Self::GateIsNoticed
             | Self::GateAnswers(_)
@@ -93,7 +121,10 @@ impl Step {
     /// Whether a fleet without faults does this by itself, without waiting for anything.
     pub(crate) fn is_prompt(&self) -> bool {
         match self {
-            Self::HoldCompletes
+            Self::NothingIsOnItsWay(_)
+            | Self::SuccessorLeads
+            | Self::ReplicationArrives
+            | Self::FollowerLeaves
             | Self::GateIsNoticed
             | Self::GateAnswers(_)
             | Self::CheckPasses(_)
@@ -107,6 +138,9 @@ impl Step {
             | Self::AgentTimer(_)
             | Self::HoldExpires
             | Self::HoldIsRefused
+            | Self::FollowerExpires
+            | Self::ProxyIsReplaced
+            | Self::SuccessorFails
             | Self::GateRestarts
             | Self::CheckFails(_)
             | Self::SlotDies(_)
@@ -124,6 +158,8 @@ pub(crate) enum Fault {
     Death,
     /// A gate refuses or restarts.
     Gate,
+    /// A proxy is replaced.
+    Replacement,
     /// A person aborts.
     Abort,
     /// A person deploys.

@@ -3,8 +3,9 @@
 
 use super::dead::Facts;
 use super::fleet::{Fleet, Place, ROOM, State};
-use super::message::{Message, Names};
+use super::message::Names;
 use super::table::{MessageId, Net, NodeId, Outcome, RENAMINGS, Renaming, What};
+use super::world::message::Message;
 use greenlight_protocol::Coordinator;
 use std::sync::Arc;
 

@@ -4,9 +4,10 @@
 //! has far fewer different nodes than it has states; a state is therefore a handful of numbers,
 //! and the real code runs once for each node and step.
 
-use super::message::{Message, Names};
+use super::message::Names;
 use super::shelf::Shelf;
 use super::step::{Fault, Step, Taken};
+use super::world::message::Message;
 use greenlight_protocol::Epoch;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};

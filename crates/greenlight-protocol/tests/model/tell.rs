@@ -1,8 +1,8 @@
 //! Counterexamples in words.
 
 use super::fleet::{Action, Fleet, Place, State};
-use super::machine::name;
 use super::table::What;
+use super::world::message::name;
 use std::fmt::Write;
 
 impl Fleet {
@@ -34,7 +34,7 @@ impl Fleet {
                 .agent
                 .as_ref()
                 .map(|a| format!("{:?}", a.status().participation));
-            let apps: Vec<_> = machine.apps.keys().collect();
+            let apps: Vec<_> = machine.slots.iter().map(|(slot, _)| slot.color).collect();
             let _ = writeln!(
                 text,
                 "    {} {:?} runs {apps:?} decided {:?}",

@@ -1,7 +1,7 @@
 //! Crashes of coordinator and agents, a gate that is a process of its own, and messages from the
 //! past.
 
-use crate::story::{Gate, Message, Story, name};
+use crate::story::{Gate, InFlight, Story, name};
 use crate::{LONG, WARM, alone, everywhere, green, is_directive_to};
 use greenlight_protocol::coordinator::{CoordinatorRecord, Ledger, Promotion, snapshot};
 use greenlight_protocol::{
@@ -126,7 +126,7 @@ fn peers_tell_each_other_the_commit_when_the_coordinator_is_gone() {
     story.run_until(|w| w.phase() == "switching");
     story
         .in_flight
-        .retain(|message| !matches!(message, Message::Directive(to, _) if *to != name(1)));
+        .retain(|in_flight| in_flight.directed_to().is_none_or(|to| to == name(1)));
     story.crash_coordinator();
 
     story.pass(Duration::from_secs(1));
@@ -208,7 +208,8 @@ fn a_gate_that_was_away_when_the_new_release_sickened_at_its_switch_is_parked_wh
         .deploy(request)
         .expect("an idle fleet takes a request");
     story.run_until(|w| w.phase() == "switching");
-    let incarnation = story.machine(&name(1)).apps[&green()].incarnation;
+    let incarnation = story.machine(&name(1)).slots.get(&green());
+    let incarnation = incarnation.expect("it runs there").incarnation;
     story.machine(&name(1)).gate_is_away = true;
     story.tell(
         &name(1),
@@ -304,13 +305,13 @@ fn a_failed_switch_is_told_again_and_not_called_a_success_when_its_report_was_lo
     story
         .deploy(request)
         .expect("an idle fleet takes a request");
-    let failed = |message: &Message| {
-        matches!(message, Message::Report(_, envelope)
-            if matches!(envelope.report, Report::SwitchFailed { .. }))
+    let failed = |in_flight: &InFlight| {
+        let report = in_flight.report();
+        report.is_some_and(|(_, r)| matches!(r.report, Report::SwitchFailed { .. }))
     };
     assert!(story.run_until(|w| w.in_flight.iter().any(failed)));
 
-    story.in_flight.retain(|message| !failed(message));
+    story.in_flight.retain(|in_flight| !failed(in_flight));
     story.pass(LONG);
 
     assert!(matches!(story.outcome(), Some(Outcome::RolledBack { .. })));
@@ -419,8 +420,11 @@ fn a_vote_that_was_given_to_an_earlier_term_does_not_count() {
         .deploy(request)
         .expect("an idle fleet takes a request");
     story.run_until(|w| w.phase() == "holding");
-    let hold =
-        |message: &Message| matches!(message, Message::Report(_, r) if r.token.epoch == Epoch(2));
+    let hold = |in_flight: &InFlight| {
+        in_flight
+            .report()
+            .is_some_and(|(_, r)| r.token.epoch == Epoch(2))
+    };
     story.run_until(|w| w.in_flight.iter().filter(|l| hold(l)).count() == 3);
     let votes: Vec<_> = story
         .in_flight

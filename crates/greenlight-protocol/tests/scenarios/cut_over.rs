@@ -1,10 +1,10 @@
 //! One deployment on its way: when all goes well, and when something fails before the commit or
 //! after it.
 
-use crate::story::{Gate, Message, Story, name};
-use crate::{LONG, WARM, alone, everywhere, exited, green, is_directive_to, versions};
+use crate::story::{Gate, InFlight, Story, name};
+use crate::{LONG, WARM, alone, everywhere, green, is_directive_to, versions};
 use greenlight_protocol::coordinator::{CoordinatorRecord, Promotion};
-use greenlight_protocol::{AgentEvent, Command, Epoch, Outcome, Slot, Timestamp};
+use greenlight_protocol::{Command, Epoch, Outcome, Slot, Timestamp};
 use std::time::Duration;
 
 // ---- From an empty fleet to a promoted release ----
@@ -149,7 +149,7 @@ fn a_failure_whose_report_was_lost_is_told_again_when_the_agent_is_asked_again()
         .deploy(request)
         .expect("an idle fleet takes a request");
     story.run_until(|w| {
-        let refused = |l: &Message| matches!(l, Message::Report(from, _) if *from == name(2));
+        let refused = |l: &InFlight| l.report().is_some_and(|(from, _)| from == name(2));
         w.in_flight.iter().any(refused) && w.machines[&name(2)].starts == 2
     });
     story.disconnect(&name(2));
@@ -234,7 +234,7 @@ fn an_instance_that_slept_through_two_failed_deployments_forgets_them_when_it_is
     story.run_until(|w| w.machines[&name(3)].starts == 2);
     story
         .in_flight
-        .retain(|message| !matches!(message, Message::Local(at, _) if *at == name(3)));
+        .retain(|in_flight| in_flight.told_at() != Some(&name(3)));
     story.deaf = Some(name(3));
     story.pass(Duration::from_secs(11));
     let request = story.request(&[("shop", "v3")]);
@@ -377,9 +377,7 @@ fn a_new_release_that_dies_between_hold_and_switch_is_never_opened_to_and_rolls_
         .deploy(request)
         .expect("an idle fleet takes a request");
     story.run_until(|w| w.phase() == "switching");
-    let incarnation = story.machine(&name(3)).apps[&green()].incarnation;
-    story.machine(&name(3)).apps.remove(&green());
-    story.tell(&name(3), exited(incarnation));
+    story.dies_now(&name(3), &green());
 
     let opened =
         story.run_until(|w| w.machines[&name(3)].gate("shop") == Gate::Open(green().color));
@@ -402,14 +400,7 @@ fn a_first_release_that_dies_at_the_switch_leaves_nothing_behind() {
         color: green().color.other(),
         ..green()
     };
-    let incarnation = story.machine(&name(3)).apps[&blue].incarnation;
-    story.machine(&name(3)).apps.remove(&blue);
-    let event = AgentEvent::SlotExited {
-        slot: blue,
-        incarnation,
-        reason: "killed by the test".to_owned(),
-    };
-    story.tell(&name(3), event);
+    story.dies_now(&name(3), &blue);
 
     story.pass(LONG);
 
@@ -431,7 +422,7 @@ fn an_instance_that_restarts_right_after_its_switch_does_not_roll_the_fleet_back
         agent.is_some_and(|a| a.ledger().latest_decided() == Epoch(2))
     });
     let reported =
-        |message: &Message| matches!(message, Message::Report(from, _) if *from == name(2));
+        |in_flight: &InFlight| in_flight.report().is_some_and(|(from, _)| from == name(2));
     story.in_flight.retain(|message| !reported(message));
 
     story.crash_agent(&name(2));

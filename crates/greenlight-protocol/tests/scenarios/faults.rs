@@ -1,8 +1,8 @@
 //! What can go wrong in the fleet: crashes and restarts, cut links, applications that die.
 
-use super::{Message, Story, Timer};
+use super::{InFlight, Story, Timer};
 use greenlight_protocol::agent::BeforeSwitchFailed;
-use greenlight_protocol::{Agent, AgentEvent, Coordinator, CoordinatorEvent, InstanceId};
+use greenlight_protocol::{Agent, AgentEvent, Coordinator, CoordinatorEvent, InstanceId, Slot};
 use std::collections::BTreeSet;
 
 impl Story {
@@ -30,7 +30,7 @@ impl Story {
         self.timers
             .retain(|_, timer| !matches!(timer, Timer::Agent(who, _) if who == at));
         self.in_flight
-            .retain(|message| !matches!(message, Message::Local(who, _) if who == at));
+            .retain(|in_flight| in_flight.told_at() != Some(at));
     }
 
     /// The agent comes back from its records, is told what runs, and connects.
@@ -38,24 +38,22 @@ impl Story {
         let (agent, effects) = Agent::recover(at.clone(), &self.machine(at).disk);
         self.machine(at).agent = Some(agent);
         self.carry_out_at(at, effects);
-        let found: Vec<_> = self.machine(at).apps.clone().into_iter().collect();
-        for (slot, app) in &found {
-            let event = AgentEvent::SlotFound {
-                slot: slot.clone(),
-                incarnation: app.incarnation,
-                digest: app.release.digest.clone(),
-            };
-            self.in_flight.push_back(Message::Local(at.clone(), event));
+        let running: Vec<_> = self
+            .machine(at)
+            .slots
+            .iter()
+            .map(|(slot, _)| slot.clone())
+            .collect();
+        for event in self.machine(at).slots.found() {
+            self.learns(at, event);
         }
-        self.in_flight
-            .push_back(Message::Local(at.clone(), AgentEvent::SlotsListed));
         // The link is up before the first check has passed.
         self.connect(at);
         self.run();
-        for (slot, app) in found {
-            let incarnation = app.incarnation;
-            let event = AgentEvent::SlotReady { slot, incarnation };
-            self.in_flight.push_back(Message::Local(at.clone(), event));
+        for slot in running {
+            if let Some(event) = self.machine(at).slots.passes(&slot) {
+                self.learns(at, event);
+            }
         }
     }
 
@@ -68,15 +66,15 @@ impl Story {
         if let Some(coordinator) = &mut self.coordinator {
             let effects = coordinator.handle(CoordinatorEvent::Connected(at.clone()), now);
             self.carry_out(effects);
-            self.in_flight
-                .push_back(Message::Local(at.clone(), AgentEvent::Connected));
+            self.learns(at, AgentEvent::Connected);
         }
     }
 
     /// A link goes down: the coordinator notices, and what was on its way is lost.
     pub(crate) fn disconnect(&mut self, at: &InstanceId) {
-        self.in_flight.retain(|message| {
-            !matches!(message, Message::Directive(who, _) | Message::Report(who, _) if who == at)
+        self.in_flight.retain(|in_flight| {
+            let report = in_flight.report().map(|(from, _)| from);
+            in_flight.directed_to().or(report).as_ref() != Some(at)
         });
         let now = self.now;
         if let Some(coordinator) = &mut self.coordinator {
@@ -87,20 +85,20 @@ impl Story {
 
     /// The application in a slot dies, and its agent is told.
     pub(crate) fn kill(&mut self, at: &InstanceId, version: &str) {
-        let (slot, app) = self
-            .machine(at)
-            .apps
-            .iter()
-            .find(|(_, app)| app.release.version == version)
-            .map(|(slot, app)| (slot.clone(), app.clone()))
-            .expect("the version runs there");
-        self.machine(at).apps.remove(&slot);
-        let event = AgentEvent::SlotExited {
-            slot,
-            incarnation: app.incarnation,
-            reason: "killed by the test".to_owned(),
-        };
-        self.in_flight.push_back(Message::Local(at.clone(), event));
+        let slots = &mut self.machine(at).slots;
+        let running = slots.iter().find(|(_, app)| app.digest == version);
+        let slot = running.map(|(slot, _)| slot.clone());
+        let slot = slot.expect("the version runs there");
+        let died = slots.dies(&slot, "killed by the test");
+        let (_, event) = died.expect("it runs there");
+        self.learns(at, event);
+    }
+
+    /// The application in a slot dies, and its agent knows at once, before all else.
+    pub(crate) fn dies_now(&mut self, at: &InstanceId, slot: &Slot) {
+        let died = self.machine(at).slots.dies(slot, "killed by the test");
+        let (_, event) = died.expect("it runs there");
+        self.tell(at, event);
     }
 
     /// Commands before the switch end, those that run and those to come.
@@ -110,7 +108,7 @@ impl Story {
             for epoch in &machine.commands {
                 let (epoch, result) = (*epoch, result.clone());
                 let event = AgentEvent::BeforeSwitchEnded { epoch, result };
-                self.in_flight.push_back(Message::Local(at.clone(), event));
+                self.in_flight.push_back(InFlight::Local(at.clone(), event));
             }
         }
     }

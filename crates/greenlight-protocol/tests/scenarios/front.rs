@@ -1,8 +1,9 @@
 //! The gate of one machine of the story, and the front that stands in its place and will not change.
 
-use super::{Gate, Machine, Message, Story, Timer};
+use super::{Gate, Machine, Story, Timer};
 use crate::world::answers;
-use crate::world::proxy::{Asked, Did, Proxy, Targets};
+use crate::world::proxy::{Asked, Did, Proxy};
+use crate::world::slots::Slots;
 use greenlight_gate::{CountsByService, GateMutant, Mode, OnUncertain};
 use greenlight_protocol::{
     AgentEvent, Color, GateAction, HoldEvidence, InstanceId, ServiceName, SwitchEvidence,
@@ -19,7 +20,7 @@ impl Machine {
             agent: None,
             disk: Vec::new(),
             proxy,
-            apps: std::collections::BTreeMap::new(),
+            slots: Slots::default(),
             broken: BTreeSet::new(),
             gate_is_away: false,
             front_is_stubborn: false,
@@ -97,25 +98,19 @@ impl Machine {
 }
 
 impl Story {
-    pub(super) fn gate(&mut self, at: &InstanceId, action: GateAction) {
+    pub(super) fn gate(&mut self, at: &InstanceId, asked: Asked) {
         let machine = self.machine(at);
         let answer = if machine.gate_is_away {
-            answers::event(&action, Err("the test's gate is away".to_owned()))
+            answers::event(&asked.action, Err("the test's gate is away".to_owned()))
         } else if machine.front_is_stubborn {
-            Some(machine.stubbornly(action))
+            Some(machine.stubbornly(asked.action))
         } else {
-            machine.holds += usize::from(matches!(action, GateAction::Hold { .. }));
-            machine.proxy.ask(Asked {
-                action,
-                // No story looks at which cut-over made live what a gate admits to.
-                targets: Targets::new(),
-                has_flipped: false,
-                is_forgotten: false,
-            });
+            machine.holds += usize::from(matches!(asked.action, GateAction::Hold { .. }));
+            machine.proxy.ask(asked);
             None
         };
         if let Some(answer) = answer {
-            self.in_flight.push_back(Message::Local(at.clone(), answer));
+            self.learns(at, answer);
         }
         self.gate_goes_on(at);
     }
@@ -145,13 +140,15 @@ impl Story {
                 }
                 Did::Answered(asked, answer) => {
                     let answer = answer.map(drop).map_err(|refusal| refusal.to_string());
-                    let event = answers::event(&asked.action, answer);
-                    let event = event.map(|event| Message::Local(at.clone(), event));
-                    self.in_flight.extend(event);
+                    if let Some(event) = answers::event(&asked.action, answer) {
+                        self.learns(at, event);
+                    }
                 }
                 Did::Routed { .. }
                 | Did::ResetCounters(_)
                 | Did::CountedExpiry(_)
+                | Did::Replicates { .. }
+                | Did::HandsOver(_)
                 | Did::ServicesSet
                 | Did::AnsweredOther => {}
             }

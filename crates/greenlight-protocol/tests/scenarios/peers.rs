@@ -1,7 +1,7 @@
 //! Instances that look at each other before the barrier.
 
 use crate::story::{Story, name};
-use crate::{LONG, WARM, alone, everywhere, exited, green, is_directive_to, roll_back};
+use crate::{LONG, WARM, alone, everywhere, green, is_directive_to, roll_back};
 use greenlight_protocol::coordinator::DeploymentRequest;
 use greenlight_protocol::policy::PeerChecks;
 use greenlight_protocol::{Outcome, Strategy};
@@ -32,10 +32,8 @@ fn everyone_looks_once_and_a_rollback_does_not_wait_for_it() {
     assert_eq!(looks(&story), [1, 1, 1]);
     assert_eq!(story.served("shop"), everywhere("v2"));
 
-    let incarnation = story.machine(&name(2)).apps[&green()].incarnation;
-    story.machine(&name(2)).apps.remove(&green());
     story.machine(&name(3)).is_unseen = true;
-    story.tell(&name(2), exited(incarnation));
+    story.dies_now(&name(2), &green());
     story.pass(LONG);
 
     assert!(matches!(story.outcome(), Some(Outcome::RolledBack { .. })));
@@ -103,9 +101,7 @@ fn a_release_that_dies_while_they_look_stops_the_deployment() {
     story
         .in_flight
         .retain(|message| !is_directive_to(message, 1));
-    let incarnation = story.machine(&name(2)).apps[&green()].incarnation;
-    story.machine(&name(2)).apps.remove(&green());
-    story.tell(&name(2), exited(incarnation));
+    story.dies_now(&name(2), &green());
     story.pass(WARM);
 
     assert!(matches!(story.outcome(), Some(Outcome::Aborted { .. })));

@@ -11,15 +11,19 @@ mod faults;
 #[path = "front.rs"]
 mod front;
 
+use crate::world::agent::{Begun, begin};
+use crate::world::coordinator;
+pub(crate) use crate::world::message::name;
+use crate::world::message::{Message, Read, index};
 use crate::world::proxy::Proxy;
+use crate::world::slots::{App, Slots, exited};
 use greenlight_protocol::agent::BeforeSwitchFailed;
 use greenlight_protocol::coordinator::{CoordinatorRecord, DeploymentRequest, Promotion};
-use greenlight_protocol::message::{PeerAnswer, ReportEnvelope};
+use greenlight_protocol::message::ReportEnvelope;
 use greenlight_protocol::{
     Accepted, Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Command, Coordinator,
-    CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, DeploymentId, DirectiveEnvelope,
-    DrainEvidence, Epoch, Incarnation, InstanceId, Outcome, Plan, Policy, Refusal, Release, Slot,
-    Strategy, Timestamp,
+    CoordinatorEffect, CoordinatorEvent, CoordinatorTimer, DeploymentId, Epoch, Incarnation,
+    InstanceId, Outcome, Plan, Policy, Refusal, Release, Slot, Strategy, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -35,19 +39,12 @@ pub(crate) enum Gate {
     Shed,
 }
 
-/// What runs in a slot, whoever knows of it.
-#[derive(Clone, Debug)]
-pub(crate) struct App {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) release: Release,
-}
-
 /// One machine: what survives its agent, and the agent.
 pub(crate) struct Machine {
     pub(crate) agent: Option<Agent>,
     disk: Vec<AgentRecord>,
     pub(crate) proxy: Proxy,
-    pub(crate) apps: BTreeMap<Slot, App>,
+    pub(crate) slots: Slots,
     /// Versions that exit here instead of passing their check.
     pub(crate) broken: BTreeSet<String>,
     /// The gate's process is away: orders do not reach it.
@@ -66,20 +63,36 @@ pub(crate) struct Machine {
 
 /// Something on its way.
 #[derive(Clone, Debug)]
-pub(crate) enum Message {
-    Directive(InstanceId, DirectiveEnvelope),
-    Report(InstanceId, ReportEnvelope),
-    Ask {
-        from: InstanceId,
-        to: InstanceId,
-        epoch: Epoch,
-    },
-    Answer {
-        to: InstanceId,
-        epoch: Epoch,
-        answer: PeerAnswer,
-    },
+pub(crate) enum InFlight {
+    Message(Message),
+    /// What an agent learns from its own instance.
     Local(InstanceId, AgentEvent),
+}
+
+impl InFlight {
+    /// What a report on its way says, and who has sent it.
+    pub(crate) fn report(&self) -> Option<(InstanceId, &ReportEnvelope)> {
+        match self {
+            Self::Message(Message::Report(from, envelope)) => Some((name(*from), envelope)),
+            Self::Message(_) | Self::Local(..) => None,
+        }
+    }
+
+    /// The instance that a directive on its way is for.
+    pub(crate) fn directed_to(&self) -> Option<InstanceId> {
+        match self {
+            Self::Message(Message::Directive(to, _)) => Some(name(*to)),
+            Self::Message(_) | Self::Local(..) => None,
+        }
+    }
+
+    /// The instance that is told this by itself.
+    pub(crate) fn told_at(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Local(at, _) => Some(at),
+            Self::Message(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +108,7 @@ pub(crate) struct Story {
     pub(crate) coordinator: Option<Coordinator>,
     pub(crate) records: Vec<CoordinatorRecord>,
     pub(crate) machines: BTreeMap<InstanceId, Machine>,
-    pub(crate) in_flight: VecDeque<Message>,
+    pub(crate) in_flight: VecDeque<InFlight>,
     timers: BTreeMap<(Timestamp, u64), Timer>,
     armed: u64,
     pub(crate) now: Timestamp,
@@ -235,7 +248,7 @@ impl Story {
                     service: service.into(),
                     color,
                 };
-                Some(machine.apps.get(&slot)?.release.version.clone())
+                Some(machine.slots.get(&slot)?.digest.clone())
             })
             .collect()
     }
@@ -246,9 +259,9 @@ impl Story {
             .values()
             .map(|machine| {
                 let mut versions: Vec<_> = machine
-                    .apps
-                    .values()
-                    .map(|app| app.release.version.clone())
+                    .slots
+                    .iter()
+                    .map(|(_, app)| app.digest.clone())
                     .collect();
                 versions.sort();
                 versions
@@ -269,25 +282,22 @@ impl Story {
             .map_or("down", |c| c.phase().name().as_str())
     }
 
-    fn deliver(&mut self, message: Message) {
-        match message {
-            Message::Directive(to, _) if self.deaf.as_ref() == Some(&to) => {}
-            Message::Directive(to, envelope) => self.tell(&to, AgentEvent::Directed(envelope)),
-            Message::Report(from, envelope) => {
-                let now = self.now;
-                if let Some(coordinator) = &mut self.coordinator {
-                    let event = CoordinatorEvent::Reported { from, envelope };
-                    let effects = coordinator.handle(event, now);
-                    self.carry_out(effects);
+    fn deliver(&mut self, in_flight: InFlight) {
+        if in_flight.directed_to().is_some() && in_flight.directed_to() == self.deaf {
+            return;
+        }
+        match in_flight {
+            InFlight::Local(at, event) => self.tell(&at, event),
+            InFlight::Message(message) => match message.read() {
+                Read::Agent(to, event) => self.tell(&name(to), event),
+                Read::Coordinator(event) => {
+                    let now = self.now;
+                    if let Some(coordinator) = &mut self.coordinator {
+                        let effects = coordinator.handle(event, now);
+                        self.carry_out(effects);
+                    }
                 }
-            }
-            Message::Ask { from, to, epoch } => {
-                self.tell(&to, AgentEvent::PeerAsked { peer: from, epoch });
-            }
-            Message::Answer { to, epoch, answer } => {
-                self.tell(&to, AgentEvent::PeerAnswered { epoch, answer });
-            }
-            Message::Local(at, event) => self.tell(&at, event),
+            },
         }
     }
 
@@ -322,18 +332,16 @@ impl Story {
 
     fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) {
         for effect in effects {
-            match effect {
-                CoordinatorEffect::Persist(record) => {
-                    self.records.push(record);
+            match coordinator::begin(effect) {
+                coordinator::Begun::Write(record) => {
+                    self.records.push(*record);
                     if self.crash_after == Some(self.records.len()) {
                         self.crash_coordinator();
                         return;
                     }
                 }
-                CoordinatorEffect::Send { to, envelope } => {
-                    self.in_flight.push_back(Message::Directive(to, envelope));
-                }
-                CoordinatorEffect::SetTimer { timer, after } => {
+                coordinator::Begun::Send(message) => self.send(message),
+                coordinator::Begun::SetTimer { timer, after } => {
                     self.set_timer(Timer::Coordinator(timer), after);
                 }
             }
@@ -342,96 +350,80 @@ impl Story {
 
     fn carry_out_at(&mut self, at: &InstanceId, effects: Vec<AgentEffect>) {
         for effect in effects {
-            match effect {
-                AgentEffect::Persist(record) => self.machine(at).disk.push(record),
-                AgentEffect::Report(envelope) => {
-                    self.in_flight
-                        .push_back(Message::Report(at.clone(), envelope));
+            let agent = self.machines[at].agent.as_ref();
+            let agent = agent.expect("effects are an agent's");
+            let begun = begin(index(at), agent, effect);
+            self.begins(at, begun.expect("no story breaks a rule"));
+        }
+    }
+
+    /// Nothing takes time but timers.
+    fn begins(&mut self, at: &InstanceId, begun: Begun) {
+        match begun {
+            Begun::Write(record) => self.machine(at).disk.push(record),
+            Begun::Send(message) => self.send(message),
+            Begun::Ask(asked) => self.gate(at, asked),
+            Begun::Start {
+                slot,
+                incarnation,
+                release,
+                ..
+            } => self.start(at, &slot, incarnation, release),
+            Begun::Stop { slot, .. } => {
+                let event = self.machine(at).slots.stopped(&slot);
+                self.learns(at, event);
+            }
+            Begun::CheckPeers { epoch, peers } => {
+                self.machine(at).looks += 1;
+                let cut_off = self.machines[at].is_unseen;
+                let unseen = peers
+                    .iter()
+                    .filter(|peer| self.machines[*peer].is_unseen || cut_off);
+                let unseen = unseen.map(|peer| (peer.clone(), "no road".to_owned()));
+                let unseen = unseen.collect();
+                self.learns(at, AgentEvent::PeersChecked { epoch, unseen });
+            }
+            Begun::RunBeforeSwitch(epoch) => {
+                let commands = &mut self.machine(at).commands;
+                if !commands.contains(&epoch) {
+                    commands.push(epoch);
                 }
-                AgentEffect::Gate(action) => self.gate(at, action),
-                AgentEffect::Start {
-                    slot,
-                    incarnation,
-                    release,
-                    ready_within: _,
-                } => self.start(at, slot, incarnation, release),
-                AgentEffect::CheckPeers { epoch, peers, .. } => {
-                    self.machine(at).looks += 1;
-                    let cut_off = self.machines[at].is_unseen;
-                    let unseen = peers
-                        .iter()
-                        .filter(|peer| self.machines[*peer].is_unseen || cut_off);
-                    let unseen = unseen.map(|peer| (peer.clone(), "no road".to_owned()));
-                    let unseen = unseen.collect();
-                    let event = AgentEvent::PeersChecked { epoch, unseen };
-                    self.in_flight.push_back(Message::Local(at.clone(), event));
+                if let Some(result) = self.command_ends.clone() {
+                    self.learns(at, AgentEvent::BeforeSwitchEnded { epoch, result });
                 }
-                AgentEffect::BeforeSwitch { epoch, .. } => {
-                    let commands = &mut self.machine(at).commands;
-                    if !commands.contains(&epoch) {
-                        commands.push(epoch);
-                    }
-                    if let Some(result) = self.command_ends.clone() {
-                        let event = AgentEvent::BeforeSwitchEnded { epoch, result };
-                        self.in_flight.push_back(Message::Local(at.clone(), event));
-                    }
-                }
-                AgentEffect::Stop { slot, .. } => {
-                    self.machine(at).apps.remove(&slot);
-                    let drained = DrainEvidence::default();
-                    let event = AgentEvent::SlotStopped { slot, drained };
-                    self.in_flight.push_back(Message::Local(at.clone(), event));
-                }
-                AgentEffect::AskPeer { peer, epoch } => self.in_flight.push_back(Message::Ask {
-                    from: at.clone(),
-                    to: peer,
-                    epoch,
-                }),
-                AgentEffect::AnswerPeer {
-                    peer,
-                    epoch,
-                    answer,
-                } => self.in_flight.push_back(Message::Answer {
-                    to: peer,
-                    epoch,
-                    answer,
-                }),
-                AgentEffect::SetTimer { timer, after } => {
-                    self.set_timer(Timer::Agent(at.clone(), timer), after);
-                }
+            }
+            Begun::SetTimer { timer, after } => {
+                self.set_timer(Timer::Agent(at.clone(), timer), after);
             }
         }
     }
 
-    fn start(&mut self, at: &InstanceId, slot: Slot, incarnation: Incarnation, release: Release) {
+    fn send(&mut self, message: Message) {
+        self.in_flight.push_back(InFlight::Message(message));
+    }
+
+    /// An agent will learn something from its own instance.
+    pub(crate) fn learns(&mut self, at: &InstanceId, event: AgentEvent) {
+        self.in_flight.push_back(InFlight::Local(at.clone(), event));
+    }
+
+    fn start(&mut self, at: &InstanceId, slot: &Slot, incarnation: Incarnation, release: Release) {
         let machine = self.machine(at);
         machine.starts += 1;
         machine.proxy.define(&slot.service);
         self.gate_goes_on(at);
         let machine = self.machine(at);
         let event = if machine.broken.contains(&release.version) {
-            let reason = "it never passed its check".to_owned();
-            AgentEvent::SlotExited {
-                slot,
-                incarnation,
-                reason,
-            }
+            exited(slot, incarnation, "it never passed its check")
         } else {
-            let app = App {
-                incarnation,
-                release,
-            };
-            let before = machine.apps.insert(slot.clone(), app);
-            assert!(before.is_none(), "`{slot}` was started while it was taken");
-            AgentEvent::SlotReady { slot, incarnation }
+            let app = App::new(incarnation, release.digest, ());
+            let was_free = machine.slots.start(slot.clone(), app);
+            assert!(was_free, "`{slot}` was started while it was taken");
+            let event = machine.slots.passes(slot);
+            event.expect("it has just been started")
         };
-        self.in_flight.push_back(Message::Local(at.clone(), event));
+        self.learns(at, event);
     }
-}
-
-/// The name of the n-th instance, from 1.
-pub(crate) fn name(n: usize) -> InstanceId {
-    InstanceId(format!("i{n}"))
 }
 
 /// A release whose digest is its version.

@@ -4,19 +4,16 @@
 use super::event::{Event, Place};
 use super::oracle::{Checked, breach};
 use super::simulation::{Act, Simulation};
-use greenlight_protocol::{AgentEvent, DrainEvidence, Incarnation, Release, Slot};
+use crate::world::slots::{App, exited};
+use greenlight_protocol::{Incarnation, Release, Slot};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What runs in a slot, whoever knows of it.
-#[derive(Clone, Debug)]
-pub(crate) struct App {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) digest: String,
+/// What is known of an application that takes time to start, and may fall sick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Condition {
     pub(crate) listening: bool,
     pub(crate) healthy: bool,
-    /// Whether it has ever passed its check (G4).
-    pub(crate) passed: bool,
 }
 
 /// A stop under way.
@@ -46,21 +43,12 @@ impl Simulation {
     pub(crate) fn list(&mut self, at: usize) {
         let machine = &mut self.machines[at];
         let life = machine.agent.life;
-        let mut told: Vec<_> = machine
-            .apps
-            .iter()
-            .map(|(slot, app)| AgentEvent::SlotFound {
-                slot: slot.clone(),
-                incarnation: app.incarnation,
-                digest: app.digest.clone(),
-            })
-            .collect();
         let watched: Vec<_> = machine
-            .apps
+            .slots
             .iter()
             .map(|(slot, app)| (slot.clone(), app.incarnation))
             .collect();
-        told.push(AgentEvent::SlotsListed);
+        let told = machine.slots.found();
         // Before anything that has already come in.
         for event in told.into_iter().rev() {
             machine.agent.inbox.push_front(event);
@@ -123,29 +111,23 @@ impl Simulation {
         }
         machine.starting.remove(slot);
         // What an earlier start may have left in the slot.
-        if self.machines[at].apps.contains_key(slot) {
+        if self.machines[at].slots.get(slot).is_some() {
             self.ends(at, slot, End::Replaced)?;
         }
         let flaw = self.flaws.get(&release.digest).cloned().unwrap_or_default();
         let machine = &mut self.machines[at];
         if !machine.gate.is_up() || flaw.exits.contains(&at) {
-            let event = AgentEvent::SlotExited {
-                slot: slot.clone(),
-                incarnation,
-                reason: "it did not start".to_owned(),
-            };
+            let event = exited(slot, incarnation, "it did not start");
             self.tell_agent(at, life, event);
             return Ok(());
         }
         machine.gate.define(&slot.service, self.now);
-        let app = App {
-            incarnation,
-            digest: release.digest,
+        let condition = Condition {
             listening: false,
             healthy: !flaw.never_ready.contains(&at),
-            passed: false,
         };
-        machine.apps.insert(slot.clone(), app);
+        let app = App::new(incarnation, release.digest, condition);
+        machine.slots.start(slot.clone(), app);
         let pause = self.rng.micros(20_000, 800_000);
         let slot = slot.clone();
         self.after(
@@ -171,7 +153,7 @@ impl Simulation {
     pub(crate) fn listens(&mut self, at: usize, slot: &Slot, incarnation: Incarnation) {
         let life = self.machines[at].agent.life;
         if let Some(app) = self.app(at, slot, incarnation) {
-            app.listening = true;
+            app.condition.listening = true;
             self.check_soon(at, life, slot, incarnation);
         }
     }
@@ -188,15 +170,18 @@ impl Simulation {
         self.after(pause, check);
     }
 
-    pub(crate) fn check(&mut self, at: usize, life: u64, slot: Slot, incarnation: Incarnation) {
+    pub(crate) fn check(&mut self, at: usize, life: u64, slot: &Slot, incarnation: Incarnation) {
         let agent = &self.machines[at].agent;
         let asked = agent.is_up() && agent.life == life;
-        let Some(app) = self.app(at, &slot, incarnation) else {
+        let Some(app) = self.app(at, slot, incarnation) else {
             return;
         };
-        if asked && app.listening && app.healthy {
-            app.passed = true;
-            self.tell_agent(at, life, AgentEvent::SlotReady { slot, incarnation });
+        if asked
+            && app.condition.listening
+            && app.condition.healthy
+            && let Some(event) = self.machines[at].slots.passes(slot)
+        {
+            self.tell_agent(at, life, event);
         }
     }
 
@@ -204,18 +189,15 @@ impl Simulation {
         &mut self,
         at: usize,
         life: u64,
-        slot: Slot,
+        slot: &Slot,
         incarnation: Incarnation,
     ) {
-        let Some(app) = self.app(at, &slot, incarnation) else {
+        let Some(app) = self.app(at, slot, incarnation) else {
             return;
         };
-        if !app.passed {
-            let event = AgentEvent::SlotUnhealthy {
-                slot,
-                incarnation,
-                reason: "not ready in time".to_owned(),
-            };
+        if !app.passed
+            && let Some(event) = self.machines[at].slots.fails(slot, "not ready in time")
+        {
             self.tell_agent(at, life, event);
         }
     }
@@ -231,17 +213,12 @@ impl Simulation {
 
     pub(crate) fn falls_sick(&mut self, at: usize, slot: &Slot) {
         let life = self.machines[at].agent.life;
-        let Some(app) = self.machines[at].apps.get_mut(slot) else {
+        let Some(app) = self.machines[at].slots.get_mut(slot) else {
             return;
         };
         let (incarnation, passed) = (app.incarnation, app.passed);
-        app.healthy = false;
-        if passed {
-            let event = AgentEvent::SlotUnhealthy {
-                slot: slot.clone(),
-                incarnation,
-                reason: "sick".to_owned(),
-            };
+        app.condition.healthy = false;
+        if passed && let Some(event) = self.machines[at].slots.fails(slot, "sick") {
             // Before it recovers: one check goes on for life, and tells in order.
             let pause = self.rng.micros(1_000, 400_000);
             self.after(pause, Event::ToAgent { at, life, event });
@@ -261,14 +238,14 @@ impl Simulation {
     pub(crate) fn recovers(&mut self, at: usize, slot: &Slot, incarnation: Incarnation) {
         let life = self.machines[at].agent.life;
         let never = |flaw: &Flaw| flaw.never_ready.contains(&at);
-        let Some(app) = self.machines[at].apps.get(slot) else {
+        let Some(app) = self.machines[at].slots.get(slot) else {
             return;
         };
         if self.flaws.get(&app.digest).is_some_and(never) {
             return;
         }
         if let Some(app) = self.app(at, slot, incarnation) {
-            app.healthy = true;
+            app.condition.healthy = true;
             self.check_soon(at, life, slot, incarnation);
         }
     }
@@ -288,6 +265,7 @@ impl Simulation {
             ));
         }
         let machine = &mut self.machines[at];
+        machine.slots.stop(&slot);
         let life = machine.agent.life;
         let deadline = machine.gate_clock.takes(drain);
         let patience = machine.agent.clock.takes(patience);
@@ -365,34 +343,33 @@ impl Simulation {
             false => End::CutOff { began },
         };
         self.ends(at, slot, end)?;
-        let drained = DrainEvidence::default();
-        let slot = slot.clone();
-        self.tell_agent(at, life, AgentEvent::SlotStopped { slot, drained });
+        let event = self.machines[at].slots.stopped(slot);
+        self.tell_agent(at, life, event);
         Ok(())
     }
 
     /// Whatever runs in the slot is gone.
     pub(crate) fn ends(&mut self, at: usize, slot: &Slot, end: End) -> Checked {
-        let Some(app) = self.machines[at].apps.remove(slot) else {
+        let Some((app, event)) = self.machines[at].slots.dies(slot, "it died") else {
             return Ok(());
         };
         if end == End::Died {
             self.faults
                 .application_ended(at, &slot.service, &app.digest);
             let life = self.machines[at].agent.life;
-            let event = AgentEvent::SlotExited {
-                slot: slot.clone(),
-                incarnation: app.incarnation,
-                reason: "it died".to_owned(),
-            };
             let pause = self.rng.micros(100, 20_000);
             self.after(pause, Event::ToAgent { at, life, event });
         }
         self.requests_lose(at, slot, app.incarnation, end)
     }
 
-    fn app(&mut self, at: usize, slot: &Slot, incarnation: Incarnation) -> Option<&mut App> {
-        let app = self.machines[at].apps.get_mut(slot);
+    fn app(
+        &mut self,
+        at: usize,
+        slot: &Slot,
+        incarnation: Incarnation,
+    ) -> Option<&mut App<Condition>> {
+        let app = self.machines[at].slots.get_mut(slot);
         app.filter(|app| app.incarnation == incarnation)
     }
 
@@ -400,8 +377,8 @@ impl Simulation {
     pub(crate) fn some_app(&mut self) -> Option<(usize, Slot)> {
         let running: Vec<_> = (0..self.machines.len())
             .flat_map(|at| {
-                let slots = self.machines[at].apps.keys();
-                slots.map(move |slot| (at, slot.clone()))
+                let slots = self.machines[at].slots.iter();
+                slots.map(move |(slot, _)| (at, slot.clone()))
             })
             .collect();
         (!running.is_empty()).then(|| self.rng.pick(&running))

@@ -1,14 +1,15 @@
 //! The coordinator's process: the real machine, its journal and its timers.
 
 use super::disk::Ending;
-use super::event::{Event, Message, Place};
+use super::event::{Event, Place};
 use super::oracle::{Checked, breach};
 use super::process::{Process, Work};
 use super::simulation::Simulation;
+use crate::world::coordinator::{Begun, begin, is_stale};
 use greenlight_protocol::coordinator::snapshot;
 use greenlight_protocol::{
     Command, Coordinator, CoordinatorEffect, CoordinatorEvent, CoordinatorRecord, CoordinatorTimer,
-    Outcome, Report, Timestamp,
+    Outcome, Timestamp,
 };
 use std::time::Duration;
 
@@ -122,16 +123,8 @@ impl Simulation {
             return Ok(());
         }
         match work {
-            Work::Effect(CoordinatorEffect::Persist(record)) => {
-                self.trace.note(self.now, &record);
-                if self.coordinator.disk.write(&record).is_err() {
-                    self.stats.count("coordinator's disk was full");
-                    self.end_coordinator(Ending::Process);
-                    return Ok(());
-                }
-                self.coordinator.work.push_front(Work::Sync);
-                let cost = self.sync_takes();
-                self.wake_after(Place::Coordinator, cost);
+            Work::Effect(effect) => {
+                self.coordinator_begins(begin(effect));
                 return Ok(());
             }
             Work::Sync => {
@@ -153,21 +146,39 @@ impl Simulation {
                     }
                 }
             }
-            Work::Effect(CoordinatorEffect::Send { to, envelope }) => {
-                let to = Place::Instance(self.names[&to]);
-                self.send(Place::Coordinator, to, Message::Directive(envelope));
+            Work::List => {}
+        }
+        self.wake(Place::Coordinator);
+        Ok(())
+    }
+
+    /// What takes time is begun here.
+    fn coordinator_begins(&mut self, begun: Begun) {
+        let mut cost = None;
+        match begun {
+            Begun::Write(record) => {
+                self.trace.note(self.now, &record);
+                if self.coordinator.disk.write(&record).is_err() {
+                    self.stats.count("coordinator's disk was full");
+                    self.end_coordinator(Ending::Process);
+                    return;
+                }
+                self.coordinator.work.push_front(Work::Sync);
+                cost = Some(self.sync_takes());
             }
-            Work::Effect(CoordinatorEffect::SetTimer { timer, after }) => {
+            Begun::Send(message) => self.send(message),
+            Begun::SetTimer { timer, after } => {
                 let takes = self.coordinator.clock.takes(after);
                 let due = self.now + takes;
                 self.coordinator.timers.insert(timer, due);
                 let life = self.coordinator.life;
                 self.after(takes, Event::CoordinatorTimer { life, timer, due });
             }
-            Work::List => {}
         }
-        self.wake(Place::Coordinator);
-        Ok(())
+        match cost {
+            Some(cost) => self.wake_after(Place::Coordinator, cost),
+            None => self.wake(Place::Coordinator),
+        }
     }
 
     /// How long a sync takes here: mostly a few milliseconds, while there are faults now and
@@ -204,20 +215,4 @@ impl Simulation {
 
 fn format_args_of(accepted: &impl std::fmt::Debug) -> String {
     format!("{accepted:?}")
-}
-
-/// A vote that was given to an earlier term, which must not count (G6).
-fn is_stale(coordinator: &Coordinator, event: &CoordinatorEvent) -> bool {
-    let CoordinatorEvent::Reported { envelope, .. } = event else {
-        return false;
-    };
-    let vote = matches!(
-        envelope.report,
-        Report::Prepared
-            | Report::PrepareFailed { .. }
-            | Report::Armed { .. }
-            | Report::Held(_)
-            | Report::HoldRefused { .. }
-    );
-    vote && envelope.token.term < coordinator.term()
 }

@@ -2,10 +2,10 @@
 
 use super::gate::RequestId;
 use super::profile::Kind;
-use crate::world::proxy::ProcessId;
+use crate::world::message::Message;
+use crate::world::proxy::{Asked, ProcessId};
 use greenlight_protocol::{
-    AgentEvent, AgentTimer, CoordinatorTimer, DirectiveEnvelope, Epoch, GateAction, Incarnation,
-    PeerAnswer, Release, ReportEnvelope, ServiceName, Slot,
+    AgentEvent, AgentTimer, CoordinatorTimer, Incarnation, Release, ServiceName, Slot,
 };
 
 /// A process that can be reached over the network.
@@ -15,13 +15,11 @@ pub(crate) enum Place {
     Instance(usize),
 }
 
-/// Something on its way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Message {
-    Directive(DirectiveEnvelope),
-    Report(ReportEnvelope),
-    Ask(Epoch),
-    Answer(Epoch, PeerAnswer),
+impl Place {
+    /// An instance by its index, or the coordinator.
+    pub(crate) fn of(instance: Option<usize>) -> Self {
+        instance.map_or(Self::Coordinator, Self::Instance)
+    }
 }
 
 /// One thing that happens. `life` names the start of a process that it was meant for.
@@ -45,11 +43,7 @@ pub(crate) enum Event {
     },
     Starts(Place),
     GateStarts(usize),
-    Arrives {
-        from: Place,
-        to: Place,
-        message: Message,
-    },
+    Arrives(Message),
     /// The agent dials the coordinator.
     Dials {
         at: usize,
@@ -75,7 +69,7 @@ pub(crate) enum Event {
     /// An agent's command to hold arrives at its gate.
     HoldArrives {
         at: usize,
-        action: GateAction,
+        asked: Asked,
         life: u64,
     },
     GateDeadline {
@@ -91,6 +85,30 @@ pub(crate) enum Event {
     },
     /// A proxy's process ends.
     GateEnds {
+        at: usize,
+        process: ProcessId,
+    },
+    /// A successor of the proxy asks for everything; how often it has been refused.
+    ReplacementBegins {
+        at: usize,
+        refused: u32,
+    },
+    /// The successor leads, or dies before it does.
+    SuccessorLeads(usize),
+    SuccessorFails(usize),
+    /// What a proxy's leader does arrives at a follower.
+    ReplicationArrives {
+        at: usize,
+        process: ProcessId,
+    },
+    /// A command has waited for followers for long enough.
+    ReplicationBudget {
+        at: usize,
+        process: ProcessId,
+        ticket: u64,
+    },
+    /// A follower ends if it has no connections left.
+    FollowerLeaves {
         at: usize,
         process: ProcessId,
     },

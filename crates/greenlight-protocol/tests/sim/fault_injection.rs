@@ -43,16 +43,30 @@ impl Simulation {
             }
             Kind::GateEnds => {
                 self.stats.count("gate ended");
-                self.end_gate(at, false)?;
+                let follower = self.machines[at].gate.proxy.followers().next();
+                match follower {
+                    Some(follower) if self.rng.coin() => self.end_follower(at, follower, false)?,
+                    Some(_) | None => self.end_gate(at, false)?,
+                }
             }
             Kind::InstanceLosesPower => {
                 self.stats.count("instance lost power");
                 self.end_agent(at, Ending::Power);
+                for follower in self.machines[at].gate.proxy.followers().collect::<Vec<_>>() {
+                    self.end_follower(at, follower, true)?;
+                }
                 self.end_gate(at, true)?;
-                let slots: Vec<_> = self.machines[at].apps.keys().cloned().collect();
+                let slots: Vec<_> = {
+                    let slots = self.machines[at].slots.iter();
+                    slots.map(|(slot, _)| slot.clone()).collect()
+                };
                 for slot in slots {
                     self.ends(at, &slot, End::Died)?;
                 }
+            }
+            Kind::ProxyReplaced => {
+                let refused = 0;
+                self.after(0, Event::ReplacementBegins { at, refused });
             }
             Kind::Partition => self.partition(at),
             Kind::Pause => self.pause(),
@@ -99,15 +113,10 @@ impl Simulation {
         if was_flipping {
             self.stats.count("gate ended between flip and record");
         }
-        // Where nothing was served, an opening is not noted: the gate comes back as it was.
+        self.openings_are_lost(at);
         for (service, route) in self.machines[at].gate.routes_in_file() {
-            match route {
-                Route::Closed => {
-                    let name = &self.machines[at].name;
-                    self.oracle.opening_is_lost(name, &service);
-                }
-                Route::Shed(_) => self.faults.begins_to_shed(at, service),
-                Route::Open(_) | Route::Held(_) => {}
+            if matches!(route, Route::Shed(_)) {
+                self.faults.begins_to_shed(at, service);
             }
         }
         if with_machine {
@@ -120,6 +129,18 @@ impl Simulation {
         let pause = self.rng.micros(5_000, longest);
         self.after(pause, Event::GateStarts(at));
         Ok(())
+    }
+
+    /// Where nothing was served, an opening is not noted: the gate comes back as it was, and so does
+    /// a follower that has opened already.
+    pub(crate) fn openings_are_lost(&mut self, at: usize) {
+        let name = &self.machines[at].name;
+        for (service, route) in self.machines[at].gate.routes_in_file() {
+            if route == Route::Closed {
+                self.oracle.opening_is_lost(name, &service);
+                self.faults.opening_is_lost(at, service);
+            }
+        }
     }
 
     /// One direction or both, to the coordinator or between two instances.

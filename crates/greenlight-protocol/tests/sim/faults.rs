@@ -29,6 +29,9 @@ pub(crate) struct Faults {
     applications: BTreeMap<(usize, ServiceName, String), Until>,
     /// Where a hold has expired that sheds, and the gate was not opened since.
     shedding: BTreeSet<(usize, ServiceName)>,
+    /// Where a process ended before its opening of what it had not served was written, and the gate
+    /// was not opened since.
+    lost_openings: BTreeSet<(usize, ServiceName)>,
 }
 
 /// A request that fails.
@@ -42,6 +45,8 @@ pub(crate) struct Failure<'a> {
     /// When it came.
     pub(crate) since: u64,
     pub(crate) now: u64,
+    /// Whether what its process's leader does has yet to arrive there.
+    pub(crate) is_behind: bool,
     /// Whether it could have been sent once more.
     pub(crate) resendable: bool,
 }
@@ -77,8 +82,14 @@ impl Faults {
         self.shedding.insert((at, service));
     }
 
+    pub(crate) fn opening_is_lost(&mut self, at: usize, service: ServiceName) {
+        self.lost_openings.insert((at, service));
+    }
+
     pub(crate) fn gate_opened(&mut self, at: usize, service: &ServiceName) {
-        self.shedding.remove(&(at, service.clone()));
+        let key = (at, service.clone());
+        self.shedding.remove(&key);
+        self.lost_openings.remove(&key);
     }
 
     /// Whether a request may fail like this.
@@ -86,8 +97,11 @@ impl Faults {
         let Failure { at, service, .. } = *failure;
         match answer {
             Answer::Served => true,
-            Answer::NothingDeployed => !oracle.was_served(failure.instance, service),
-            Answer::Shed => self.shedding.contains(&(at, service.clone())),
+            Answer::NothingDeployed => {
+                let is_lost = self.lost_openings.contains(&(at, service.clone()));
+                failure.is_behind || is_lost || !oracle.was_served(failure.instance, service)
+            }
+            Answer::Shed => failure.is_behind || self.shedding.contains(&(at, service.clone())),
             Answer::ProxyGone => lasted(self.proxies.get(&at), failure.since),
             // That the deadline had passed and the application had died, was seen to there.
             Answer::CutOffByDrain | Answer::DiedUnderIt => !failure.resendable,

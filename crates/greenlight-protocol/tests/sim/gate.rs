@@ -14,7 +14,7 @@
 //! claimed, it is being admitted, it is written.
 
 use crate::world::answers;
-use crate::world::proxy::{Asked, Did, ProcessId, Proxy, Targets};
+use crate::world::proxy::{Asked, Did, ProcessId, Proxy};
 use greenlight_gate::{
     Awaited, Counts, CountsByService, Durability, GateMutant, Mode, Route as Word, Ticket,
 };
@@ -117,6 +117,16 @@ pub(crate) enum GateOutput {
     },
     /// A write takes as long as it takes.
     Writes { process: ProcessId, synced: bool },
+    /// A replication is on its way to each of these.
+    Replicates(BTreeSet<ProcessId>),
+    /// A command waits for followers for this long.
+    ReplicationBudget {
+        process: ProcessId,
+        ticket: u64,
+        after: Duration,
+    },
+    /// A successor was given everything, or refused.
+    HandsOver { is_refused: bool },
     /// A rule on gates is broken.
     Broken(String),
 }
@@ -127,6 +137,8 @@ struct Gates {
     services: BTreeMap<ServiceName, ServiceGate>,
     /// Whether the last write failed: a restart finds what was written before it.
     is_behind: bool,
+    /// Of a follower: when what it holds ends at the latest by its own deadline.
+    hold_ends: Option<u64>,
 }
 
 /// The proxies of an instance, with what their requests count.
@@ -134,6 +146,8 @@ struct Gates {
 pub(crate) struct Gate {
     pub(crate) proxy: Proxy,
     pub(crate) outputs: Vec<GateOutput>,
+    /// How often the present successor has asked for everything.
+    pub(crate) asked_to_hand_over: u32,
     gates: BTreeMap<ProcessId, Gates>,
     seen: BTreeMap<ServiceName, Seen>,
 }
@@ -143,6 +157,7 @@ impl Gate {
         Self {
             proxy: Proxy::new(mutant),
             outputs: Vec::new(),
+            asked_to_hand_over: 0,
             gates: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
@@ -175,6 +190,61 @@ impl Gate {
         let id = self.proxy.start();
         self.gates.insert(id, gates);
         self.goes_on(now);
+    }
+
+    /// A successor asks the process that leads for everything.
+    pub(crate) fn replace(&mut self, now: u64) {
+        self.proxy.replace();
+        self.goes_on(now);
+    }
+
+    /// The successor leads.
+    pub(crate) fn successor_leads(&mut self, now: u64) {
+        let Some(predecessor) = self.leader() else {
+            return;
+        };
+        let Some(id) = self.proxy.successor_leads() else {
+            return;
+        };
+        self.gates.insert(id, Gates::default());
+        for (service, before) in self.routes(predecessor).collect::<Vec<_>>() {
+            self.gate(id, &service);
+            let after = self.route(id, &service);
+            let is_parked = self.seen.get(&service).is_some_and(|seen| seen.is_parked);
+            if is_parked && matches!(after, Some(Route::Open(_))) {
+                self.broken(format!("`{service}` is parked, and a successor let it go"));
+            }
+            if after != Some(before) {
+                self.broken(format!(
+                    "`{service}` is {before:?}, of its successor {after:?}"
+                ));
+            }
+        }
+        self.goes_on(now);
+    }
+
+    /// The successor dies before it leads.
+    pub(crate) fn successor_fails(&mut self, now: u64) {
+        self.proxy.successor_fails();
+        self.goes_on(now);
+    }
+
+    pub(crate) fn replication_arrives(&mut self, to: ProcessId, now: u64) {
+        self.proxy.replication_arrives(to);
+        self.goes_on(now);
+    }
+
+    pub(crate) fn replication_is_overdue(&mut self, id: ProcessId, ticket: u64, now: u64) {
+        self.proxy.replication_is_overdue(id, Ticket(ticket));
+        self.goes_on(now);
+    }
+
+    /// A follower has no connections left.
+    pub(crate) fn follower_leaves(&mut self, id: ProcessId, now: u64) {
+        if let Some(gates) = self.gates.remove(&id) {
+            self.proxy.follower_leaves(id, &gates.counts());
+            self.goes_on(now);
+        }
     }
 
     /// The process is gone; with the machine, so is what was not synced. What was being written
@@ -245,19 +315,8 @@ impl Gate {
     }
 
     /// A command of an agent.
-    pub(crate) fn ask(
-        &mut self,
-        action: &GateAction,
-        targets: Targets,
-        is_forgotten: bool,
-        now: u64,
-    ) {
-        self.proxy.ask(Asked {
-            action: action.clone(),
-            targets,
-            has_flipped: false,
-            is_forgotten,
-        });
+    pub(crate) fn ask(&mut self, asked: Asked, now: u64) {
+        self.proxy.ask(asked);
         self.goes_on(now);
     }
 
@@ -379,7 +438,10 @@ impl Gate {
         if !seen.was_used {
             return self.broken(format!("`{service}` was never opened, and a request waits"));
         }
-        let ends = seen.hold_ends;
+        let ends = match self.proxy.leader() == Some(id) {
+            true => seen.hold_ends,
+            false => self.gates.get(&id).and_then(|gates| gates.hold_ends),
+        };
         let is_held = matches!(self.proxy.mode(id, service), Some(Mode::Held { .. }));
         if is_held && !self.proxy.is_writing(id) && ends.is_none_or(|ends| now > ends) {
             self.broken(format!("the hold of `{service}` outlives its deadline"));
@@ -400,9 +462,14 @@ impl Gate {
     }
 
     pub(crate) fn is_unsettled(&self) -> bool {
+        self.does(|route| matches!(route, Word::Held(_) | Word::Shed(_)))
+    }
+
+    /// Whether a gate of any process does this.
+    pub(crate) fn does(&self, what: impl Fn(Word) -> bool) -> bool {
         let processes = self.gates.keys().filter_map(|id| self.proxy.process(*id));
         let mut routes = processes.flat_map(|process| process.routes.values());
-        routes.any(|route| matches!(route, Word::Held(_) | Word::Shed(_)))
+        routes.any(|route| what(*route))
     }
 
     /// Carries out what can be carried out now.
@@ -453,6 +520,8 @@ impl Gate {
                         let seen = self.seen.entry(service).or_default();
                         seen.hold_ends = Some(now + latest(after_ms));
                     }
+                } else if let Some(gates) = self.gates.get_mut(&id) {
+                    gates.hold_ends = Some(now + latest(after_ms));
                 }
                 self.outputs.push(GateOutput::Deadline {
                     process: id,
@@ -482,6 +551,20 @@ impl Gate {
                     event: answers::event(&asked.action, answer),
                     is_forgotten: asked.is_forgotten,
                 });
+            }
+            Did::Replicates { to, limit } => {
+                self.outputs.push(GateOutput::Replicates(to));
+                if let Some((ticket, limit_ms)) = limit {
+                    self.outputs.push(GateOutput::ReplicationBudget {
+                        process: id,
+                        ticket: ticket.0,
+                        after: Duration::from_millis(limit_ms),
+                    });
+                }
+            }
+            Did::HandsOver(answer) => {
+                let is_refused = answer.is_err();
+                self.outputs.push(GateOutput::HandsOver { is_refused });
             }
             Did::AnsweredOther => {}
         }
@@ -524,9 +607,12 @@ impl Gate {
         self.gate(id, service).counts.expired += 1;
         let epoch = self.epoch(id, service);
         let mode = self.proxy.mode(id, service);
+        let is_leader = self.leader() == Some(id);
         let seen = self.seen.entry(service.clone()).or_default();
-        seen.expired.insert(epoch);
-        seen.hold_ends = None;
+        if is_leader {
+            seen.expired.insert(epoch);
+            seen.hold_ends = None;
+        }
         let sheds = match mode {
             Some(Mode::Expired { then, .. }) => then == OnUncertain::Shed,
             _ => seen.is_in_doubt,
@@ -545,6 +631,9 @@ impl Gate {
             GateAction::Open { epoch, colors } => (*epoch, colors.keys().cloned().collect()),
         };
         let is_hold = matches!(asked.action, GateAction::Hold { .. });
+        // An answer that has waited for a follower tells of what newer commands have changed since.
+        let is_newest = |service: &ServiceName| self.epoch(id, service) <= epoch;
+        let services: Vec<_> = services.into_iter().filter(is_newest).collect();
         for service in &services {
             let seen = self.seen.entry(service.clone()).or_default();
             if epoch < seen.obeyed || (is_hold && epoch <= seen.opened && seen.opened.0 > 0) {
@@ -575,7 +664,7 @@ impl Gate {
                     seen.hold_ends = None;
                 }
                 GateAction::Park { .. } => {
-                    if self.proxy.mode(id, service).is_some() {
+                    if self.proxy.mode(id, service).is_some_and(Mode::is_parked) {
                         let seen = self.seen.entry(service.clone()).or_default();
                         seen.is_parked = true;
                     }

@@ -1,18 +1,17 @@
 //! The agent's process on one instance: the real machine, its journal, and what it drives.
 
 use super::disk::Ending;
-use super::event::{Event, Message, Place};
+use super::event::{Event, Place};
 use super::gate::GateOutput;
-use super::oracle::{Checked, breach};
+use super::oracle::{Breach, Checked, breach};
 use super::process::{Process, Work};
 use super::simulation::{Act, Simulation};
-use super::stale::is_stale;
+use crate::world::agent::{Begun, begin, is_stale};
 use crate::world::answers;
-use crate::world::proxy::{Admits, ProcessId, Targets};
-use greenlight_protocol::agent::Promise;
+use crate::world::message::Message;
+use crate::world::proxy::{Asked, ProcessId};
 use greenlight_protocol::{
-    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Color, Epoch, GateAction, Report,
-    ReportEnvelope, ServiceName,
+    Agent, AgentEffect, AgentEvent, AgentRecord, AgentTimer, Epoch, GateAction, Report, ServiceName,
 };
 use std::time::Duration;
 
@@ -73,7 +72,7 @@ impl Simulation {
     }
 
     /// The agent will notice which process of its proxy leads.
-    fn asks_who_leads(&mut self, at: usize) {
+    pub(crate) fn asks_who_leads(&mut self, at: usize) {
         let machine = &self.machines[at];
         let (life, leader) = (machine.agent.life, machine.gate.leader());
         let pause = self.rng.micros(0, LEADER_CHECK_INTERVAL);
@@ -185,13 +184,15 @@ impl Simulation {
         Ok(())
     }
 
-    /// Carries out one effect; says how long it keeps the process.
-    fn agent_does(&mut self, at: usize, effect: AgentEffect) -> Result<u64, super::oracle::Breach> {
-        let here = Place::Instance(at);
+    /// Carries out one effect; says how long it keeps the process. What takes longer ends later.
+    fn agent_does(&mut self, at: usize, effect: AgentEffect) -> Result<u64, Breach> {
         let life = self.machines[at].agent.life;
-        self.trace.note(self.now, &(here, &effect));
-        match effect {
-            AgentEffect::Persist(record) => {
+        self.trace.note(self.now, &(Place::Instance(at), &effect));
+        let Some(agent) = &self.machines[at].agent.machine else {
+            return Ok(0);
+        };
+        match begin(at, agent, effect).map_err(|rule| Breach(rule.to_owned()))? {
+            Begun::Write(record) => {
                 let process = &mut self.machines[at].agent;
                 if process.disk.write(&record).is_err() {
                     self.stats.count("agent's disk was full");
@@ -201,18 +202,18 @@ impl Simulation {
                 process.work.push_front(Work::Sync);
                 return Ok(self.sync_takes());
             }
-            AgentEffect::Report(envelope) => {
-                let envelope = self.with_sync(envelope);
-                self.send(here, Place::Coordinator, Message::Report(envelope));
+            Begun::Send(message) => {
+                let message = self.with_sync(message);
+                self.send(message);
             }
-            AgentEffect::Gate(action) => return self.tell_gate(at, action),
-            AgentEffect::Start {
+            Begun::Ask(asked) => return self.ask_gate(at, asked),
+            Begun::Start {
                 slot,
                 incarnation,
                 release,
                 ready_within,
             } => self.begin(at, slot, incarnation, release, ready_within),
-            AgentEffect::CheckPeers { epoch, peers, .. } => {
+            Begun::CheckPeers { epoch, peers } => {
                 let unseen = peers.into_iter().filter(|peer| {
                     let machine = &self.machines[self.names[peer]];
                     let is_up = machine.agent.is_up() && machine.gate.is_up();
@@ -222,21 +223,9 @@ impl Simulation {
                 self.tell_agent(at, life, AgentEvent::PeersChecked { epoch, unseen });
             }
             // No policy of the simulation has such a command.
-            AgentEffect::BeforeSwitch { .. } => {}
-            AgentEffect::Stop { slot, drain, stop } => self.stop(at, slot, drain, stop)?,
-            AgentEffect::AskPeer { peer, epoch } => {
-                let to = Place::Instance(self.names[&peer]);
-                self.send(here, to, Message::Ask(epoch));
-            }
-            AgentEffect::AnswerPeer {
-                peer,
-                epoch,
-                answer,
-            } => {
-                let to = Place::Instance(self.names[&peer]);
-                self.send(here, to, Message::Answer(epoch, answer));
-            }
-            AgentEffect::SetTimer { timer, after } => {
+            Begun::RunBeforeSwitch(_) => {}
+            Begun::Stop { slot, drain, stop } => self.stop(at, slot, drain, stop)?,
+            Begun::SetTimer { timer, after } => {
                 let takes = self.machines[at].agent.clock.takes(after);
                 let due = self.now + takes;
                 self.machines[at].agent.timers.insert(timer, due);
@@ -253,62 +242,44 @@ impl Simulation {
     }
 
     /// The shell fills in how long its last sync took.
-    fn with_sync(&mut self, mut envelope: ReportEnvelope) -> ReportEnvelope {
-        if let Report::Armed { sync } = &mut envelope.report {
+    fn with_sync(&mut self, mut message: Message) -> Message {
+        if let Message::Report(_, envelope) = &mut message
+            && let Report::Armed { sync } = &mut envelope.report
+        {
             *sync = Duration::from_micros(self.rng.around(1_500));
         }
-        envelope
+        message
     }
 
     /// A hold runs beside the process, because it may wait; the rest is done in order.
-    fn tell_gate(&mut self, at: usize, action: GateAction) -> Result<u64, super::oracle::Breach> {
-        match action {
+    fn ask_gate(&mut self, at: usize, asked: Asked) -> Result<u64, Breach> {
+        let (is_up, services) = (self.machines[at].gate.is_up(), asked.action.clone());
+        match services {
             GateAction::Hold { .. } => {
                 let life = self.machines[at].agent.life;
                 let delay = self.rng.around(200);
-                self.after(delay, Event::HoldArrives { at, action, life });
+                self.after(delay, Event::HoldArrives { at, asked, life });
                 Ok(0)
             }
-            GateAction::Open { .. } => {
-                if self.machines[at].gate.is_up() {
-                    self.open(at, &action)?;
+            GateAction::Open { colors, .. } => {
+                if is_up {
+                    self.machines[at].gate.ask(asked, self.now);
+                    self.gate_changed(at)?;
+                    self.look_at_both(at, colors.into_keys());
                 }
                 Ok(self.rng.around(500))
             }
             GateAction::Park { .. } => {
-                let gate = &mut self.machines[at].gate;
-                gate.ask(&action, Targets::new(), false, self.now);
+                self.machines[at].gate.ask(asked, self.now);
                 self.gate_changed(at)?;
                 Ok(self.rng.around(200))
             }
         }
     }
 
-    fn open(&mut self, at: usize, action: &GateAction) -> Checked {
-        let GateAction::Open { colors, .. } = action else {
-            return Ok(());
-        };
-        let machine = &mut self.machines[at];
-        let mut targets = Targets::new();
-        for (service, color) in colors {
-            let Some(color) = color else {
-                targets.insert(service.clone(), None);
-                continue;
-            };
-            let agent = machine.agent.machine.as_ref();
-            let Some(ordinal) = agent.and_then(|agent| ordinal(agent, service, *color)) else {
-                return breach("a gate opened to a release that nothing was decided on");
-            };
-            let target = Admits {
-                color: *color,
-                ordinal,
-            };
-            targets.insert(service.clone(), Some(target));
-        }
-        machine.gate.ask(action, targets, false, self.now);
-        self.gate_changed(at)?;
-        // Whoever opens and whoever does not: both are looked at right away.
-        for service in colors.keys().cloned() {
+    /// Whoever opens and whoever does not: both are looked at right away.
+    fn look_at_both(&mut self, at: usize, services: impl Iterator<Item = ServiceName>) {
+        for service in services {
             let pause = self.rng.micros(0, 500);
             let probe = service.clone();
             self.after(pause, Event::Probe { at, service: probe });
@@ -316,20 +287,18 @@ impl Simulation {
             let pause = self.rng.micros(500, 5_000);
             self.after(pause, Event::Probe { at: other, service });
         }
-        Ok(())
     }
 
-    pub(crate) fn hold_arrives(&mut self, at: usize, action: &GateAction, life: u64) -> Checked {
+    pub(crate) fn hold_arrives(&mut self, at: usize, mut asked: Asked, life: u64) -> Checked {
         let machine = &mut self.machines[at];
         if !machine.gate.is_up() {
-            if let Some(event) = answers::event(action, Err("unreachable".to_owned())) {
+            if let Some(event) = answers::event(&asked.action, Err("unreachable".to_owned())) {
                 self.tell_agent(at, life, event);
             }
             return Ok(());
         }
-        let is_forgotten = machine.agent.life != life;
-        let gate = &mut machine.gate;
-        gate.ask(action, Targets::new(), is_forgotten, self.now);
+        asked.is_forgotten = machine.agent.life != life;
+        machine.gate.ask(asked, self.now);
         self.gate_changed(at)
     }
 
@@ -372,6 +341,11 @@ impl Simulation {
                         generation,
                     };
                     self.after(after, deadline);
+                    if self.rng.hits(self.profile.replaced_in_hold) {
+                        let refused = 0;
+                        let pause = self.rng.micros(0, 100_000);
+                        self.after(pause, Event::ReplacementBegins { at, refused });
+                    }
                 }
                 GateOutput::Budget {
                     process,
@@ -398,6 +372,21 @@ impl Simulation {
                         self.after(within, Event::GateEnds { at, process });
                     }
                 }
+                GateOutput::Replicates(to) => self.replicates(at, to),
+                GateOutput::ReplicationBudget {
+                    process,
+                    ticket,
+                    after,
+                } => {
+                    let after = self.machines[at].gate_clock.takes(after);
+                    let budget = Event::ReplicationBudget {
+                        at,
+                        process,
+                        ticket,
+                    };
+                    self.after(after, budget);
+                }
+                GateOutput::HandsOver { is_refused } => self.hands_over(at, is_refused),
                 GateOutput::Broken(what) => return breach(what),
             }
         }
@@ -431,17 +420,5 @@ impl Simulation {
     /// Whether the gate lets requests through to this slot.
     pub(crate) fn serves(&self, at: usize, slot: &greenlight_protocol::Slot) -> bool {
         self.machines[at].gate.serves(&slot.service, slot.color)
-    }
-}
-
-/// Which cut-over made live what the agent opens to.
-fn ordinal(agent: &Agent, service: &ServiceName, color: Color) -> Option<Epoch> {
-    let ledger = agent.ledger();
-    match (ledger.live.get(service), &ledger.promise) {
-        (Some(live), _) if live.color == color => Some(live.epoch),
-        (_, Promise::Armed(cut_over)) if ledger.idle_slot(service).color == color => {
-            Some(cut_over.epoch)
-        }
-        (_, Promise::None | Promise::Prepared(_) | Promise::Armed(_)) => None,
     }
 }

@@ -3,24 +3,24 @@
 //! Messages may overtake each other. What a process tells itself does not come through here.
 
 use super::coordinator::Input;
-use super::event::{Event, Message, Place};
+use super::event::{Event, Place};
 use super::simulation::Simulation;
+use crate::world::message::{Message, Read};
 use greenlight_protocol::{AgentEvent, CoordinatorEvent};
 
 impl Simulation {
-    pub(crate) fn send(&mut self, from: Place, to: Place, message: Message) {
+    pub(crate) fn send(&mut self, message: Message) {
         if self.rng.hits(self.profile.loss) {
             self.stats.count("message lost");
             return;
         }
         if self.rng.hits(self.profile.duplicates) {
             self.stats.count("message repeated");
-            let message = message.clone();
             let delay = self.delay() * 3;
-            self.after(delay, Event::Arrives { from, to, message });
+            self.after(delay, Event::Arrives(message.clone()));
         }
         let delay = self.delay();
-        self.after(delay, Event::Arrives { from, to, message });
+        self.after(delay, Event::Arrives(message));
     }
 
     fn delay(&mut self) -> u64 {
@@ -31,30 +31,18 @@ impl Simulation {
         self.rng.around(self.profile.delay)
     }
 
-    pub(crate) fn arrives(&mut self, from: Place, to: Place, message: Message) {
-        if self.blocked.contains(&(from, to)) {
+    pub(crate) fn arrives(&mut self, message: Message) {
+        let way = (Place::of(message.sender()), Place::of(message.addressee()));
+        if self.blocked.contains(&way) {
             self.stats.count("message cut off");
             return;
         }
-        match (to, from, message) {
-            (Place::Coordinator, Place::Instance(from), Message::Report(envelope)) => {
-                let from = self.machines[from].name.clone();
-                self.tell_coordinator(CoordinatorEvent::Reported { from, envelope });
-            }
-            (Place::Instance(at), _, Message::Directive(envelope)) => {
+        match message.read() {
+            Read::Coordinator(event) => self.tell_coordinator(event),
+            Read::Agent(at, event) => {
                 let life = self.machines[at].agent.life;
-                self.tell_agent(at, life, AgentEvent::Directed(envelope));
+                self.tell_agent(at, life, event);
             }
-            (Place::Instance(at), Place::Instance(from), Message::Ask(epoch)) => {
-                let life = self.machines[at].agent.life;
-                let peer = self.machines[from].name.clone();
-                self.tell_agent(at, life, AgentEvent::PeerAsked { peer, epoch });
-            }
-            (Place::Instance(at), _, Message::Answer(epoch, answer)) => {
-                let life = self.machines[at].agent.life;
-                self.tell_agent(at, life, AgentEvent::PeerAnswered { epoch, answer });
-            }
-            (to, from, message) => unreachable!("{message:?} from {from:?} to {to:?}"),
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Profile {
     pub(crate) crash_at_effect: f64,
     /// That a proxy ends between the flip of a gate and its record, perhaps with the agent.
     pub(crate) ends_in_flip: f64,
+    /// That a proxy is to be replaced in a hold.
+    pub(crate) replaced_in_hold: f64,
     /// That a sync fails.
     pub(crate) sync_error: f64,
     /// Mean time between other faults, in microseconds; none if 0.
@@ -51,6 +53,7 @@ pub(crate) enum Kind {
     AgentEnds,
     GateEnds,
     InstanceLosesPower,
+    ProxyReplaced,
     Partition,
     Pause,
     ClockJump,
@@ -68,11 +71,12 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::CoordinatorEnds,
     Kind::AgentEnds,
     Kind::GateEnds,
     Kind::InstanceLosesPower,
+    Kind::ProxyReplaced,
     Kind::Partition,
     Kind::Pause,
     Kind::ClockJump,
@@ -113,6 +117,7 @@ impl Profile {
             } else {
                 rng.pick(&[0.0, 0.0, 0.05, 0.3])
             },
+            replaced_in_hold: rng.pick(&[0.0, 0.0, 0.1]),
             sync_error: rng.pick(&rates),
             between_faults: rng.pick(&[700_000, 2_000_000, 6_000_000]),
             drift: rng.pick(&[0, 1, 50, 250]),
@@ -131,8 +136,18 @@ impl Profile {
             | Mutant::SwitchBeforeCommit
             | Mutant::ReopenAfterRestart => {}
         }
-        if gate_mutant == GateMutant::FlipsUnnoted {
-            profile.suit_lonely_gates();
+        match gate_mutant {
+            GateMutant::FlipsUnnoted => profile.suit_lonely_gates(),
+            GateMutant::HandsOverHeld => profile.suit_replacements_in_holds(),
+            GateMutant::SuccessorOpensParked => profile.suit_replacements_of_what_is_parked(),
+            GateMutant::None
+            | GateMutant::DeadlineEndsParking
+            | GateMutant::OpeningStopsOtherDeadlines
+            | GateMutant::Unfenced
+            | GateMutant::HoldsWhatWasNeverOpened
+            | GateMutant::LastAdmissionAsAtTheHold
+            | GateMutant::RepeatedHoldForgetsExpiry
+            | GateMutant::NotesAlone => {}
         }
         profile
     }
@@ -156,6 +171,26 @@ impl Profile {
         self.kinds.clear();
         self.ends_in_flip = 0.5;
         self.crash_at_effect = 0.0;
+        self.sync_error = 0.0;
+        self.bad_release = 0.0;
+    }
+
+    /// A service is parked while its application is started again.
+    fn suit_replacements_of_what_is_parked(&mut self) {
+        self.kinds = vec![Kind::AppDies, Kind::ProxyReplaced];
+        self.between_faults = 700_000;
+        self.crash_at_effect = 0.0;
+        self.sync_error = 0.0;
+        self.bad_release = 0.0;
+    }
+
+    /// A successor shows what it does with a hold if the deadline passes, because the coordinator
+    /// is away.
+    fn suit_replacements_in_holds(&mut self) {
+        self.kinds = vec![Kind::CoordinatorEnds, Kind::AgentEnds, Kind::ProxyReplaced];
+        self.between_faults = 700_000;
+        self.replaced_in_hold = 0.5;
+        self.crash_at_effect = 0.02;
         self.sync_error = 0.0;
         self.bad_release = 0.0;
     }

@@ -106,7 +106,7 @@ impl Simulation {
                     service: service.clone(),
                     color: live,
                 };
-                let Some(app) = machine.apps.get(&slot).filter(|app| app.passed) else {
+                let Some(app) = machine.slots.get(&slot).filter(|app| app.passed) else {
                     return breach(format!("the gate of `{slot}` on `{name}` leads nowhere"));
                 };
                 let expects = ledger.live.get(service).map(|release| &release.digest);
@@ -123,7 +123,8 @@ impl Simulation {
             {
                 return breach(format!("`{name}` does not know what is live"));
             }
-            if let Some(left) = machine.apps.keys().find(|slot| !expected.contains(slot)) {
+            let mut runs = machine.slots.iter().map(|(slot, _)| slot);
+            if let Some(left) = runs.find(|slot| !expected.contains(slot)) {
                 return breach(format!("`{left}` on `{name}` was left running"));
             }
         }

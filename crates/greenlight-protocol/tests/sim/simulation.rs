@@ -1,6 +1,6 @@
 //! The whole fleet in one queue: what happens next, to whom, and what that leads to.
 
-use super::apps::{App, Drain, Flaw};
+use super::apps::{Condition, Drain, Flaw};
 use super::coordinator::CoordinatorProcess;
 use super::event::{Event, Place};
 use super::faults::Faults;
@@ -13,6 +13,7 @@ use super::rng::Rng;
 use super::stats::Stats;
 use super::trace::{Telling, Trace};
 use super::traffic::Request;
+use crate::world::slots::Slots;
 use greenlight_protocol::{Incarnation, InstanceId, ServiceName, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,7 @@ pub(crate) struct Machine {
     pub(crate) agent: AgentProcess,
     pub(crate) gate: Gate,
     pub(crate) gate_clock: Clock,
-    pub(crate) apps: BTreeMap<Slot, App>,
+    pub(crate) slots: Slots<Condition>,
     pub(crate) drains: Vec<Drain>,
     /// Starts that have not come as far as a process.
     pub(crate) starting: BTreeMap<Slot, Incarnation>,
@@ -128,7 +129,7 @@ impl Simulation {
                 agent: Process::new(Clock::new(&mut rng, profile.drift)),
                 gate: Gate::new(profile.gate_mutant),
                 gate_clock: Clock::new(&mut rng, profile.drift),
-                apps: BTreeMap::new(),
+                slots: Slots::default(),
                 drains: Vec::new(),
                 starting: BTreeMap::new(),
                 link_up: false,
@@ -192,6 +193,7 @@ impl Simulation {
         self.queue.insert((self.now + micros, self.queued), event);
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     fn take(&mut self, event: Event) -> Checked {
         match event {
             Event::Steps { at, life } => self.step(at, life)?,
@@ -213,7 +215,7 @@ impl Simulation {
             Event::Starts(Place::Coordinator) => self.start_coordinator()?,
             Event::Starts(Place::Instance(at)) => self.start_agent(at)?,
             Event::GateStarts(at) => self.start_gate(at)?,
-            Event::Arrives { from, to, message } => self.arrives(from, to, message),
+            Event::Arrives(message) => self.arrives(message),
             Event::Dials {
                 at,
                 agent,
@@ -222,7 +224,7 @@ impl Simulation {
             Event::LinkIsDown { at, session } => self.link_is_down(at, session),
             Event::ToAgent { at, life, event } => self.tell_agent(at, life, event),
             Event::LeaderCheck { at, life, leader } => self.leader_check(at, life, leader),
-            Event::HoldArrives { at, action, life } => self.hold_arrives(at, &action, life)?,
+            Event::HoldArrives { at, asked, life } => self.hold_arrives(at, asked, life)?,
             Event::GateDeadline {
                 at,
                 process,
@@ -234,6 +236,16 @@ impl Simulation {
                 ticket,
             } => self.gate_budget(at, process, ticket)?,
             Event::GateEnds { at, process } => self.gate_ends(at, process)?,
+            Event::ReplacementBegins { at, refused } => self.replacement_begins(at, refused)?,
+            Event::SuccessorLeads(at) => self.successor_leads(at)?,
+            Event::SuccessorFails(at) => self.successor_fails(at)?,
+            Event::ReplicationArrives { at, process } => self.replication_arrives(at, process)?,
+            Event::ReplicationBudget {
+                at,
+                process,
+                ticket,
+            } => self.replication_budget(at, process, ticket)?,
+            Event::FollowerLeaves { at, process } => self.follower_leaves(at, process)?,
             Event::GateWrites { at, process } => self.gate_writes(at, process)?,
             Event::Launch {
                 at,
@@ -252,13 +264,13 @@ impl Simulation {
                 life,
                 slot,
                 incarnation,
-            } => self.check(at, life, slot, incarnation),
+            } => self.check(at, life, &slot, incarnation),
             Event::ReadyDeadline {
                 at,
                 life,
                 slot,
                 incarnation,
-            } => self.ready_deadline(at, life, slot, incarnation),
+            } => self.ready_deadline(at, life, &slot, incarnation),
             Event::Dies {
                 at,
                 slot,
@@ -362,15 +374,24 @@ impl Simulation {
             }
             self.wake_anew(here);
             // A disk that has stalled goes on.
-            if let Some(process) = self.machines[at].gate.leader() {
+            for process in self.machines[at].gate.proxy.processes().collect::<Vec<_>>() {
                 self.after(1_000, Event::GateWrites { at, process });
+            }
+            // So does a follower that was slow.
+            for process in self.machines[at]
+                .gate
+                .proxy
+                .replications()
+                .collect::<Vec<_>>()
+            {
+                self.after(1_000, Event::ReplicationArrives { at, process });
             }
             // A message is lost with its connection: whatever was lost, there is a new one.
             self.link_breaks(at);
             self.dial(at, true);
-            let sick = self.machines[at].apps.iter();
+            let sick = self.machines[at].slots.iter();
             let sick: Vec<_> = sick
-                .filter(|(_, app)| !app.healthy)
+                .filter(|(_, app)| !app.condition.healthy)
                 .map(|(slot, app)| (slot.clone(), app.incarnation))
                 .collect();
             for (slot, incarnation) in sick {

@@ -24,6 +24,11 @@ impl Stats {
         *self.counted.entry(what).or_default() += 1;
     }
 
+    /// How often something was counted.
+    pub(crate) fn counted(&self, what: &str) -> u64 {
+        self.counted.get(what).copied().unwrap_or(0)
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.steps += other.steps;

@@ -17,7 +17,7 @@ const REQUEST_TIMEOUT: u64 = 30_000_000;
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum RequestState {
     /// Not at the gate, or waiting there.
     Waiting,
     /// It has a place in flight and looks for a connection.
@@ -42,7 +42,7 @@ pub(crate) struct Request {
     process: ProcessId,
     service: ServiceName,
     idempotent: bool,
-    stage: Stage,
+    state: RequestState,
     /// When it came.
     since: u64,
     /// When it last began to reach an application.
@@ -88,11 +88,10 @@ impl Simulation {
         self.oracle.asked(id);
         let request = Request {
             at,
-            // Without one, it finds nobody at the gate.
-            process: self.machines[at].gate.leader().unwrap_or_default(),
+            process: self.connects_to(at),
             service,
             idempotent: self.rng.hits(0.7),
-            stage: Stage::Waiting,
+            state: RequestState::Waiting,
             since: self.now,
             reached: self.now,
             resent: 0,
@@ -101,6 +100,23 @@ impl Simulation {
         self.requests.insert(id, request);
         self.after(REQUEST_TIMEOUT, Event::RequestIsOverdue(id));
         self.try_at_gate(id)
+    }
+
+    /// The process that a user's connection leads to: the leader, which accepts new ones, or now and
+    /// then a follower, which has it from before. Without either, nobody is at the gate.
+    fn connects_to(&mut self, at: usize) -> ProcessId {
+        let follower = self.machines[at].gate.proxy.followers().next();
+        let leader = self.machines[at].gate.leader();
+        match follower {
+            Some(follower) if self.rng.hits(0.3) => follower,
+            Some(_) | None => leader.unwrap_or_default(),
+        }
+    }
+
+    /// Whether a process has a request without an answer.
+    pub(crate) fn has_requests(&self, at: usize, process: ProcessId) -> bool {
+        let mut requests = self.requests.values();
+        requests.any(|request| request.at == at && request.process == process)
     }
 
     pub(crate) fn try_at_gate(&mut self, id: RequestId) -> Checked {
@@ -123,7 +139,7 @@ impl Simulation {
             }
             Some(Route::Open(admits)) => {
                 let generation = gate.generation(process, &request.service);
-                request.stage = Stage::Claimed { admits, generation };
+                request.state = RequestState::Claimed { admits, generation };
                 gate.claim(process, &request.service, admits.color);
                 let takes = self.rng.micros(20, 1_000);
                 self.moves_after(id, takes);
@@ -146,14 +162,14 @@ impl Simulation {
             return Ok(());
         }
         request.step += 1;
-        match request.stage {
-            Stage::Waiting => self.try_at_gate(id),
-            Stage::Claimed { admits, generation } => self.connects(id, admits, generation),
-            Stage::Admitting {
+        match request.state {
+            RequestState::Waiting => self.try_at_gate(id),
+            RequestState::Claimed { admits, generation } => self.connects(id, admits, generation),
+            RequestState::Admitting {
                 admits,
                 incarnation,
             } => self.is_written(id, admits, incarnation),
-            Stage::Sent { admits, .. } => {
+            RequestState::Sent { admits, .. } => {
                 let (at, service) = (request.at, request.service.clone());
                 let (process, now) = (request.process, self.now);
                 let gate = &mut self.machines[at].gate;
@@ -173,10 +189,13 @@ impl Simulation {
             service: service.clone(),
             color: admits.color,
         };
-        let app = machine.apps.get(&slot).filter(|app| app.listening);
+        let app = machine
+            .slots
+            .get(&slot)
+            .filter(|app| app.condition.listening);
         let Some(app) = app else {
             // Refused: it waits, and looks again.
-            request.stage = Stage::Waiting;
+            request.state = RequestState::Waiting;
             machine
                 .gate
                 .release(process, &service, admits.color, self.now);
@@ -186,7 +205,7 @@ impl Simulation {
         };
         if machine.gate.generation(process, &service) != generation {
             // Recalled: nothing of it was sent.
-            request.stage = Stage::Waiting;
+            request.state = RequestState::Waiting;
             machine
                 .gate
                 .release(process, &service, admits.color, self.now);
@@ -194,7 +213,7 @@ impl Simulation {
             self.gate_settled(at)?;
             return self.try_at_gate(id);
         }
-        request.stage = Stage::Admitting {
+        request.state = RequestState::Admitting {
             admits,
             incarnation: app.incarnation,
         };
@@ -215,7 +234,7 @@ impl Simulation {
             service: request.service.clone(),
             color: admits.color,
         };
-        let app = machine.apps.get(&slot);
+        let app = machine.slots.get(&slot);
         let app = app.expect("requests to what has ended are taken back");
         self.oracle.admitted(&Admission {
             instance: &machine.name,
@@ -227,7 +246,7 @@ impl Simulation {
         })?;
         self.faults
             .application_is_there(at, &slot.service, &app.digest, self.now);
-        request.stage = Stage::Sent {
+        request.state = RequestState::Sent {
             admits,
             incarnation,
         };
@@ -254,19 +273,19 @@ impl Simulation {
             .requests
             .iter()
             .filter(|(_, request)| request.at == at && request.service == slot.service)
-            .filter_map(|(id, request)| match request.stage {
-                Stage::Admitting {
+            .filter_map(|(id, request)| match request.state {
+                RequestState::Admitting {
                     admits,
                     incarnation: to,
                 }
-                | Stage::Sent {
+                | RequestState::Sent {
                     admits,
                     incarnation: to,
                 } if admits.color == slot.color && to == incarnation => Some(*id),
-                Stage::Waiting
-                | Stage::Claimed { .. }
-                | Stage::Admitting { .. }
-                | Stage::Sent { .. } => None,
+                RequestState::Waiting
+                | RequestState::Claimed { .. }
+                | RequestState::Admitting { .. }
+                | RequestState::Sent { .. } => None,
             })
             .collect();
         if !lost.is_empty() && matches!(end, End::Drained | End::Replaced) {
@@ -278,14 +297,14 @@ impl Simulation {
         }
         for id in lost {
             let request = self.requests.get_mut(&id).expect("it was listed");
-            let written = matches!(request.stage, Stage::Sent { .. });
+            let written = matches!(request.state, RequestState::Sent { .. });
             if matches!(end, End::CutOff { began } if request.reached > began) {
                 let name = &self.machines[at].name;
                 return breach(format!(
                     "G7: `{slot}` on `{name}` was given a request after its drain had begun"
                 ));
             }
-            request.stage = Stage::Waiting;
+            request.state = RequestState::Waiting;
             request.step += 1;
             let again = !written || request.may_be_sent_again();
             request.resent += u32::from(written);
@@ -322,7 +341,7 @@ impl Simulation {
     }
 
     pub(crate) fn overdue(&mut self, id: RequestId) -> Checked {
-        let waits = |request: &Request| request.stage == Stage::Waiting;
+        let waits = |request: &Request| request.state == RequestState::Waiting;
         if self.requests.get(&id).is_some_and(waits) {
             return self.answer(id, Answer::TimedOut);
         }
@@ -345,6 +364,10 @@ impl Simulation {
             admits: route.and_then(Route::served),
             since: request.since,
             now: self.now,
+            is_behind: {
+                let mut behind = machine.gate.proxy.replications();
+                behind.any(|to| to == request.process)
+            },
             resendable: request.may_be_sent_again(),
         };
         if self.faults.excuse(answer, &failure, &self.oracle) {

@@ -6,11 +6,15 @@
 //! happens next: `scenarios/` in the order in which it was caused, `sim/` at random and in time,
 //! `model/` in every order.
 
+pub(crate) mod agent;
 pub(crate) mod answers;
+pub(crate) mod coordinator;
 #[path = "../../../greenlight-gate/tests/shell/file.rs"]
 pub(crate) mod file;
+pub(crate) mod message;
 #[path = "../../../greenlight-gate/tests/shell/prompt.rs"]
 pub(crate) mod prompt;
 pub(crate) mod proxy;
 #[path = "../../../greenlight-gate/tests/shell/mod.rs"]
 pub(crate) mod shell;
+pub(crate) mod slots;

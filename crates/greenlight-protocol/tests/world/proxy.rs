@@ -1,18 +1,20 @@
 //! The proxies of one instance: the real control of each process, the state file that they share,
 //! and the commands that are under way.
 //!
-//! One process leads. After a replacement its predecessor follows until it has no connections
+//! One process leads. When it is replaced, the predecessor follows until it has no connections
 //! left. [`Proxy::next`] carries out one effect of one process, so that a process can end between
 //! any two. What takes time is begun here, and the driver says when it is over: a write, a
-//! deadline, requests that are waited for, a follower that obeys.
+//! deadline, requests that are waited for, the way of a replication to a follower, a successor
+//! that starts.
 //!
-//! Deliberately absent: requests, and what counts them. Nothing here reads a clock.
+//! Deliberately absent: requests, and what counts them. Nothing here reads a clock. Followers
+//! say at once what they have counted.
 
 use super::file::GateFile;
 use super::shell::{Done, GateProcess};
 use greenlight_gate::{
-    Answer, Awaited, Color, Command, CountsByService, Durability, GateEvent, GateMutant, Mode,
-    Refusal, Route, RoutingState, Ticket,
+    Answer, Awaited, Color, Command, CountsByCutOver, CountsByService, Durability, GateEvent,
+    GateMutant, HandoverState, Mode, Refusal, ReplicateRequest, Route, RoutingState, Ticket,
 };
 use greenlight_protocol::{Epoch, GateAction, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,6 +39,10 @@ pub(crate) struct Proxy {
     processes: BTreeMap<ProcessId, ProxyProcess>,
     leader: Option<ProcessId>,
     pub(crate) file: GateFile,
+    /// What a successor has been given that does not lead yet.
+    offered: Option<HandoverState<()>>,
+    /// On their way from a leader to its followers, in the order in which they were sent.
+    replications: VecDeque<Replication>,
     /// By service and color: the cut-over that made live what is there.
     ordinals: BTreeMap<ServiceName, BTreeMap<Color, Epoch>>,
     /// Counts the starts of processes.
@@ -59,10 +65,29 @@ struct ProxyProcess {
     deadlines: BTreeSet<u64>,
     waits: BTreeMap<Ticket, Awaited>,
     commands: BTreeMap<Ticket, Asked>,
+    /// The followers that a command waits for, and since which replication.
+    replicating: BTreeMap<Ticket, (Sequence, BTreeSet<ProcessId>)>,
+    /// What this process follows and has yet to answer.
+    follows: BTreeMap<Ticket, Replication>,
+    /// The command of a successor.
+    hands_over: Option<Ticket>,
+}
+
+/// Names a replication.
+type Sequence = (u64, u64);
+
+/// The routing on its way to a follower.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Replication {
+    from: ProcessId,
+    to: ProcessId,
+    /// The command of the leader that waits for it.
+    ticket: Option<Ticket>,
+    followed: ReplicateRequest<()>,
 }
 
 /// A command of the agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Asked {
     pub(crate) action: GateAction,
     pub(crate) targets: Targets,
@@ -108,6 +133,15 @@ pub(crate) enum Did {
         ticket: Ticket,
         what: Awaited,
     },
+    /// The routing is on its way: say [`Proxy::replication_arrives`] for each of these; and, if a
+    /// command waits for only so many milliseconds, [`Proxy::replication_is_overdue`].
+    Replicates {
+        to: BTreeSet<ProcessId>,
+        limit: Option<(Ticket, u64)>,
+    },
+    /// A successor was given everything, or was refused: say [`Proxy::successor_leads`] or
+    /// [`Proxy::successor_fails`].
+    HandsOver(Result<(), Refusal>),
     /// A command of the agent was answered.
     Answered(Asked, Result<Answer, Refusal>),
     /// Any other was.
@@ -135,33 +169,139 @@ impl Proxy {
     /// A process comes up with what the file has, and leads.
     pub(crate) fn start(&mut self) -> ProcessId {
         let kept = self.file.written.clone();
-        let followers = BTreeSet::new();
+        let id = self.starts + 1;
+        self.leads(GateProcess::restarted(id, kept, self.mutant))
+    }
+
+    /// A process leads from now on; those that are there follow it.
+    fn leads(&mut self, gate: GateProcess) -> ProcessId {
+        let followers = self.processes.keys().map(|id| name(*id)).collect();
         self.starts += 1;
         let id = self.starts;
-        let gate = GateProcess::restarted(id, kept, self.mutant);
         self.leader = Some(id);
         self.processes.insert(id, ProxyProcess::with(gate));
         self.give(id, GateEvent::Started { followers });
         id
     }
 
+    /// A successor asks the leader for everything.
+    pub(crate) fn replace(&mut self) {
+        let process = self.leader.and_then(|leader| self.processes.get(&leader));
+        let is_asked = process.is_none_or(|process| process.hands_over.is_some());
+        let Some(leader) = self.leader.filter(|_| !is_asked && self.offered.is_none()) else {
+            return;
+        };
+        let ticket = self.command(leader, Command::HandOver);
+        if let Some(process) = self.processes.get_mut(&leader) {
+            process.hands_over = Some(ticket);
+        }
+    }
+
+    /// The successor has what it was offered, and leads; the predecessor follows.
+    pub(crate) fn successor_leads(&mut self) -> Option<ProcessId> {
+        let state = self.offered.take()?;
+        self.give(self.leader?, GateEvent::HandedOver);
+        let gate = GateProcess::with(self.starts + 1, state, self.mutant);
+        Some(self.leads(gate))
+    }
+
+    /// The successor dies before it leads.
+    pub(crate) fn successor_fails(&mut self) {
+        if let (Some(_), Some(leader)) = (self.offered.take(), self.leader) {
+            self.give(leader, GateEvent::HandoverFailed);
+        }
+    }
+
+    /// Whether a successor was offered everything and does not lead yet.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.offered.is_some()
+    }
+
+    /// A follower has no connections left, tells the leader what it counted, and ends.
+    pub(crate) fn follower_leaves(&mut self, id: ProcessId, counts: &CountsByService) {
+        if let (Some(leader), Some(process)) = (self.leader, self.process(id)) {
+            let (follower, counts) = (name(id), process.control.own_counts(counts));
+            self.command(leader, Command::FollowerEnded { follower, counts });
+        }
+        self.forget(id);
+    }
+
     /// A process ends. What it was writing is in the file or not.
     pub(crate) fn end(&mut self, id: ProcessId, write_is_done: bool) -> Option<Ended> {
         let mut was_flipping = self.is_flipping(id);
-        let process = self.processes.remove(&id)?;
+        if self.leader == Some(id) {
+            self.leader = None;
+            self.offered = None;
+        } else if let Some(leader) = self.leader
+            && self.processes.contains_key(&id)
+        {
+            let follower = name(id);
+            self.give(leader, GateEvent::FollowerGone { follower });
+        }
+        let process = self.forget(id)?;
         if let Some(write) = process.writing
             && write_is_done
         {
             self.file.write(write.state, write.durability);
             was_flipping = false;
         }
-        if self.leader == Some(id) {
-            self.leader = None;
-        }
         Some(Ended {
             unanswered: process.commands.into_values().collect(),
             was_flipping,
         })
+    }
+
+    /// A process is gone, and nobody waits for it.
+    fn forget(&mut self, id: ProcessId) -> Option<ProxyProcess> {
+        let process = self.processes.remove(&id);
+        self.replications.retain(|replication| replication.to != id);
+        let follows = self.processes.values_mut();
+        let follows = follows.flat_map(|process| process.follows.values_mut());
+        for replication in follows.chain(&mut self.replications) {
+            if replication.from == id {
+                replication.ticket = None;
+            }
+        }
+        self.has_obeyed(id, None);
+        process
+    }
+
+    /// A follower has obeyed, or is gone: commands of the leader that wait for no one else go on.
+    fn has_obeyed(&mut self, follower: ProcessId, replication: Option<(Ticket, Sequence)>) {
+        let Some(leader) = self
+            .leader
+            .and_then(|leader| self.processes.get_mut(&leader))
+        else {
+            return;
+        };
+        leader.replicating.retain(|ticket, (sequence, to)| {
+            if replication.is_none_or(|of| of == (*ticket, *sequence)) {
+                to.remove(&follower);
+            }
+            if to.is_empty() {
+                let (ticket, in_time) = (*ticket, true);
+                leader
+                    .inbox
+                    .push_back(GateEvent::Replicated { ticket, in_time });
+            }
+            !to.is_empty()
+        });
+    }
+
+    /// The processes that follow.
+    pub(crate) fn followers(&self) -> impl Iterator<Item = ProcessId> {
+        let processes = self.processes.keys().copied();
+        processes.filter(|id| self.leader != Some(*id))
+    }
+
+    /// All processes, the oldest first.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = ProcessId> {
+        self.processes.keys().copied()
+    }
+
+    /// The followers that a replication is on its way to, the one that was sent first first.
+    pub(crate) fn replications(&self) -> impl Iterator<Item = ProcessId> {
+        self.replications.iter().map(|replication| replication.to)
     }
 
     /// The process that leads, if one does.
@@ -293,10 +433,30 @@ impl Proxy {
         let event = match process.and_then(|process| process.waits.remove(&ticket)) {
             Some(Awaited::NoneAdmitting(_)) => GateEvent::NoneAdmitting { ticket },
             Some(Awaited::NoRequests { .. }) => GateEvent::NoRequests { ticket, in_time },
-            Some(Awaited::Counts { .. }) => unreachable!("it has no followers"),
-            None => return,
+            Some(Awaited::Counts { .. }) | None => return,
         };
         self.give(id, event);
+    }
+
+    /// The first replication that is on its way to a follower arrives.
+    pub(crate) fn replication_arrives(&mut self, to: ProcessId) {
+        let first = self.replications.iter().position(|known| known.to == to);
+        if let Some(replication) = first.and_then(|first| self.replications.remove(first)) {
+            let ticket = self.command(to, Command::Follow(replication.followed.clone()));
+            if let Some(process) = self.processes.get_mut(&to) {
+                process.follows.insert(ticket, replication);
+            }
+        }
+    }
+
+    /// A command has waited long enough for its followers.
+    pub(crate) fn replication_is_overdue(&mut self, id: ProcessId, ticket: Ticket) {
+        if let Some(process) = self.processes.get_mut(&id)
+            && process.replicating.remove(&ticket).is_some()
+        {
+            let in_time = false;
+            self.give(id, GateEvent::Replicated { ticket, in_time });
+        }
     }
 
     /// What a process was writing is in the file, or could not be written.
@@ -326,10 +486,21 @@ impl Proxy {
         let mut processes = self.processes.iter_mut();
         let (id, done) = processes
             .find_map(|(id, process)| Some((*id, process.next(now_ns, &|| counts(*id))?)))?;
-        Some((id, self.did(id, done)))
+        Some((id, self.did(id, done, counts)))
     }
 
-    fn did(&mut self, id: ProcessId, done: Done) -> Did {
+    fn did(
+        &mut self,
+        id: ProcessId,
+        done: Done,
+        counts: impl Fn(ProcessId) -> CountsByService,
+    ) -> Did {
+        let others: BTreeSet<_> = self
+            .processes
+            .keys()
+            .copied()
+            .filter(|of| *of != id)
+            .collect();
         let process = self.processes.get_mut(&id).expect("it has just done it");
         let asked = |process: &ProxyProcess| {
             let ticket = process.handles?;
@@ -376,25 +547,76 @@ impl Proxy {
                 });
                 Did::Writes(durability)
             }
+            Done::Waits {
+                ticket,
+                what: what @ Awaited::Counts { .. },
+            } => {
+                let mut total = CountsByCutOver::default();
+                for other in others {
+                    if let Some(other_process) = self.process(other) {
+                        total.add_all(&other_process.control.own_counts(&counts(other)));
+                    }
+                }
+                let others = Some(total);
+                self.give(id, GateEvent::Counted { ticket, others });
+                Did::Waits { ticket, what }
+            }
             Done::Waits { ticket, what } => {
                 process.waits.insert(ticket, what.clone());
                 Did::Waits { ticket, what }
             }
-            Done::Replicates { .. } => unreachable!("it has no followers"),
-            Done::Replied { ticket, answer } => {
-                process.waits.remove(&ticket);
-                let Some(asked) = process.commands.remove(&ticket) else {
-                    return Did::AnsweredOther;
-                };
-                if answer.is_ok() && !asked.has_flipped {
-                    // It was open to this already.
-                    for (service, to) in &asked.targets {
-                        self.opens(service, *to);
-                    }
+            Done::Replicates { followed, waits } => {
+                if let Some((ticket, _)) = waits {
+                    let waited_for = (followed.sequence, others.clone());
+                    process.replicating.insert(ticket, waited_for);
                 }
-                Did::Answered(asked, answer)
+                for to in &others {
+                    self.replications.push_back(Replication {
+                        from: id,
+                        to: *to,
+                        ticket: waits.map(|(ticket, _)| ticket),
+                        followed: followed.clone(),
+                    });
+                }
+                Did::Replicates {
+                    to: others,
+                    limit: waits,
+                }
+            }
+            Done::Replied { ticket, answer } => self.replied(id, ticket, answer),
+        }
+    }
+
+    fn replied(&mut self, id: ProcessId, ticket: Ticket, answer: Result<Answer, Refusal>) -> Did {
+        let process = self.processes.get_mut(&id).expect("it has just replied");
+        process.waits.remove(&ticket);
+        process.replicating.remove(&ticket);
+        if process.hands_over == Some(ticket) {
+            process.hands_over = None;
+            if answer.is_ok() {
+                self.offered = Some(process.gate.control.to_hand_over());
+            }
+            return Did::HandsOver(answer.map(drop));
+        }
+        if let Some(replication) = process.follows.remove(&ticket) {
+            if let Some(waits) = replication
+                .ticket
+                .filter(|_| self.leader == Some(replication.from))
+            {
+                self.has_obeyed(id, Some((waits, replication.followed.sequence)));
+            }
+            return Did::AnsweredOther;
+        }
+        let Some(asked) = process.commands.remove(&ticket) else {
+            return Did::AnsweredOther;
+        };
+        if answer.is_ok() && !asked.has_flipped {
+            // It was open to this already.
+            for (service, to) in &asked.targets {
+                self.opens(service, *to);
             }
         }
+        Did::Answered(asked, answer)
     }
 
     fn opens(&mut self, service: &ServiceName, to: Target) {
@@ -411,17 +633,40 @@ impl Proxy {
     pub(crate) fn normalize(&mut self, over: Epoch) {
         forget_fences(&mut self.file.written, over);
         self.file.synced = RoutingState::default();
+        if let Some(offered) = &mut self.offered {
+            forget_fences(&mut offered.routing, over);
+            offered.evidence.clear();
+            offered.final_counts = CountsByCutOver::default();
+        }
+        self.name_alone_as_first();
+        let mut renumbered = BTreeMap::new();
+        for (id, process) in &mut self.processes {
+            for (ticket, number) in process.normalize(over) {
+                renumbered.insert((*id, ticket), number);
+            }
+        }
         for process in self.processes.values_mut() {
-            process.normalize(over);
+            for followed in process.follows.values_mut() {
+                followed.normalize(over, &renumbered);
+            }
+        }
+        for replication in &mut self.replications {
+            replication.normalize(over, &renumbered);
         }
         let most = self
             .processes
             .values()
-            .map(|process| process.commands.len());
+            .map(|process| process.tickets().len());
         self.tickets = most.max().unwrap_or(0) as u64;
         self.starts = self.processes.keys().next_back().copied().unwrap_or(0);
         let file = self.file.written.services.iter();
+        let offered = self.offered.iter();
+        let offered = offered.flat_map(|offered| &offered.routing.services);
+        let under_way = self.replications.iter();
+        let under_way = under_way.flat_map(|sent| &sent.followed.state.services);
         let mut leads_to: BTreeSet<_> = file
+            .chain(offered)
+            .chain(under_way)
             .filter_map(|(name, kept)| Some((name.clone(), kept.mode.served()?)))
             .collect();
         for process in self.processes.values() {
@@ -439,6 +684,36 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// A process that has no followers, and is the only one, has the name of the first: nobody
+    /// knows its number.
+    fn name_alone_as_first(&mut self) {
+        if self.processes.len() == 1
+            && self.leader.is_some()
+            && let Some((_, process)) = self.processes.pop_first()
+        {
+            self.processes.insert(1, process);
+            self.leader = Some(1);
+        }
+    }
+}
+
+impl Replication {
+    fn normalize(&mut self, over: Epoch, renumbered: &BTreeMap<(ProcessId, Ticket), Ticket>) {
+        forget_fences(&mut self.followed.state, over);
+        // The leader's later ones come after it all the same.
+        self.followed.sequence = FIRST;
+        let ticket = self.ticket;
+        self.ticket = ticket.and_then(|ticket| renumbered.get(&(self.from, ticket)).copied());
+        if self.ticket.is_none() {
+            self.from = 0;
+        }
+    }
+}
+
+/// The sequence of every replication whose number does not matter.
+const FIRST: Sequence = (0, 1);
+
 impl ProxyProcess {
     fn with(gate: GateProcess) -> Self {
         Self {
@@ -449,7 +724,16 @@ impl ProxyProcess {
             deadlines: BTreeSet::new(),
             waits: BTreeMap::new(),
             commands: BTreeMap::new(),
+            replicating: BTreeMap::new(),
+            follows: BTreeMap::new(),
+            hands_over: None,
         }
+    }
+
+    /// Its commands that were not answered.
+    fn tickets(&self) -> BTreeSet<Ticket> {
+        let agents = self.commands.keys();
+        agents.chain(self.follows.keys()).copied().collect()
     }
 
     fn next(&mut self, now_ns: u64, counts: &dyn Fn() -> CountsByService) -> Option<Done> {
@@ -478,21 +762,30 @@ impl ProxyProcess {
         Some(to)
     }
 
-    fn normalize(&mut self, over: Epoch) {
-        let numbers: BTreeMap<_, _> = self
-            .commands
-            .keys()
-            .copied()
-            .zip((1..).map(Ticket))
-            .collect();
-        let commands = std::mem::take(&mut self.commands).into_iter();
-        self.commands = commands
-            .map(|(ticket, of)| (numbers[&ticket], of))
-            .collect();
-        let waits = std::mem::take(&mut self.waits).into_iter();
-        self.waits = waits.map(|(ticket, of)| (numbers[&ticket], of)).collect();
+    /// Returns the new numbers of its commands.
+    fn normalize(&mut self, over: Epoch) -> BTreeMap<Ticket, Ticket> {
+        let tickets = self.tickets().into_iter();
+        let numbers: BTreeMap<_, _> = tickets.zip((1..).map(Ticket)).collect();
+        renumber(&mut self.commands, &numbers);
+        renumber(&mut self.waits, &numbers);
+        renumber(&mut self.follows, &numbers);
+        renumber(&mut self.replicating, &numbers);
+        for (sequence, _) in self.replicating.values_mut() {
+            *sequence = FIRST;
+        }
         self.deadlines = self.gate.control.normalize(&self.deadlines, over.0);
+        numbers
     }
+}
+
+fn renumber<T>(of: &mut BTreeMap<Ticket, T>, numbers: &BTreeMap<Ticket, Ticket>) {
+    let old = std::mem::take(of).into_iter();
+    *of = old.map(|(ticket, of)| (numbers[&ticket], of)).collect();
+}
+
+/// How the control calls a process.
+fn name(id: ProcessId) -> String {
+    format!("process {id}")
 }
 
 fn forget_fences(kept: &mut RoutingState<()>, over: Epoch) {
