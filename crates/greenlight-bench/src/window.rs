@@ -311,6 +311,7 @@ mod tests {
         Sample {
             instance: 0,
             key: None,
+            due_ns: sent_ns,
             sent_ns,
             received_ns,
             result: Ok(release.to_owned()),

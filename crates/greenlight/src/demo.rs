@@ -6,7 +6,7 @@ mod report;
 mod scenario;
 
 pub use nginx::{WrittenNginx, write_nginx};
-pub use report::{DemoReport, DeploymentReport};
+pub use report::{DemoReport, DeploymentReport, Resolution};
 
 use crate::load::{Flip, Load, Segment, analyse};
 use crate::local::FleetError;
@@ -170,6 +170,7 @@ async fn run_steps(
             .await?,
     );
     seen.push(scenario.rollback("a warm rollback").await?);
+    let resolution = Resolution::of(RATE, load.lateness_ns());
     let samples = load.stop();
     let instances: Vec<_> = scenario.instances().map(|its| its.name.clone()).collect();
     let deployments = seen.iter().map(|seen| {
@@ -181,7 +182,12 @@ async fn run_steps(
         DeploymentReport::new(seen, window, &instances)
     });
     let deployments = deployments.collect();
-    Ok(DemoReport::new(options, &instances, deployments))
+    Ok(DemoReport::new(
+        options,
+        &instances,
+        resolution,
+        deployments,
+    ))
 }
 
 /// The changes of release that the receipts tell of, in order. Where each instance has a receipt

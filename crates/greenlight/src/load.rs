@@ -2,8 +2,10 @@
 //!
 //! It measures from outside, as users would see it, and on one clock, because it is one process.
 
+mod stamped;
 mod window;
 
+use stamped::{Stamped, Stamps};
 pub use window::{Flip, Segment, Window, analyse};
 
 use bytes::Bytes;
@@ -13,9 +15,12 @@ use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -32,9 +37,12 @@ const MAX_IDLE: usize = 256;
 pub struct Sample {
     /// Which target.
     pub instance: usize,
-    /// When it was sent.
+    /// When it was to leave: what a user waits for begins here, also if there is no connection yet.
+    pub due_ns: u64,
+    /// When its first bytes had been written to the socket; when it failed without that, when it
+    /// was to leave.
     pub sent_ns: u64,
-    /// When the answer's head had come, or the failure was known.
+    /// When the answer's first bytes had been read from the socket, or the failure was known.
     pub received_ns: u64,
     /// The key that a POST carried; none for a GET.
     pub key: Option<String>,
@@ -77,6 +85,7 @@ pub struct Mix {
 /// The load as it runs.
 pub struct Load {
     samples: Arc<Mutex<Vec<Sample>>>,
+    latest: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -122,8 +131,9 @@ impl Load {
         streams: Vec<Choice>,
     ) -> std::io::Result<Self> {
         let samples = Arc::new(Mutex::new(Vec::new()));
+        let latest = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = watch::channel(false);
-        let seen = samples.clone();
+        let (seen, lateness) = (samples.clone(), latest.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -133,12 +143,17 @@ impl Load {
                 let local = tokio::task::LocalSet::new();
                 for choose in streams {
                     let (targets, stopped) = (targets.clone(), stopped.clone());
-                    local.spawn_local(drive(targets, choose, mix, seen.clone(), stopped));
+                    let noted = Noted {
+                        samples: seen.clone(),
+                        latest_ns: lateness.clone(),
+                    };
+                    local.spawn_local(drive(targets, choose, mix, noted, stopped));
                 }
                 runtime.block_on(local);
             })?;
         Ok(Self {
             samples,
+            latest,
             stop,
             thread,
         })
@@ -159,6 +174,12 @@ impl Load {
         self.samples.lock().clone()
     }
 
+    /// How late its thread was at most, in nanoseconds: so much later than at the socket a request
+    /// may have left and an answer may have been seen.
+    pub fn lateness_ns(&self) -> u64 {
+        self.latest.load(Ordering::Relaxed)
+    }
+
     /// Sends nothing more, waits for the last answers, and returns everything.
     pub fn stop(self) -> Vec<Sample> {
         // If the thread has ended, it needs no signal.
@@ -168,16 +189,28 @@ impl Load {
     }
 }
 
-type Sender = SendRequest<Full<Bytes>>;
+/// A connection that a request at a time goes over.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    stamps: Rc<Stamps>,
+}
+
+/// What a load notes.
+#[derive(Clone)]
+struct Noted {
+    samples: Arc<Mutex<Vec<Sample>>>,
+    latest_ns: Arc<AtomicU64>,
+}
+
 /// Which target gets the next request of a stream.
 type Choice = Box<dyn FnMut() -> usize + Send>;
-type Idle = std::rc::Rc<std::cell::RefCell<VecDeque<Sender>>>;
+type Idle = Rc<RefCell<VecDeque<Connection>>>;
 
 async fn drive(
     targets: Vec<SocketAddr>,
     mut choose: Choice,
     mix: Mix,
-    samples: Arc<Mutex<Vec<Sample>>>,
+    noted: Noted,
     stopped: watch::Receiver<bool>,
 ) {
     let idle: Vec<_> = targets.iter().map(|_| Idle::default()).collect();
@@ -187,6 +220,8 @@ async fn drive(
     let mut number = 0_u64;
     while !*stopped.borrow() {
         tokio::time::sleep_until(due).await;
+        let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        noted.latest_ns.fetch_max(late, Ordering::Relaxed);
         due += every;
         number += 1;
         let instance = choose();
@@ -198,22 +233,33 @@ async fn drive(
         };
         let is_post = mix.post > 0 && number.is_multiple_of(mix.post);
         let key = is_post.then(|| format!("{instance}-{number}"));
-        let samples = samples.clone();
+        let samples = noted.samples.clone();
         tasks.spawn_local(async move {
-            let sent_ns = monotonic_ns();
-            let asked = tokio::time::timeout(TIMEOUT, ask(target, kept, key.as_deref())).await;
-            let (received_ns, result, sender) = match asked {
-                Ok(Ok((at, release, sender))) => (at, Ok(release), sender),
-                Ok(Err(error)) => (monotonic_ns(), Err(error), None),
-                Err(_) => (monotonic_ns(), Err(RequestError::NoAnswer), None),
+            let due_ns = monotonic_ns();
+            // They outlive the connection, which a failure takes away.
+            let stamps = RefCell::default();
+            let asked = ask(target, kept, key.as_deref(), &stamps);
+            let (result, connection) = match tokio::time::timeout(TIMEOUT, asked).await {
+                Ok(Ok((release, connection))) => (Ok(release), Some(connection)),
+                Ok(Err(error)) => (Err(error), None),
+                Err(_) => (Err(RequestError::NoAnswer), None),
             };
-            if let Some(sender) = sender
+            let now_ns = monotonic_ns();
+            let stamps: Rc<Stamps> = stamps.into_inner();
+            let sent_ns = stamps.sent_ns.get().unwrap_or(due_ns);
+            // A failure is known when it is known, whatever came before it.
+            let received_ns = match result {
+                Ok(_) => stamps.received_ns.get().unwrap_or(now_ns),
+                Err(_) => now_ns,
+            };
+            if let Some(connection) = connection
                 && idle.borrow().len() < MAX_IDLE
             {
-                idle.borrow_mut().push_back(sender);
+                idle.borrow_mut().push_back(connection);
             }
             samples.lock().push(Sample {
                 instance,
+                due_ns,
                 sent_ns,
                 received_ns,
                 key,
@@ -225,17 +271,19 @@ async fn drive(
     while tasks.join_next().await.is_some() {}
 }
 
-type Answered = (u64, String, Option<Sender>);
-
 async fn ask(
     target: SocketAddr,
-    kept: Option<Sender>,
+    kept: Option<Connection>,
     key: Option<&str>,
-) -> Result<Answered, RequestError> {
-    let mut sender = match kept {
-        Some(sender) if !sender.is_closed() => sender,
+    stamps: &RefCell<Rc<Stamps>>,
+) -> Result<(String, Connection), RequestError> {
+    let mut connection = match kept {
+        Some(connection) if !connection.sender.is_closed() => connection,
         Some(_) | None => connect(target).await?,
     };
+    connection.stamps.reset();
+    stamps.replace(connection.stamps.clone());
+    let sender = &mut connection.sender;
     sender.ready().await.map_err(|error| broken(&error))?;
     let request = match key {
         None => Request::get("/"),
@@ -248,7 +296,6 @@ async fn ask(
         .send_request(request)
         .await
         .map_err(|error| broken(&error))?;
-    let received_ns = monotonic_ns();
     let status = response.status();
     let release = response.headers().get("x-release");
     let release = release
@@ -261,25 +308,30 @@ async fn ask(
         .await
         .map_err(|error| broken(&error))?;
     if status.is_success() {
-        Ok((received_ns, release, Some(sender)))
+        Ok((release, connection))
     } else {
         Err(RequestError::Status(status.as_u16()))
     }
 }
 
-async fn connect(target: SocketAddr) -> Result<Sender, RequestError> {
+async fn connect(target: SocketAddr) -> Result<Connection, RequestError> {
     let stream = TcpStream::connect(target).await;
     let stream = stream.map_err(|error| not_connected(&error))?;
     stream
         .set_nodelay(true)
         .map_err(|error| not_connected(&error))?;
+    let stamps = Rc::new(Stamps::default());
+    let stream = Stamped {
+        stream,
+        stamps: stamps.clone(),
+    };
     let shaken = http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = shaken.map_err(|error| not_connected(&error))?;
     tokio::task::spawn_local(async move {
         // Its error reaches the task that waits for the response.
         let _ = connection.await;
     });
-    Ok(sender)
+    Ok(Connection { sender, stamps })
 }
 
 fn not_connected(error: &dyn std::error::Error) -> RequestError {

@@ -191,6 +191,7 @@ mod tests {
     fn sample(instance: usize, sent_ms: u64, by: Option<&str>) -> Sample {
         Sample {
             instance,
+            due_ns: sent_ms * MS,
             sent_ns: sent_ms * MS,
             received_ns: (sent_ms + 1) * MS,
             key: None,

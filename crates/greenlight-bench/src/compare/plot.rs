@@ -272,6 +272,7 @@ mod tests {
         };
         let sample = |instance, step: u64, by: Result<&str, RequestError>| Sample {
             instance,
+            due_ns: 1_000 + step * BIN_NS,
             sent_ns: 1_000 + step * BIN_NS,
             received_ns: 2_000 + step * BIN_NS,
             key: None,

@@ -43,8 +43,30 @@ pub struct DemoReport {
     pub held_up: bool,
     /// What did not, in sentences.
     pub faults: Vec<String>,
+    /// How fine the load saw.
+    pub resolution: Resolution,
     /// Each deployment, in order.
     pub deployments: Vec<DeploymentReport>,
+}
+
+/// How fine a load saw: what is shorter than this may have been missed, and a window of 0 says that
+/// none of at least this length was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// From one request to the next at each instance, in milliseconds.
+    pub every_ms: f64,
+    /// How much later than at its socket the load may have noted a time, in milliseconds.
+    pub late_ms: f64,
+}
+
+impl Resolution {
+    /// That of a load with so many requests a second, whose thread was at most so late.
+    pub(super) fn of(per_second: u32, lateness_ns: u64) -> Self {
+        Self {
+            every_ms: 1e3 / f64::from(per_second.max(1)),
+            late_ms: millis(lateness_ns),
+        }
+    }
 }
 
 /// What was found of one deployment.
@@ -203,6 +225,7 @@ impl DemoReport {
     pub(super) fn new(
         options: &DemoOptions,
         instances: &[InstanceId],
+        resolution: Resolution,
         deployments: Vec<DeploymentReport>,
     ) -> Self {
         let endings: Vec<_> = deployments.iter().map(DeploymentReport::ending).collect();
@@ -221,6 +244,7 @@ impl DemoReport {
             barrier: options.barrier,
             held_up: faults.is_empty(),
             faults,
+            resolution,
             deployments,
         }
     }
@@ -259,9 +283,16 @@ impl DemoReport {
         );
         let line = "-".repeat(head.len());
         write!(text, "{head}\n{line}\n{rows}").expect("writing to a string does not fail");
+        writeln!(
+            text,
+            "\nthe load asked each instance every {:.1} ms, stamped at its sockets, and was at most {:.1} ms \
+             late: what is shorter than both together may have been missed",
+            self.resolution.every_ms, self.resolution.late_ms
+        )
+        .expect("writing to a string does not fail");
         let checks = self.deployments.iter().map(|d| d.checks.len());
         let checked: usize = checks.sum();
-        writeln!(text, "\n{checked} claims of the receipts checked")
+        writeln!(text, "{checked} claims of the receipts checked")
             .expect("writing to a string does not fail");
         for fault in &self.faults {
             writeln!(text, "NOT BORNE OUT: {fault}").expect("writing to a string does not fail");
@@ -349,7 +380,9 @@ mod tests {
         let report = report(GATED, |_| {});
         let mut cut_short = report.deployments;
         cut_short.pop();
-        assert!(!DemoReport::new(&options(GATED), &fleet(), cut_short).held_up);
+        assert!(
+            !DemoReport::new(&options(GATED), &fleet(), Resolution::default(), cut_short).held_up
+        );
     }
 
     #[test]
@@ -375,7 +408,12 @@ mod tests {
             deployment("v2", Outcome::Promoted),
         ];
         spoil(&mut deployments);
-        DemoReport::new(&options(front), &fleet(), deployments.into())
+        DemoReport::new(
+            &options(front),
+            &fleet(),
+            Resolution::default(),
+            deployments.into(),
+        )
     }
 
     fn deployment(release: &str, outcome: Outcome) -> DeploymentReport {

@@ -65,7 +65,7 @@ pub fn analyse(samples: &[Sample], segment: Segment, flips: &[Flip]) -> Window {
             Ok(release) => {
                 let answered = window.answered.entry(release.clone()).or_default();
                 answered.insert(sample.instance);
-                let nanos = sample.received_ns.saturating_sub(sample.sent_ns);
+                let nanos = sample.received_ns.saturating_sub(sample.due_ns);
                 window.max_latency_ms = window.max_latency_ms.max(millis(nanos));
             }
             Err(error) => {
@@ -215,6 +215,7 @@ mod tests {
     fn answer(release: &str, sent_ns: u64, received_ns: u64) -> Sample {
         Sample {
             instance: 0,
+            due_ns: sent_ns,
             sent_ns,
             received_ns,
             key: None,
