@@ -18,6 +18,7 @@
 //! service manager. `greenlight` starts the role.
 
 pub mod addresses;
+mod bounded_logs;
 mod event;
 pub mod examine;
 pub mod front;

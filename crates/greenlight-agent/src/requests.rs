@@ -1,6 +1,7 @@
 //! The agent's responses to requests beside the protocol.
 
 use crate::addresses::{AddressError, Addresses};
+use crate::bounded_logs::{MOST_LOGS, bound};
 use crate::examine::MachinePaths;
 use crate::runtime::{Images, Runtime};
 use crate::secret_store::{SecretStore, SecretStoreError};
@@ -115,10 +116,12 @@ impl RequestHandler {
                         service: service.clone(),
                         color,
                         lines,
+                        left_out: false,
                     });
                 }
             }
         }
+        bound(&mut logs, MOST_LOGS);
         logs
     }
 

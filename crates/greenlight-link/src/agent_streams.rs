@@ -7,7 +7,7 @@ use super::pending_responses::{PendingResponses, response};
 use super::role::Role;
 use super::telemetry::Telemetry;
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -26,6 +26,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Directives kept for each agent, so that a cut connection loses none.
 const KEPT: usize = 256;
+/// The most that an agent may send at once, in bytes: a report, telemetry, a response. It bounds
+/// what logs it answers with far below that.
+const MOST_FROM_AGENT: usize = 4 * 1024 * 1024;
 /// A comment this often keeps NATs and proxies from forgetting the connection.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -236,6 +239,7 @@ pub fn agent_router(streams: AgentStreams) -> Router {
         .route("/v1/agents/{id}/reports", post(report))
         .route("/v1/agents/{id}/telemetry", post(telemetry))
         .route("/v1/agents/{id}/responses/{number}", post(receive_response))
+        .layer(DefaultBodyLimit::max(MOST_FROM_AGENT))
         .with_state(streams)
 }
 

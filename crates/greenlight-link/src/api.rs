@@ -8,7 +8,8 @@ pub use greenlight_protocol::coordinator::PhaseName;
 use crate::receipt::Receipt;
 use greenlight_protocol::coordinator::Promotion;
 use greenlight_protocol::{
-    Color, DeploymentId, InstanceId, InstanceStatus, Policy, Release, ServiceName, Strategy,
+    Color, DeploymentId, InstanceId, InstanceStatus, Outcome, Policy, Release, ServiceName,
+    Strategy,
 };
 use greenlight_release::ports::RequestedAddresses;
 use greenlight_release::secret::{RegistryLogin, Secrets};
@@ -145,11 +146,52 @@ pub struct SlotLog {
     pub color: Color,
     /// The lines, oldest first.
     pub lines: Vec<String>,
+    /// Whether lines before them were left out that had been asked for, because an answer is
+    /// bounded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
 }
 
 /// `GET /v1/deployments`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct History {
-    /// Receipts of the latest deployments, oldest first.
-    pub deployments: Vec<Receipt>,
+    /// The latest deployments, oldest first.
+    pub deployments: Vec<DeploymentSummary>,
+}
+
+/// A deployment without its evidence: each has a receipt of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentSummary {
+    /// Its id.
+    pub deployment: String,
+    /// The person who requested it.
+    pub requested_by: String,
+    /// By service: the version of the release it brought.
+    pub releases: BTreeMap<ServiceName, String>,
+    /// The services it removed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<ServiceName>,
+    /// By service: the version of what was live before.
+    pub previous: BTreeMap<ServiceName, String>,
+    /// When it was accepted, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// When it ended, in milliseconds since 1970.
+    pub finished_ms: Option<u64>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+}
+
+impl From<&Receipt> for DeploymentSummary {
+    fn from(receipt: &Receipt) -> Self {
+        Self {
+            deployment: receipt.deployment.clone(),
+            requested_by: receipt.requested_by.clone(),
+            releases: receipt.releases.clone(),
+            removed: receipt.removed.clone(),
+            previous: receipt.previous.clone(),
+            started_ms: receipt.started_ms,
+            finished_ms: receipt.finished_ms,
+            outcome: receipt.outcome.clone(),
+        }
+    }
 }

@@ -1,8 +1,11 @@
 //! The operators' HTTP API: commands, status, history, receipts, and a stream of progress.
 
 use super::doctor::examine_fleet;
-use super::shell::{FleetView, Input};
-use axum::extract::{Path, Query, State};
+use super::progress_log::ProgressLog;
+use super::receipt_archive::ReceiptArchive;
+use super::shell::Input;
+use super::view::{FleetView, ViewReader};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,10 +19,8 @@ use greenlight_link::api::{
     PinAnswer, PinRequest, RollbackRequest,
 };
 use greenlight_link::doctor::DoctorRequest;
-use greenlight_link::receipt::ReceiptDocument;
 use greenlight_link::{
-    AgentStreams, Identity, PinImage, ReadLogs, ReleaseSecrets, RequestError, SetAddresses,
-    StoreSecrets,
+    AgentStreams, PinImage, ReadLogs, ReleaseSecrets, RequestError, SetAddresses, StoreSecrets,
 };
 use greenlight_protocol::coordinator::{self, Accepted, Command, DeploymentRequest, Refusal};
 use greenlight_protocol::{DeploymentId, InstanceId, Plan, ServiceName, Strategy};
@@ -37,11 +38,30 @@ use tokio::sync::{broadcast, oneshot};
 #[derive(Clone)]
 pub(crate) struct Api {
     inbox: Sender<Input>,
+    view: ViewReader,
+    archive: ReceiptArchive,
+    past: ProgressLog,
     progress: broadcast::Sender<NumberedEvent>,
     fleet: Arc<BTreeSet<InstanceId>>,
     streams: AgentStreams,
-    /// Signs receipts.
-    identity: Arc<Identity>,
+}
+
+/// What the operators' routes are made of.
+pub struct ApiParts {
+    /// Takes commands to the coordinator.
+    pub inbox: Sender<Input>,
+    /// The state of the fleet.
+    pub view: ViewReader,
+    /// The receipts on disk.
+    pub archive: ReceiptArchive,
+    /// The progress so far.
+    pub past: ProgressLog,
+    /// The progress as it comes.
+    pub progress: broadcast::Sender<NumberedEvent>,
+    /// The instances.
+    pub fleet: BTreeSet<InstanceId>,
+    /// The agents.
+    pub streams: AgentStreams,
 }
 
 /// `GET /v1/logs?…`.
@@ -60,18 +80,13 @@ const STORE_SECRETS_TIMEOUT: Duration = Duration::from_secs(10);
 const SET_ADDRESSES_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to ask a registry.
 const PIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most that an operator may send at once, in bytes: a deployment with its secrets.
+const MOST_FROM_OPERATOR: usize = 8 * 1024 * 1024;
 /// More than this of each application is not sent.
 const MOST_LINES: usize = 10_000;
 
 /// The operators' routes. Who may call them is the link's business.
-pub fn router(
-    inbox: Sender<Input>,
-    progress: broadcast::Sender<NumberedEvent>,
-    fleet: BTreeSet<InstanceId>,
-    streams: AgentStreams,
-    identity: Arc<Identity>,
-) -> Router {
-    let fleet = Arc::new(fleet);
+pub fn router(parts: ApiParts) -> Router {
     Router::new()
         .route("/v1/deployments", post(deploy).get(history))
         .route("/v1/deployments/{id}", get(receipt))
@@ -83,12 +98,15 @@ pub fn router(
         .route("/v1/events", get(events))
         .route("/v1/logs", get(logs))
         .route("/v1/doctor", post(doctor))
+        .layer(DefaultBodyLimit::max(MOST_FROM_OPERATOR))
         .with_state(Api {
-            inbox,
-            progress,
-            fleet,
-            streams,
-            identity,
+            inbox: parts.inbox,
+            view: parts.view,
+            archive: parts.archive,
+            past: parts.past,
+            progress: parts.progress,
+            fleet: Arc::new(parts.fleet),
+            streams: parts.streams,
         })
 }
 
@@ -114,9 +132,9 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
     }
     let policy = match request.policy {
         Some(policy) => policy,
-        None => match api.view().await {
-            Ok(view) => view.policy,
-            Err(response) => return response,
+        None => match api.view.read() {
+            Some(view) => view.policy.clone(),
+            None => return ending(),
         },
     };
     let new_releases = request.releases.into_iter();
@@ -135,11 +153,10 @@ async fn deploy(State(api): State<Api>, Json(request): Json<DeployRequest>) -> R
 
 /// The digest to which an image's name resolves, as seen from the first connected instance.
 async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Response {
-    let view = match api.view().await {
-        Ok(view) => view,
-        Err(response) => return response,
+    let Some(view) = api.view.read() else {
+        return ending();
     };
-    let mut instances = view.status.instances.into_iter();
+    let mut instances = view.status.instances.iter();
     let Some((instance, _)) = instances.find(|(_, standing)| standing.is_some()) else {
         return conflict(
             "no instance is connected, so the image cannot be resolved".to_owned(),
@@ -166,13 +183,13 @@ async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Respons
 
 async fn rollback(State(api): State<Api>, Json(request): Json<RollbackRequest>) -> Response {
     if let Some(version) = &request.version {
-        match api.view().await {
-            Ok(view) => {
+        match api.view.read() {
+            Some(view) => {
                 if let Some(problem) = cannot_go_back_to(version, &view) {
                     return problem;
                 }
             }
-            Err(response) => return response,
+            None => return ending(),
         }
     }
     let plan = match Plan::compile(Strategy::BlueGreen, &api.fleet) {
@@ -221,36 +238,47 @@ async fn abort(State(api): State<Api>, Json(request): Json<ActRequest>) -> Respo
 }
 
 async fn status(State(api): State<Api>) -> Response {
-    match api.view().await {
-        Ok(view) => Json(view.status).into_response(),
-        Err(response) => response,
+    match api.view.read() {
+        Some(view) => Json(&view.status).into_response(),
+        None => ending(),
     }
 }
 
 async fn history(State(api): State<Api>) -> Response {
-    match api.view().await {
-        Ok(view) => {
-            let receipts = view.receipts.into_iter();
-            let deployments = receipts.map(Arc::unwrap_or_clone).collect();
+    match api.view.read() {
+        Some(view) => {
+            let deployments = view.history();
             Json(History { deployments }).into_response()
         }
-        Err(response) => response,
+        None => ending(),
     }
 }
 
 async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
-    let view = match api.view().await {
-        Ok(view) => view,
-        Err(response) => return response,
+    let Some(view) = api.view.read() else {
+        return ending();
     };
-    let mut receipts = view.receipts.into_iter().rev();
-    let found = receipts.find(|receipt| id == "latest" || receipt.deployment == id);
-    if let Some(receipt) = found {
-        return match ReceiptDocument::write(&receipt, Some(&api.identity.signer())) {
+    let is_it = |deployment: &str| id == "latest" || deployment == id;
+    let mut recent = view.recent.iter().rev();
+    let recent = recent.find(|receipt| is_it(&receipt.deployment)).cloned();
+    let mut older = view.older.iter().rev();
+    let older = older.find(|summary| is_it(&summary.deployment));
+    let older = older.map(|summary| summary.deployment.clone());
+    if recent.is_some() || older.is_some() {
+        let archive = api.archive.clone();
+        let read = tokio::task::spawn_blocking(move || match (recent, older) {
+            (Some(receipt), _) => archive.sealed(&receipt).map(|text| text.to_string()),
+            (None, id) => archive.read(&id.unwrap_or_default()),
+        });
+        return match read.await.map_err(std::io::Error::other).flatten() {
             Ok(document) => ([(CONTENT_TYPE, "application/json")], document).into_response(),
             Err(error) => {
-                tracing::error!(%error, "a receipt cannot be signed");
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+                tracing::error!(%error, deployment = id, "a receipt cannot be read");
+                let answer = ErrorAnswer {
+                    error: format!("the receipt cannot be read: {error}"),
+                    help: "look at the server's log and its folder `receipts`".to_owned(),
+                };
+                (StatusCode::INTERNAL_SERVER_ERROR, Json(answer)).into_response()
             }
         };
     }
@@ -269,19 +297,15 @@ async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> Response {
 
 /// The last lines of the applications of all or one instance, and of all or one service.
 async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Response {
-    let view = match api.view().await {
-        Ok(view) => view,
-        Err(response) => return response,
+    let Some(view) = api.view.read() else {
+        return ending();
     };
     let status = &view.status;
     let deploying = status.deployment.iter().flat_map(|d| d.releases.keys());
-    let receipts = view.receipts.iter().flat_map(|r| r.releases.keys());
-    let mut services: BTreeSet<_> = status
-        .live
-        .keys()
-        .chain(deploying)
-        .chain(receipts)
-        .collect();
+    let history = view.history();
+    let known = history.iter().flat_map(|its| its.releases.keys());
+    let live = status.live.keys();
+    let mut services: BTreeSet<_> = live.chain(deploying).chain(known).collect();
     if let Some(service) = &query.service {
         if !services.contains(service) {
             let known: Vec<_> = services.iter().map(|s| format!("`{s}`")).collect();
@@ -321,12 +345,11 @@ async fn logs(State(api): State<Api>, Query(query): Query<LogsQuery>) -> Respons
 
 /// What every agent finds on its machine.
 async fn doctor(State(api): State<Api>, Json(asked): Json<DoctorRequest>) -> Response {
-    let view = match api.view().await {
-        Ok(view) => view,
-        Err(response) => return response,
+    let Some(view) = api.view.read() else {
+        return ending();
     };
-    let instances = view.status.instances.into_iter();
-    let connected = instances.map(|(name, standing)| (name, standing.is_some()));
+    let instances = view.status.instances.iter();
+    let connected = instances.map(|(name, standing)| (name.clone(), standing.is_some()));
     Json(examine_fleet(&api.streams, connected.collect(), asked).await).into_response()
 }
 
@@ -345,13 +368,16 @@ async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Response> {
     // Subscribe first, so that nothing falls between the past and what comes.
     let mut coming = api.progress.subscribe();
-    let past = api.view().await?.progress;
+    if api.view.read().is_none() {
+        return Err(ending());
+    }
+    let past = api.past.read();
     let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
     tokio::spawn(async move {
         let mut last = 0;
         for progress in past {
             last = progress.number;
-            if sender.send(progress).await.is_err() {
+            if sender.send(Arc::unwrap_or_clone(progress)).await.is_err() {
                 return;
             }
         }
@@ -435,7 +461,7 @@ impl Api {
         request: &DeployRequest,
         instances: &BTreeSet<InstanceId>,
     ) -> Result<(), Response> {
-        let view = self.view().await?;
+        let view = self.view.read().ok_or_else(ending)?;
         if view.status.deployment.is_some() {
             return Ok(());
         }
@@ -476,27 +502,19 @@ impl Api {
         }
         match reply.await {
             Ok(Ok(accepted)) => Json(accepted_answer(accepted)).into_response(),
-            Ok(Err(refusal)) => self.refuse(&refusal).await,
+            Ok(Err(refusal)) => self.refuse(&refusal),
             Err(_) => ending(),
         }
     }
 
     /// A refusal; if another deployment is under way, also since when.
-    async fn refuse(&self, refusal: &Refusal) -> Response {
+    fn refuse(&self, refusal: &Refusal) -> Response {
         let Refusal::Busy { .. } = refusal else {
             return refuse(refusal, None);
         };
-        let view = self.view().await.ok();
-        let busy = view.and_then(|view| view.status.deployment);
-        refuse(refusal, busy.map(|busy| busy.since_ms))
-    }
-
-    async fn view(&self) -> Result<FleetView, Response> {
-        let (answer, reply) = oneshot::channel();
-        self.inbox
-            .send(Input::GetView(answer))
-            .map_err(|_| ending())?;
-        reply.await.map_err(|_| ending())
+        let view = self.view.read();
+        let busy = view.and_then(|view| Some(view.status.deployment.as_ref()?.since_ms));
+        refuse(refusal, busy)
     }
 }
 

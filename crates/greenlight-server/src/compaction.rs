@@ -1,10 +1,11 @@
 //! Keeps the journal to what recovery and history need.
 
-use crate::receipt_store::KEPT;
 use greenlight_protocol::CoordinatorRecord;
 use greenlight_protocol::coordinator::snapshot;
 use greenlight_shell::journal::{Journal, JournalError};
 
+/// Deployments that stay in the journal.
+const KEPT: usize = 100;
 /// Records of a journal that is worth the trouble: some hundreds of deployments.
 const MANY: u64 = 4096;
 
@@ -41,6 +42,7 @@ impl Compaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receipt_archive::Stored;
     use crate::receipt_store::ReceiptStore;
     use greenlight_protocol::coordinator::{CutOverStarted, DeploymentRequest, Ledger, Promotion};
     use greenlight_protocol::strategy::Position;
@@ -79,8 +81,8 @@ mod tests {
         assert_eq!(Ledger::replay(&after), Ledger::replay(&before));
         // History and receipts, even if those that were written down are lost.
         let history = |records| {
-            let store = ReceiptStore::resume(Vec::new(), records);
-            let receipts = store.all().iter();
+            let mut store = ReceiptStore::resume(Stored::default(), records, KEPT);
+            let receipts = store.take_changed().into_iter();
             let told = receipts.map(|r| (r.releases.clone(), r.previous.clone()));
             told.collect::<Vec<_>>()
         };

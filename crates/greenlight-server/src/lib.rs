@@ -3,7 +3,8 @@
 //! ```text
 //!   operators ──HTTP──▶ api ──┐                       ┌──▶ journal (fsync)
 //!                             ├─▶ inbox ─▶ shell ─────┼──▶ directive streams ──▶ agents
-//!   agents ────reports─▶ link ┘           (one thread)└──▶ receipts, progress
+//!   agents ────reports─▶ link ┘           (one thread)├──▶ view, progress ───────▶ api
+//!                                                     └──▶ receipts (a thread of their own)
 //! ```
 //!
 //! One thread owns the coordinator. It takes one input, carries out its effects in order, and
@@ -14,8 +15,14 @@
 mod api;
 mod compaction;
 mod doctor;
+mod progress_log;
+mod receipt_archive;
 mod receipt_store;
 mod shell;
+mod view;
 
-pub use api::router;
-pub use shell::{FleetView, Input, RecoveredShell, SendDirectives, Shell};
+pub use api::{ApiParts, router};
+pub use progress_log::ProgressLog;
+pub use receipt_archive::{KEPT_RECEIPTS, ReceiptArchive};
+pub use shell::{Input, RecoveredShell, SendDirectives, Shell};
+pub use view::{FleetView, ViewReader};

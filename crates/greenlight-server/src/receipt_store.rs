@@ -1,24 +1,30 @@
 //! Collects receipts from the records, directives and reports that pass through the server.
 
+use crate::receipt_archive::{RECENT, Stored};
 use greenlight_link::Telemetry;
+use greenlight_link::api::DeploymentSummary;
 use greenlight_link::receipt::{CutOverReceipt, InstanceReceipt, Receipt, not_seen};
 use greenlight_protocol::{
-    CoordinatorRecord, DeploymentId, Directive, DirectiveEnvelope, Epoch, InstanceId, Report,
-    ReportEnvelope, ServiceName,
+    Alignment, CoordinatorRecord, DeploymentId, Directive, DirectiveEnvelope, Epoch, InstanceId,
+    Report, ReportEnvelope, ServiceName,
 };
 use greenlight_shell::clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Receipts kept, and deployments in the journal.
-pub(super) const KEPT: usize = 100;
 
 /// The receipts of the latest deployments, newest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReceiptStore {
-    /// Shared with their readers; one that changes meanwhile is copied.
+    /// The latest, whose evidence may still come in. Shared with their readers; one that changes
+    /// meanwhile is copied.
     receipts: Vec<Arc<Receipt>>,
+    /// Those before, oldest first. Their receipts are on disk.
+    older: Arc<Vec<DeploymentSummary>>,
+    /// How many there may be in all.
+    keep: usize,
+    /// The deployments whose receipts have changed since they were taken.
+    changed: BTreeSet<String>,
     order: u64,
     /// By service: the version of what is live, as far as the records go.
     live: BTreeMap<ServiceName, String>,
@@ -31,7 +37,8 @@ pub(super) struct ReceiptStore {
 impl ReceiptStore {
     /// A store that begins with receipts written earlier. What the records tell beyond them is
     /// filled in; the order of messages before a crash is lost, and the receipt says so.
-    pub(super) fn resume(receipts: Vec<Receipt>, records: &[CoordinatorRecord]) -> Self {
+    pub(super) fn resume(stored: Stored, records: &[CoordinatorRecord], keep: usize) -> Self {
+        let receipts = stored.recent;
         let cut_overs = receipts.iter().flat_map(|receipt| &receipt.cut_overs);
         let orders = cut_overs.flat_map(|cut_over| {
             let instances = cut_over.instances.values();
@@ -40,7 +47,9 @@ impl ReceiptStore {
         });
         let mut store = Self {
             order: orders.flatten().max().unwrap_or(0),
-            receipts: receipts.into_iter().map(Arc::new).collect(),
+            receipts: receipts.iter().cloned().map(Arc::new).collect(),
+            older: Arc::new(stored.older),
+            keep,
             replaying: true,
             ..Self::default()
         };
@@ -49,18 +58,49 @@ impl ReceiptStore {
         }
         store.replaying = false;
         store.receipts.sort_by_key(|receipt| receipt.started_ms);
-        let surplus = store.receipts.len().saturating_sub(KEPT);
+        let surplus = store.receipts.len().saturating_sub(keep);
         store.receipts.drain(..surplus);
-        let receipts = store.receipts.iter_mut().map(Arc::make_mut);
-        for cut_over in receipts.flat_map(|receipt| &mut receipt.cut_overs) {
+        let all = store.receipts.iter_mut().map(Arc::make_mut);
+        for cut_over in all.flat_map(|receipt| &mut receipt.cut_overs) {
             cut_over.recovered |= cut_over.completed_ns.is_none() && cut_over.aborted.is_none();
         }
+        let known: BTreeMap<_, _> = receipts.iter().map(|r| (&r.deployment, r)).collect();
+        let told_more =
+            |receipt: &&Arc<Receipt>| known.get(&receipt.deployment) != Some(&&***receipt);
+        let changed = store.receipts.iter().filter(told_more);
+        store.changed = changed.map(|receipt| receipt.deployment.clone()).collect();
         store
     }
 
-    /// All receipts, oldest first.
-    pub(super) fn all(&self) -> &[Arc<Receipt>] {
+    /// The latest receipts, oldest first.
+    pub(super) fn recent(&self) -> &[Arc<Receipt>] {
         &self.receipts
+    }
+
+    /// The deployments before those, oldest first.
+    pub(super) fn older(&self) -> &Arc<Vec<DeploymentSummary>> {
+        &self.older
+    }
+
+    /// The receipts that have changed since this was asked last, which the caller writes. The
+    /// oldest of those that are over need not be at hand any longer.
+    pub(super) fn take_changed(&mut self) -> Vec<Arc<Receipt>> {
+        let changed = std::mem::take(&mut self.changed);
+        let receipts = self.receipts.iter();
+        let taken = receipts.filter(|receipt| changed.contains(&receipt.deployment));
+        let taken = taken.cloned().collect();
+        while self.receipts.len() > RECENT && self.receipts[0].outcome.is_some() {
+            let receipt = self.receipts.remove(0);
+            let older = Arc::make_mut(&mut self.older);
+            older.push(DeploymentSummary::from(&*receipt));
+            older.sort_by_key(|summary| summary.started_ms);
+        }
+        let surplus = (self.older.len() + self.receipts.len()).saturating_sub(self.keep);
+        if surplus > 0 {
+            let older = Arc::make_mut(&mut self.older);
+            older.drain(..surplus.min(older.len()));
+        }
+        taken
     }
 
     /// The receipt of a deployment.
@@ -79,9 +119,12 @@ impl ReceiptStore {
                 self.live = live.map(|(s, r)| (s.clone(), r.version.clone())).collect();
             }
             CoordinatorRecord::Accepted(request) => {
-                if self.find(&request.deployment.0).is_some() {
+                let id = &request.deployment.0;
+                let is_older = self.older.iter().any(|older| older.deployment == *id);
+                if is_older || self.find(id).is_some() {
                     return;
                 }
+                self.changed.insert(id.clone());
                 let services = request.releases.keys();
                 let previous =
                     services.filter_map(|s| Some((s.clone(), self.live.get(s)?.clone())));
@@ -96,9 +139,6 @@ impl ReceiptStore {
                     outcome: None,
                     cut_overs: Vec::new(),
                 }));
-                if !self.replaying && self.receipts.len() > KEPT {
-                    self.receipts.remove(0);
-                }
             }
             CoordinatorRecord::CutOverStarted(started) => self.cut_over_started(started),
             CoordinatorRecord::Committed(epoch) => {
@@ -241,7 +281,10 @@ impl ReceiptStore {
             | Report::InDoubt
             | Report::Fenced => {}
         }
-        cut_over.measure();
+        // It looks at every instance, so it is not done for each report of a fleet with gates.
+        if is_aligned(&envelope.report) || cut_over.aligned.is_some() {
+            cut_over.measure();
+        }
     }
 
     /// Telemetry has come in. It has no place in the order of messages: what it says is of the
@@ -259,22 +302,31 @@ impl ReceiptStore {
             {
                 instance.readings = Some(telemetry.readings);
             }
-            cut_over.measure();
         }
     }
 
     fn find_mut(&mut self, deployment: &DeploymentId) -> Option<&mut Receipt> {
         let mut receipts = self.receipts.iter_mut();
-        let found = receipts.find(|receipt| receipt.deployment == deployment.0);
-        found.map(Arc::make_mut)
+        let found = receipts.find(|receipt| receipt.deployment == deployment.0)?;
+        self.changed.insert(deployment.0.clone());
+        Some(Arc::make_mut(found))
     }
 
     fn cut_over(&mut self, epoch: Epoch) -> Option<&mut CutOverReceipt> {
         let of_it = |receipt: &Arc<Receipt>| receipt.cut_overs.iter().any(|c| c.epoch == epoch);
         let receipt = self.receipts.iter_mut().rev().find(|its| of_it(its))?;
+        self.changed.insert(receipt.deployment.clone());
         let mut cut_overs = Arc::make_mut(receipt).cut_overs.iter_mut();
         cut_overs.find(|cut_over| cut_over.epoch == epoch)
     }
+}
+
+/// Whether a report is of a front without a gate.
+fn is_aligned(report: &Report) -> bool {
+    if let Report::Held(evidence) = report {
+        return evidence.alignment == Alignment::Aligned;
+    }
+    matches!(report, Report::Switched(evidence) if evidence.aligned.is_some())
 }
 
 /// When a deployment was accepted: its id begins with that time.

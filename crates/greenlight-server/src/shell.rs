@@ -1,23 +1,24 @@
 //! The coordinator's loop: take one input, carry out its effects in order, take the next.
 
 use super::compaction::Compaction;
+use crate::progress_log::ProgressLog;
+use crate::receipt_archive::ReceiptArchive;
 use crate::receipt_store::ReceiptStore;
+use crate::view::{FleetView, ViewPublisher, ViewReader, is_barrier};
 use greenlight_link::Telemetry;
 use greenlight_link::api::{
     DeploymentEvent, DeploymentStatus, FleetStatus, InstanceProgress, NumberedEvent, PhaseName,
 };
-use greenlight_link::receipt::Receipt;
 use greenlight_protocol::coordinator::{Accepted, Command, CoordinatorEvent, Refusal};
 use greenlight_protocol::{
     Coordinator, CoordinatorEffect, CoordinatorRecord, CoordinatorTimer, DeploymentId,
-    DirectiveEnvelope, Epoch, InstanceId, Policy, ReportEnvelope, ServiceName, Term,
+    DirectiveEnvelope, Epoch, InstanceId, ReportEnvelope, Term,
 };
 use greenlight_shell::clock;
 use greenlight_shell::failpoint;
 use greenlight_shell::journal::{Journal, JournalError};
 use greenlight_shell::timers::Timers;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ use tracing::Span;
 
 /// Sends directives to agents.
 pub type SendDirectives = Box<dyn Fn(&[(InstanceId, DirectiveEnvelope)]) + Send>;
+
+/// How long evidence waits at a barrier before it is written all the same.
+const LONGEST_IN_MEMORY: Duration = Duration::from_secs(5);
 
 /// What the shell waits for.
 pub enum Input {
@@ -39,26 +43,10 @@ pub enum Input {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Accepted, Refusal>>,
     },
-    /// The API reads the state of the fleet.
-    GetView(oneshot::Sender<FleetView>),
     /// The service manager asks whether the loop is responsive.
     Ping(oneshot::Sender<()>),
     /// End the loop.
     Stop,
-}
-
-/// The state of the fleet, as the API reads it.
-#[derive(Clone, Debug)]
-pub struct FleetView {
-    pub status: FleetStatus,
-    /// The receipts of the latest deployments, oldest first.
-    pub receipts: Vec<Arc<Receipt>>,
-    /// Progress so far of the latest deployment.
-    pub progress: Vec<NumberedEvent>,
-    /// By service: the version of what was live before.
-    pub before: BTreeMap<ServiceName, String>,
-    /// The timers and choices of the latest deployment.
-    pub policy: Policy,
 }
 
 /// The loop's own state.
@@ -69,8 +57,10 @@ pub struct Shell {
     send: SendDirectives,
     timers: Timers<CoordinatorTimer>,
     receipts: ReceiptStore,
-    receipts_at: PathBuf,
-    progress: Vec<NumberedEvent>,
+    archive: ReceiptArchive,
+    handed_over: Instant,
+    view: ViewPublisher,
+    progress: ProgressLog,
     progress_sent: broadcast::Sender<NumberedEvent>,
     numbered: u64,
     /// What the events said last of the phase.
@@ -85,28 +75,27 @@ pub struct RecoveredShell {
     journal: Journal,
     compaction: Compaction,
     receipts: ReceiptStore,
-    receipts_at: PathBuf,
+    archive: ReceiptArchive,
 }
 
 impl RecoveredShell {
-    /// Recovers the coordinator from its journal, and the receipts from theirs.
+    /// Recovers the coordinator from its journal, and the receipts from their folder.
     pub fn read(
         fleet: BTreeSet<InstanceId>,
         mut journal: Journal,
-        receipts_at: PathBuf,
+        archive: ReceiptArchive,
     ) -> Result<Self, JournalError> {
         let mut compaction = Compaction::new();
         compaction.compact_if_long(&mut journal)?;
         let records: Vec<CoordinatorRecord> = journal.load()?;
-        let receipts = read_receipts(&receipts_at);
         let (coordinator, pending) = Coordinator::recover(fleet, &records, clock::now());
         Ok(Self {
             coordinator,
             pending,
             journal,
             compaction,
-            receipts: ReceiptStore::resume(receipts, &records),
-            receipts_at,
+            receipts: ReceiptStore::resume(archive.stored(), &records, archive.keep()),
+            archive,
         })
     }
 
@@ -115,27 +104,32 @@ impl RecoveredShell {
         self.coordinator.term()
     }
 
-    /// The loop that sends directives and progress this way. Effects of the recovery are carried
-    /// out when it starts.
+    /// The loop that sends directives and progress this way, and what reads the state that it
+    /// publishes. Effects of the recovery are carried out when it starts.
     pub fn into_shell(
         self,
         send: SendDirectives,
+        progress: ProgressLog,
         progress_sent: broadcast::Sender<NumberedEvent>,
-    ) -> Shell {
-        Shell {
+    ) -> (Shell, ViewReader) {
+        let (view, reader) = ViewPublisher::new(view(&self.coordinator, &self.receipts));
+        let shell = Shell {
             coordinator: self.coordinator,
             journal: self.journal,
             compaction: self.compaction,
             send,
             timers: Timers::default(),
             receipts: self.receipts,
-            receipts_at: self.receipts_at,
-            progress: Vec::new(),
+            archive: self.archive,
+            handed_over: Instant::now(),
+            view,
+            progress,
             progress_sent,
             numbered: 0,
             phase: None,
             pending: self.pending,
-        }
+        };
+        (shell, reader)
     }
 }
 
@@ -145,14 +139,23 @@ impl Shell {
     pub fn run(mut self, inbox: &Receiver<Input>) -> Result<(), JournalError> {
         let effects = std::mem::take(&mut self.pending);
         self.carry_out(effects)?;
+        self.publish();
         loop {
             for timer in self.timers.take_due() {
                 self.event(CoordinatorEvent::TimerFired(timer))?;
             }
-            let wait = self.timers.next_in().unwrap_or(Duration::from_mins(1));
+            let timer = self.timers.next_in().unwrap_or(Duration::from_mins(1));
+            let publication = self.view.due_in(self.coordinator.phase().name());
+            if publication.is_some_and(|wait| wait.is_zero()) {
+                self.publish();
+            }
+            let wait = publication.map_or(timer, |publication| timer.min(publication));
             match inbox.recv_timeout(wait) {
                 Ok(Input::Event(event)) => self.event(event)?,
-                Ok(Input::Observed(from, telemetry)) => self.receipts.observed(&from, *telemetry),
+                Ok(Input::Observed(from, telemetry)) => {
+                    self.receipts.observed(&from, *telemetry);
+                    self.view.outdated();
+                }
                 Ok(Input::Command { command, answer }) => {
                     let result = self.coordinator.command(*command, clock::now());
                     let reply = match result {
@@ -162,18 +165,20 @@ impl Shell {
                         }
                         Err(refusal) => Err(refusal),
                     };
+                    // Who has the answer finds what it is about.
+                    self.publish();
                     let failpoint = failpoint::before(|| "answer".to_owned());
                     // The client may be gone; the command is valid all the same (G8).
                     let _ = answer.send(reply);
                     failpoint.after_a_moment();
                 }
-                Ok(Input::GetView(answer)) => {
-                    let _ = answer.send(self.view());
-                }
                 Ok(Input::Ping(answer)) => {
                     let _ = answer.send(());
                 }
-                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.hand_over();
+                    return Ok(());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -187,7 +192,26 @@ impl Shell {
             self.tell_report(from, envelope);
         }
         let effects = self.coordinator.handle(event, clock::now());
+        self.view.outdated();
         self.carry_out(effects)
+    }
+
+    /// Publishes how the fleet is, and hands the receipts over that have changed. While requests
+    /// wait at gates the disk is the journal's alone; but an instance that never answers must not
+    /// keep the evidence of the others in memory.
+    fn publish(&mut self) {
+        let waited = self.handed_over.elapsed();
+        if !is_barrier(self.coordinator.phase().name()) || waited > LONGEST_IN_MEMORY {
+            self.hand_over();
+        }
+        self.view.publish(view(&self.coordinator, &self.receipts));
+    }
+
+    fn hand_over(&mut self) {
+        for receipt in self.receipts.take_changed() {
+            self.archive.write(receipt);
+        }
+        self.handed_over = Instant::now();
     }
 
     fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) -> Result<(), JournalError> {
@@ -263,6 +287,8 @@ impl Shell {
             outcome,
         } = record
         {
+            // Who hears of the end finds it in the receipt.
+            self.publish();
             self.tell(
                 deployment.clone(),
                 DeploymentEvent::Finished {
@@ -272,27 +298,7 @@ impl Shell {
             // No request is held now, so the time that this takes delays nobody.
             self.compaction.compact_if_long(&mut self.journal)?;
         }
-        if matches!(
-            record,
-            CoordinatorRecord::Finished { .. } | CoordinatorRecord::Completed(_)
-        ) {
-            self.keep_receipts();
-        }
         Ok(())
-    }
-
-    /// Receipts are evidence, not state: losing the latest of them to a crash changes no
-    /// decision, so they are replaced atomically but not synced.
-    fn keep_receipts(&self) {
-        let next = self.receipts_at.with_extension("next");
-        let all: Vec<&Receipt> = self.receipts.all().iter().map(Arc::as_ref).collect();
-        let kept = serde_json::to_vec(&all)
-            .map_err(std::io::Error::other)
-            .and_then(|bytes| std::fs::write(&next, bytes))
-            .and_then(|()| std::fs::rename(&next, &self.receipts_at));
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the receipts could not be written");
-        }
     }
 
     fn tell_phase(&mut self) {
@@ -302,6 +308,7 @@ impl Shell {
             return;
         }
         self.phase = told;
+        self.publish();
         let active = self.coordinator.ledger().active();
         if let (Some((epoch, phase)), Some(active)) = (told, active) {
             let deployment = active.request.deployment.clone();
@@ -322,8 +329,7 @@ impl Shell {
             instance: from.clone(),
             progress,
         };
-        let mut latest = self.progress.iter().rev().take(64);
-        let repeated = latest.any(|told| told.event == event);
+        let repeated = self.progress.repeats(|told| told.event == event);
         let deployment = active.request.deployment.clone();
         if !repeated {
             self.tell(deployment, event);
@@ -331,13 +337,6 @@ impl Shell {
     }
 
     fn tell(&mut self, deployment: DeploymentId, event: DeploymentEvent) {
-        if self
-            .progress
-            .first()
-            .is_some_and(|first| first.deployment != deployment)
-        {
-            self.progress.clear();
-        }
         self.numbered += 1;
         let progress = NumberedEvent {
             number: self.numbered,
@@ -345,80 +344,49 @@ impl Shell {
             deployment,
             event,
         };
-        self.progress.push(progress.clone());
+        self.progress.add(Arc::new(progress.clone()));
         // There may be no receiver.
         let _ = self.progress_sent.send(progress);
     }
+}
 
-    fn view(&self) -> FleetView {
-        let ledger = self.coordinator.ledger();
-        let fleet = self.coordinator.fleet().iter();
-        let connected = self.coordinator.connected();
-        let deployment = ledger.active().map(|active| DeploymentStatus {
-            deployment: active.request.deployment.clone(),
-            requested_by: active.request.requested_by.clone(),
-            releases: active.request.versions(),
-            removed: active.request.removed(),
-            phase: self.coordinator.phase().name(),
-            waiting_for: self.coordinator.waiting_for().into_iter().collect(),
-            since_ms: self
-                .receipts
-                .find(&active.request.deployment.0)
-                .map_or(0, |receipt| receipt.started_ms),
-        });
-        let live = ledger.live.iter();
-        let latest = ledger.deployment.as_ref();
-        FleetView {
-            status: FleetStatus {
-                term: ledger.term.0,
-                epoch: ledger.epoch.0,
-                live: live.map(|(s, r)| (s.clone(), r.version.clone())).collect(),
-                instances: fleet
-                    .map(|name| (name.clone(), connected.get(name).cloned()))
-                    .collect(),
-                deployment,
-                retiring: self.coordinator.is_retiring(),
-                warm: ledger.warm.is_some() && !ledger.rollback_target.is_empty(),
-            },
-            receipts: self.receipts.all().to_vec(),
-            progress: self.progress.clone(),
-            before: ledger
-                .rollback_target
-                .iter()
-                .map(|(service, release)| (service.clone(), release.version.clone()))
+/// The state of the fleet now.
+fn view(coordinator: &Coordinator, receipts: &ReceiptStore) -> FleetView {
+    let ledger = coordinator.ledger();
+    let fleet = coordinator.fleet().iter();
+    let connected = coordinator.connected();
+    let deployment = ledger.active().map(|active| DeploymentStatus {
+        deployment: active.request.deployment.clone(),
+        requested_by: active.request.requested_by.clone(),
+        releases: active.request.versions(),
+        removed: active.request.removed(),
+        phase: coordinator.phase().name(),
+        waiting_for: coordinator.waiting_for().into_iter().collect(),
+        since_ms: receipts
+            .find(&active.request.deployment.0)
+            .map_or(0, |receipt| receipt.started_ms),
+    });
+    let live = ledger.live.iter();
+    let latest = ledger.deployment.as_ref();
+    FleetView {
+        status: FleetStatus {
+            term: ledger.term.0,
+            epoch: ledger.epoch.0,
+            live: live.map(|(s, r)| (s.clone(), r.version.clone())).collect(),
+            instances: fleet
+                .map(|name| (name.clone(), connected.get(name).cloned()))
                 .collect(),
-            policy: latest.map(|d| d.request.policy.clone()).unwrap_or_default(),
-        }
-    }
-}
-
-/// Receipts written earlier. What cannot be read is put aside, not written over: it is evidence.
-fn read_receipts(path: &Path) -> Vec<Receipt> {
-    let Ok(bytes) = std::fs::read(path) else {
-        return Vec::new();
-    };
-    serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-        let aside = path.with_extension("damaged");
-        tracing::warn!(%error, aside = %aside.display(), "the receipts cannot be read; put aside");
-        if let Err(error) = std::fs::rename(path, &aside) {
-            tracing::warn!(%error, "the receipts could not be put aside");
-        }
-        Vec::new()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn receipts_that_cannot_be_read_are_put_aside_and_not_written_over() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("receipts.json");
-        std::fs::write(&path, "[{\"deployment\": \"torn").expect("it is ours");
-        assert!(read_receipts(&path).is_empty());
-        assert!(!path.exists());
-        let aside = std::fs::read_to_string(dir.path().join("receipts.damaged"));
-        assert!(aside.expect("it is kept").contains("torn"));
+            deployment,
+            retiring: coordinator.is_retiring(),
+            warm: ledger.warm.is_some() && !ledger.rollback_target.is_empty(),
+        },
+        older: receipts.older().clone(),
+        recent: receipts.recent().to_vec(),
+        before: ledger
+            .rollback_target
+            .iter()
+            .map(|(service, release)| (service.clone(), release.version.clone()))
+            .collect(),
+        policy: latest.map(|d| d.request.policy.clone()).unwrap_or_default(),
     }
 }

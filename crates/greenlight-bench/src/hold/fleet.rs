@@ -18,7 +18,9 @@ use greenlight_protocol::{
     ServiceName, Term, Token,
 };
 use greenlight_release::ports::{PortPair, RequestedAddresses, RequestedPorts};
-use greenlight_server::{FleetView, Input, RecoveredShell};
+use greenlight_server::{
+    FleetView, Input, KEPT_RECEIPTS, ProgressLog, ReceiptArchive, RecoveredShell, ViewReader,
+};
 use greenlight_shell::clock::monotonic_ns;
 use greenlight_shell::journal::Journal;
 use parking_lot::Mutex;
@@ -41,6 +43,7 @@ type Pongs = Arc<Mutex<Option<mpsc::Sender<u64>>>>;
 pub(super) struct Fleet {
     names: BTreeSet<InstanceId>,
     inbox: mpsc::Sender<Input>,
+    view: ViewReader,
     streams: AgentStreams,
     progress: broadcast::Sender<NumberedEvent>,
     pongs: Pongs,
@@ -73,13 +76,15 @@ impl Fleet {
         let streams = AgentStreams::new(TERM.0, receive(told, pongs.clone()));
         let (progress, _) = broadcast::channel(16 * 1024);
         let sending = streams.clone();
+        let archive = ReceiptArchive::open(dir.join("server/receipts"), KEPT_RECEIPTS, None)?;
         let recovered = RecoveredShell::read(
             names.clone(),
             Journal::open(&dir.join("server/journal.redb"))?,
-            dir.join("server/receipts.json"),
+            archive,
         )?;
-        let shell = recovered.into_shell(
+        let (shell, view) = recovered.into_shell(
             Box::new(move |outgoing| sending.send(outgoing)),
+            ProgressLog::default(),
             progress.clone(),
         );
         let tls = authority.issue(&Role::Server)?.server_config()?;
@@ -94,6 +99,7 @@ impl Fleet {
         let mut fleet = Self {
             names: names.clone(),
             inbox,
+            view,
             streams,
             progress,
             pongs,
@@ -181,8 +187,8 @@ impl Fleet {
     fn wait_until_connected(&self) -> Outcome<()> {
         let deadline = Instant::now() + STEP_TIMEOUT;
         while Instant::now() < deadline {
-            let status = self.view()?.status;
-            if status.instances.values().all(Option::is_some) {
+            let view = self.view()?;
+            if view.status.instances.values().all(Option::is_some) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -246,15 +252,14 @@ impl Fleet {
                 return Err(format!("a cut-over failed: {other}").into());
             }
         }
-        let receipt = self.view()?.receipts.pop();
-        let receipt = receipt.ok_or("a deployment left no receipt")?;
-        Ok(Arc::unwrap_or_clone(receipt))
+        let view = self.view()?;
+        let receipt = view.recent.last().ok_or("a deployment left no receipt")?;
+        Ok(Receipt::clone(receipt))
     }
 
-    fn view(&self) -> Outcome<FleetView> {
-        let (answer, view) = oneshot::channel();
-        self.inbox.send(Input::GetView(answer))?;
-        Ok(view.blocking_recv()?)
+    fn view(&self) -> Outcome<Arc<FleetView>> {
+        let view = self.view.read();
+        view.ok_or_else(|| "the coordinator has ended".into())
     }
 }
 

@@ -196,6 +196,13 @@ fn render_logs(answer: &LogsAnswer) -> String {
             continue;
         };
         for log in slots {
+            if log.left_out {
+                let slot = format!("{instance} {}/{}", log.service, log.color);
+                line(
+                    &mut text,
+                    &format!("{slot} | (earlier lines are left out: an answer is bounded)"),
+                );
+            }
             for written in &log.lines {
                 let prefix = format!("{instance} {}/{}", log.service, log.color);
                 line(&mut text, &format!("{prefix} | {written}"));

@@ -3,14 +3,15 @@
 
 use super::RoleResult;
 use super::listen::listen;
-use greenlight_link::api::NumberedEvent;
 use greenlight_link::{
     AgentStreams, Authority, ClientAuth, Enrollment, Identity, LinkEvent, PkiError, Renewal, Role,
     Tokens, agent_router, allow, note_fleet, serve_with_optional_client_auth,
 };
 use greenlight_protocol::InstanceId;
 use greenlight_protocol::coordinator::CoordinatorEvent;
-use greenlight_server::{Input, RecoveredShell, Shell, router};
+use greenlight_server::{
+    ApiParts, Input, ProgressLog, ReceiptArchive, RecoveredShell, Shell, router,
+};
 use greenlight_shell::descriptors::raise_limit;
 use greenlight_shell::failpoint;
 use greenlight_shell::journal::{Journal, JournalError};
@@ -26,6 +27,8 @@ use tokio::sync::{broadcast, oneshot};
 
 /// Progress kept for a slow reader before it loses some.
 const PROGRESS_BUFFER: usize = 1024;
+/// How long the end of the process waits for the last receipts to be on disk.
+const LAST_RECEIPTS: Duration = Duration::from_secs(2);
 
 /// `greenlight server`.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub struct ServerRole {
     /// Where agents and operators connect.
     pub listen: SocketAddr,
     pub instances: BTreeSet<InstanceId>,
+    /// How many receipts it keeps.
+    pub keep_receipts: usize,
     /// How long the certificates that it issues are good for.
     pub certificate_lifetime: Duration,
 }
@@ -45,33 +50,55 @@ pub async fn run_server(role: ServerRole) -> RoleResult {
     raise_limit();
     let (inbox, input) = std::sync::mpsc::channel();
     let (progress, _) = broadcast::channel(PROGRESS_BUFFER);
-    let recovered = recover(&role)?;
+    let past = ProgressLog::default();
+    let authority = Authority::open(&role.state)?.with_lifetime(role.certificate_lifetime);
+    let identity = server_identity(&role.state, &authority)?;
+    let archive = ReceiptArchive::open(
+        role.state.join("receipts"),
+        role.keep_receipts,
+        Some(identity.clone()),
+    )?;
+    let recovered = recover(&role, archive.clone())?;
     let streams = AgentStreams::new(recovered.term().0, forward_to(inbox.clone()));
     let sending = streams.clone();
-    let shell = recovered.into_shell(
+    let (shell, view) = recovered.into_shell(
         Box::new(move |outgoing| sending.send(outgoing)),
+        past.clone(),
         progress.clone(),
     );
-    serve_fleet(&role, &inbox, progress, streams).await?;
+    let parts = ApiParts {
+        inbox: inbox.clone(),
+        view,
+        archive: archive.clone(),
+        past,
+        progress,
+        fleet: role.instances.clone(),
+        streams,
+    };
+    serve_fleet(&role, authority, identity, parts).await?;
     let manager = ServiceManager::found();
     manager.ready();
-    tokio::spawn(manager.watched(ping(inbox)));
-    let ended = start_coordinator(shell, input)?;
+    tokio::spawn(manager.watched(ping(inbox.clone())));
+    let mut ended = start_coordinator(shell, input)?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        ended = ended => Ok(ended??),
+        ended = &mut ended => Ok(ended??),
         _ = terminate.recv() => {
             manager.stopping();
+            // A loop that has ended needs no word; one that hangs is left: nothing depends on it.
+            let _ = inbox.send(Input::Stop);
+            let _ = tokio::time::timeout(LAST_RECEIPTS, ended).await;
+            tokio::task::spawn_blocking(move || archive.flush(LAST_RECEIPTS)).await?;
             Ok(())
         }
     }
 }
 
-fn recover(role: &ServerRole) -> Result<RecoveredShell, JournalError> {
+fn recover(role: &ServerRole, archive: ReceiptArchive) -> Result<RecoveredShell, JournalError> {
     RecoveredShell::read(
         role.instances.clone(),
         Journal::open(&role.state.join("journal.redb"))?,
-        role.state.join("receipts.json"),
+        archive,
     )
 }
 
@@ -98,13 +125,12 @@ fn forward_to(inbox: Sender<Input>) -> impl Fn(LinkEvent) {
 /// Serves operators, agents and those who join, each with the routes that its certificate allows.
 async fn serve_fleet(
     role: &ServerRole,
-    inbox: &Sender<Input>,
-    progress: broadcast::Sender<NumberedEvent>,
-    streams: AgentStreams,
+    authority: Authority,
+    identity: Arc<Identity>,
+    parts: ApiParts,
 ) -> RoleResult {
-    let authority = Authority::open(&role.state)?.with_lifetime(role.certificate_lifetime);
     let authority = Arc::new(authority);
-    let identity = server_identity(&role.state, &authority)?;
+    let streams = parts.streams.clone();
     if let Err(error) = note_fleet(&role.state, &role.instances) {
         tracing::warn!(%error, "the names of the instances could not be noted for `token --state`");
     }
@@ -114,13 +140,7 @@ async fn serve_fleet(
         role.instances.clone(),
     );
     let listener = listen(role.listen).await?;
-    let operators = router(
-        inbox.clone(),
-        progress,
-        role.instances.clone(),
-        streams.clone(),
-        identity.clone(),
-    );
+    let operators = router(parts);
     let operators = operators.merge(enrollment.operators());
     let operators = allow(operators, Role::may_operate);
     let routes = operators

@@ -2,6 +2,7 @@
 
 use crate::shop::Shop;
 use greenlight_link::receipt::verify;
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -79,6 +80,58 @@ fn a_receipt_verifies_from_its_file_and_every_changed_digit_is_found() {
 }
 
 #[test]
+fn receipts_are_files_that_outlive_the_server_and_one_that_is_lost_says_what_is_missing() {
+    let shop = Shop::new();
+    shop.configure("");
+    let up = shop.up();
+    for version in ["v1", "v2"] {
+        let deployed = shop.run(&["deploy", "--version", version]);
+        assert_eq!(deployed.code, 0, "{deployed}");
+    }
+    let told = whole_receipt(&shop);
+    let folder = shop.dir().join(".greenlight/server/receipts");
+    let id = told["deployment"].as_str().expect("it has an id");
+    let file = folder.join(format!("{id}.json"));
+    let file = file.to_str().expect("the path is text");
+    let deadline = Instant::now() + EVIDENCE_TIMEOUT;
+    // What is written is what was answered, as soon as the disk has it.
+    while shop.run(&["receipt", "verify", file]).code != 0 {
+        assert!(
+            Instant::now() < deadline,
+            "{}",
+            shop.run(&["receipt", "verify", file])
+        );
+    }
+    assert_eq!(std::fs::read_dir(&folder).expect("it is there").count(), 2);
+
+    kill_process(shop.pid("server"), Signal::KILL).expect("it runs");
+    let again = whole_receipt(&shop);
+    assert_eq!(again["cut_overs"], told["cut_overs"]);
+    assert_eq!(again["outcome"], told["outcome"]);
+    let history = shop.json(&["history", "--json"]);
+    assert_eq!(history["deployments"].as_array().map(Vec::len), Some(2));
+    assert!(
+        history["deployments"][1]["cut_overs"].is_null(),
+        "{history}"
+    );
+
+    drop(up);
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+    let _up = shop.up();
+    let text = shop.run(&["receipt"]).data;
+    assert!(
+        text.contains("NOT SHOWN: every gate was closed before"),
+        "{text}"
+    );
+    assert!(text.contains("the server was restarted"), "{text}");
+    let lost = shop.json(&["receipt", "--json"]);
+    assert_eq!(lost["outcome"], told["outcome"]);
+    let file = write(&shop, "lost.json", &lost.to_string());
+    let refused = shop.run(&["receipt", "verify", &file]);
+    assert_eq!(refused.code, 1, "{refused}");
+}
+
+#[test]
 fn a_file_that_is_no_receipt_is_refused() {
     let shop = Shop::new();
     let file = write(&shop, "other.json", "{\"releases\": {}}");
@@ -96,6 +149,7 @@ fn a_file_that_is_no_receipt_is_refused() {
 fn whole_receipt(shop: &Shop) -> Value {
     let deadline = Instant::now() + EVIDENCE_TIMEOUT;
     loop {
+        // A server that is being started again does not answer yet.
         let receipt = shop.json(&["receipt", "--json"]);
         let instances = &receipt["cut_overs"][0]["instances"];
         if ["a", "b"]

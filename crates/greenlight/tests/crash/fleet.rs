@@ -7,6 +7,7 @@ use super::machine::{Process, expected_files, is_stopped, process, signal};
 use greenlight_admin::AdminClient;
 use greenlight_link::ApiClient;
 use greenlight_link::api::{FleetStatus, History};
+use greenlight_link::receipt::Receipt;
 use greenlight_ports::{reserve_address, reserve_port};
 use greenlight_protocol::message::Healthy;
 use greenlight_protocol::{Color, InstanceId, Outcome, ParticipationView};
@@ -254,8 +255,12 @@ impl Fleet {
     /// found a request in the application's hands, or on its way there.
     pub(crate) async fn holds(&self) -> (usize, usize) {
         let history: History = self.api.get("/v1/deployments").await.expect("a history");
-        let under_load = history.deployments.iter().skip(BEFORE_TRAFFIC);
-        let cut_overs = under_load.flat_map(|deployment| &deployment.cut_overs);
+        let mut under_load: Vec<Receipt> = Vec::new();
+        for summary in history.deployments.iter().skip(BEFORE_TRAFFIC) {
+            let path = format!("/v1/deployments/{}", summary.deployment);
+            under_load.push(self.api.get(&path).await.expect("its receipt"));
+        }
+        let cut_overs = under_load.iter().flat_map(|receipt| &receipt.cut_overs);
         let instances = cut_overs.flat_map(|cut_over| cut_over.instances.values());
         let holds = instances.filter_map(|instance| instance.held.as_ref());
         let met = holds.map(|held| held.in_flight + held.recalled > WEB_SOCKETS);
@@ -302,6 +307,13 @@ impl Fleet {
         }
         let mut versions = BTreeSet::new();
         let mut known = expected_files();
+        let history: History = self
+            .api
+            .get("/v1/deployments")
+            .await
+            .map_err(|error| error.to_string())?;
+        let receipts = history.deployments.iter();
+        known.extend(receipts.map(|its| format!("server/receipts/{}.json", its.deployment)));
         for (name, instance) in &status.instances {
             let instance = instance.as_ref().ok_or(format!("`{name}` is away"))?;
             if instance.participation != ParticipationView::Idle {

@@ -23,7 +23,6 @@ pub(crate) fn expected_files() -> BTreeSet<String> {
         "ca.pem",
         "fingerprint.key",
         "journal.redb",
-        "receipts.json",
         "fleet.json",
     ];
     files.extend(of_server.map(|name| format!("server/{name}")));
@@ -31,7 +30,13 @@ pub(crate) fn expected_files() -> BTreeSet<String> {
         files.extend(["log", "pid"].map(|ending| format!("run/{role}.{ending}")));
     }
     for instance in ["instances/a", "instances/b"] {
-        let names = ["agent.redb", "proxy.sock", "routing", "docker/mark"];
+        let names = [
+            "addresses.json",
+            "agent.redb",
+            "proxy.sock",
+            "routing",
+            "docker/mark",
+        ];
         files.extend(names.map(|name| format!("{instance}/{name}")));
         let logs = ["log", "previous.log"];
         files.extend(logs.map(|ending| format!("{instance}/slots/{SERVICE}-COLOR.{ending}")));

@@ -9,6 +9,7 @@ use greenlight_config::host::{INSTANCE_NAME_HELP, is_instance_name};
 use greenlight_protocol::InstanceId;
 use greenlight_proxy::{Address, IfRunning};
 use greenlight_release::nginx::NginxPath;
+use greenlight_server::KEPT_RECEIPTS;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ pub struct Server {
     /// two thirds of that are over.
     #[arg(long, value_name = "TIME", default_value = "2160h", value_parser = lifetime)]
     pub certificate_lifetime: Duration,
+    /// How many receipts it keeps; the oldest go first.
+    #[arg(long, value_name = "N", default_value_t = KEPT_RECEIPTS, value_parser = at_least_one())]
+    pub keep_receipts: usize,
 }
 
 /// `greenlight agent`.
@@ -144,6 +148,7 @@ impl Server {
             listen: self.listen,
             instances,
             certificate_lifetime: self.certificate_lifetime,
+            keep_receipts: self.keep_receipts,
         })
     }
 }
