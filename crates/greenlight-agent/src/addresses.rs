@@ -22,10 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a service gets of which no configuration file has said anything here.
-const PREFERRED: RequestedPorts = RequestedPorts::Preferred(PortPair {
+const PREFERRED: PortPair = PortPair {
     blue: 8080,
     green: 8081,
-});
+};
 /// The ports that are chosen from: below those that the kernel gives to outgoing connections.
 const CHOICE: std::ops::Range<u16> = 8080..32768;
 
@@ -134,7 +134,7 @@ impl Addresses {
             return Ok(known.pair());
         }
         let mut next = inner.kept.clone();
-        let chosen = inner.choose(&next, service, PREFERRED.pair())?;
+        let chosen = inner.choose(&next, service, PREFERRED)?;
         next.ports.insert(service.clone(), chosen);
         inner.keep(next)?;
         Ok(chosen.pair())

@@ -7,6 +7,9 @@
 //! deadline, requests that are waited for, the way of a replication to a follower, a successor
 //! that starts.
 //!
+//! In one file, because the processes of an instance share its commands, its state file and their
+//! replications: each of these is changed by an effect of any process.
+//!
 //! Deliberately absent: requests, and what counts them. Nothing here reads a clock. Followers
 //! say at once what they have counted.
 
