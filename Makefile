@@ -4,6 +4,9 @@
 UNIT_TOOLS = nginx=nginx haproxy=haproxy ip=iproute2 sshd=openssh-server ssh=openssh-client sudo=sudo systemd-analyze=systemd /usr/bin/python3=python3
 DOCKER_TOOLS = dockerd=docker.io nginx=nginx haproxy=haproxy ip=iproute2 iptables=iptables curl=curl node=nodejs python3=python3 podman=podman /usr/lib/cni/bridge=containernetworking-plugins runc=runc
 
+# Where tests write their files. Benchmarks write to the disk.
+unit docker crash: export TMPDIR := $(shell scripts/test-folder)
+
 # Those with Docker and the crashes wait more than they compute: they run one after the other beside the rest.
 test: check doc
 	scripts/install-test-tools $(UNIT_TOOLS) $(DOCKER_TOOLS)
