@@ -1,6 +1,6 @@
 //! A host that is cut off from the fleet during the hold, while the balancer still reaches it.
 //!
-//! The moment is made sure by the lateness of the other host: `b` has acknowledged long before
+//! The moment is made sure by the lateness of the other host: `b` has acknowledged 1.2 s before
 //! the messages of `a` arrive, and is cut off as soon as the progress says so.
 
 use crate::fleet::{Fleet, FleetPlan};
@@ -13,7 +13,7 @@ const IN_DOUBT: Duration = Duration::from_millis(4_500);
 
 /// `a` is late, but not too late for the budget.
 const PLAN: FleetPlan = FleetPlan {
-    injected_delay: Some(("a", "150ms")),
+    injected_delay: Some(("a", "600ms")),
     ..FleetPlan::USUAL
 };
 
@@ -45,7 +45,7 @@ fn a_host_behind_haproxy_that_is_cut_off_before_its_hold_aborts_and_no_user_noti
 #[ignore = "needs root, ip, nginx, haproxy"]
 fn a_host_behind_haproxy_whose_acknowledgement_is_lost_holds_serves_old_and_no_request_fails() {
     let fleet = Fleet::start(FleetPlan {
-        injected_delay: Some(("b", "150ms")),
+        injected_delay: Some(("b", "600ms")),
         ..FleetPlan::USUAL
     });
     let load = fleet.load();
