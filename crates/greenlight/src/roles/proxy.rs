@@ -69,6 +69,18 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
     let mut leads = true;
     loop {
         tokio::select! {
+            // On a busy machine it has handed over and ended before this task goes on. The service
+            // manager must have the number of the successor before this process ends, or it takes the
+            // service for dead, and the successor for a leftover.
+            biased;
+            () = &mut handed_over, if leads => {
+                leads = false;
+                watched.abort();
+                if let Some(number) = successor.as_ref().and_then(Child::id) {
+                    manager.main_process_is(number);
+                }
+            }
+            () = proxy.ended() => return Ok(()),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = upgrade.recv(), if leads => {
@@ -86,14 +98,6 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
                 successor = None;
                 tracing::warn!(?ended, "the successor ended");
             }
-            () = &mut handed_over, if leads => {
-                leads = false;
-                watched.abort();
-                if let Some(number) = successor.as_ref().and_then(Child::id) {
-                    manager.main_process_is(number);
-                }
-            }
-            () = proxy.ended() => return Ok(()),
         }
     }
     if leads {

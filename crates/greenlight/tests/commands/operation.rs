@@ -40,45 +40,88 @@ fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_it
 
 #[test]
 fn a_proxy_that_is_told_twice_to_be_replaced_names_the_one_that_took_over() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = |name: &str| dir.path().join(name);
-    let manager = UnixDatagram::bind(path("notify")).expect("a folder");
-    let patient = manager.set_read_timeout(Some(TEST_TIMEOUT));
-    patient.expect("a socket");
-    let listen = format!("127.0.0.1:{}", free_port());
-    let old = Command::new(env!("CARGO_BIN_EXE_greenlight"))
-        .args(["proxy", "--threads=1", "--listen", &listen])
-        .arg("--admin")
-        .arg(path("admin"))
-        .arg("--state")
-        .arg(path("routing"))
-        .env("NOTIFY_SOCKET", path("notify"))
-        .spawn()
-        .expect("it is built");
-    let old = Family(old);
-    let told = |word: &str| {
+    let old = Managed::start();
+    // It does not end before this does.
+    let _client = std::net::TcpStream::connect(&old.listen).expect("it listens");
+
+    old.replace();
+    wait_until("a successor", || !old.family.children().is_empty());
+    let successors = old.family.children();
+    old.replace();
+
+    let main = old.told("MAINPID=");
+    assert_eq!(successors, [main.parse::<i32>().expect("a number")]);
+}
+
+// A service manager that has not heard of the successor takes the service for dead, and the
+// successor for a leftover.
+#[test]
+fn a_proxy_without_users_names_the_one_that_took_over_before_it_ends() {
+    for _ in 0..5 {
+        let mut old = Managed::start();
+
+        old.replace();
+        let ended = old.family.0.wait().expect("it has a successor");
+
+        assert!(ended.success(), "{ended}");
+        let main = old.told("MAINPID=").parse().expect("a number");
+        let main = Pid::from_raw(main).expect("a process");
+        kill_process(main, Signal::KILL).expect("it runs");
+    }
+}
+
+/// A proxy with a service manager.
+struct Managed {
+    manager: UnixDatagram,
+    listen: String,
+    family: Family,
+    _dir: tempfile::TempDir,
+}
+
+impl Managed {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| dir.path().join(name);
+        let manager = UnixDatagram::bind(path("notify")).expect("a folder");
+        let patient = manager.set_read_timeout(Some(TEST_TIMEOUT));
+        patient.expect("a socket");
+        let listen = format!("127.0.0.1:{}", free_port());
+        let proxy = Command::new(env!("CARGO_BIN_EXE_greenlight"))
+            .args(["proxy", "--threads=1", "--listen", &listen])
+            .arg("--admin")
+            .arg(path("admin"))
+            .arg("--state")
+            .arg(path("routing"))
+            .env("NOTIFY_SOCKET", path("notify"))
+            .spawn()
+            .expect("it is built");
+        let managed = Self {
+            manager,
+            listen,
+            family: Family(proxy),
+            _dir: dir,
+        };
+        managed.told("READY=");
+        managed
+    }
+
+    fn replace(&self) {
+        let own = Pid::from_child(&self.family.0);
+        kill_process(own, Signal::USR2).expect("it runs");
+    }
+
+    /// Waits until the service manager is told this, and returns the value.
+    fn told(&self, word: &str) -> String {
         let mut buffer = [0; 4096];
         loop {
-            let length = manager.recv(&mut buffer).expect(word);
+            let length = self.manager.recv(&mut buffer).expect(word);
             let text = String::from_utf8_lossy(&buffer[..length]);
             let line = text.lines().find_map(|line| line.strip_prefix(word));
             if let Some(value) = line {
                 return value.to_owned();
             }
         }
-    };
-    told("READY=");
-    // It does not end before this does.
-    let _client = std::net::TcpStream::connect(&listen).expect("it listens");
-    let own = Pid::from_child(&old.0);
-
-    kill_process(own, Signal::USR2).expect("it runs");
-    wait_until("a successor", || !old.children().is_empty());
-    let successors = old.children();
-    kill_process(own, Signal::USR2).expect("it runs");
-
-    let main = told("MAINPID=");
-    assert_eq!(successors, [main.parse::<i32>().expect("a number")]);
+    }
 }
 
 /// A process and its children, which end with this.
