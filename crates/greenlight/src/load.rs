@@ -1,4 +1,6 @@
-//! An open-loop load: each request leaves at its scheduled time, no matter what happens to others.
+//! An open-loop load: each request leaves at its scheduled time, no matter what happens to others;
+//! unless so many are under way that the machine cannot carry more. How late they leave at most is
+//! noted.
 //!
 //! It measures from outside, as users would see it, and on one clock, because it is one process.
 
@@ -31,6 +33,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections to one target are kept. Without a bound each new connection stays open, and
 /// a load that runs for minutes runs out of descriptors.
 const MAX_IDLE: usize = 256;
+/// How many requests of one stream are under way at a time. What a machine cannot carry would only
+/// pile up until it times out, and show nothing but that. A hold keeps fewer waiting.
+const MAX_UNDER_WAY: usize = 256;
 
 /// The result of one request. Times are nanoseconds on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,9 +225,13 @@ async fn drive(
     let mut number = 0_u64;
     while !*stopped.borrow() {
         tokio::time::sleep_until(due).await;
+        while tasks.len() >= MAX_UNDER_WAY {
+            tasks.join_next().await;
+        }
         let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
         noted.latest_ns.fetch_max(late, Ordering::Relaxed);
-        due += every;
+        // What was not sent meanwhile is not sent at once later.
+        due = due.max(Instant::now() - every) + every;
         number += 1;
         let instance = choose();
         let (target, idle) = (targets[instance], idle[instance].clone());
