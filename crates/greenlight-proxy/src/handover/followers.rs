@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// The pause before a follower that did not answer is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
@@ -40,6 +40,26 @@ pub(crate) struct Followers {
 
 /// Messages of one kind, each on its way to a follower, which gets it even if no one waits.
 pub(crate) struct Sent<A>(Vec<(PathBuf, JoinHandle<Option<A>>)>);
+
+/// Ends what is on its way to followers, if it still is, when nobody waits for the answers any more.
+/// A follower that stands still never answers, and each question to it would keep its task and its
+/// connection.
+struct Asking(Vec<AbortHandle>);
+
+impl<A> Sent<A> {
+    fn as_long_as_somebody_waits(&self) -> Asking {
+        let tasks = self.0.iter().map(|(_, task)| task.abort_handle());
+        Asking(tasks.collect())
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
 
 impl Followers {
     /// Starts the thread; knows no followers yet.
@@ -98,6 +118,7 @@ impl Followers {
         loop {
             let asked = self.sockets.borrow().clone();
             let sent = self.send(|follower| async move { counts(&follower).await });
+            let _asking = sent.as_long_as_somebody_waits();
             let mut total = CountsByCutOver::default();
             for answer in self.answers(sent).await {
                 total.add_all(&answer.services);

@@ -26,6 +26,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "the_status_address_survives_a_handover_and_takes_no_orders",
             status,
         ),
+        trial(
+            "to_ask_for_the_status_beside_a_process_that_stands_still_leaves_nothing_open",
+            status_beside_who_stands_still,
+        ),
         trial("the_admin_socket_is_for_its_owner_alone", mode),
         trial(
             "another_user_is_refused_on_the_admin_socket_needs_root",
@@ -96,6 +100,28 @@ async fn metrics() {
     assert_eq!(sample(upgrades), Some(1));
     assert_eq!(sample("greenlight_proxy_open{service=\"shop\"}"), Some(1));
     assert_eq!(sample("greenlight_proxy_draining_processes"), Some(1));
+}
+
+async fn status_beside_who_stands_still() {
+    let (shop, old, address) = Shop::open().await;
+    let mut idle = Client::connect(address).await.expect("connected");
+    idle.get("/").await.expect("a response");
+    let new = shop.handover(2).await;
+    old.pause();
+    let open = || {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", new.pid()));
+        descriptors.expect("a process of this user").count()
+    };
+    let before = open();
+
+    for _ in 0..5 {
+        shop.admin.status().await.expect("it waits for a while");
+    }
+
+    // The connection of the last call may be there still.
+    let after = open();
+    assert!(after <= before + 2, "{before} descriptors became {after}");
+    old.go_on();
 }
 
 /// Every sample by its name; panics where the text is not OpenMetrics.
