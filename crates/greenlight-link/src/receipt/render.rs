@@ -4,7 +4,7 @@
 //! Each instance's times are shown from its own hold, on its own clock: nothing here compares
 //! the clocks of two machines.
 
-use super::{CutOverReceipt, InstanceReceipt, Receipt};
+use super::{CutOverReceipt, InstanceReceipt, Receipt, Statement};
 use greenlight_protocol::{Direction, InstanceId, Outcome, ServiceName};
 use greenlight_shell::clock::utc;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ pub(super) const COLUMNS: [&str; 10] = [
 ];
 
 impl Receipt {
-    /// The receipt as text.
+    /// The receipt as text. Its claims are those that [`verify`](super::verify()) judges.
     pub fn render(&self) -> String {
         let mut text = String::new();
         let mut line =
@@ -38,7 +38,8 @@ impl Receipt {
             self.requested_by,
             utc(self.started_ms)
         ));
-        for cut_over in &self.cut_overs {
+        let statement = Statement::of(self);
+        for (cut_over, stated) in self.cut_overs.iter().zip(&statement.cut_overs) {
             line("");
             line(&self.headline_of(cut_over));
             if let Some(text) = cut_over.aligned_text() {
@@ -55,17 +56,18 @@ impl Receipt {
                     line(&format!("  `{name}`: {}", indented(problem)));
                 }
             }
-            let checks = cut_over.checks();
-            let borne_out = checks.iter().filter(|check| check.holds).count();
-            if !checks.is_empty() {
-                line(&format!(
-                    "  {borne_out} of {} claims borne out",
-                    checks.len()
-                ));
-            }
-            for check in checks.iter().filter(|check| !check.holds) {
+            for check in stated.claims.iter().filter(|check| !check.holds) {
                 line(&format!("  {}", check.complaint()));
             }
+        }
+        line("");
+        let borne_out = statement.claims().filter(|check| check.holds).count();
+        line(&format!(
+            "{borne_out} of {} claims borne out",
+            statement.claims().count()
+        ));
+        for check in statement.claims.iter().filter(|check| !check.holds) {
+            line(&format!("  {}", check.complaint()));
         }
         text
     }
@@ -240,4 +242,35 @@ fn first_line(text: &str) -> &str {
 /// What has several lines keeps them, under what they belong to.
 fn indented(text: &str) -> String {
     text.replace('\n', "\n      ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example::receipt;
+    use greenlight_protocol::{Direction, DrainEvidence};
+
+    #[test]
+    fn each_claim_that_verify_judges_is_counted_and_one_that_fails_is_shown() {
+        let mut receipt = receipt();
+        assert!(receipt.render().contains("14 of 14 claims borne out"));
+        let cut_over = &mut receipt.cut_overs[0];
+        cut_over.direction = Direction::Back;
+        let a = cut_over.instances.get_mut(&"a".into());
+        a.expect("it is there").retired = Some(DrainEvidence {
+            requests: 3,
+            ..DrainEvidence::default()
+        });
+
+        for text in [receipt.render(), receipt.summary()] {
+            for claim in [
+                "`a` cut nothing off when it stopped the old release",
+                "the deployment ended as its cut-overs did",
+            ] {
+                let line = text.lines().find(|line| line.contains(claim));
+                let line = line.expect("it is shown");
+                assert!(line.contains("NOT BORNE OUT"), "{line}");
+            }
+        }
+        assert!(receipt.render().contains("12 of 14 claims borne out"));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The table is on each instance's own clock, from its own hold; the picture is on the server's.
 
-use super::{CutOverReceipt, Receipt};
+use super::{Check, CutOverReceipt, Receipt, Statement};
 use std::fmt::Write as _;
 
 /// GitHub takes 1 MiB of summary from a step. A fleet that has more rows is better read elsewhere.
@@ -14,13 +14,16 @@ impl Receipt {
     /// The receipt as GitHub shows it.
     pub fn summary(&self) -> String {
         let mut text = format!("### {}\n\n", escaped(&self.headline()));
-        for cut_over in &self.cut_overs {
+        let statement = Statement::of(self);
+        for (cut_over, stated) in self.cut_overs.iter().zip(&statement.cut_overs) {
             add(
                 &mut text,
                 &format!("**{}**\n", escaped(&self.headline_of(cut_over))),
             );
-            cut_over.summarise(&mut text);
+            cut_over.summarise(&stated.claims, &mut text);
         }
+        add_claims(&mut text, &statement.claims);
+        add(&mut text, "");
         let by = escaped(&self.requested_by);
         add(
             &mut text,
@@ -31,7 +34,7 @@ impl Receipt {
 }
 
 impl CutOverReceipt {
-    fn summarise(&self, text: &mut String) {
+    fn summarise(&self, claims: &[Check], text: &mut String) {
         if let Some(aligned) = self.aligned_text() {
             add(text, &format!("{}\n", escaped(&aligned)));
         }
@@ -68,27 +71,30 @@ impl CutOverReceipt {
                 );
             }
         }
-        let checks = self.checks();
-        let borne_out = checks.iter().filter(|check| check.holds).count();
-        let all_shown = checks.len() <= MOST_CLAIMS;
-        for check in checks.iter().filter(|check| all_shown || !check.holds) {
-            let mark = match (check.holds, &check.missing) {
-                (true, _) => "borne out".to_owned(),
-                (false, None) => "**NOT BORNE OUT**".to_owned(),
-                (false, Some(missing)) => format!("**NOT SHOWN**, missing: {}", escaped(missing)),
-            };
-            add(text, &format!("- {}: {mark}", escaped(&check.claim)));
-        }
-        if !all_shown {
-            add(
-                text,
-                &format!("- {borne_out} of {} claims borne out", checks.len()),
-            );
-        }
+        add_claims(text, claims);
         add(text, "");
         if let Some(picture) = super::timeline::timeline(self) {
             add(text, &picture);
         }
+    }
+}
+
+fn add_claims(text: &mut String, checks: &[Check]) {
+    let borne_out = checks.iter().filter(|check| check.holds).count();
+    let all_shown = checks.len() <= MOST_CLAIMS;
+    for check in checks.iter().filter(|check| all_shown || !check.holds) {
+        let mark = match (check.holds, &check.missing) {
+            (true, _) => "borne out".to_owned(),
+            (false, None) => "**NOT BORNE OUT**".to_owned(),
+            (false, Some(missing)) => format!("**NOT SHOWN**, missing: {}", escaped(missing)),
+        };
+        add(text, &format!("- {}: {mark}", escaped(&check.claim)));
+    }
+    if !all_shown {
+        add(
+            text,
+            &format!("- {borne_out} of {} claims borne out", checks.len()),
+        );
     }
 }
 

@@ -4,7 +4,7 @@
 //! Annotations go to standard error, which the runner reads as well: standard output is for data.
 
 use super::{Exit, Failure};
-use greenlight_link::receipt::Receipt;
+use greenlight_link::receipt::{Receipt, Statement};
 use greenlight_protocol::{DeploymentId, Outcome};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -135,14 +135,22 @@ fn annotations(receipt: &Receipt, exit: Exit) -> Vec<String> {
         );
         lines.push(annotation("error", "deployment", &text));
     }
-    for cut_over in &receipt.cut_overs {
-        for check in cut_over.checks().iter().filter(|check| !check.holds) {
-            let (title, claim) = match &check.missing {
-                None => ("not borne out", check.claim.clone()),
-                Some(missing) => ("not shown", format!("{}; missing: {missing}", check.claim)),
-            };
-            lines.push(annotation("error", title, &claim));
-        }
+    let statement = Statement::of(receipt);
+    let of_cut_overs = statement.cut_overs.iter().flat_map(|its| &its.claims);
+    // That the outcome is not known has been said above.
+    let of_the_whole = statement
+        .claims
+        .iter()
+        .filter(|_| receipt.outcome.is_some());
+    for check in of_cut_overs
+        .chain(of_the_whole)
+        .filter(|check| !check.holds)
+    {
+        let (title, claim) = match &check.missing {
+            None => ("not borne out", check.claim.clone()),
+            Some(missing) => ("not shown", format!("{}; missing: {missing}", check.claim)),
+        };
+        lines.push(annotation("error", title, &claim));
     }
     for cut_over in &receipt.cut_overs {
         for (name, instance) in &cut_over.instances {

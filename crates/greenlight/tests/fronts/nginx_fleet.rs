@@ -30,10 +30,8 @@ async fn a_deployment_behind_nginx_fails_nothing_mixes_nothing_and_reloads_nothi
     assert_eq!(served(&fleet).await, ["v2", "v2"]);
     assert_eq!(self::workers(&fleet), workers, "Nginx was reloaded");
     let receipt = fleet.run(&["receipt"]);
-    assert!(
-        receipt.data.contains("8 of 8 claims borne out"),
-        "{receipt}"
-    );
+    assert!(receipt.data.contains("claims borne out"), "{receipt}");
+    assert!(!receipt.data.contains("NOT "), "{receipt}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
