@@ -40,6 +40,7 @@ const NO_ACKNOWLEDGEMENT: &str = "its acknowledgement of the hold";
 const NO_SWITCH: &str = "the order in which it was told to switch";
 const NO_GATE: &str = "what its gate saw";
 const PART_OF_GATE: &str = "what its gate saw of one of the services";
+const NO_OPENING: &str = "when its gate opened";
 const NO_READING: &str = "when its agent read the decision";
 const RESTARTED_AGENT: &str = "when its agent read the decision: the agent was restarted";
 const RESTARTED_SERVER: &str = "the order of the messages: the server was restarted meanwhile";
@@ -160,8 +161,11 @@ impl InstanceReceipt {
         let Some(readings) = self.readings else {
             return Missing(NO_READING);
         };
-        // A service that is removed has no opening; all that was, was after the reading.
-        let opened: Vec<u64> = seen.iter().filter_map(|s| s.opened_at_ns).collect();
+        // The gate of a service that is removed opens too: to no release.
+        let opened: Option<Vec<u64>> = seen.iter().map(|s| s.opened_at_ns).collect();
+        let Some(opened) = opened else {
+            return Missing(NO_OPENING);
+        };
         if opened.iter().any(|at| *at < readings.since_ns) {
             return Missing(RESTARTED_AGENT);
         }
@@ -178,13 +182,18 @@ impl InstanceReceipt {
             Ok(seen) => seen,
             Err(missing) => return missing,
         };
-        let untold = |seen: &&ServiceEvidence| {
-            let closing = seen.last_admission_old_ns.is_some() && seen.held_at_ns.is_none();
-            let opening = seen.first_admission_new_ns.is_some() && seen.opened_at_ns.is_none();
-            closing || opening
+        let without_hold = |seen: &&ServiceEvidence| {
+            seen.last_admission_old_ns.is_some() && seen.held_at_ns.is_none()
         };
-        if seen.iter().any(|seen| !seen.expired && untold(seen)) {
+        if seen.iter().any(|seen| !seen.expired && without_hold(seen)) {
             return Missing(NO_GATE);
+        }
+        let without_opening = |seen: &&ServiceEvidence| seen.opened_at_ns.is_none();
+        if seen
+            .iter()
+            .any(|seen| !seen.expired && without_opening(seen))
+        {
+            return Missing(NO_OPENING);
         }
         judged(seen.iter().all(|seen| stayed_closed(seen)))
     }
@@ -212,4 +221,30 @@ fn stayed_closed(seen: &ServiceEvidence) -> bool {
         && seen
             .first_admission_new_ns
             .is_none_or(|first| first >= opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example::cut_over;
+
+    #[test]
+    fn a_gate_of_which_no_opening_was_told_leaves_a_line_for_each_claim_about_it() {
+        let mut cut_over = cut_over();
+        let a = cut_over.instances.get_mut(&"a".into());
+        let gate = a.expect("it is there").gate.as_mut();
+        let seen = gate.expect("it has told").services.get_mut(&"shop".into());
+        let seen = seen.expect("it is there");
+        (seen.opened_at_ns, seen.first_admission_new_ns) = (None, None);
+
+        let checks = cut_over.checks();
+        let broken: Vec<_> = checks.iter().filter(|check| !check.holds).collect();
+        assert_eq!(broken.len(), 2, "{checks:?}");
+        for (check, claim) in broken
+            .iter()
+            .zip(["`a` opened its gate", "`a` kept its gate"])
+        {
+            assert!(check.claim.starts_with(claim), "{check:?}");
+            assert_eq!(check.missing.as_deref(), Some("when its gate opened"));
+        }
+    }
 }
