@@ -72,7 +72,7 @@ impl CutOverReceipt {
     }
 
     /// Who held before the commit by the order of messages did so by the server's clock, too.
-    fn times_in_order(&self) -> bool {
+    pub(super) fn times_in_order(&self) -> bool {
         let (Some(began), Some(committed)) = (self.hold_sent_ns, self.committed_ns) else {
             return false;
         };
@@ -98,7 +98,7 @@ impl CutOverReceipt {
 impl InstanceReceipt {
     /// What the agent reported at the hold and at the opening does not go beyond what the gate
     /// told later of the same moments.
-    fn reports_agree(&self) -> bool {
+    pub(super) fn reports_agree(&self) -> bool {
         let services = self.gate.iter().flat_map(|gate| &gate.services);
         let mut services = services.map(|(name, seen)| {
             let reported = self.held.as_ref();

@@ -12,9 +12,9 @@
 //! ```
 
 use super::{CutOverReceipt, InstanceReceipt};
-use greenlight_protocol::{InstanceId, ServiceEvidence};
+use greenlight_protocol::{InstanceId, ServiceEvidence, ServiceName};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -42,9 +42,9 @@ struct Side<'a> {
     /// The server's clock is ahead of the instance's by at least and at most this.
     ahead: (i128, i128),
     /// On its own clock: the first moment at which it can have admitted to the new release.
-    first_new: Option<i128>,
-    /// On its own clock: its last admission to the old release.
-    last_old: Option<i128>,
+    first_new: i128,
+    /// On its own clock: the last moment at which it can have admitted to the old release.
+    last_old: i128,
 }
 
 impl CutOverReceipt {
@@ -54,6 +54,11 @@ impl CutOverReceipt {
         let checks = self.checks();
         if self.aligned.is_some() || checks.is_empty() {
             return None;
+        }
+        let mut instances = self.instances.iter();
+        if let Some((name, _)) = instances.find(|(_, instance)| !instance.reports_agree()) {
+            let because = format!("the reports of `{name}` do not agree with what its gate saw");
+            return Some(MixedWindow::Unbounded { because });
         }
         if checks.iter().all(|check| check.holds) {
             return Some(MixedWindow::Excluded);
@@ -81,9 +86,14 @@ impl CutOverReceipt {
             let ran_out = ran_out.zip(self.max_hold_us);
             let ran_out =
                 ran_out.map(|(read, hold)| read.saturating_add(hold.saturating_mul(1000)));
-            let last = expired.iter().filter_map(|seen| seen.last_admission_old_ns);
-            let last = last.max().unwrap_or(0);
-            served.insert(name, ran_out.map(|at| last.saturating_sub(at) / 1000));
+            let last = expired.iter().map(|seen| seen.last_admission_old_ns);
+            let last: Option<Vec<_>> = last.collect();
+            let last = last.and_then(|last| last.into_iter().max());
+            let longest = ran_out.zip(last);
+            served.insert(
+                name,
+                longest.map(|(at, last)| last.saturating_sub(at) / 1000),
+            );
         }
         served
     }
@@ -109,7 +119,11 @@ impl CutOverReceipt {
             let mut line = format!("`{name}` did not know the decision when its hold ran out");
             match us {
                 Some(0) => write!(line, ", and admitted nothing to the old release after it"),
-                Some(us) => write!(line, ", and served the old release for {} more", shown(us)),
+                Some(us) => write!(
+                    line,
+                    ", and served the old release after it for at most {}",
+                    shown(us)
+                ),
                 None => write!(
                     line,
                     "; for how long it served the old release is not known"
@@ -130,8 +144,14 @@ impl CutOverReceipt {
         let (Some(began), Some(committed)) = (self.hold_sent_ns, self.committed_ns) else {
             return Err("the server's times are missing".to_owned());
         };
+        if !self.times_in_order() {
+            return Err(
+                "the server's times do not agree with the order of its messages".to_owned(),
+            );
+        }
+        let services = self.services();
         let sides = self.instances.iter().map(|(name, instance)| {
-            let side = instance.side(name, began, committed);
+            let side = instance.side(name, &services, (began, committed));
             side.ok_or_else(|| format!("evidence of `{name}` is missing"))
         });
         let sides: Vec<Side<'_>> = sides.collect::<Result<_, _>>()?;
@@ -140,13 +160,8 @@ impl CutOverReceipt {
         let drift = i128::from(took) / DRIFT;
         let mut longest = 0;
         for new in &sides {
-            let Some(first_new) = new.first_new else {
-                continue;
-            };
             for old in &sides {
-                let Some(last_old) = old.last_old else {
-                    continue;
-                };
+                let (first_new, last_old) = (new.first_new, old.last_old);
                 let apart = match new.name == old.name {
                     true => last_old - first_new,
                     false => (last_old + old.ahead.1) - (first_new + new.ahead.0) + drift,
@@ -159,9 +174,15 @@ impl CutOverReceipt {
 }
 
 impl InstanceReceipt {
-    fn side<'a>(&self, name: &'a InstanceId, began: u64, committed: u64) -> Option<Side<'a>> {
+    /// Nothing if a piece is missing: an instance that is left out would make the window shorter.
+    fn side<'a>(
+        &self,
+        name: &'a InstanceId,
+        services: &BTreeSet<&ServiceName>,
+        (began, committed): (u64, u64),
+    ) -> Option<Side<'a>> {
         let readings = self.readings?;
-        let gate = self.gate.as_ref()?;
+        let seen = self.seen_of(services).ok()?;
         let ahead = |server: u64, here: u64| i128::from(server) - i128::from(here);
         let read = [(began, readings.hold_ns), (committed, readings.commit_ns)];
         let read = read.into_iter();
@@ -174,18 +195,20 @@ impl InstanceReceipt {
         let most = told
             .filter_map(|(came, did)| Some(ahead(came?, did?)))
             .min()?;
-        let services = || gate.services.values();
         // Before its opening it admitted nothing to the new release.
         let began = |seen: &ServiceEvidence| seen.first_admission_new_ns.or(seen.opened_at_ns);
-        let first_new = services().filter_map(began).min();
-        let last_old = services()
-            .filter_map(|seen| seen.last_admission_old_ns)
-            .max();
+        let first_new: Option<Vec<_>> = seen.iter().map(|seen| began(seen)).collect();
+        // A gate without users has admitted nothing; it was closed from its hold on.
+        let ended = |seen: &ServiceEvidence| {
+            let closed = seen.held_at_ns.filter(|_| !seen.expired);
+            seen.last_admission_old_ns.or(closed)
+        };
+        let last_old: Option<Vec<_>> = seen.iter().map(|seen| ended(seen)).collect();
         Some(Side {
             name,
             ahead: (least, most),
-            first_new: first_new.map(i128::from),
-            last_old: last_old.map(i128::from),
+            first_new: first_new?.into_iter().min()?.into(),
+            last_old: last_old?.into_iter().max()?.into(),
         })
     }
 }
@@ -224,7 +247,7 @@ mod tests {
         let text = cut_over.window_lines().join("\n");
         assert!(text.contains("for at most 287"), "{text}");
         assert!(text.contains("`b` did not know"), "{text}");
-        assert!(text.contains("for 899.0 ms more"), "{text}");
+        assert!(text.contains("after it for at most 899.0 ms"), "{text}");
     }
 
     #[test]
@@ -280,6 +303,70 @@ mod tests {
         assert_eq!(broken.len(), 1, "{checks:?}");
         let missing = broken[0].missing.as_deref().expect("it is missing");
         assert!(missing.contains("the agent was restarted"), "{missing}");
+    }
+
+    #[test]
+    fn a_hold_that_ran_out_without_a_last_admission_told_is_not_said_to_have_admitted_nothing() {
+        let mut cut_over = cut_over();
+        in_doubt(&mut cut_over);
+        seen_by(&mut cut_over, "b").last_admission_old_ns = None;
+        let b = cut_over.instances.get_mut(&"b".into());
+        let held = b.expect("it is there").held.as_mut();
+        held.expect("it has told").last_admission_ns.clear();
+
+        assert_eq!(
+            cut_over.served_old(),
+            [(&InstanceId::from("b"), None)].into()
+        );
+        let text = cut_over.window_lines().join("\n");
+        assert!(text.contains("for how long it served the old release is not known"));
+        assert!(
+            text.contains("is not known: evidence of `b` is missing"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_gate_that_told_nothing_of_its_opening_or_of_a_service_leaves_no_bound() {
+        for part in ["opening", "service"] {
+            let mut cut_over = cut_over();
+            in_doubt(&mut cut_over);
+            let seen = seen_by(&mut cut_over, "a");
+            (seen.opened_at_ns, seen.first_admission_new_ns) = (None, None);
+            if part == "service" {
+                let a = cut_over.instances.get_mut(&"a".into());
+                let gate = a.expect("it is there").gate.as_mut();
+                gate.expect("it has told").services.clear();
+            }
+
+            let because = "evidence of `a` is missing".to_owned();
+            let unbounded = MixedWindow::Unbounded { because };
+            assert_eq!(cut_over.mixed_window(), Some(unbounded), "{part}");
+        }
+    }
+
+    #[test]
+    fn reports_that_contradict_the_gate_exclude_and_bound_nothing() {
+        let mut cut_over = cut_over();
+        let a = cut_over.instances.get_mut(&"a".into());
+        let switched = a.expect("it is there").switched.as_mut();
+        switched.expect("it has told").opened_at_ns -= 10 * MS;
+
+        let window = cut_over.mixed_window();
+        let Some(MixedWindow::Unbounded { because }) = window else {
+            panic!("{window:?}");
+        };
+        assert!(
+            because.contains("the reports of `a` do not agree"),
+            "{because}"
+        );
+    }
+
+    fn seen_by<'a>(cut_over: &'a mut CutOverReceipt, name: &str) -> &'a mut ServiceEvidence {
+        let instance = cut_over.instances.get_mut(&name.into());
+        let gate = instance.expect("it is there").gate.as_mut();
+        let seen = gate.expect("it has told").services.get_mut(&"shop".into());
+        seen.expect("it is there")
     }
 
     /// `b` hears of the commit 3 s late, and has served the old release from 2 s on.
