@@ -22,6 +22,7 @@ mod own_certificate;
 pub mod peer;
 mod pending_responses;
 mod pki;
+pub mod printable;
 pub mod receipt;
 mod renew;
 mod role;

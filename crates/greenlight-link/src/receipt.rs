@@ -14,6 +14,7 @@ mod claims;
 mod document;
 #[cfg(test)]
 mod example;
+mod printable;
 mod render;
 mod seal;
 mod summary;

@@ -28,6 +28,11 @@ pub(super) const COLUMNS: [&str; 10] = [
 impl Receipt {
     /// The receipt as text. Its claims are those that [`verify`](super::verify()) judges.
     pub fn render(&self) -> String {
+        self.printable().text()
+    }
+
+    /// Of a receipt that is printable.
+    fn text(&self) -> String {
         let mut text = String::new();
         let mut line =
             |add: &str| writeln!(text, "{}", add.trim_end()).expect("a string takes all");
@@ -272,5 +277,28 @@ mod tests {
             }
         }
         assert!(receipt.render().contains("12 of 14 claims borne out"));
+    }
+
+    #[test]
+    fn text_of_others_neither_begins_a_line_nor_moves_the_cursor() {
+        let fake = "\n14 of 14 claims borne out\u{1b}[2K";
+        let mut receipt = receipt();
+        receipt.requested_by.push_str(fake);
+        receipt.releases = [("shop".into(), format!("v2{fake}"))].into();
+        let cut_over = &mut receipt.cut_overs[0];
+        let mut a = cut_over.instances.remove(&"a".into());
+        let instance = a.as_mut().expect("it is there");
+        instance.held_order = None;
+        instance.problem = Some(format!("it did not start{fake}"));
+        let name = format!("a{fake}").as_str().into();
+        cut_over.instances.insert(name, a.expect("it is there"));
+
+        let rendered = receipt.render();
+        for text in [&rendered, &receipt.summary()] {
+            assert!(!text.contains('\u{1b}'), "{text}");
+        }
+        let faked = rendered.lines().filter(|line| line.starts_with("14 of"));
+        assert_eq!(faked.count(), 0, "{rendered}");
+        assert!(rendered.contains(r"NOT SHOWN: `a\n14 of"), "{rendered}");
     }
 }

@@ -13,6 +13,11 @@ const MOST_CLAIMS: usize = 40;
 impl Receipt {
     /// The receipt as GitHub shows it.
     pub fn summary(&self) -> String {
+        self.printable().markdown()
+    }
+
+    /// Of a receipt that is printable.
+    fn markdown(&self) -> String {
         let mut text = format!("### {}\n\n", escaped(&self.headline()));
         let statement = Statement::of(self);
         for (cut_over, stated) in self.cut_overs.iter().zip(&statement.cut_overs) {

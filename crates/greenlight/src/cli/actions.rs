@@ -4,6 +4,7 @@
 //! Annotations go to standard error, which the runner reads as well: standard output is for data.
 
 use super::{Exit, Failure};
+use greenlight_link::printable::lines;
 use greenlight_link::receipt::{Receipt, Statement};
 use greenlight_protocol::{DeploymentId, Outcome};
 use serde::Serialize;
@@ -171,8 +172,8 @@ fn annotations(receipt: &Receipt, exit: Exit) -> Vec<String> {
 /// A workflow command, as GitHub documents its escapes.
 fn annotation(level: &str, title: &str, message: &str) -> String {
     let escape = |text: &str| {
-        let text = text.replace('%', "%25");
-        text.replace('\r', "%0D").replace('\n', "%0A")
+        let text = lines(&text.replace('%', "%25"));
+        text.replace('\n', "%0A")
     };
     let title = match title {
         "" => "greenlight".to_owned(),

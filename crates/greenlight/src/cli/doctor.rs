@@ -80,7 +80,7 @@ pub(super) async fn doctor(args: &Doctor, output: Output) -> Result<Exit, Failur
     let diagnosis = Diagnosis::new(findings);
     match output {
         Output::Json => print_json(&diagnosis)?,
-        Output::Text => print(&diagnosis.render())?,
+        Output::Text => print(&greenlight_link::printable::lines(&diagnosis.render()))?,
     }
     Ok(match diagnosis.problems {
         0 => Exit::Done,

@@ -2,6 +2,7 @@
 
 use super::Exit;
 use greenlight_config::ConfigError;
+use greenlight_link::printable::lines;
 use greenlight_link::{ApiError, HttpsError};
 use greenlight_release::spec::VersionError;
 use hyper::StatusCode;
@@ -78,9 +79,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.error)?;
+        // A server or an agent may tell in it what an application wrote.
+        writeln!(f, "error: {}", lines(&self.error))?;
         match &self.help {
-            Some(help) => writeln!(f, "help: {help}"),
+            Some(help) => writeln!(f, "help: {}", lines(help)),
             None => Ok(()),
         }
     }

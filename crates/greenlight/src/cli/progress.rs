@@ -3,6 +3,7 @@
 
 use crate::demo::Printer;
 use greenlight_link::api::{DeploymentEvent, InstanceProgress, NumberedEvent};
+use greenlight_link::printable::{lines, one_line};
 use greenlight_link::receipt::not_seen;
 use greenlight_protocol::{Epoch, InstanceId};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -163,11 +164,10 @@ impl Bars {
                     bar.set_position(steps);
                 }
                 // The whole reason comes with the outcome; a bar has one line.
-                bar.set_message(first_line(&words(progress)).to_owned());
+                bar.set_message(first_line(&words(progress)));
             }
             DeploymentEvent::Finished { outcome } => {
-                self.head
-                    .set_message(first_line(&outcome.to_string()).to_owned());
+                self.head.set_message(first_line(&outcome.to_string()));
             }
         }
     }
@@ -178,14 +178,14 @@ impl Bars {
                 .expect("the template is well formed")
                 .progress_chars("=> ");
             let bar = ProgressBar::new(STEPS).with_style(style);
-            bar.set_prefix(instance.0.clone());
+            bar.set_prefix(one_line(&instance.0));
             self.screen.add(bar)
         })
     }
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+fn first_line(text: &str) -> String {
+    one_line(text.lines().next().unwrap_or_default())
 }
 
 /// One line of progress for people.
@@ -194,8 +194,8 @@ fn line(event: &DeploymentEvent) -> String {
         DeploymentEvent::Phase { epoch, phase } => format!("cut-over {epoch}: {phase}"),
         DeploymentEvent::Instance {
             instance, progress, ..
-        } => format!("  {instance}: {}", words(progress)),
-        DeploymentEvent::Finished { outcome } => outcome.to_string(),
+        } => format!("  {}: {}", one_line(&instance.0), lines(&words(progress))),
+        DeploymentEvent::Finished { outcome } => lines(&outcome.to_string()),
     }
 }
 

@@ -6,6 +6,7 @@ use super::verify::verify_receipt;
 use super::{Exit, Failure, Output, print, print_json};
 use greenlight_link::ApiError;
 use greenlight_link::api::{FleetStatus, History, LogsAnswer};
+use greenlight_link::printable::one_line;
 use greenlight_link::receipt::Receipt;
 use greenlight_protocol::message::Healthy;
 use greenlight_protocol::{Alignment, Color, InstanceStatus, ParticipationView, ServiceName};
@@ -108,13 +109,14 @@ fn render_status(status: &FleetStatus) -> String {
     if let Some(deployment) = &status.deployment {
         let changes = changes(&deployment.releases, &deployment.removed);
         let head = format!(
-            "\ndeploying {} ({}): {}, asked by {} at {}",
+            "deploying {} ({}): {}, asked by {} at {}",
             changes,
             deployment.deployment,
             deployment.phase,
             deployment.requested_by,
             utc(deployment.since_ms)
         );
+        line(&mut text, "");
         line(&mut text, &head);
         let waiting: Vec<_> = deployment
             .waiting_for
@@ -212,6 +214,8 @@ fn render_logs(answer: &LogsAnswer) -> String {
     text
 }
 
+/// What others wrote must not look like another line, or move the cursor.
 fn line(text: &mut String, add: &str) {
-    writeln!(text, "{}", add.trim_end()).expect("a string takes all");
+    let add = one_line(add.trim_end());
+    writeln!(text, "{add}").expect("a string takes all");
 }

@@ -5,6 +5,7 @@
 use super::args::VerifyArgs;
 use super::{Exit, Failure, Output, print, print_json};
 use greenlight_link::SignedBy;
+use greenlight_link::printable::one_line;
 use greenlight_link::receipt::{Verification, verify};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -77,13 +78,14 @@ fn document(verified: &Verification) -> VerifyDocument<'_> {
 
 fn render(verified: &Verification, compared: bool) -> String {
     let mut text = String::new();
-    let mut line = |add: &str| writeln!(text, "{add}").expect("a string takes all");
+    // The document is somebody else's: what it says must not look like a line of this report.
+    let mut line = |add: &str| writeln!(text, "{}", one_line(add)).expect("a string takes all");
     line(&format!("deployment {}", verified.receipt.deployment));
     if let Ok(by) = &verified.seal {
         line(&format!("  {}", signed(by, compared)));
     }
     for finding in &verified.findings {
-        line(&format!("  {}", finding.replace('\n', "\n    ")));
+        line(&format!("  {finding}"));
     }
     match verified.findings.len() {
         0 => line(&format!(
