@@ -284,6 +284,9 @@ pub struct VerifyArgs {
     /// The certificate of the fleet's authority, `ca.pem`: a server of that fleet must have signed.
     #[arg(long, value_name = "FILE")]
     pub authority: Option<PathBuf>,
+    /// Do not compare the authority: anybody can make one, and sign what they like with it.
+    #[arg(long, conflicts_with = "authority")]
+    pub any_authority: bool,
 }
 
 /// `greenlight logs`.

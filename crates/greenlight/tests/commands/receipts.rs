@@ -34,8 +34,13 @@ fn a_receipt_verifies_from_its_file_and_every_changed_digit_is_found() {
         verified.data.contains("signed by a server of that"),
         "{verified}"
     );
-    let said = shop.json(&["--json", "receipt", "verify", &file]);
+    let said = shop.json(&["--json", "receipt", "verify", &file, "--any-authority"]);
     assert_eq!(said["verified"], true, "{said}");
+    assert_eq!(said["authority_compared"], false, "{said}");
+    // Anybody can make an authority.
+    let uncompared = shop.run(&["receipt", "verify", &file]);
+    assert_eq!(uncompared.code, 1, "{uncompared}");
+    assert!(uncompared.data.contains("--authority"), "{uncompared}");
     assert_eq!(said["deployment"], receipt["deployment"]);
 
     let mut changed = 0;
@@ -95,12 +100,9 @@ fn receipts_are_files_that_outlive_the_server_and_one_that_is_lost_says_what_is_
     let file = file.to_str().expect("the path is text");
     let deadline = Instant::now() + EVIDENCE_TIMEOUT;
     // What is written is what was answered, as soon as the disk has it.
-    while shop.run(&["receipt", "verify", file]).code != 0 {
-        assert!(
-            Instant::now() < deadline,
-            "{}",
-            shop.run(&["receipt", "verify", file])
-        );
+    let verify = ["receipt", "verify", file, "--any-authority"];
+    while shop.run(&verify).code != 0 {
+        assert!(Instant::now() < deadline, "{}", shop.run(&verify));
     }
     assert_eq!(std::fs::read_dir(&folder).expect("it is there").count(), 2);
 
