@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ struct State {
     waiting: BTreeMap<String, Arc<Receipt>>,
     /// By deployment: its text, so that what is answered is what is written.
     sealed: BTreeMap<String, (Arc<Receipt>, Arc<str>)>,
+    /// The deployment whose receipt could not be written last. Those after it are next.
+    failed: Option<String>,
     writing: bool,
     ended: bool,
 }
@@ -161,6 +164,22 @@ impl Drop for Writer {
     }
 }
 
+impl State {
+    /// The oldest that waits; after one that could not be written, the oldest of those behind it,
+    /// so that it does not keep them from the disk.
+    fn take_next(&mut self) -> Option<Arc<Receipt>> {
+        let behind = self.failed.take().and_then(|failed| {
+            let behind = (Bound::Excluded(failed), Bound::Unbounded);
+            let (id, _) = self.waiting.range(behind).next()?;
+            Some(id.clone())
+        });
+        match behind {
+            Some(id) => self.waiting.remove(&id),
+            None => self.waiting.pop_first().map(|(_, receipt)| receipt),
+        }
+    }
+}
+
 impl Shared {
     fn run(&self) {
         while let Some(receipt) = self.next() {
@@ -171,7 +190,8 @@ impl Shared {
                 tracing::warn!(%error, deployment = receipt.deployment, "a receipt cannot be written");
                 // A later version is as good.
                 let id = receipt.deployment.clone();
-                state.waiting.entry(id).or_insert(receipt);
+                state.waiting.entry(id.clone()).or_insert(receipt);
+                state.failed = Some(id);
                 drop(state);
                 std::thread::sleep(RETRY);
             }
@@ -183,7 +203,7 @@ impl Shared {
     fn next(&self) -> Option<Arc<Receipt>> {
         let mut state = self.state.lock();
         loop {
-            if let Some((_, receipt)) = state.waiting.pop_first() {
+            if let Some(receipt) = state.take_next() {
                 state.writing = true;
                 return Some(receipt);
             }
@@ -200,7 +220,10 @@ impl Shared {
         write_atomically(&path, 0o600, text.as_bytes())?;
         let ids = self.ids();
         for id in &ids[..ids.len().saturating_sub(self.keep)] {
-            fs::remove_file(self.path(id))?;
+            // The receipt is on disk all the same.
+            if let Err(error) = fs::remove_file(self.path(id)) {
+                tracing::warn!(%error, deployment = id, "an old receipt cannot be removed");
+            }
         }
         Ok(())
     }
@@ -299,6 +322,41 @@ mod tests {
             .iter()
             .map(|its| its.releases[&"shop".into()].as_str());
         assert_eq!(versions.collect::<Vec<_>>(), ["v2"; 3]);
+    }
+
+    #[test]
+    fn an_old_file_that_cannot_be_removed_is_no_failed_write() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let archive = open(dir.path(), 1, None);
+        // A folder is not removed as a file is.
+        fs::create_dir(dir.path().join("receipts/0000000.json")).expect("it is ours");
+        for number in 1..=2 {
+            archive.write(receipt(number, "v1"));
+        }
+
+        archive.flush(SOON);
+
+        assert!(archive.writer.shared.state.lock().waiting.is_empty());
+        assert_eq!(names(dir.path()), ["0000000.json", "0000002.json"]);
+    }
+
+    #[test]
+    fn a_receipt_that_cannot_be_written_does_not_keep_later_ones_from_the_disk() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let archive = open(dir.path(), 9, None);
+        // Where a folder with something in it stands, no file can be put.
+        let taken = dir.path().join("receipts/0000001.json/taken");
+        fs::create_dir_all(taken).expect("it is ours");
+        archive.write(receipt(1, "v1"));
+        archive.write(receipt(2, "v1"));
+        archive.write(receipt(3, "v1"));
+
+        let deadline = Instant::now() + SOON;
+        let written = |number| dir.path().join(format!("receipts/000000{number}.json"));
+        while !(written(2).exists() && written(3).exists()) {
+            assert!(Instant::now() < deadline, "they were not written");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]
