@@ -58,8 +58,14 @@ impl ReceiptStore {
         }
         store.replaying = false;
         store.receipts.sort_by_key(|receipt| receipt.started_ms);
-        let surplus = store.receipts.len().saturating_sub(keep);
-        store.receipts.drain(..surplus);
+        // The records go further back than the receipts that are kept. Those before the oldest
+        // on disk were removed from there, and are not written again.
+        let surplus = (store.older.len() + store.receipts.len()).saturating_sub(keep);
+        let oldest = store.older.first().map(|oldest| oldest.started_ms);
+        let first = store.receipts.iter().take(surplus);
+        let removed = first.take_while(|its| oldest.is_none_or(|at| its.started_ms < at));
+        let removed = removed.count();
+        store.receipts.drain(..removed);
         let all = store.receipts.iter_mut().map(Arc::make_mut);
         for cut_over in all.flat_map(|receipt| &mut receipt.cut_overs) {
             cut_over.recovered |= cut_over.completed_ns.is_none() && cut_over.aborted.is_none();
@@ -334,4 +340,60 @@ fn started_ms(deployment: &DeploymentId) -> Option<u64> {
     let id = uuid::Uuid::parse_str(&deployment.0).ok()?;
     let (seconds, nanos) = id.get_timestamp()?.to_unix();
     Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenlight_protocol::coordinator::{DeploymentRequest, Promotion};
+    use greenlight_protocol::{Outcome, Plan, Policy, Strategy};
+
+    const KEEP: usize = RECENT + 4;
+
+    #[test]
+    fn receipts_that_were_removed_from_disk_are_not_made_again_after_a_restart() {
+        let records: Vec<_> = (1..=KEEP + 5).flat_map(deployment).collect();
+        let mut all = ReceiptStore::resume(Stored::default(), &records, 2 * KEEP);
+        let receipts = all.receipts.iter().map(|its| Receipt::clone(its));
+        let mut recent = receipts.collect::<Vec<_>>().split_off(5);
+        all.take_changed();
+        let older = recent.drain(..4).map(|its| DeploymentSummary::from(&its));
+        let older = older.collect();
+        let stored = Stored { older, recent };
+
+        let mut resumed = ReceiptStore::resume(stored, &records, KEEP);
+
+        assert_eq!(resumed.take_changed(), []);
+        assert_eq!(resumed.receipts.len(), RECENT);
+    }
+
+    #[test]
+    fn receipts_that_were_lost_are_made_again_up_to_the_limit() {
+        let records: Vec<_> = (1..=KEEP + 5).flat_map(deployment).collect();
+        let mut resumed = ReceiptStore::resume(Stored::default(), &records, KEEP);
+        assert_eq!(resumed.take_changed().len(), KEEP);
+    }
+
+    fn deployment(number: usize) -> [CoordinatorRecord; 2] {
+        // Ids begin with the time.
+        let id = format!("00000000-{number:04x}-7000-8000-000000000000");
+        let deployment = DeploymentId(id);
+        let request = DeploymentRequest {
+            deployment: deployment.clone(),
+            requested_by: "a test".to_owned(),
+            releases: BTreeMap::new(),
+            plan: Plan::compile(Strategy::BlueGreen, &["a".into()].into())
+                .expect("the fleet is not empty"),
+            policy: Policy::default(),
+            promotion: Promotion::Automatic,
+        };
+        let outcome = Outcome::Promoted;
+        [
+            CoordinatorRecord::Accepted(Box::new(request)),
+            CoordinatorRecord::Finished {
+                deployment,
+                outcome,
+            },
+        ]
+    }
 }
