@@ -56,6 +56,8 @@ struct State {
     sealed: BTreeMap<String, (Arc<Receipt>, Arc<str>)>,
     /// The deployment whose receipt could not be written last. Those after it are next.
     failed: Option<String>,
+    /// Until then nothing is written, because the journal needs the disk.
+    quiet_until: Option<Instant>,
     writing: bool,
     ended: bool,
 }
@@ -144,9 +146,18 @@ impl ReceiptArchive {
         }
     }
 
-    /// Waits until everything that was handed over is on disk; gives up after `timeout`.
+    /// Begins no write until then, so that none delays the journal's; nothing ends the quiet.
+    pub(super) fn be_quiet(&self, until: Option<Instant>) {
+        let shared = &self.writer.shared;
+        shared.state.lock().quiet_until = until;
+        shared.changed.notify_all();
+    }
+
+    /// Waits until everything that was handed over is on disk; gives up after `timeout`. It ends
+    /// the quiet: the process is about to end.
     pub fn flush(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
+        self.be_quiet(None);
         let shared = &self.writer.shared;
         let mut state = shared.state.lock();
         while state.writing || !state.waiting.is_empty() {
@@ -203,6 +214,11 @@ impl Shared {
     fn next(&self) -> Option<Arc<Receipt>> {
         let mut state = self.state.lock();
         loop {
+            let quiet_until = state.quiet_until.filter(|_| !state.ended);
+            if let Some(until) = quiet_until.filter(|until| Instant::now() < *until) {
+                self.changed.wait_until(&mut state, until);
+                continue;
+            }
             if let Some(receipt) = state.take_next() {
                 state.writing = true;
                 return Some(receipt);
@@ -356,6 +372,24 @@ mod tests {
         while !(written(2).exists() && written(3).exists()) {
             assert!(Instant::now() < deadline, "they were not written");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn while_requests_wait_at_gates_nothing_is_written() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let archive = open(dir.path(), 9, None);
+        archive.be_quiet(Some(Instant::now() + SOON));
+        archive.write(receipt(1, "v1"));
+        // The thread wakes, and finds nothing that it may write.
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(names(dir.path()), [""; 0]);
+
+        archive.be_quiet(None);
+        let deadline = Instant::now() + SOON;
+        while names(dir.path()) != ["0000001.json"] {
+            assert!(Instant::now() < deadline, "it was not written");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Shell {
     receipts: ReceiptStore,
     archive: ReceiptArchive,
     handed_over: Instant,
+    /// The phase in which the archive writes nothing, if it is such a phase.
+    quiet_in: Option<PhaseName>,
     view: ViewPublisher,
     progress: ProgressLog,
     progress_sent: broadcast::Sender<NumberedEvent>,
@@ -122,6 +124,7 @@ impl RecoveredShell {
             receipts: self.receipts,
             archive: self.archive,
             handed_over: Instant::now(),
+            quiet_in: None,
             view,
             progress,
             progress_sent,
@@ -216,6 +219,7 @@ impl Shell {
 
     fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) -> Result<(), JournalError> {
         let _deployment = self.span().entered();
+        self.leave_the_disk_to_the_journal();
         let mut outgoing = Vec::new();
         for effect in effects {
             match effect {
@@ -238,6 +242,19 @@ impl Shell {
         self.flush(&mut outgoing);
         self.tell_phase();
         Ok(())
+    }
+
+    /// From the arming of the gates until they are open the archive writes nothing: its fsync
+    /// would delay the commit's, and the requests that wait for it. It is told before a directive
+    /// goes out, so that a write that has begun ends while the gates are armed.
+    fn leave_the_disk_to_the_journal(&mut self) {
+        let phase = self.coordinator.phase().name();
+        let quiet_in = (phase == PhaseName::Arming || is_barrier(phase)).then_some(phase);
+        if quiet_in != self.quiet_in {
+            self.quiet_in = quiet_in;
+            let until = quiet_in.map(|_| Instant::now() + LONGEST_IN_MEMORY);
+            self.archive.be_quiet(until);
+        }
     }
 
     /// What the lines of the log are about: the deployment under way and its cut-over.
