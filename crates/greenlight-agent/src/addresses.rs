@@ -5,6 +5,10 @@
 //! Others are chosen once and kept; a port that another program has taken meanwhile is replaced
 //! when its slot is filled next.
 //!
+//! A release stays on the port on which it was started, also if it is started again: a port that a
+//! later deployment asks for counts only for a slot that is filled anew. So a deployment that is
+//! refused, or fails, changes nothing for what is live.
+//!
 //! Agents of one machine choose from the same ports, and a slot that is idle has no listener: each
 //! agent reserves what it has chosen with an abstract socket, which ends with its process.
 
@@ -68,6 +72,17 @@ struct Kept {
     front: Option<String>,
     /// By service: its ports, and whether they were named or chosen.
     ports: BTreeMap<ServiceName, RequestedPorts>,
+    /// By slot: on which port its release was started.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    started: BTreeMap<ServiceName, BTreeMap<Color, StartedOn>>,
+}
+
+/// On which port a release was started in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct StartedOn {
+    /// The digest of the release.
+    digest: String,
+    port: u16,
 }
 
 impl Addresses {
@@ -127,17 +142,40 @@ impl Addresses {
         Ok(ports.collect())
     }
 
-    /// The ports of a service.
+    /// The ports of a service: those on which its slots were started, and those that were requested
+    /// where none was.
     pub(crate) fn ports(&self, service: &ServiceName) -> Result<PortPair, AddressError> {
         let mut inner = self.inner.lock();
-        if let Some(known) = inner.kept.ports.get(service) {
-            return Ok(known.pair());
-        }
+        let requested = inner.requested(service)?;
+        Ok(inner.kept.started(service, requested))
+    }
+
+    /// This release is about to be started in a slot. If it was started there before, it stays on
+    /// its port; otherwise it gets the requested one. When this returns, that is on disk.
+    pub(crate) fn starting(&self, slot: &Slot, digest: &str) -> Result<(), AddressError> {
+        let mut inner = self.inner.lock();
+        let port = inner.requested(&slot.service)?.of(slot.color);
         let mut next = inner.kept.clone();
-        let chosen = inner.choose(&next, service, PREFERRED)?;
-        next.ports.insert(service.clone(), chosen);
-        inner.keep(next)?;
-        Ok(chosen.pair())
+        let started = next.started.entry(slot.service.clone()).or_default();
+        if started
+            .get(&slot.color)
+            .is_none_or(|its| its.digest != digest)
+        {
+            let digest = digest.to_owned();
+            started.insert(slot.color, StartedOn { digest, port });
+        }
+        inner.keep(next)
+    }
+
+    /// A slot's release was stopped for good: what is started there next gets the requested port.
+    pub(crate) fn emptied(&self, slot: &Slot) -> Result<(), AddressError> {
+        let mut inner = self.inner.lock();
+        let mut next = inner.kept.clone();
+        if let Some(started) = next.started.get_mut(&slot.service) {
+            started.remove(&slot.color);
+        }
+        next.started.retain(|_, started| !started.is_empty());
+        inner.keep(next)
     }
 
     /// Another port for a slot whose port something else has taken; none if the file names it.
@@ -152,6 +190,10 @@ impl Addresses {
         let pair = pair.with(slot.color, port);
         let ports = RequestedPorts::Preferred(pair);
         next.ports.insert(slot.service.clone(), ports);
+        let started = next.started.get_mut(&slot.service);
+        if let Some(started) = started.and_then(|its| its.get_mut(&slot.color)) {
+            started.port = port;
+        }
         inner.keep(next)?;
         Ok(Some(pair))
     }
@@ -168,6 +210,18 @@ impl Addresses {
 }
 
 impl Inner {
+    /// What was requested for a service, or chosen now if nothing was.
+    fn requested(&mut self, service: &ServiceName) -> Result<PortPair, AddressError> {
+        if let Some(known) = self.kept.ports.get(service) {
+            return Ok(known.pair());
+        }
+        let mut next = self.kept.clone();
+        let chosen = self.choose(&next, service, PREFERRED)?;
+        next.ports.insert(service.clone(), chosen);
+        self.keep(next)?;
+        Ok(chosen.pair())
+    }
+
     /// The preferred ports, or others in place of those that are taken. They are reserved from here
     /// on: another agent may choose at the same time.
     fn choose(
@@ -273,7 +327,15 @@ impl Inner {
 impl Kept {
     fn used(&self) -> impl Iterator<Item = u16> {
         let pairs = self.ports.values().map(|ports| ports.pair());
-        pairs.flat_map(|pair| [pair.of(Color::Blue), pair.of(Color::Green)])
+        let requested = pairs.flat_map(|pair| [pair.of(Color::Blue), pair.of(Color::Green)]);
+        let started = self.started.values().flat_map(BTreeMap::values);
+        requested.chain(started.map(|its| its.port))
+    }
+
+    /// The same ports, with those on which the slots of the service were started.
+    fn started(&self, service: &ServiceName, requested: PortPair) -> PortPair {
+        let started = self.started.get(service).into_iter().flatten();
+        started.fold(requested, |pair, (color, its)| pair.with(*color, its.port))
     }
 
     fn is_free(&self, port: u16) -> bool {
@@ -381,6 +443,42 @@ mod tests {
         let all = [shop.blue, shop.green, chosen.blue, chosen.green];
         let different: std::collections::BTreeSet<_> = all.into_iter().collect();
         assert_eq!(different.len(), 4, "{all:?}");
+    }
+
+    #[test]
+    fn a_release_stays_on_its_port_until_its_slot_is_emptied_or_gets_another() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("addresses.json");
+        let addresses = Addresses::open(&path).expect("it opens");
+        let service = ServiceName::from("shop");
+        let before = addresses.ports(&service).expect("some are free");
+        let slot = Slot {
+            service: service.clone(),
+            color: Color::Blue,
+        };
+        addresses.starting(&slot, "v1").expect("it is kept");
+        let named = PortPair { blue: 3, green: 4 };
+        let named = requested(&[("shop", RequestedPorts::Named(named))]);
+        addresses.request(named).expect("they are named");
+
+        // The agent is started again, and the live release with it.
+        drop(addresses);
+        let addresses = Addresses::open(&path).expect("it opens");
+        addresses.starting(&slot, "v1").expect("it is kept");
+        let ports = addresses.ports(&service).expect("they are known");
+        assert_eq!((ports.blue, ports.green), (before.blue, 4));
+
+        addresses.emptied(&slot).expect("it is kept");
+        addresses.starting(&slot, "v1").expect("it is kept");
+        let ports = addresses.ports(&service).expect("they are known");
+        assert_eq!((ports.blue, ports.green), (3, 4));
+
+        let named = PortPair { blue: 5, green: 6 };
+        let named = requested(&[("shop", RequestedPorts::Named(named))]);
+        addresses.request(named).expect("they are named");
+        addresses.starting(&slot, "v2").expect("it is kept");
+        let ports = addresses.ports(&service).expect("they are known");
+        assert_eq!((ports.blue, ports.green), (5, 6));
     }
 
     #[test]

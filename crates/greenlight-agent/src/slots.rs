@@ -188,6 +188,7 @@ impl Slots {
             self.work.front.clone(),
             self.events.clone(),
         );
+        let addresses = self.work.addresses.clone();
         let watching = self.watching.remove(&slot).unwrap_or_default();
         let span = span_of(&slot, None);
         let stopping = async move {
@@ -208,6 +209,9 @@ impl Slots {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             failpoint.after();
+            if let Err(error) = addresses.emptied(&slot) {
+                tracing::warn!(%error, "a slot may keep its port for the next start");
+            }
             tracing::info!("stopped");
             let stopped = AgentEvent::SlotStopped { slot, drained };
             let _ = events.send(ShellEvent::Protocol(stopped));
@@ -308,6 +312,9 @@ impl Work {
         // What an earlier start may have left in the slot, for example before this agent crashed.
         self.runtime.stop(slot.clone(), spec.stop_timeout).await?;
         self.reached_at().remove(slot);
+        // From here on a request for other ports changes nothing for this slot: it is launched on
+        // the port that is defined.
+        self.addresses.starting(slot, &release.digest)?;
         self.define(&slot.service, &spec).await?;
         let failpoint = failpoint::before(|| "begin application".to_owned());
         let running = self.start(slot, incarnation, release, &spec).await?;

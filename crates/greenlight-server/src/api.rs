@@ -453,9 +453,10 @@ impl Api {
         Ok(())
     }
 
-    /// Tells every instance its ports before anything is decided. While another deployment is under
-    /// way nobody is told: this one attaches to it or is refused. One that is not connected is not
-    /// told either: the coordinator refuses the deployment for that.
+    /// Tells every instance its ports before anything is decided. They count for slots that are
+    /// filled anew: what is live stays on the port on which it was started. While another
+    /// deployment is under way nobody is told: this one attaches to it or is refused. One that is
+    /// not connected is not told either: the coordinator refuses the deployment for that.
     async fn set_addresses(
         &self,
         request: &DeployRequest,
@@ -483,7 +484,7 @@ impl Api {
                 Err(error) => {
                     return Err(conflict(
                         format!("instance `{instance}` has not taken its ports: {error}"),
-                        "look at its agent's log; nothing was changed",
+                        "look at its agent's log; what is live keeps its ports",
                     ));
                 }
             }
@@ -535,7 +536,7 @@ fn refuse(refusal: &Refusal, since_ms: Option<u64>) -> Response {
             "wait for it, or stop it with `greenlight abort`; `greenlight status` shows it"
         }
         Refusal::NotConnected(_) => {
-            "start its agent, or look at the agent's log; nothing was changed"
+            "start its agent, or look at the agent's log; what is live was not changed"
         }
         Refusal::UnknownInstance(_) => "add it to `servers` and restart the server",
         Refusal::Plan(_) => "correct `strategy` or `servers`",
