@@ -283,12 +283,18 @@ impl Inner {
             })
     }
 
-    /// Reserves a port if no program listens there, and no other agent means to.
+    /// Reserves a port if no other agent means to use it, and no program listens there. A port that
+    /// another agent has reserved is not even tried: its application may be about to listen.
     fn take(&mut self, port: u16) -> bool {
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+        let was_ours = self.reserved.contains_key(&port);
+        if !self.reserve(port) {
             return false;
         }
-        self.reserve(port)
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if !is_free && !was_ours {
+            self.reserved.remove(&port);
+        }
+        is_free
     }
 
     fn keep(&mut self, next: Kept) -> Result<(), AddressError> {
@@ -352,8 +358,8 @@ fn read(path: &Path) -> io::Result<Kept> {
     }
 }
 
-/// The socket that reserves a port; none if another process has it.
-fn reservation(port: u16) -> Option<UnixListener> {
+/// The socket that reserves a port among the agents of a machine; none if another process has it.
+pub fn reservation(port: u16) -> Option<UnixListener> {
     let name = SocketAddr::from_abstract_name(format!("greenlight/slot-port/{port}")).ok()?;
     UnixListener::bind_addr(&name).ok()
 }

@@ -1,6 +1,7 @@
 //! The local ports of slots: they belong to the instance, and nobody has to name them.
 
 use crate::shop::{Shop, free_port};
+use greenlight_agent::addresses::reservation;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -31,17 +32,20 @@ fn ports(shop: &Shop, instance: &str) -> [u16; 2] {
     })
 }
 
-/// Takes the port that an agent would choose first. Another test may have it, and give it back at
-/// any time; only who keeps it for long, such as another program, has it for the rest of this test
-/// as well.
+/// Takes the port that an agent would choose first. The agent of another test may have reserved it,
+/// and gives it back in a while. A program that keeps it does so for the rest of this test as well.
 fn take_8080() -> Option<TcpListener> {
-    (0..600).find_map(|_| {
-        let taken = TcpListener::bind(("127.0.0.1", 8080)).ok();
-        if taken.is_none() {
+    let reserved = (0..600).find_map(|_| {
+        let reserved = reservation(8080);
+        if reserved.is_none() {
             std::thread::sleep(Duration::from_millis(100));
         }
-        taken
-    })
+        reserved
+    });
+    let taken = TcpListener::bind(("127.0.0.1", 8080)).ok();
+    // Whoever looks now finds somebody listening.
+    drop(reserved);
+    taken
 }
 
 #[test]
