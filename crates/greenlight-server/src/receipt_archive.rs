@@ -146,7 +146,7 @@ impl ReceiptArchive {
         }
     }
 
-    /// Begins no write until then, so that none delays the journal's; nothing ends the quiet.
+    /// Begins no write until then, so that none delays the journal's. `None` ends the quiet.
     pub(super) fn be_quiet(&self, until: Option<Instant>) {
         let shared = &self.writer.shared;
         shared.state.lock().quiet_until = until;

@@ -58,9 +58,9 @@ pub struct Shell {
     timers: Timers<CoordinatorTimer>,
     receipts: ReceiptStore,
     archive: ReceiptArchive,
-    handed_over: Instant,
-    /// The phase in which the archive writes nothing, if it is such a phase.
-    quiet_in: Option<PhaseName>,
+    /// The phase in which the disk is the journal's alone, if it is such a phase, and until when
+    /// at the latest.
+    quiet: Option<(PhaseName, Instant)>,
     view: ViewPublisher,
     progress: ProgressLog,
     progress_sent: broadcast::Sender<NumberedEvent>,
@@ -123,8 +123,7 @@ impl RecoveredShell {
             timers: Timers::default(),
             receipts: self.receipts,
             archive: self.archive,
-            handed_over: Instant::now(),
-            quiet_in: None,
+            quiet: None,
             view,
             progress,
             progress_sent,
@@ -199,12 +198,10 @@ impl Shell {
         self.carry_out(effects)
     }
 
-    /// Publishes how the fleet is, and hands the receipts over that have changed. While requests
-    /// wait at gates the disk is the journal's alone; but an instance that never answers must not
-    /// keep the evidence of the others in memory.
+    /// Publishes how the fleet is. Hands over the receipts that have changed, unless the disk is the
+    /// journal's alone.
     fn publish(&mut self) {
-        let waited = self.handed_over.elapsed();
-        if !is_barrier(self.coordinator.phase().name()) || waited > LONGEST_IN_MEMORY {
+        if self.quiet.is_none_or(|(_, until)| until <= Instant::now()) {
             self.hand_over();
         }
         self.view.publish(view(&self.coordinator, &self.receipts));
@@ -214,7 +211,6 @@ impl Shell {
         for receipt in self.receipts.take_changed() {
             self.archive.write(receipt);
         }
-        self.handed_over = Instant::now();
     }
 
     fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) -> Result<(), JournalError> {
@@ -246,14 +242,14 @@ impl Shell {
 
     /// From the arming of the gates until they are open the archive writes nothing: its fsync
     /// would delay the commit's, and the requests that wait for it. It is told before a directive
-    /// goes out, so that a write that has begun ends while the gates are armed.
+    /// goes out, so that a write that has begun ends while the gates are armed. The quiet has an end:
+    /// an instance that never answers must not keep the evidence of the others in memory.
     fn leave_the_disk_to_the_journal(&mut self) {
         let phase = self.coordinator.phase().name();
         let quiet_in = (phase == PhaseName::Arming || is_barrier(phase)).then_some(phase);
-        if quiet_in != self.quiet_in {
-            self.quiet_in = quiet_in;
-            let until = quiet_in.map(|_| Instant::now() + LONGEST_IN_MEMORY);
-            self.archive.be_quiet(until);
+        if quiet_in != self.quiet.map(|(phase, _)| phase) {
+            self.quiet = quiet_in.map(|phase| (phase, Instant::now() + LONGEST_IN_MEMORY));
+            self.archive.be_quiet(self.quiet.map(|(_, until)| until));
         }
     }
 
