@@ -1,6 +1,6 @@
-//! An open-loop load: each request leaves at its scheduled time, no matter what happens to others;
-//! unless so many are under way that the machine cannot carry more. How late they leave at most is
-//! noted.
+//! An open-loop load: each request leaves at its scheduled time, no matter what happens to others.
+//! There is one exception: while too many are under way the next one waits. The longest such delay is
+//! noted as lateness.
 //!
 //! It measures from outside, as users would see it, and on one clock, because it is one process.
 
@@ -33,9 +33,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections to one target are kept. Without a bound each new connection stays open, and
 /// a load that runs for minutes runs out of descriptors.
 const MAX_IDLE: usize = 256;
-/// How many requests of one stream are under way at a time. What a machine cannot carry would only
-/// pile up until it times out, and show nothing but that. A hold keeps fewer waiting.
-const MAX_UNDER_WAY: usize = 256;
+/// How many requests of one stream may be under way at a time, if it sends fewer in a second; else as
+/// many as it sends in a second. More than the machine can carry would pile up until they time out,
+/// and show nothing but that. A hold within the default budget, 250 ms, keeps a quarter of a second
+/// of requests waiting.
+const MIN_UNDER_WAY: usize = 256;
 
 /// The result of one request. Times are nanoseconds on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,12 +222,13 @@ async fn drive(
 ) {
     let idle: Vec<_> = targets.iter().map(|_| Idle::default()).collect();
     let every = Duration::from_secs(1) / mix.per_second.max(1);
+    let most_under_way = (mix.per_second as usize).max(MIN_UNDER_WAY);
     let mut due = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     let mut number = 0_u64;
     while !*stopped.borrow() {
         tokio::time::sleep_until(due).await;
-        while tasks.len() >= MAX_UNDER_WAY {
+        while tasks.len() >= most_under_way {
             tasks.join_next().await;
         }
         let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
