@@ -380,7 +380,9 @@ impl<S: Clone + PartialEq> Step<'_, S> {
                     services,
                     step: OpenStep::NotingThere,
                 }),
-                // A follower that is silent admits nothing either.
+                // A follower that does not answer is waited for no longer. While it stands still it
+                // admits nothing. If its hold has run out when it goes on, it may admit to the old
+                // release before it reads the note.
                 Ok(()) | Err(_),
             ) => self.flip(ticket, request, services),
             (
