@@ -1,15 +1,12 @@
 //! A fleet that is kept up: its limits, its logs, its restarts.
 
-use crate::shop::{Shop, ask, free_port};
+use crate::shop::{Shop, TEST_TIMEOUT, ask, free_port};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// How long anything that is waited for may take.
-const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 
 #[test]
 fn proxy_and_server_raise_the_limit_of_descriptors_and_the_agent_keeps_it_for_its_applications() {

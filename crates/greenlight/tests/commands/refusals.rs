@@ -1,6 +1,6 @@
 //! What is refused before anything is done, and what is said then.
 
-use crate::shop::{Shop, free_port};
+use crate::shop::{Shop, TEST_TIMEOUT, free_port};
 use greenlight_link::api::DeployRequest;
 use greenlight_link::{ApiClient, ApiError, TokenRequest};
 use greenlight_protocol::coordinator::Promotion;
@@ -9,9 +9,6 @@ use serde_json::Value;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// How long anything that is waited for may take.
-const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 
 #[test]
 fn what_a_command_cannot_work_with_is_named_with_what_to_do() {

@@ -1,9 +1,10 @@
 //! Services that come and go, through the commands.
 
-use crate::shop::{Shop, free_port};
+use crate::shop::{Shop, TEST_TIMEOUT, free_port};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// Writes a `greenlight.yml` with the services named, `shop` and `mail`, on hosts of these names.
 fn configure(shop: &Shop, ports: &[u16; 8], services: &[&str]) {
@@ -78,14 +79,14 @@ fn a_service_that_is_removed_is_refused_everywhere_and_a_rollback_brings_it_back
     let watch = greenlight_protocol::Policy::default().watch.as_millis();
     assert!(u128::from(at("finished_ms") - at("started_ms")) < watch);
     // What the gates saw comes in last. The gate of a service that is removed opens too.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let receipt = shop.run(&["receipt"]).data;
         if !receipt.contains("NOT ") {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "{receipt}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(Instant::now() < deadline, "{receipt}");
+        std::thread::sleep(Duration::from_millis(50));
     }
     configure(&shop, &ports, &["shop"]);
     assert!(removed.data.contains("mail removed (was v1)"), "{removed}");

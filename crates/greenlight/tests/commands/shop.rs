@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything that is waited for may take.
-const TEST_TIMEOUT: Duration = Duration::from_mins(3);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 
 pub(crate) struct Shop {
     dir: tempfile::TempDir,
