@@ -5,6 +5,8 @@ mod args;
 mod attach;
 mod deploy;
 mod doctor;
+#[cfg(test)]
+mod example;
 mod failure;
 mod fleet;
 mod generate;

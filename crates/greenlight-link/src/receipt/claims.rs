@@ -182,17 +182,14 @@ impl InstanceReceipt {
             Ok(seen) => seen,
             Err(missing) => return missing,
         };
-        let without_hold = |seen: &&ServiceEvidence| {
+        let mut not_expired = seen.iter().filter(|seen| !seen.expired);
+        let untold_hold = |seen: &&ServiceEvidence| {
             seen.last_admission_old_ns.is_some() && seen.held_at_ns.is_none()
         };
-        if seen.iter().any(|seen| !seen.expired && without_hold(seen)) {
+        if not_expired.clone().any(untold_hold) {
             return Missing(NO_GATE);
         }
-        let without_opening = |seen: &&ServiceEvidence| seen.opened_at_ns.is_none();
-        if seen
-            .iter()
-            .any(|seen| !seen.expired && without_opening(seen))
-        {
+        if not_expired.any(|seen| seen.opened_at_ns.is_none()) {
             return Missing(NO_OPENING);
         }
         judged(seen.iter().all(|seen| stayed_closed(seen)))

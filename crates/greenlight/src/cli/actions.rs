@@ -185,8 +185,8 @@ fn annotation(level: &str, title: &str, message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::example::receipt;
     use super::*;
-    use std::collections::BTreeMap;
 
     #[test]
     fn what_would_end_a_workflow_command_is_escaped() {
@@ -204,19 +204,5 @@ mod tests {
         assert_eq!(annotations(&called_off, Exit::Done), [""; 0]);
         assert_eq!(annotations(&called_off, Exit::Failed).len(), 1);
         assert_eq!(annotations(&receipt(None), Exit::Unknown).len(), 1);
-    }
-
-    fn receipt(outcome: Option<Outcome>) -> Receipt {
-        Receipt {
-            deployment: "d".to_owned(),
-            requested_by: "someone".to_owned(),
-            releases: BTreeMap::new(),
-            removed: [].into(),
-            previous: BTreeMap::new(),
-            started_ms: 0,
-            finished_ms: None,
-            outcome,
-            cut_overs: Vec::new(),
-        }
     }
 }

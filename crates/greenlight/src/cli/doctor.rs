@@ -10,6 +10,7 @@ use greenlight_agent::runtime::{Runtime as _, Runtimes};
 use greenlight_config::Config;
 use greenlight_link::ApiError;
 use greenlight_link::doctor::{DoctorRequest, Finding, FleetReport, Level};
+use greenlight_link::printable::lines;
 use greenlight_protocol::{InstanceId, ServiceName};
 use greenlight_release::ports::RequestedPorts;
 use greenlight_shell::clock::wall_ms;
@@ -80,7 +81,7 @@ pub(super) async fn doctor(args: &Doctor, output: Output) -> Result<Exit, Failur
     let diagnosis = Diagnosis::new(findings);
     match output {
         Output::Json => print_json(&diagnosis)?,
-        Output::Text => print(&greenlight_link::printable::lines(&diagnosis.render()))?,
+        Output::Text => print(&lines(&diagnosis.render()))?,
     }
     Ok(match diagnosis.problems {
         0 => Exit::Done,

@@ -149,9 +149,8 @@ fn signed(by: &SignedBy, comparison: Comparison) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::example::receipt;
     use super::*;
-    use greenlight_link::receipt::Receipt;
-    use std::collections::BTreeMap;
 
     #[test]
     fn what_a_document_says_neither_begins_a_line_nor_moves_the_cursor() {
@@ -184,17 +183,7 @@ mod tests {
 
     fn verification() -> Verification {
         Verification {
-            receipt: Receipt {
-                deployment: "d".to_owned(),
-                requested_by: "someone".to_owned(),
-                releases: BTreeMap::new(),
-                removed: [].into(),
-                previous: BTreeMap::new(),
-                started_ms: 0,
-                finished_ms: None,
-                outcome: None,
-                cut_overs: Vec::new(),
-            },
+            receipt: receipt(None),
             claims: 1,
             seal: Ok(SignedBy {
                 certificate: "c".to_owned(),

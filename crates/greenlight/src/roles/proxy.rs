@@ -69,9 +69,9 @@ pub async fn run_proxy(role: ProxyRole) -> Result<(), ProxyError> {
     let mut leads = true;
     loop {
         tokio::select! {
-            // On a busy machine it has handed over and ended before this task goes on. The service
-            // manager must have the number of the successor before this process ends, or it takes the
-            // service for dead, and the successor for a leftover.
+            // On a busy machine both may be true when this task runs: the proxy has handed over, and
+            // it has ended. The service manager must hear the successor's number first, or it takes
+            // the service for dead and the successor for a leftover.
             biased;
             () = &mut handed_over, if leads => {
                 leads = false;
