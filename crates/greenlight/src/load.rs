@@ -28,8 +28,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A request that gets no answer in this time has failed.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A request that gets no answer in this time has failed: as long as Nginx and most load balancers
+/// wait by default. How long the slowest took is told apart from that.
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// How many connections to one target are kept. Without a bound each new connection stays open, and
 /// a load that runs for minutes runs out of descriptors.
 const MAX_IDLE: usize = 256;
